@@ -1,0 +1,164 @@
+# Copyright 2026 The RoBERTa-GRU authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of RoBERTa-GRU. Travels to the Hub beside the weights: needs transformers only."""
+
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import RobertaConfig
+
+SUMMARIES = ("last", "mean", "max", "attention")
+
+# Encoders whose checkpoints hold RobertaModel's parameters under RobertaModel's names.
+WARM_START_MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")
+
+# Complete from the start: saving one class must not hide the others from the Auto classes.
+AUTO_MAP = {
+    "AutoConfig": "configuration_roberta_gru.RobertaGRUConfig",
+    "AutoModel": "modeling_roberta_gru.RobertaGRUModel",
+    "AutoModelForSequenceClassification": "modeling_roberta_gru.RobertaGRUForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_roberta_gru.RobertaGRUForTokenClassification",
+}
+
+
+class RobertaGRUConfig(RobertaConfig):
+    """Configure a RoBERTa encoder whose states are read by a GRU.
+
+    The defaults are roberta-base's geometry and the GRU of Tan, Lee, Lim (Applied Sciences 2023, 13(6), 3915). Fields
+    of [`RobertaConfig`] keep their meaning; the ones below are added.
+
+    Args:
+        gru_hidden_size (`int`, defaults to 256): width H of one GRU direction.
+        num_gru_layers (`int`, defaults to 1): number of GRU layers.
+        gru_bidirectional (`bool`, defaults to `False`): also read from right to left; states are then 2·H wide.
+        gru_dropout (`float`, defaults to 0.0): dropout between GRU layers.
+        summary (`str`, defaults to `"last"`): what the head sees of a document: the GRU's final state (`"last"`), or
+            the `"mean"`, the `"max"` or a learned `"attention"` over its states.
+        head_hidden_size (`int`, defaults to 256): width of the head's dense layer; 0 leaves a single linear layer.
+        head_dropout (`float`, defaults to 0.1): dropout before each of the head's linear layers.
+        calibration_temperature (`float`, defaults to 1.0): divides single-label logits in eval mode; fitted after
+            training, reset to 1 when training starts.
+        class_weights (`list[float]`, *optional*): one weight per label, for the loss.
+        label_smoothing (`float`, defaults to 0.0): part of each target spread over all labels, for the loss.
+
+    Raises:
+        ValueError: if a field has a value it cannot have, if a keyword looks like a misspelt field, or if the
+            configuration is that of another architecture.
+    """
+
+    model_type = "roberta-gru"
+
+    def __init__(
+        self,
+        vocab_size: int = 50265,
+        max_position_embeddings: int = 514,
+        type_vocab_size: int = 1,
+        layer_norm_eps: float = 1e-5,
+        gru_hidden_size: int = 256,
+        num_gru_layers: int = 1,
+        gru_bidirectional: bool = False,
+        gru_dropout: float = 0.0,
+        summary: str = "last",
+        head_hidden_size: int = 256,
+        head_dropout: float = 0.1,
+        calibration_temperature: float = 1.0,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        **kwargs: Any,
+    ):
+        source = kwargs.pop("model_type", self.model_type)
+        if source not in (self.model_type, *WARM_START_MODEL_TYPES):
+            raise ValueError(
+                f"`model_type` is {source!r}: RoBERTa-GRU starts from its own checkpoints or from those of "
+                f"{', '.join(WARM_START_MODEL_TYPES)}."
+            )
+        _refuse_misspelt_fields(kwargs)
+        kwargs["auto_map"] = dict(AUTO_MAP)
+        super().__init__(
+            vocab_size=vocab_size,
+            max_position_embeddings=max_position_embeddings,
+            type_vocab_size=type_vocab_size,
+            layer_norm_eps=layer_norm_eps,
+            **kwargs,
+        )
+        self.gru_hidden_size = gru_hidden_size
+        self.num_gru_layers = num_gru_layers
+        self.gru_bidirectional = gru_bidirectional
+        self.gru_dropout = gru_dropout
+        self.summary = summary
+        self.head_hidden_size = head_hidden_size
+        self.head_dropout = head_dropout
+        self.calibration_temperature = calibration_temperature
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.check()
+
+    @property
+    def encoder_window(self) -> int:
+        """The number W of tokens that the encoder can see at once: 512 for roberta-base."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    @property
+    def gru_output_size(self) -> int:
+        """The width K·H of a GRU state."""
+        return self.gru_hidden_size * (2 if self.gru_bidirectional else 1)
+
+    def check(self) -> None:
+        """Check every added field; the model does so again, since fields can be set after construction.
+
+        Raises:
+            ValueError: naming the field, its value and what it may be.
+        """
+        for name, least in (("gru_hidden_size", 1), ("num_gru_layers", 1), ("head_hidden_size", 0)):
+            value = getattr(self, name)
+            _require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
+        for name in ("gru_dropout", "head_dropout", "label_smoothing"):
+            value = getattr(self, name)
+            _require(_is_number(value) and 0 <= value < 1, name, value, "a number from 0 to below 1")
+        _require(self.summary in SUMMARIES, "summary", self.summary, f"one of {', '.join(SUMMARIES)}")
+        _require(isinstance(self.gru_bidirectional, bool), "gru_bidirectional", self.gru_bidirectional, "true or false")
+        temperature = self.calibration_temperature
+        _require(_is_number(temperature) and temperature > 0, "calibration_temperature", temperature, "above 0")
+        weights = self.class_weights
+        _require(
+            weights is None
+            or (len(weights) == self.num_labels and all(_is_number(weight) and weight >= 0 for weight in weights)),
+            "class_weights",
+            weights,
+            f"unset, or {self.num_labels} numbers of at least 0, one per label",
+        )
+        _require(not self.is_decoder, "is_decoder", self.is_decoder, "false: the encoder reads both ways")
+        _require(self.pad_token_id is not None, "pad_token_id", None, "a token id")
+        window = self.encoder_window
+        _require(window >= 1, "max_position_embeddings", self.max_position_embeddings, "above `pad_token_id` + 1")
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"`{name}` is {value!r}; it must be {allowed}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse_misspelt_fields(names: Iterable[str]) -> None:
+    # Other unknown names pass: a configuration written by a newer version must load.
+    fields = [name for name in inspect.signature(RobertaGRUConfig).parameters if name != "kwargs"]
+    for name in names:
+        for field in fields:
+            if name != field and _edit_distance(name, field) <= 2:
+                raise ValueError(f"Unknown configuration field `{name}`. Did you mean `{field}`?")
+
+
+def _edit_distance(left: str, right: str) -> int:
+    """Count the insertions, deletions and substitutions that turn `left` into `right` (Levenshtein 1966)."""
+    previous = list(range(len(right) + 1))
+    for row, left_character in enumerate(left, start=1):
+        current = [row]
+        for column, right_character in enumerate(right, start=1):
+            substitution = previous[column - 1] + (left_character != right_character)
+            current.append(min(previous[column] + 1, current[-1] + 1, substitution))
+        previous = current
+    return previous[-1]
