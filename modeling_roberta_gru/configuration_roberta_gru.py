@@ -117,7 +117,9 @@ class RobertaGRUConfig(RobertaConfig):
             value = getattr(self, name)
             _require(_is_number(value) and 0 <= value < 1, name, value, "a number from 0 to below 1")
         _require(self.summary in SUMMARIES, "summary", self.summary, f"one of {', '.join(SUMMARIES)}")
-        _require(isinstance(self.gru_bidirectional, bool), "gru_bidirectional", self.gru_bidirectional, "true or false")
+        _require(
+            isinstance(self.gru_bidirectional, bool), "gru_bidirectional", self.gru_bidirectional, "true or false"
+        )
         temperature = self.calibration_temperature
         _require(_is_number(temperature) and temperature > 0, "calibration_temperature", temperature, "above 0")
         weights = self.class_weights

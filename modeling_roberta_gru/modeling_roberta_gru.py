@@ -1,8 +1,9 @@
 # Copyright 2026 The RoBERTa-GRU authors. Licensed under the Apache License, Version 2.0.
-"""RoBERTa-GRU: a RoBERTa encoder whose states a GRU reads in order (Tan, Lee, Lim, Applied Sciences 2023, 13(6), 3915).
+"""RoBERTa-GRU: a RoBERTa encoder whose states a GRU reads in order.
 
-Travels to the Hub beside the weights: needs torch and transformers only. `reference.py` in the package states the same
-model as slow, obvious code, and is the definition that this file is tested against.
+Source: Tan, Lee, Lim, Applied Sciences 2023, 13(6), 3915. Travels to the Hub beside the weights: needs torch and
+transformers only. `reference.py` in the package states the same model as slow, obvious code, and is the definition
+that this file is tested against.
 
 Shapes:
     B  documents in the batch
@@ -11,13 +12,12 @@ Shapes:
     H  width of one GRU direction (`gru_hidden_size`), K directions (1 or 2), L layers
     C  labels
 
-A document's real tokens are those whose attention mask is 1. The encoder sees the batch as it came; the GRU, its summary
-and the heads see each document *packed*: real tokens moved to columns 0 … n-1, in order. Nothing that stands where the
-mask is 0 can change a result.
+A document's real tokens are those whose attention mask is 1. The encoder sees the batch as it came; the GRU, its
+summary and the heads see each document *packed*: real tokens moved to columns 0 … n-1, in order. Nothing that stands
+where the mask is 0 can change a result.
 """
 
-from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,9 +63,9 @@ class Packing(NamedTuple):
 class RobertaGRURecurrence(nn.Module):
     """Read packed states with L layers of GRU in K directions.
 
-    Packed sequences (`nn.utils.rnn`) are not used: they need the lengths on the CPU and break export. A single-direction
-    `nn.GRU` per layer and direction gives the same numbers: left to right, what stands after column n-1 comes too late to
-    matter; right to left, the real tokens are reversed among themselves first.
+    Packed sequences (`nn.utils.rnn`) are not used: they need the lengths on the CPU and break export. One `nn.GRU` per
+    layer and direction gives the same numbers: left to right, what stands after column n-1 comes too late to matter;
+    right to left, the real tokens are reversed among themselves first.
     """
 
     def __init__(self, config: RobertaGRUConfig):
@@ -179,9 +179,9 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
 
     def _read(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        token_type_ids: torch.LongTensor | None,
+        token_type_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, Packing, BaseModelOutputWithPooling]:
@@ -190,14 +190,14 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
             raise ValueError("`position_ids` are not accepted: positions follow from `attention_mask`.")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        inputs = inputs_embeds if input_ids is None else input_ids
-        mask = self._real_tokens(inputs, attention_mask)
-        self._check_inputs(mask, input_ids)
-
         padding_idx = self.config.pad_token_id
+        # What stands where the mask is 0 is replaced: out-of-range ids or NaN there must not reach the encoder.
         if input_ids is not None:
+            mask = self._real_tokens(input_ids, attention_mask)
+            self._check_token_ids(input_ids, mask)
             input_ids = input_ids.masked_fill(~mask, padding_idx)
-        else:
+        if inputs_embeds is not None:
+            mask = self._real_tokens(inputs_embeds, attention_mask)
             inputs_embeds = inputs_embeds.masked_fill(~mask[..., None], 0.0)
         token_type_ids = torch.zeros_like(mask, dtype=torch.long) if token_type_ids is None else token_type_ids
         encoded = self.roberta(
@@ -214,39 +214,37 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         return states, packing, encoded
 
     def _real_tokens(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the (B, T) bool mask of real tokens."""
+        """Return the (B, T) bool mask of real tokens, checked to hold 1 to W of them in every row."""
         if attention_mask is None:
-            return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         if attention_mask.shape != inputs.shape[:2]:
             raise ValueError(
                 f"`attention_mask` has shape {tuple(attention_mask.shape)}; it must be {tuple(inputs.shape[:2])}, "
                 "one entry per token."
             )
-        return attention_mask == 1
-
-    def _check_inputs(self, mask: torch.Tensor, input_ids: torch.Tensor | None) -> None:
-        # Looking at values stops a trace and cannot be done without data.
-        if mask.device.type == "meta" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return
-        lengths = mask.sum(dim=1)
-        shortest, row = lengths.min(dim=0)
-        if shortest == 0:
-            raise ValueError(f"Row {int(row)} of `attention_mask` has no real token.")
-        longest, row = lengths.max(dim=0)
-        if longest > self.config.encoder_window:
-            raise ValueError(
-                f"Row {int(row)} holds {int(longest)} tokens; the encoder reads at most {self.config.encoder_window}. "
-                f"Tokenize with `truncation=True, max_length={self.config.encoder_window}`."
-            )
-        # On an accelerator this check would cost a synchronisation, and the embedding's own assertion fires.
-        if input_ids is not None and input_ids.device.type == "cpu":
-            ids = input_ids[mask]
-            wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)]
-            if len(wrong):
+        mask = attention_mask == 1
+        if _values_can_be_read(mask):
+            lengths = mask.sum(dim=1)
+            shortest, longest, window = lengths.argmin(), lengths.argmax(), self.config.encoder_window
+            if lengths[shortest] == 0:
+                raise ValueError(f"Row {int(shortest)} of `attention_mask` has no real token.")
+            if lengths[longest] > window:
                 raise ValueError(
-                    f"Token id {int(wrong[0])} is outside the vocabulary of {self.config.vocab_size} entries: the "
-                    "tokenizer is not the one this model was trained with."
+                    f"Row {int(longest)} holds {int(lengths[longest])} tokens; the encoder reads at most {window}. "
+                    f"Tokenize with `truncation=True, max_length={window}`."
                 )
+        return mask
+
+    def _check_token_ids(self, input_ids: torch.Tensor, mask: torch.Tensor) -> None:
+        # On an accelerator this would cost a synchronisation more, and the embedding's own assertion fires.
+        if input_ids.device.type != "cpu" or not _values_can_be_read(input_ids):
+            return
+        wrong = input_ids[mask & ((input_ids < 0) | (input_ids >= self.config.vocab_size))]
+        if len(wrong):
+            raise ValueError(
+                f"Token id {int(wrong[0])} is outside the vocabulary of {self.config.vocab_size} entries: the "
+                "tokenizer is not the one this model was trained with."
+            )
 
     def _calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         single_label = self.config.problem_type in (None, "single_label_classification") and self.config.num_labels > 1
@@ -268,9 +266,9 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
@@ -312,9 +310,9 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -353,9 +351,9 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -366,7 +364,8 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
             labels (`torch.LongTensor` of shape `(B, T)`): one label per token; -100 does not count.
 
         Returns:
-            `logits` `(B, T, C)` in the input's arrangement, zeros where the mask is 0. `loss` (scalar) if labels are given.
+            `logits` `(B, T, C)` in the input's arrangement, zeros where the mask is 0. `loss` (scalar) if
+            labels are given.
         """
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         states, packing, encoded = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
@@ -405,7 +404,9 @@ def classification_loss(
     counted = labels != IGNORED_LABEL
     if problem_type == "single_label_classification":
         if labels.shape != logits.shape[:-1]:
-            raise ValueError(f"`labels` has shape {tuple(labels.shape)}; one label each for {tuple(logits.shape[:-1])}.")
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)}; one label each for {tuple(logits.shape[:-1])}."
+            )
         losses = F.cross_entropy(
             logits.reshape(-1, logits.shape[-1]),
             labels.reshape(-1),
@@ -441,18 +442,23 @@ def _take_columns(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
 
 
-def _run_gru(gru: nn.GRU, states: torch.Tensor) -> torch.Tensor:
+def _values_can_be_read(tensor: torch.Tensor) -> bool:
+    """Tell whether looking at values neither stops a trace nor meets a tensor without data."""
+    return not (tensor.device.type == "meta" or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _run_gru(gru: Any, states: torch.Tensor) -> torch.Tensor:
     """Run one layer in one direction: (B, T, D) → (B, T, H), in the states' dtype.
 
-    On the CPU the recurrence computes in at least float32, whatever the parameters or autocast say: bfloat16 is half as
-    fast there, and rounding would add up over the steps.
+    On the CPU the recurrence computes in at least float32, whatever the parameters or autocast say: bfloat16 is half
+    as fast there, and rounding would add up over the steps.
     """
-    if states.device.type != "cpu":
+    if states.device.type not in ("cpu", "meta"):
         autocast = torch.is_autocast_enabled(states.device.type)
         return gru(states if autocast else states.to(gru.weight_ih_l0.dtype))[0].to(states.dtype)
     dtype = torch.promote_types(states.dtype, torch.float32)
     weights = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
-    with torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext():
+    with torch.autocast("cpu", enabled=False):
         initial = states.new_zeros(1, states.shape[0], gru.hidden_size, dtype=dtype)
         outputs, _ = torch.gru(
             states.to(dtype), initial, [weight.to(dtype) for weight in weights], True, 1, 0.0, False, False, True

@@ -1,0 +1,465 @@
+"""The model against its definition, and the properties that hold for every caller."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from transformers import RobertaConfig, RobertaModel
+
+from modeling_roberta_gru import (
+    RobertaGRUForSequenceClassification,
+    RobertaGRUForTokenClassification,
+    RobertaGRUModel,
+    reference,
+)
+from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
+from modeling_roberta_gru.modeling_roberta_gru import classification_loss
+
+from .conftest import TINY_ENCODER, tiny_config
+
+FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+# bfloat16 keeps 8 bits, 2^-8 = 0.004 a rounding; two layers at this initialisation add up a few of them.
+BFLOAT16 = {"rtol": 0.05, "atol": 0.05}
+
+EVERY_READING = [
+    {"summary": summary, "gru_bidirectional": bidirectional, "num_gru_layers": num_layers}
+    for summary in SUMMARIES
+    for bidirectional in (False, True)
+    for num_layers in (1, 2)
+]
+
+
+def documents(*lengths: int) -> list[torch.Tensor]:
+    return [torch.cat([torch.tensor([0]), torch.randint(3, 61, (n - 2,)), torch.tensor([2])]) for n in lengths]
+
+
+def batch(ids: list[torch.Tensor], side: str = "right", extra: int = 0) -> dict[str, torch.Tensor]:
+    """Arrange documents in one batch; the padding holds a token that would matter if it were read."""
+    width = max(len(row) for row in ids) + extra
+    input_ids = torch.full((len(ids), width), 7)
+    mask = torch.zeros(len(ids), width, dtype=torch.long)
+    for row, tokens in enumerate(ids):
+        if side == "scattered":
+            columns = torch.randperm(width)[: len(tokens)].sort().values
+        else:
+            start = 0 if side == "right" else width - len(tokens)
+            columns = torch.arange(start, start + len(tokens))
+        input_ids[row, columns], mask[row, columns] = tokens, 1
+    return {"input_ids": input_ids, "attention_mask": mask}
+
+
+def classifier(**fields) -> RobertaGRUForSequenceClassification:
+    return RobertaGRUForSequenceClassification(tiny_config(num_labels=3, **fields)).eval()
+
+
+def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+def test_values_and_gradients_equal_the_reference(fields):
+    model = classifier(calibration_temperature=1.7, **fields).double()
+    ids = documents(2, 9, 20)
+    weights = torch.randn(3, 3, dtype=torch.float64)
+    expected = torch.stack([reference.document_logits(model, row) for row in ids])
+    expected_gradients = gradients(model, (expected * weights).sum())
+    logits = model(**batch(ids)).logits
+    torch.testing.assert_close(logits, expected, **FLOAT64)
+    for name, gradient in gradients(model, (logits * weights).sum()).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], **FLOAT64, msg=name)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("head_hidden_size", [0, 5])
+def test_token_logits_equal_the_reference(bidirectional, head_hidden_size):
+    config = tiny_config(num_labels=3, gru_bidirectional=bidirectional, head_hidden_size=head_hidden_size)
+    model = RobertaGRUForTokenClassification(config).eval().double()
+    ids = documents(6, 20)
+    inputs = batch(ids, side="scattered", extra=4)
+    logits = model(**inputs).logits
+    for row, tokens in enumerate(ids):
+        real = inputs["attention_mask"][row] == 1
+        torch.testing.assert_close(logits[row, real], reference.token_logits(model, tokens), **FLOAT64)
+        assert (logits[row, ~real] == 0).all()
+
+
+def test_base_model_returns_states_in_the_inputs_arrangement_and_their_summary():
+    model = RobertaGRUModel(tiny_config(gru_bidirectional=True)).eval().double()
+    ids = documents(6, 11)
+    inputs = batch(ids, side="left", extra=2)
+    outputs = model(**inputs)
+    for row, tokens in enumerate(ids):
+        states = reference.gru_states(model, reference.encoder_states(model, tokens))
+        real = inputs["attention_mask"][row] == 1
+        torch.testing.assert_close(outputs.last_hidden_state[row, real], states, **FLOAT64)
+        torch.testing.assert_close(outputs.pooler_output[row], reference.summarise(model, states), **FLOAT64)
+
+
+@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+@pytest.mark.parametrize("side", ["left", "right", "scattered"])
+def test_padding_does_not_change_logits(side, fields):
+    model = classifier(**fields).double()
+    ids = documents(3, 8, 20)
+    alone = torch.cat([model(input_ids=row[None]).logits for row in ids])
+    # Wider than the window: columns are not tokens.
+    torch.testing.assert_close(model(**batch(ids, side, extra=9)).logits, alone, **FLOAT64)
+
+
+def test_padding_does_not_change_gradients():
+    model = classifier(gru_bidirectional=True, summary="attention").double()
+    ids = documents(3, 8)
+    narrow = gradients(model, model(**batch(ids)).logits.square().sum())
+    wide = gradients(model, model(**batch(ids, side="scattered", extra=9)).logits.square().sum())
+    for name in narrow:
+        torch.testing.assert_close(wide[name], narrow[name], **FLOAT64, msg=name)
+
+
+@pytest.mark.parametrize("summary", SUMMARIES)
+def test_poisoned_padding_reaches_neither_logits_nor_gradients(summary):
+    model = classifier(summary=summary, gru_bidirectional=True)
+    inputs = batch(documents(4, 9), extra=3)
+    mask = inputs["attention_mask"]
+    embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    expected = model(**inputs).logits
+    poisoned = embeds.masked_fill(mask[..., None] == 0, math.nan).requires_grad_()
+    logits = model(inputs_embeds=poisoned, attention_mask=mask).logits
+    torch.testing.assert_close(logits, expected, **FLOAT32)
+    assert all(gradient.isfinite().all() for gradient in gradients(model, logits.sum()).values())
+    assert poisoned.grad.isfinite().all()
+    out_of_vocabulary = inputs["input_ids"].masked_fill(mask == 0, -100)
+    torch.testing.assert_close(model(input_ids=out_of_vocabulary, attention_mask=mask).logits, expected, **FLOAT32)
+
+
+def test_a_real_token_with_the_padding_id_counts():
+    model = classifier().double()
+    tokens = torch.tensor([0, 9, 1, 9, 2])  # 1 is the padding id
+    torch.testing.assert_close(model(tokens[None]).logits[0], reference.document_logits(model, tokens), **FLOAT64)
+    assert not torch.allclose(model(tokens[None]).logits, model(tokens[[0, 1, 3, 4]][None]).logits)
+
+
+def test_row_order_only_permutes_the_logits():
+    model = classifier(gru_bidirectional=True).double()
+    inputs = batch(documents(5, 20, 2, 11))
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = model(**{name: tensor[order] for name, tensor in inputs.items()}).logits
+    torch.testing.assert_close(permuted, model(**inputs).logits[order], **FLOAT64)
+
+
+def test_inputs_embeds_equal_input_ids_and_token_types_reach_the_encoder():
+    model = classifier(type_vocab_size=2).double()
+    inputs = batch(documents(5, 9), side="left")
+    embeds = model.get_input_embeddings()(inputs["input_ids"])
+    mask = inputs["attention_mask"]
+    expected = model(**inputs).logits
+    torch.testing.assert_close(model(inputs_embeds=embeds, attention_mask=mask).logits, expected, **FLOAT64)
+    token_types = torch.randint(2, mask.shape)
+    typed = model(**inputs, token_type_ids=token_types).logits
+    row = mask[1] == 1
+    torch.testing.assert_close(
+        typed[1],
+        reference.document_logits(model, inputs["input_ids"][1, row], token_types[1, row]),
+        **FLOAT64,
+    )
+    assert not torch.allclose(typed, expected)
+
+
+def test_attention_implementations_agree_and_are_those_of_the_encoder():
+    model = classifier()
+    inputs = batch(documents(5, 20))
+    expected = model(**inputs).logits
+    model.set_attn_implementation("eager")
+    torch.testing.assert_close(model(**inputs).logits, expected, **FLOAT32)
+    for support in ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn"):
+        assert getattr(model, support) == getattr(RobertaModel, support)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_float32(dtype):
+    model = classifier(gru_bidirectional=True, num_gru_layers=2)
+    inputs = batch(documents(5, 20))
+    expected = model(**inputs).logits
+    with torch.autocast("cpu", dtype=dtype):
+        torch.testing.assert_close(model(**inputs).logits.float(), expected, **BFLOAT16)
+    logits = model.to(dtype)(**inputs).logits
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, **BFLOAT16)
+
+
+def test_the_recurrence_keeps_float32_on_the_cpu_under_autocast():
+    model = classifier()
+    states = torch.randn(1, 20, 12)
+    lengths = torch.tensor([20])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.gru(states, lengths), model.gru(states, lengths))
+        under_autocast = model.gru(states, lengths)
+    assert torch.equal(under_autocast, model.gru(states, lengths))
+
+
+def test_activation_checkpointing_leaves_gradients_unchanged():
+    model = classifier(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, head_dropout=0.0).train()
+    inputs = batch(documents(5, 20))
+    expected = gradients(model, model(**inputs).logits.sum())
+    model.activation_checkpointing_enable()
+    for name, gradient in gradients(model, model(**inputs).logits.sum()).items():
+        torch.testing.assert_close(gradient, expected[name], **FLOAT32, msg=name)
+
+
+def test_hidden_states_and_attentions_are_the_encoders():
+    model = classifier(attn_implementation="eager")
+    inputs = batch(documents(5, 9))
+    outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+    encoded = model.roberta(
+        **inputs, position_ids=inputs["attention_mask"].cumsum(1) * inputs["attention_mask"] + 1
+    ).last_hidden_state
+    assert len(outputs.hidden_states) == 3
+    assert len(outputs.attentions) == 2
+    real = inputs["attention_mask"] == 1
+    torch.testing.assert_close(outputs.hidden_states[-1][real], encoded[real], **FLOAT32)
+
+
+def test_resized_vocabulary_keeps_the_old_logits():
+    model = classifier()
+    inputs = batch(documents(5, 9))
+    expected = model(**inputs).logits
+    model.resize_token_embeddings(70)
+    torch.testing.assert_close(model(**inputs).logits, expected)
+    model(input_ids=torch.tensor([[0, 69, 2]]))
+
+
+# Losses
+
+
+def test_initial_loss_is_the_logarithm_of_the_number_of_labels():
+    config = tiny_config(num_labels=4, initializer_range=0.02)
+    inputs = batch(documents(*[12] * 16))
+    loss = RobertaGRUForSequenceClassification(config)(**inputs, labels=torch.arange(16) % 4).loss
+    assert abs(loss.item() - math.log(4)) < 0.05
+
+
+PROBLEMS = {
+    "single_label_classification": torch.tensor([0, 2, 1, 2]),
+    "multi_label_classification": torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]]),
+    "regression": torch.tensor([[0.5, 1, 2], [3, 1, 0], [0, 0, 0], [-1, 2, 0.1]]),
+}
+
+
+@pytest.mark.parametrize("problem_type", PROBLEMS)
+def test_parts_of_a_batch_add_up_to_the_whole(problem_type):
+    labels = PROBLEMS[problem_type]
+    smoothing = 0.0 if problem_type == "regression" else 0.1
+    config = tiny_config(
+        num_labels=3, problem_type=problem_type, class_weights=[0.5, 1.0, 3.0], label_smoothing=smoothing
+    )
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    whole = classification_loss(logits, labels, config)
+    parts = [
+        classification_loss(logits[rows], labels[rows], config, num_items_in_batch=labels.numel())
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
+    torch.testing.assert_close(sum(parts), whole, **FLOAT64)
+
+
+def test_loss_is_weighted_per_item_and_divided_by_the_number_of_items():
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    labels = PROBLEMS["single_label_classification"]
+    weights = [0.5, 1.0, 3.0]
+    smoothing = 0.1
+    log_probabilities = logits.log_softmax(-1)
+    expected = 0.0
+    for row, label in enumerate(labels.tolist()):
+        expected -= (1 - smoothing) * weights[label] * log_probabilities[row, label]
+        expected -= sum(smoothing / 3 * weights[c] * log_probabilities[row, c] for c in range(3))
+    config = tiny_config(num_labels=3, class_weights=weights, label_smoothing=smoothing)
+    torch.testing.assert_close(classification_loss(logits, labels, config), expected / 4, **FLOAT64)
+
+    targets = PROBLEMS["multi_label_classification"].double()
+    smoothed = targets * 0.9 + 0.05
+    elements = -(smoothed * torch.sigmoid(logits).log() + (1 - smoothed) * torch.sigmoid(-logits).log())
+    config = tiny_config(
+        num_labels=3, problem_type="multi_label_classification", class_weights=weights, label_smoothing=smoothing
+    )
+    expected = (elements * torch.tensor(weights)).sum() / 12
+    torch.testing.assert_close(classification_loss(logits, targets, config), expected, **FLOAT64)
+
+
+@pytest.mark.parametrize("problem_type", PROBLEMS)
+def test_ignored_entries_do_not_count(problem_type):
+    labels = PROBLEMS[problem_type].clone()
+    config = tiny_config(num_labels=3, problem_type=problem_type)
+    logits = torch.randn(4, 3)
+    expected = classification_loss(logits[:3], labels[:3], config)
+    labels[3] = -100
+    torch.testing.assert_close(classification_loss(logits, labels, config), expected)
+
+
+def test_one_regression_target_may_lack_its_axis():
+    config = tiny_config(num_labels=1)
+    logits, labels = torch.randn(4, 1), torch.randn(4)
+    torch.testing.assert_close(classification_loss(logits, labels, config), ((logits[:, 0] - labels) ** 2).mean())
+
+
+def test_labels_of_another_shape_are_refused():
+    logits = torch.randn(4, 3)
+    with pytest.raises(ValueError, match=r"`labels` has shape \(4, 3\)"):
+        classification_loss(logits, torch.zeros(4, 3, dtype=torch.long), tiny_config(num_labels=3))
+    with pytest.raises(ValueError, match=r"`labels` has shape \(4,\)"):
+        classification_loss(logits, torch.zeros(4), tiny_config(num_labels=3))
+
+
+def test_forward_leaves_the_configuration_alone():
+    for labels in PROBLEMS.values():
+        model = RobertaGRUForSequenceClassification(tiny_config(num_labels=3))
+        before = model.config.to_dict()
+        model(**batch(documents(5, 5, 5, 5)), labels=labels).loss.backward()
+        assert model.config.to_dict() == before
+
+
+def test_every_parameter_gets_a_gradient():
+    for model_class, labels in (
+        (RobertaGRUForSequenceClassification, torch.tensor([0, 1, 2])),
+        (RobertaGRUForTokenClassification, torch.randint(3, (3, 20))),
+    ):
+        model = model_class(tiny_config(num_labels=3, summary="attention", gru_bidirectional=True, num_gru_layers=2))
+        found = gradients(model, model(**batch(documents(20, 15, 9)), labels=labels).loss)
+        silent = {name for name, _ in model.named_parameters() if name not in found or not found[name].any()}
+        assert silent == {"roberta.embeddings.token_type_embeddings.weight"} - {
+            name for name in found if found[name].any()
+        }
+
+
+def test_calibration_divides_single_label_logits_in_eval_mode_only():
+    model = classifier(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, head_dropout=0.0)
+    inputs = batch(documents(5, 9))
+    raw = model(**inputs).logits
+    model.config.calibration_temperature = 2.0
+    torch.testing.assert_close(model(**inputs).logits, raw / 2)
+    model.config.problem_type = "multi_label_classification"
+    torch.testing.assert_close(model(**inputs).logits, raw)
+    model.config.problem_type = None
+    torch.testing.assert_close(model.train()(**inputs).logits, raw)
+    assert model.config.calibration_temperature == 1.0
+
+
+# Initialisation and loading
+
+
+def test_gru_gates_start_as_designed():
+    model = RobertaGRUModel(tiny_config(gru_bidirectional=True, num_gru_layers=2))
+    for gru in [*model.gru.left_to_right, *model.gru.right_to_left]:
+        for gate in gru.weight_hh_l0.chunk(3):
+            torch.testing.assert_close(gate @ gate.T, torch.eye(7), **FLOAT32)
+        for gate in gru.weight_ih_l0.chunk(3):
+            bound = math.sqrt(6 / sum(gate.shape))  # Glorot and Bengio 2010
+            assert 0.8 * bound < gate.abs().max() <= bound
+        assert not gru.bias_ih_l0.any()
+        assert not gru.bias_hh_l0.any()
+
+
+@pytest.fixture
+def bare_encoder(tmp_path):
+    encoder = RobertaModel(RobertaConfig(**TINY_ENCODER), add_pooling_layer=False)
+    encoder.save_pretrained(tmp_path / "encoder")
+    return encoder, tmp_path / "encoder"
+
+
+@pytest.mark.parametrize(
+    "model_class", [RobertaGRUModel, RobertaGRUForSequenceClassification, RobertaGRUForTokenClassification]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_fresh_head_on_a_bare_encoder_is_finite_and_equal_for_equal_seeds(model_class, dtype, bare_encoder):
+    encoder, folder = bare_encoder
+    loaded = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model = model_class.from_pretrained(
+            folder, summary="attention", gru_bidirectional=True, gru_hidden_size=7, dtype=dtype
+        )
+        loaded.append(model.state_dict())
+        for gru in model.gru.left_to_right:
+            gate = gru.weight_hh_l0.chunk(3)[0].float()
+            torch.testing.assert_close(gate @ gate.T, torch.eye(7), rtol=0.02, atol=0.02)
+    for name, tensor in loaded[0].items():
+        assert tensor.isfinite().all(), name
+        assert torch.equal(tensor, loaded[1][name]), name
+        if name.startswith("roberta."):
+            assert torch.equal(tensor, encoder.state_dict()[name.removeprefix("roberta.")].to(dtype)), name
+
+
+def test_saved_parameters_come_back_bit_equal(tmp_path):
+    model = classifier(summary="attention", gru_bidirectional=True, num_gru_layers=2, calibration_temperature=1.3)
+    model.save_pretrained(tmp_path)
+    again = RobertaGRUForSequenceClassification.from_pretrained(tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    inputs = batch(documents(5, 9))
+    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "configuration_roberta_gru.py",
+        "model.safetensors",
+        "modeling_roberta_gru.py",
+    ]
+
+
+def test_a_checkpoint_of_one_class_warm_starts_another(tmp_path):
+    model = classifier(summary="attention")
+    model.save_pretrained(tmp_path)
+    for model_class in (RobertaGRUModel, RobertaGRUForTokenClassification):
+        again = model_class.from_pretrained(tmp_path)
+        shared = again.state_dict().keys() & model.state_dict().keys()
+        assert {name.split(".")[0] for name in shared} >= {"roberta", "gru"}
+        assert all(torch.equal(again.state_dict()[name], model.state_dict()[name]) for name in shared)
+
+
+def test_device_map_loading_equals_plain_loading(tmp_path):
+    model = classifier(gru_bidirectional=True)
+    model.save_pretrained(tmp_path)
+    again = RobertaGRUForSequenceClassification.from_pretrained(tmp_path, device_map="cpu")
+    inputs = batch(documents(5, 9))
+    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+
+
+def test_the_model_runs_on_the_meta_device():
+    with torch.device("meta"):
+        model = RobertaGRUForSequenceClassification(tiny_config())
+        assert model(torch.zeros(2, 5, dtype=torch.long)).logits.shape == (2, 2)
+
+
+# Bad input
+
+
+def test_bad_input_is_refused_with_the_row_or_field():
+    model = classifier()
+    ids = torch.full((3, 5), 4)
+    mask = torch.ones(3, 5)
+    mask[1] = 0
+    with pytest.raises(ValueError, match="Row 1 of `attention_mask` has no real token"):
+        model(ids, attention_mask=mask)
+    with pytest.raises(ValueError, match="Row 0 holds 21 tokens; the encoder reads at most 20"):
+        model(torch.full((1, 21), 4))
+    with pytest.raises(ValueError, match="Token id 61 is outside the vocabulary of 61 entries"):
+        model(torch.tensor([[0, 61, 2]]))
+    with pytest.raises(ValueError, match="`position_ids` are not accepted"):
+        model(ids, position_ids=ids)
+    with pytest.raises(ValueError, match="exactly one of `input_ids` and `inputs_embeds`"):
+        model()
+    with pytest.raises(ValueError, match=r"`attention_mask` has shape \(3, 1, 5, 5\); it must be \(3, 5\)"):
+        model(ids, attention_mask=torch.ones(3, 1, 5, 5))
+
+
+# Export
+
+
+# Tracing is what ONNX export still rests on: `torch.export` freezes the time axis of a GRU.
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # read by the tracer itself
+def test_a_trace_serves_other_batch_sizes_and_lengths():
+    model = classifier(gru_bidirectional=True, return_dict=False, attn_implementation="eager")
+    traced = torch.jit.trace(model, example_kwarg_inputs=batch(documents(6, 9)), check_trace=False)
+    inputs = batch(documents(5, 20, 11))
+    torch.testing.assert_close(traced(**inputs)[0], model(**inputs)[0], **FLOAT32)
