@@ -1,0 +1,145 @@
+"""Which data to read, which columns to use, and how to split them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import InputError
+
+BUILT_IN = "built-in"
+
+
+@dataclass
+class DataArguments:
+    """Arguments of the data layer, to be parsed by [`~transformers.HfArgumentParser`].
+
+    Raises:
+        InputError: if several sources are named, or `split` is not three positive fractions that sum to 1.
+    """
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "A Hub data set (stanfordnlp/imdb), a local folder of CSV, TSV, JSON Lines or Parquet files whose "
+            "splits are read off the file names (train.csv, dev-00.parquet), or 'built-in'. With no data named at "
+            "all, the built-in corpus is used."
+        },
+    )
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "The configuration of a Hub data set that has several (glue has sst2)."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a Hub data set; a commit makes the run repeatable."}
+    )
+    train_file: list[str] | None = field(
+        default=None, metadata={"help": "Training files: .csv, .tsv, .jsonl, .json (lines or a list) or .parquet."}
+    )
+    validation_file: list[str] | None = field(
+        default=None, metadata={"help": "Validation files. Without any, validation is carved out of training."}
+    )
+    test_file: list[str] | None = field(
+        default=None, metadata={"help": "Test files, read once, at the end. Without any, test is carved out too."}
+    )
+    text_column: list[str] = field(
+        default_factory=lambda: ["text"],
+        metadata={"help": "The column of the text; several (title body) are joined by a line break into one text."},
+    )
+    label_column: str = field(
+        default="label",
+        metadata={
+            "help": "The column of the label: a name, an integer, a list of either (several labels a text), or a "
+            "number with a fraction (a regression target)."
+        },
+    )
+    # not `label_names`: that is an option of TrainingArguments
+    class_names: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of integer labels, smallest integer first (0 4 → negative positive). With labels that are "
+            "names already: their order."
+        },
+    )
+    label_delimiter: str | None = field(
+        default=None,
+        metadata={"help": "Splits a label cell such as 'red;blue' into several labels; an empty cell has none."},
+    )
+    problem_type: Literal["auto", "single_label_classification", "multi_label_classification", "regression"] = field(
+        default="auto",
+        metadata={
+            "help": "What the labels mean. auto: lists are several labels a text, numbers with a fraction are "
+            "targets, all else is one label a text. Whole-number targets need 'regression' said."
+        },
+    )
+    group_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Rows with the same value here (author, film, patient) stay together when we split; so do rows "
+            "without one."
+        },
+    )
+    split: str = field(
+        default="0.8,0.1,0.1",
+        metadata={
+            "help": "Fractions for training, validation and test where only training rows are given; where one other "
+            "split is missing, it is carved out of training in these proportions. Splits that are given are kept."
+        },
+    )
+    pool_splits: bool = field(
+        default=False,
+        metadata={
+            "help": "Pool the splits that are given and split anew by --split. Results then compare with nothing that "
+            "is reported on the official test split."
+        },
+    )
+    split_seed: int = field(default=0, metadata={"help": "Seed of the split and of the --max_*_samples subsets."})
+    clean_html: bool = field(
+        default=False, metadata={"help": "Turn <br /> and paragraphs into line breaks, drop tags, decode entities."}
+    )
+    on_bad_row: Literal["error", "skip"] = field(
+        default="error",
+        metadata={"help": "What to do with rows that have no usable text or label: stop and name them, or skip them."},
+    )
+    max_train_samples: int | None = field(
+        default=None,
+        metadata={"help": "Train on a seeded, stratified subset of this many rows, taken after splitting."},
+    )
+    max_validation_samples: int | None = field(
+        default=None, metadata={"help": "The same for validation: it makes frequent evaluation cheap."}
+    )
+    max_test_samples: int | None = field(
+        default=None, metadata={"help": "The same for test: for trials only, never for a number that is reported."}
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "Cut texts to this many tokens, special tokens included. Unset: the encoder's window."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset_name is not None and self.files:
+            raise InputError(
+                f"Both --dataset_name and --{next(iter(self.files))}_file are given: name one source of data."
+            )
+        if self.dataset_name is None and (self.dataset_config_name or self.dataset_revision):
+            raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
+        for name in ("max_train_samples", "max_validation_samples", "max_test_samples", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be positive, got {value}.")
+        _ = self.fractions
+
+    @property
+    def files(self) -> dict[str, list[str]]:
+        """The files that are named, by split."""
+        files = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        return {split: paths for split, paths in files.items() if paths}
+
+    @property
+    def fractions(self) -> tuple[float, float, float]:
+        """The shares of training, validation and test; positive, summing to 1."""
+        try:
+            train, validation, test = (float(part) for part in self.split.split(","))
+        except ValueError:
+            raise InputError(f"--split wants three fractions such as 0.8,0.1,0.1, got {self.split!r}.") from None
+        if not (min(train, validation, test) > 0 and math.isclose(train + validation + test, 1, abs_tol=1e-6)):
+            raise InputError(f"--split wants three positive fractions that sum to 1, got {self.split!r}.")
+        return train, validation, test

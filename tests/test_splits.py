@@ -1,0 +1,338 @@
+"""Splits: what is kept, what is carved, and that no text stands in two of them."""
+
+import json
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.data.labels import LabelSpace
+from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_labelled, load_splits, text_key
+from modeling_roberta_gru.errors import InputError
+
+SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", "../shared"))
+POLARITY = LabelSpace("single_label_classification", ("neg", "pos"))
+
+
+def rows(name: str, count: int, **columns) -> list[dict]:
+    """Make rows of distinct texts, a quarter of them "pos"; a column is given as a function of the row's number."""
+    return [
+        {"text": f"{name} {i}", "label": "pos" if i % 4 == 0 else "neg", **{k: f(i) for k, f in columns.items()}}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write the rows of each split as JSON Lines and load them: `load({"train": rows, …}, split=…, …)`."""
+
+    def load(given: dict[str, list[dict]], **args) -> Splits:
+        for split, records in given.items():
+            path = tmp_path / f"{split}.jsonl"
+            path.write_text("".join(json.dumps(record) + "\n" for record in records))
+            args[f"{split}_file"] = [str(path)]
+        return load_splits(DataArguments(**args))
+
+    return load
+
+
+def sizes(splits: Splits) -> tuple[int, int, int]:
+    return len(splits.train), len(splits.validation), len(splits.test)
+
+
+def ids(splits: Splits) -> list[str]:
+    return [*splits.train["row_id"], *splits.validation["row_id"], *splits.test["row_id"]]
+
+
+# what is kept and what is carved
+
+
+def test_given_splits_are_kept(load):
+    splits = load({"train": rows("a", 8), "validation": rows("b", 4), "test": rows("c", 6)})
+    assert sizes(splits) == (8, 4, 6)
+    assert splits.source == "train.jsonl, validation.jsonl, test.jsonl"
+    assert not splits.pooled
+    assert splits.labels == POLARITY
+    assert splits.test[4] == {"row_id": "test:4", "text": "c 4", "label": 1}
+
+
+def test_training_rows_alone_are_split_by_the_fractions_with_each_label_in_proportion(load):
+    splits = load({"train": rows("a", 200)}, split="0.6,0.1,0.3")
+    assert sizes(splits) == (120, 20, 60)
+    assert [sum(part["label"]) for part in (splits.train, splits.validation, splits.test)] == [30, 5, 15]
+    assert sorted(ids(splits)) == sorted(f"train:{i}" for i in range(200))
+    assert splits.source == "train.jsonl; validation and test carved out of train"
+
+
+@pytest.mark.parametrize(("given", "carved", "size"), [("test", "validation", 20), ("validation", "test", 60)])
+def test_the_one_missing_split_is_carved_out_of_training_in_proportion(load, given, carved, size):
+    # validation: 0.15 / (0.15 + 0.6) of 100; test: 0.9 / (0.9 + 0.6) of 100, both rounded
+    fractions = {"validation": "0.6,0.15,0.25", "test": "0.36,0.1,0.54"}[carved]
+    splits = load({"train": rows("a", 100), given: rows("b", 40)}, split=fractions)
+    assert len(getattr(splits, carved)) == size
+    assert getattr(splits, given)["row_id"][:] == [f"{given}:{i}" for i in range(40)]
+    assert splits.source.endswith(f"; {carved} carved out of train")
+
+
+def test_pooling_splits_anew(load):
+    splits = load({"train": rows("a", 60), "test": rows("b", 40)}, pool_splits=True, split="0.6,0.2,0.2")
+    assert sizes(splits) == (60, 20, 20)
+    assert {row_id.split(":")[0] for row_id in splits.test["row_id"]} == {"train", "test"}
+    assert len(set(ids(splits))) == 100
+    assert splits.pooled
+    assert "given splits pooled" in splits.source
+
+
+def test_the_seed_decides_the_split(load):
+    given = {"train": rows("a", 40)}
+    assert ids(load(given)) == ids(load(given))
+    assert ids(load(given)) != ids(load(given, split_seed=1))
+
+
+@pytest.mark.parametrize("labels", [["x", "y", "z", "w"] * 3, [*["x"] * 6, *["y"] * 5, "z"], list("aabbccddeeff")])
+def test_rare_classes_and_few_rows_can_be_split(load, labels):
+    splits = load({"train": [{"text": f"t {i}", "label": label} for i, label in enumerate(labels)]})
+    assert sizes(splits) == (10, 1, 1)
+    assert splits.labels.names == tuple(sorted(set(labels)))
+
+
+def test_several_labels_and_targets_can_be_split(load):
+    several = [{"text": f"t {i}", "label": ["a"] * (i % 2) + ["b"] * (i % 3 == 0)} for i in range(60)]
+    assert sizes(load({"train": several})) == (48, 6, 6)
+    targets = [{"text": f"t {i}", "label": i / 7} for i in range(60)]
+    splits = load({"train": targets})
+    assert sizes(splits) == (48, 6, 6)
+    assert splits.train.features["label"].dtype == "float32"
+
+
+# groups
+
+
+@pytest.mark.parametrize("fractions", ["0.8,0.1,0.1", "0.4,0.3,0.3", "0.64,0.16,0.2"])
+def test_groups_stay_together_near_the_fractions_and_the_proportions(load, fractions):
+    given = rows("a", 600, film=lambda i: f"film {random.Random(i).randrange(60)}")
+    splits = load({"train": given}, group_column="film", split=fractions)
+    films = [set(part["film"]) for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, films)) == len(set.union(*films))
+    for part, share in zip((splits.train, splits.validation, splits.test), fractions.split(","), strict=True):
+        assert len(part) == pytest.approx(600 * float(share), rel=0.25)
+        assert sum(part["label"]) == pytest.approx(len(part) / 4, rel=0.35)
+
+
+def test_few_large_groups_stay_together(load):
+    splits = load({"train": rows("a", 40, film=lambda i: i % 4)}, group_column="film")
+    assert sizes(splits) == (20, 10, 10)
+
+
+@pytest.mark.parametrize("fractions", ["0.04,0.48,0.48", "0.98,0.01,0.01"])
+def test_extreme_fractions_leave_a_group_to_every_split(load, fractions):
+    splits = load({"train": rows("a", 40, film=lambda i: i // 10)}, group_column="film", split=fractions)
+    assert all(size >= 10 for size in sizes(splits))
+
+
+def test_targets_can_be_split_by_group(load):
+    given = [{"text": f"t {i}", "label": i / 7, "film": i % 12} for i in range(60)]
+    splits = load({"train": given}, group_column="film", split="0.6,0.2,0.2")
+    films = [set(part["film"]) for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, films)) == len(set.union(*films)) == 12
+
+
+def test_too_few_groups_are_an_error(load):
+    with pytest.raises(InputError, match="--group_column 'film' has too few different values to split by"):
+        load({"train": rows("a", 40, film=lambda i: i % 2)}, group_column="film")
+
+
+def test_given_splits_that_share_groups_are_kept_with_a_warning(load, caplog):
+    given = {name: rows(name, 12, film=lambda i: i) for name in ("train", "validation", "test")}
+    assert sizes(load(given, group_column="film")) == (12, 12, 12)
+    assert "12 of 12 values of --group_column 'film' in test stand in train or validation too" in caplog.text
+
+
+# leaks
+
+
+def test_equal_texts_never_straddle_and_the_test_split_stays_whole(load):
+    train = [*rows("a", 8), {"text": "In test", "label": "pos"}, {"text": "in  VALIDATION\n", "label": "neg"}]
+    validation = [*rows("b", 4), {"text": "in validation", "label": "neg"}, {"text": "in test ", "label": "pos"}]
+    test = [*rows("c", 4), {"text": "in\ttest", "label": "neg"}, {"text": "in test", "label": "neg"}]
+    splits = load({"train": train, "validation": validation, "test": test})
+    assert sizes(splits) == (8, 5, 6)
+    assert splits.counts == {
+        "train": 8,
+        "validation": 5,
+        "test": 6,
+        "skipped": {},
+        "removed_conflicting": 0,
+        "removed_duplicates": {"train": 2, "validation": 1},
+    }
+
+
+def test_texts_whose_labels_disagree_leave_training_first(load):
+    disagreeing = [
+        {"text": "well", "label": "pos"},
+        {"text": "Well", "label": "neg"},
+        {"text": "well", "label": "pos"},
+    ]
+    agreeing = [{"text": "fine", "label": "pos"}] * 2
+    test = [*rows("c", 4), *disagreeing]
+    splits = load({"train": [*rows("a", 8), *disagreeing, *agreeing], "validation": rows("b", 4), "test": test})
+    assert splits.counts["removed_conflicting"] == 3
+    assert splits.counts["removed_duplicates"] == {"train": 0, "validation": 0}
+    assert sizes(splits) == (10, 4, 7)
+
+
+def test_targets_of_equal_texts_may_disagree(load):
+    given = {name: [{"text": name, "label": i + 0.5} for i in range(3)] for name in ("train", "validation", "test")}
+    assert load(given).counts["removed_conflicting"] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_carved_splits_share_no_text_whatever_the_seed(load, seed):
+    given = [{"text": f"text {i % 37}", "label": i % 37 % 3} for i in range(150)]
+    splits = load({"train": given}, split_seed=seed, split="0.6,0.2,0.2")
+    texts = [set(part["text"]) for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, texts)) == len(set.union(*texts))
+    assert len(splits.test) == 30
+    assert sum(sizes(splits)) + sum(splits.counts["removed_duplicates"].values()) == 150
+
+
+def test_a_leak_is_our_own_mistake_and_raises():
+    ours = Dataset.from_dict({"row_id": ["train:0"], "text": ["The  same"]})
+    theirs = Dataset.from_dict({"row_id": ["test:7"], "text": ["the same "]})
+    with pytest.raises(AssertionError, match="Rows train:0 and test:7 of different splits have the same text"):
+        assert_no_leak(ours, theirs)
+    assert_no_leak(ours, theirs.select([]))
+
+
+def test_texts_are_equal_up_to_case_and_white_space_only():
+    assert text_key(" Straße\u00a0one\n") == text_key("STRASSE one")
+    assert text_key("good.") != text_key("good")
+
+
+# counts, subsets, fingerprint
+
+
+def test_skipped_rows_are_counted_by_split_and_reason(load):
+    given = {"train": [*rows("a", 8), {"text": "", "label": "pos"}], "validation": rows("b", 4), "test": rows("c", 4)}
+    splits = load(given, on_bad_row="skip")
+    assert splits.counts["skipped"] == {"train": {"the text is empty or only whitespace": 1}}
+    assert splits.counts["train"] == 8
+
+
+def test_subsets_are_stratified_and_taken_after_splitting(load):
+    whole = load({"train": rows("a", 400)})
+    part = load({"train": rows("a", 400)}, max_train_samples=40, max_validation_samples=8, max_test_samples=999)
+    assert sizes(part) == (40, 8, 40)
+    assert Counter(part.train["label"]) == {0: 30, 1: 10}
+    assert set(part.train["row_id"]) < set(whole.train["row_id"])
+    assert part.test["row_id"][:] == whole.test["row_id"][:]
+
+
+def test_the_fingerprint_is_that_of_the_data(load):
+    given = {"train": rows("a", 40)}
+    fingerprint = load(given).fingerprint
+    assert load(given).fingerprint == fingerprint
+    assert load(given, split_seed=1).fingerprint != fingerprint
+    assert load({"train": [*rows("a", 39), {"text": "a 39", "label": "pos"}]}).fingerprint != fingerprint
+
+
+def test_the_fingerprint_depends_on_no_process_and_no_library(load):
+    splits = load({"train": rows("a", 3), "validation": rows("b", 1), "test": rows("ç", 1)})
+    assert splits.fingerprint == "8a27a316fb18bc0d928fed5eec5b7c99d043675c34c33d3d149a40cc6b69966a"
+
+
+# bad input
+
+
+def test_without_training_rows_there_is_nothing_to_train_on(load):
+    with pytest.raises(InputError, match=r"There are no training rows: test\.jsonl gives test only"):
+        load({"test": rows("a", 8)})
+
+
+def test_a_split_of_nothing_but_bad_rows_is_an_error(load):
+    given = {"train": rows("a", 8), "validation": rows("b", 4), "test": [{"text": " ", "label": "pos"}]}
+    with pytest.raises(InputError, match="No row of the test split is usable: the text is empty or only whitespace"):
+        load(given, on_bad_row="skip")
+
+
+def test_training_rows_that_all_stand_in_test_are_an_error(load):
+    with pytest.raises(InputError, match="The train split is empty"):
+        load({"train": rows("a", 8), "validation": rows("b", 4), "test": rows("a", 8)})
+
+
+def test_one_class_left_in_training_is_an_error(load):
+    train = [*rows("a", 2)[1:], {"text": "both", "label": "pos"}]
+    with pytest.raises(InputError, match="All training rows have one label, 'neg': two are needed"):
+        load({"train": train, "validation": rows("b", 4), "test": [{"text": "both", "label": "pos"}]})
+
+
+def test_an_unknown_label_in_test_is_an_error(load):
+    with pytest.raises(InputError, match=r"Unknown label 'Pos' in row 1 of the test split. Did you mean 'pos'\?"):
+        load({"train": rows("a", 20), "test": [{"text": "c", "label": "Pos"}]})
+
+
+def test_too_few_rows_to_split_are_an_error(load):
+    with pytest.raises(InputError, match="2 rows are too few to split; give --validation_file and --test_file"):
+        load({"train": rows("a", 2)})
+
+
+# evaluation
+
+
+def test_one_labelled_file_can_be_loaded_for_evaluation(tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("review,stars,label\nfine,5,pos\nawful,1,neg\n")
+    args = DataArguments(train_file=["elsewhere.csv"], text_column=["review"])
+    loaded = load_labelled(str(path), args, POLARITY)
+    assert loaded.to_list() == [
+        {"stars": "5", "label": 1, "text": "fine", "row_id": "test:0"},
+        {"stars": "1", "label": 0, "text": "awful", "row_id": "test:1"},
+    ]
+
+
+def test_of_a_folder_the_test_split_is_evaluated(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{name},pos\n")
+    assert load_labelled(str(tmp_path), DataArguments(), POLARITY)["text"][:] == ["test"]
+    (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
+    with pytest.raises(InputError, match="has no test split but train, validation: name the file that is meant"):
+        load_labelled(str(tmp_path), DataArguments(), POLARITY)
+
+
+def test_a_label_that_the_model_does_not_know_is_an_error(tmp_path):
+    (tmp_path / "new.csv").write_text("text,label\nfine,pos\nmeh,neutral\n")
+    with pytest.raises(InputError, match=r"Unknown label 'neutral' in row 2 of the test split\. Known: neg, pos"):
+        load_labelled(str(tmp_path / "new.csv"), DataArguments(), POLARITY)
+
+
+def test_a_missing_file_to_evaluate_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"No file '.*new.csv'"):
+        load_labelled(str(tmp_path / "new.csv"), DataArguments(), POLARITY)
+
+
+# real data
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "data/imdb").is_dir(), reason="ROBERTA_GRU_SHARED names no folder with IMDB")
+def test_imdb_keeps_its_test_split_and_shares_no_text():
+    splits = load_splits(DataArguments(dataset_name=str(SHARED / "data/imdb"), class_names=["negative", "positive"]))
+    assert len(splits.test) == 25_000
+    removed = splits.counts["removed_duplicates"]
+    assert len(splits.train) + len(splits.validation) + sum(removed.values()) == 25_000
+    assert 100 < removed["train"] < 200
+    assert sum(splits.validation["label"]) == pytest.approx(len(splits.validation) / 2, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "data/airline").is_dir(), reason="ROBERTA_GRU_SHARED names no folder with tweets")
+def test_airline_tweets_lose_conflicting_and_repeated_texts():
+    splits = load_splits(DataArguments(dataset_name=str(SHARED / "data/airline"), split="0.6,0.2,0.2"))
+    assert splits.counts["removed_conflicting"] > 0
+    assert sum(splits.counts["removed_duplicates"].values()) > 50
+    for part in (splits.train, splits.validation, splits.test):
+        assert Counter(part["label"])[0] / len(part) == pytest.approx(9178 / 14640, abs=0.01)
