@@ -1,0 +1,84 @@
+"""Compare with what knows words and pairs of words, but no order beyond that: TF-IDF and logistic regression."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from ..data.labels import SINGLE_LABEL
+from ..errors import InputError
+from ..training.metrics import measure
+
+INVERSE_REGULARISATION = 10.0
+"""The best of 1, 10 and 30 on a held-out fifth of IMDB's training reviews."""
+
+FEW_TEXTS = 100
+"""From this many training texts on, a word or pair that stands in one text only is left out."""
+
+
+class BagOfWords:
+    """TF-IDF of words and word pairs, with logistic regression on top; kept in memory only.
+
+    Trained on IMDB's 25,000 training reviews it scores 0.907 on the 25,000 test reviews.
+    """
+
+    def fit(self, texts: Sequence[str], labels: ArrayLike, num_labels: int | None = None) -> Self:
+        """Train on texts and their class ids.
+
+        Args:
+            texts: n texts.
+            labels: class ids, (n,).
+            num_labels: C; unset: the highest class id plus one.
+
+        Raises:
+            InputError: if the labels are not one class id a text, or all texts have the same.
+        """
+        class_ids = np.asarray(labels)
+        if class_ids.ndim != 1 or class_ids.dtype.kind not in "iu":
+            raise InputError(
+                "The bag-of-words baseline takes one class a text: no several labels, no numbers to predict."
+            )
+        if len(np.unique(class_ids)) < 2:
+            raise InputError(f"The bag-of-words baseline needs two classes; all {len(class_ids)} texts are of one.")
+        self.num_labels = num_labels or int(class_ids.max()) + 1
+        self.vectorizer = TfidfVectorizer(
+            ngram_range=(1, 2), sublinear_tf=True, min_df=1 if len(texts) < FEW_TEXTS else 2
+        )
+        self.classifier = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
+        self.classifier.fit(self.vectorizer.fit_transform(texts), class_ids)
+        return self
+
+    def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Give each text the probabilities of the C classes, (n, C); a class never trained on has probability 0."""
+        probabilities = np.zeros((len(texts), self.num_labels))
+        probabilities[:, self.classifier.classes_] = self.classifier.predict_proba(self.vectorizer.transform(texts))
+        return probabilities
+
+
+def measure_bag_of_words(
+    train: Mapping[str, Any],
+    test: Mapping[str, Any],
+    label_names: Sequence[str],
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train on one split and measure on another.
+
+    Args:
+        train, test: data sets with the columns `text` and `label` (class ids).
+        label_names: the C class names.
+        num_resamples, seed: as in `metrics.measure`.
+
+    Returns:
+        What `metrics.measure` gives.
+
+    Raises:
+        InputError: if the labels are not one class id a text, or all training texts have the same.
+    """
+    model = BagOfWords().fit(list(train["text"]), list(train["label"]), num_labels=len(label_names))
+    probabilities = model.predict_probabilities(list(test["text"]))
+    labels = list(test["label"])
+    return measure(probabilities, labels, SINGLE_LABEL, label_names, num_resamples, seed)

@@ -1,0 +1,179 @@
+"""Draw what a run leaves: its curves, and what it confuses.
+
+Figures are drawn without pyplot: nothing global changes, no display is needed. Colours are Okabe and Ito's, which
+colour-blind readers tell apart.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from ..data.labels import MULTI_LABEL, REGRESSION
+from ..files import replacing
+from .metrics import PerClass
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
+DOTS_PER_INCH = 110
+LONGEST_NAME = 18
+MOST_WRITTEN_CLASSES = 20
+"""Confusion cells of more classes are too small to write in."""
+MOST_POINTS = 5000
+"""A scatter shows at most this many documents."""
+
+
+def draw_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draw the losses and the validation score against the training step.
+
+    Args:
+        history: the Trainer's log rows, such as `{"loss", "step", …}` and `{"eval_loss", "eval_accuracy", "step", …}`.
+            A regression's score is `eval_mae`.
+        path: the PNG file to write.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    _plot_curve(losses, history, "loss", label="training", color=BLUE)
+    _plot_curve(losses, history, "eval_loss", label="validation", color=ORANGE, marker="o", markersize=4)
+    losses.set(title="Loss", xlabel="step", ylabel="loss per document")
+    if losses.lines:
+        losses.legend(frameon=False)
+    is_regression = any("eval_mae" in row for row in history)
+    name = "mean absolute error" if is_regression else "accuracy"
+    _plot_curve(
+        scores, history, "eval_mae" if is_regression else "eval_accuracy", color=ORANGE, marker="o", markersize=4
+    )
+    scores.set(title=f"Validation {name}", xlabel="step", ylabel=name)
+    if not is_regression:
+        scores.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    for axes in (losses, scores):
+        _tidy(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _mark_best(scores, min if is_regression else max, "{:.3g}" if is_regression else "{:.1%}")
+    _save(figure, path)
+
+
+def draw_confusion(
+    predictions: ArrayLike,
+    references: ArrayLike,
+    problem_type: str,
+    label_names: Sequence[str],
+    path: str | os.PathLike[str],
+) -> None:
+    """Draw where predictions go wrong.
+
+    One label a document: the confusion matrix. Several: every class's F1. Regression: predicted against true values.
+
+    Args:
+        predictions, references, problem_type, label_names: as in `metrics.measure`.
+        path: the PNG file to write.
+    """
+    values, labels = np.asarray(predictions), np.asarray(references)
+    if problem_type == REGRESSION:
+        figure = _scatter(values.reshape(-1), labels.reshape(-1))
+    elif problem_type == MULTI_LABEL:
+        figure = _f1_bars(values, labels, label_names)
+    else:
+        figure = _confusion_matrix(values.argmax(axis=1), labels, label_names)
+    _save(figure, path)
+
+
+def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequence[str]) -> Figure:
+    num_labels = len(label_names)
+    counts = np.bincount(true * num_labels + predicted, minlength=num_labels**2).reshape(num_labels, num_labels)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    is_large = num_labels > 4
+    side = np.clip(0.42 * num_labels, 3.4, 11)
+    figure = Figure(figsize=(side + 1.8, side + 1.5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if num_labels <= MOST_WRITTEN_CLASSES:
+        for row, column in np.argwhere(counts):
+            share = shares[row, column]
+            text = f"{counts[row, column]:,}"
+            if num_labels <= 10 or row == column:  # twice as many numbers would be too many to read
+                text += f"\n{share:.0%}" if is_large else f"\n{share:.1%}"
+            colour, size = "white" if share > 0.55 else "black", 7 if is_large else 11
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+    else:
+        figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(xmax=1), label="share of the true class")
+    names = [_written(name) for name in label_names]
+    axes.set_xticks(range(num_labels), names, rotation=45 if is_large else 0, ha="right" if is_large else "center")
+    axes.set_yticks(range(num_labels), names)
+    num_right = np.trace(counts)
+    figure.suptitle(f"{num_right:,} of {len(true):,} documents right ({num_right / len(true):.1%})", fontsize=11)
+    axes.set(xlabel="predicted", ylabel="true (each row adds up to 100 %)")
+    axes.tick_params(length=0, labelsize=min(10, 400 / num_labels))
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _f1_bars(probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> Figure:
+    f1 = PerClass.figures(probabilities, labels, np.ones((1, len(labels))))["f1"][0]
+    num_documents = (labels >= 0.5).sum(axis=0)
+    figure = Figure(figsize=(7, 1.4 + 0.3 * len(label_names)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(range(len(f1)), f1, color=BLUE, height=0.7)
+    axes.bar_label(bars, [f"{value:.2f}" for value in f1], padding=3, fontsize=9)
+    names = [f"{_written(name)} (n = {count:,})" for name, count in zip(label_names, num_documents, strict=True)]
+    axes.set_yticks(range(len(f1)), names)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.08), xlabel="F1", title="F1 by class")
+    _tidy(axes)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def _scatter(predicted: np.ndarray, true: np.ndarray) -> Figure:
+    shown = np.linspace(0, len(true) - 1, min(len(true), MOST_POINTS)).astype(int)
+    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(true[shown], predicted[shown], linestyle="", marker="o", markersize=3, alpha=0.35, color=BLUE, mew=0)
+    axes.axline((true.mean(), true.mean()), slope=1, color=GREY, linewidth=1, linestyle="--", label="predicted = true")
+    axes.set(xlabel="true", ylabel="predicted", title=f"Predicted against true ({len(true):,} documents)")
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return figure
+
+
+def _plot_curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
+    points = [(row["step"], row[key]) for row in history if key in row]
+    if points:
+        axes.plot(*zip(*points, strict=True), linewidth=1.5, **style)
+
+
+def _mark_best(axes: Axes, best_of: Any, template: str) -> None:
+    if axes.lines:
+        points = axes.lines[0].get_xydata()
+        step, value = best_of(points, key=lambda point: point[1])
+        axes.plot(step, value, marker="o", markersize=9, color=GREEN, markerfacecolor="none", markeredgewidth=1.5)
+        text = f"best: {template.format(value)} at step {step:,.0f}"
+        axes.text(0.97, 0.06, text, transform=axes.transAxes, ha="right", color=GREEN)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color="#e3e3e3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _written(name: str) -> str:
+    """Cut a long class name; a dollar sign would start a formula."""
+    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG of 64 colours, a third of the full-colour file."""
+    figure.set_dpi(DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    with replacing(path) as unfinished:
+        pixels.quantize(64).save(unfinished, format="png", optimize=True)

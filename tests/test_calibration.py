@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from modeling_roberta_gru.training.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature
+
+
+def log_loss(logits, labels, temperature=1.0):
+    scaled = logits / temperature
+    log_normaliser = np.logaddexp.reduce(scaled, axis=1)
+    return float((log_normaliser - scaled[np.arange(len(labels)), labels]).mean())
+
+
+def draw_labels(generator, logits):
+    """Draw labels for which `logits` are perfectly calibrated."""
+    gumbel = generator.gumbel(size=logits.shape)
+    return (logits + gumbel).argmax(axis=1)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("num_labels", [2, 7])
+def test_a_known_temperature_is_recovered(temperature, num_labels):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(scale=2, size=(20_000, num_labels))
+    labels = draw_labels(generator, logits)
+    assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_other_temperature_has_a_lower_log_loss(seed):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(scale=generator.uniform(0.1, 10), size=(60, 3))
+    labels = np.where(generator.random(60) < 0.7, logits.argmax(axis=1), generator.integers(3, size=60))
+    fitted = log_loss(logits, labels, fit_temperature(logits, labels))
+    for temperature in [1.0, *np.geomspace(LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE, 200)]:
+        assert fitted <= log_loss(logits, labels, temperature) + 1e-12
+
+
+def test_the_order_of_the_classes_stays():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(500, 4))
+    temperature = fit_temperature(logits, generator.integers(4, size=500))
+    assert (np.argsort(logits / temperature) == np.argsort(logits)).all()
+
+
+def test_equal_input_gives_the_equal_temperature():
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(100, 3)), generator.integers(3, size=100)
+    assert fit_temperature(logits, labels) == fit_temperature(logits.copy(), labels.tolist())
+
+
+def test_a_split_without_errors_ends_at_the_lower_bound():
+    logits = np.array([[3.0, -3.0], [-3.0, 3.0]])
+    assert fit_temperature(logits, [0, 1]) == pytest.approx(LOWEST_TEMPERATURE)
+
+
+def test_a_split_that_is_always_wrong_ends_at_the_upper_bound():
+    logits = np.array([[3.0, -3.0], [-3.0, 3.0]])
+    assert fit_temperature(logits, [1, 0]) == pytest.approx(HIGHEST_TEMPERATURE)
+
+
+def test_huge_logits_do_not_overflow():
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, -1e4]])
+    assert fit_temperature(logits, [0, 1, 1]) == pytest.approx(HIGHEST_TEMPERATURE)
