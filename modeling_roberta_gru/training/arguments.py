@@ -1,0 +1,264 @@
+"""The options of a run: dataclasses, and the parser that fills them from a command line and a flat YAML file."""
+
+import inspect
+import json
+from argparse import ArgumentDefaultsHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NoReturn
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from ..configuration_roberta_gru import RobertaGRUConfig
+from ..data.arguments import DataArguments
+from ..errors import InputError, unknown_name
+
+OPTIMIZER_NAMES = ("nadam", "sgd", "adam", "rmsprop", "adamw")
+SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train. What is unset is as the checkpoint has it, or else [`RobertaGRUConfig`]'s default."""
+
+    _argument_group_name: ClassVar[str] = "Model"
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id to start from: a roberta, xlm-roberta, camembert or roberta-gru checkpoint. "
+            "Unset: random weights, and a tokenizer trained on the training texts unless --tokenizer_name is given."
+        },
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub; a commit is repeatable."}
+    )
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the tokenizer. Unset: the model's own."}
+    )
+    gru_hidden_size: int | None = field(default=None, metadata={"help": "Width of one GRU direction."})
+    num_gru_layers: int | None = field(default=None, metadata={"help": "Number of GRU layers."})
+    gru_bidirectional: bool | None = field(
+        default=None, metadata={"help": "Also read from right to left; the paper's GRU does not."}
+    )
+    gru_dropout: float | None = field(default=None, metadata={"help": "Dropout between GRU layers."})
+    summary: Literal["last", "mean", "max", "attention"] | None = field(
+        default=None,
+        metadata={"help": "What the head sees: the GRU's last state (the paper), or mean, max, attention over all."},
+    )
+    head_hidden_size: int | None = field(
+        default=None, metadata={"help": "Width of the head's dense layer; 0 leaves a single linear layer."}
+    )
+    head_dropout: float | None = field(default=None, metadata={"help": "Dropout before the head's linear layers."})
+    config_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "Other fields of the model's configuration, as in "
+            "'hidden_size=128,num_hidden_layers=2,hidden_dropout_prob=0.2'."
+        },
+    )
+    card_license: str = field(
+        default="apache-2.0", metadata={"help": "Licence of the weights, as the Hub spells it, for the model card."}
+    )
+    card_language: str = field(default="en", metadata={"help": "Language of the texts, for the model card."})
+
+    def config_fields(self) -> dict[str, Any]:
+        """Return the configuration fields that were set, by name.
+
+        Raises:
+            InputError: if `config_overrides` names a field that does not exist, or gives it a value of another type.
+        """
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        fields = {
+            name: value for name, value in given.items() if name in inspect.signature(RobertaGRUConfig).parameters
+        }
+        defaults = {name: value for name, value in RobertaGRUConfig().to_dict().items() if value is not None}
+        for assignment in (self.config_overrides or "").split(",") if self.config_overrides else []:
+            name, _, text = assignment.strip().partition("=")
+            if name not in defaults:
+                raise unknown_name("field in --config_overrides", name, defaults)
+            fields[name] = _parse_as(type(defaults[name]), name, text)
+        return fields
+
+
+def _parse_as(kind: type, name: str, text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+        # YAML reads 1e-5 as a text, and a whole number where a float is wanted.
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+    except (yaml.YAMLError, ValueError, TypeError):
+        value = None
+    if type(value) is not kind:
+        raise InputError(f"--config_overrides: {name} must be a {kind.__name__}, got {text!r}.")
+    return value
+
+
+def _changed_default(name: str, default: Any) -> Any:
+    """Give a field of `TrainingArguments` another default and keep its help."""
+    return field(default=default, metadata=dict(TrainingArguments.__dataclass_fields__[name].metadata))
+
+
+@dataclass
+class RobertaGRUTrainingArguments(TrainingArguments):
+    """Everything of [`~transformers.TrainingArguments`], and what RoBERTa-GRU adds.
+
+    Changed defaults: `eval_strategy` and `save_strategy` "epoch", `load_best_model_at_end` True, `save_total_limit` 1,
+    `learning_rate` 2e-5, `per_device_train_batch_size` 16, `per_device_eval_batch_size` 32, `train_sampling_strategy`
+    "group_by_length", `logging_steps` 20, `dataloader_pin_memory` only where there is an accelerator.
+
+    Raises:
+        InputError: if options contradict each other or a value is out of range.
+    """
+
+    _argument_group_name: ClassVar[str] = "Training (all of transformers.TrainingArguments, ours last)"
+
+    eval_strategy: str = _changed_default("eval_strategy", "epoch")
+    save_strategy: str = _changed_default("save_strategy", "epoch")
+    load_best_model_at_end: bool = _changed_default("load_best_model_at_end", True)
+    save_total_limit: int | None = _changed_default("save_total_limit", 1)
+    learning_rate: float = _changed_default("learning_rate", 2e-5)
+    per_device_train_batch_size: int = _changed_default("per_device_train_batch_size", 16)
+    per_device_eval_batch_size: int = _changed_default("per_device_eval_batch_size", 32)
+    train_sampling_strategy: str = _changed_default("train_sampling_strategy", "group_by_length")
+    logging_steps: float = _changed_default("logging_steps", 20)
+
+    optimizer: Literal["nadam", "sgd", "adam", "rmsprop", "adamw", "optim"] = field(
+        default="nadam",
+        metadata={
+            "help": "The optimizer. nadam, adam and adamw take --adam_beta1, --adam_beta2 and --adam_epsilon; all "
+            "take --weight_decay and --optim_args (momentum=0.9). optim: whatever --optim names."
+        },
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of GRU, summary and head. Unset: --learning_rate."}
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={"help": "Each encoder layer learns at this multiple of the rate of the layer above; 1 is level."},
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train GRU, summary and head only."})
+    freeze_layers: int = field(
+        default=0, metadata={"help": "Freeze the embeddings and this many of the encoder's lowest layers."}
+    )
+    class_weights: str = field(
+        default="none",
+        metadata={
+            "help": "Weight of each label in the loss: none, balanced (rows / (labels · rows of the label)), or a "
+            'mapping such as \'{"negative": 1, "positive": 3}\'.'
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after this many evaluations without a better --metric_for_best_model. Unset: never."},
+    )
+    calibrate: bool = field(
+        default=True, metadata={"help": "Fit the temperature of the probabilities on the validation split."}
+    )
+    bag_of_words: bool = field(
+        default=True,
+        metadata={"help": "Also measure TF-IDF with logistic regression on the same rows, as a line of sanity."},
+    )
+    verify_load: bool = field(
+        default=True,
+        metadata={"help": "Load the saved folder in a fresh process without this package; predict four texts."},
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Replace the run that --output_dir holds. Without it, that is an error."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.output_dir is None:
+            raise InputError("--output_dir is missing: name a folder for this run, such as runs/mine.")
+        if self.train_sampling_strategy not in SAMPLING_STRATEGIES:
+            raise unknown_name("--train_sampling_strategy", self.train_sampling_strategy, SAMPLING_STRATEGIES)
+        if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
+            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
+        for name in ("learning_rate", "head_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} must be above 0, got {value}.")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        # Pinning memory for a device that is not there only warns.
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
+
+
+def _default(name: str) -> Any:
+    return TrainingArguments.__dataclass_fields__[name].default
+
+
+class RunArgumentParser(HfArgumentParser):
+    """Parse a run's options; a flat YAML file named by --config gives what the command line leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            [ModelArguments, DataArguments, RobertaGRUTrainingArguments],
+            allow_abbrev=False,
+            formatter_class=ArgumentDefaultsHelpFormatter,
+            prog="train.py",
+            usage="accelerate launch train.py [--config recipes/NAME.yaml] [--OPTION VALUE ...]",
+            description="Train RoBERTa-GRU, measure it on the test split, and save a model that loads anywhere.",
+        )
+        self.add_argument("--config", help="A flat YAML file of options (see recipes/); the command line wins.")
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[0].upper()}{message[1:]}.")
+
+    def parse(
+        self, argv: Sequence[str]
+    ) -> tuple[ModelArguments, DataArguments, RobertaGRUTrainingArguments, str | None]:
+        """Return the filled dataclasses and the path of the configuration file.
+
+        Raises:
+            InputError: if an option or key is unknown, a value is of the wrong type, or the file cannot be read.
+        """
+        self._refuse_unknown(argv)
+        config_path = self.parse_known_args(argv)[0].config
+        argv = [*(self._options_of_file(config_path) if config_path else []), *argv]
+        model, data, training, rest = self.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        return model, data, training, rest.config
+
+    def option_names(self) -> list[str]:
+        """Return every option's name, without dashes, in order of declaration."""
+        return list(dict.fromkeys(action.dest for action in self._actions if action.dest != "help"))
+
+    def _refuse_unknown(self, argv: Sequence[str]) -> None:
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for argument in argv:
+            option = argument.split("=")[0]
+            if option.startswith("--") and option not in known:
+                raise unknown_name("option", option, known)
+        _, rest = self.parse_known_args(argv)
+        if rest:
+            raise InputError(f"{rest[0]!r} belongs to no option; options look like --learning_rate 2e-5.")
+
+    def _options_of_file(self, path: str) -> list[str]:
+        """Turn a YAML file into command-line words, so that both are converted by the same rules."""
+        try:
+            options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"--config {path} is not YAML: {error}") from error
+        if not isinstance(options, dict):
+            raise InputError(f"--config {path} must hold lines such as 'learning_rate: 2e-5'.")
+        known = [name for name in self.option_names() if name != "config"]
+        words: list[str] = []
+        for name, value in options.items():
+            if name not in known:
+                raise unknown_name(f"key in {path}:", str(name), known)
+            if isinstance(value, list):
+                words += [f"--{name}", *map(str, value)]
+            elif value is not None:
+                words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+        return words

@@ -1,0 +1,143 @@
+"""Where training starts from: the tokenizer, and a model with fresh or loaded weights."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..configuration_roberta_gru import RobertaGRUConfig
+from ..data.corpus import train_tokenizer
+from ..data.labels import REGRESSION, SINGLE_LABEL, LabelSpace
+from ..data.tokenization import check_token_ids
+from ..errors import InputError, unknown_name
+from ..modeling_roberta_gru import RobertaGRUForSequenceClassification
+from .arguments import ModelArguments
+
+
+def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that `args` name, or train one on `texts`.
+
+    Raises:
+        InputError: if none can be read there.
+    """
+    name = args.tokenizer_name or args.model_name_or_path
+    if name is None:
+        vocab_size = args.config_fields().get("vocab_size")
+        return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=args.model_revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"No tokenizer can be read from {name}: {_first_line(error)}") from error
+
+
+def load_model(
+    args: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: LabelSpace,
+    class_weights: list[float] | None = None,
+) -> RobertaGRUForSequenceClassification:
+    """Build the classifier in float32, with the weights of `args.model_name_or_path` or with random ones.
+
+    A checkpoint of a bare encoder gets a fresh GRU and head; one of RoBERTa-GRU keeps its own, and a fresh head where
+    the labels are others.
+
+    Raises:
+        InputError: if the checkpoint cannot be read, is of another architecture or of other sizes than asked for, or
+            if the tokenizer does not fit it.
+    """
+    fields = {**args.config_fields(), **labels.config_fields(), "class_weights": class_weights}
+    name = args.model_name_or_path
+    try:
+        if name is None:
+            special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
+            config = RobertaGRUConfig(**{**fields, **special, "vocab_size": len(tokenizer)})
+            return RobertaGRUForSequenceClassification(config)
+        with _quiet():
+            config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
+        for field, value in fields.items():
+            setattr(config, field, value)
+        config.calibration_temperature = 1.0
+        config.check()
+        check_token_ids(tokenizer, config.vocab_size)
+        with _quiet():
+            model, report = RobertaGRUForSequenceClassification.from_pretrained(
+                name,
+                revision=args.model_revision,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError) as error:
+        raise InputError(f"The model {name or 'to be built'} is not usable: {_first_line(error)}") from error
+    _check_encoder_came_whole(name, report)
+    return model
+
+
+def _check_encoder_came_whole(name: str, report: dict[str, Any]) -> None:
+    """A head may be fresh; an encoder that is partly random would only look as if it worked."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    for key in [*mismatched, *report["missing_keys"]]:
+        if key.startswith("roberta.") or (key in mismatched and not key.startswith("head.out_proj.")):
+            what = "is of another size in" if key in mismatched else "is missing from"
+            raise InputError(
+                f"{key} {what} {name}: it is not a checkpoint for this configuration. Leave the sizes as the "
+                "checkpoint has them, or name another --model_name_or_path."
+            )
+
+
+def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> list[float] | None:
+    """Return one weight per label, as `--class_weights` says.
+
+    Args:
+        option: "none", "balanced", or a mapping from label names to weights.
+        labels: the labels.
+        encoded: the training split's encoded labels.
+
+    Raises:
+        InputError: if the option is none of these, leaves a label out, or does not fit the problem.
+    """
+    if option == "none":
+        return None
+    if labels.problem_type == REGRESSION:
+        raise InputError("--class_weights needs classes; regression targets have none.")
+    if option == "balanced":
+        if labels.problem_type != SINGLE_LABEL:
+            raise InputError("--class_weights balanced needs one label a text; give a mapping instead.")
+        counts = Counter(encoded)
+        return [len(encoded) / (labels.num_labels * max(1, counts[index])) for index in range(labels.num_labels)]
+    try:
+        weights = yaml.safe_load(option)
+    except yaml.YAMLError:
+        weights = None
+    if not isinstance(weights, dict):
+        raise InputError(
+            f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}."
+        )
+    named = {str(name): weight for name, weight in weights.items()}
+    for name in named:
+        if name not in labels.names:
+            raise unknown_name("label in --class_weights", name, labels.names)
+    for name in labels.names:
+        if not isinstance(named.get(name), (int, float)) or named[name] < 0:
+            raise InputError(f"--class_weights gives label {name!r} no weight of at least 0.")
+    return [float(named[name]) for name in labels.names]
+
+
+class _quiet:  # noqa: N801 (reads as a function)
+    """Keep transformers from warning about what is meant: another model type, a head that starts fresh."""
+
+    def __enter__(self) -> None:
+        self._verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
+
+    def __exit__(self, *_: Any) -> None:
+        logging.set_verbosity(self._verbosity)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,128 @@
+"""Optimizers by name, and which parameters learn at which rate."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import InputError, unknown_name
+from .arguments import RobertaGRUTrainingArguments
+
+# NAdam decays weights as AdamW does, apart from the gradient's moments (Loshchilov and Hutter 2019).
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "nadam": (torch.optim.NAdam, {"decoupled_weight_decay": True}),
+    "sgd": (torch.optim.SGD, {}),
+    "adam": (torch.optim.Adam, {}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "adamw": (torch.optim.AdamW, {}),
+}
+
+
+def optimizer_class_and_kwargs(
+    args: RobertaGRUTrainingArguments,
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return the class named by `args.optimizer` and its keyword arguments.
+
+    Raises:
+        InputError: if `args.optim_args` names an argument that the optimizer does not have.
+    """
+    optimizer_class, kwargs = OPTIMIZERS[args.optimizer]
+    kwargs = {"lr": args.learning_rate, **kwargs}
+    known = inspect.signature(optimizer_class).parameters
+    if "betas" in known:
+        kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    for assignment in (args.optim_args or "").split(",") if args.optim_args else []:
+        name, _, text = assignment.strip().partition("=")
+        if name not in known:
+            raise unknown_name(f"argument of {args.optimizer} in --optim_args", name, known)
+        try:
+            kwargs[name] = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            raise InputError(f"--optim_args: {name} has no value that can be read, got {text!r}.") from None
+    return optimizer_class, kwargs
+
+
+def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> list[dict[str, Any]]:
+    """Group the trainable parameters by learning rate and weight decay.
+
+    The encoder's top layer learns at `learning_rate`, each layer below at `layer_decay` times the rate above it, the
+    embeddings below the lowest layer; all that is not the encoder at `head_learning_rate`. Matrices decay, vectors
+    (biases, norms, the summary's query) do not.
+    """
+    num_layers = model.config.num_hidden_layers
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = args.head_learning_rate or args.learning_rate
+        if name.startswith(f"{model.base_model_prefix}."):
+            rate = args.learning_rate * args.layer_decay ** (num_layers - _height(name, num_layers))
+        decay = args.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise InputError("Every parameter is frozen: there is nothing to train.")
+    return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+
+
+def _height(name: str, num_layers: int) -> int:
+    """Return 0 for embeddings, i + 1 for the encoder's layer i, and the top for what stands above the layers."""
+    layer = re.search(r"\.layer\.(\d+)\.", name)
+    if layer:
+        return int(layer[1]) + 1
+    return 0 if ".embeddings." in name else num_layers
+
+
+def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
+    """Take the whole encoder, or its embeddings and `freeze_layers` lowest layers, out of training.
+
+    Raises:
+        InputError: if the encoder has fewer layers.
+    """
+    num_layers = model.config.num_hidden_layers
+    if not 0 <= args.freeze_layers <= num_layers:
+        raise InputError(f"--freeze_layers is {args.freeze_layers}; the encoder has {num_layers} layers.")
+    if not (args.freeze_encoder or args.freeze_layers):
+        return
+    for name, parameter in model.base_model.named_parameters():
+        if args.freeze_encoder or _height(f".{name}", num_layers) <= args.freeze_layers:
+            parameter.requires_grad = False
+
+
+def check_optimizer_state(
+    optimizer: torch.optim.Optimizer, args: RobertaGRUTrainingArguments, checkpoint: str
+) -> None:
+    """Check that a checkpoint's optimizer state is one that `optimizer`, as `args` describe it, could have written.
+
+    Raises:
+        InputError: if the checkpoint was written by another optimizer or with other groups of parameters.
+    """
+    path = Path(checkpoint) / "optimizer.pt"
+    if not path.is_file():  # sharded: written and checked by the library that shards
+        return
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    optimizer_class, kwargs = optimizer_class_and_kwargs(args)
+    probe = nn.Parameter(torch.zeros(1))
+    probe.grad = torch.zeros(1)
+    twin = optimizer_class([probe], **kwargs)
+    twin.step()
+    expected = set(twin.state[probe])
+    for state in list(saved["state"].values()) or [{}]:
+        if set(state) != expected:
+            raise InputError(
+                f"{checkpoint} was written by another optimizer than {args.optimizer}: its state is "
+                f"{sorted(state)}, not {sorted(expected)}. Resume with the --optimizer it was trained with, or train "
+                "anew in another --output_dir."
+            )
+    sizes, expected_sizes = (
+        [len(group["params"]) for group in groups] for groups in (saved["param_groups"], optimizer.param_groups)
+    )
+    if sizes != expected_sizes:
+        raise InputError(
+            f"{checkpoint} groups its parameters as {sizes}, this run as {expected_sizes}: resume with the learning "
+            "rates, decays and frozen layers it was trained with, or train anew in another --output_dir."
+        )

@@ -1,0 +1,160 @@
+"""What a run writes down about itself, so that its numbers can be repeated."""
+
+import os
+import platform
+import subprocess
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Trainer
+
+from ..data.arguments import BUILT_IN, DataArguments
+from ..data.splits import Splits
+from .arguments import ModelArguments, RobertaGRUTrainingArguments
+
+RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
+
+
+def describe_training(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    """Return how long training went on."""
+    state = trainer.state
+    epochs = state.epoch or 0.0
+    return {
+        "training_seconds": round(seconds, 1),
+        "steps": state.global_step,
+        "epochs": round(epochs, 3),
+        "best_step": state.best_global_step,
+        "tokens_seen": round(sum(trainer.train_dataset["length"][:]) * epochs),
+    }
+
+
+def describe_data(splits: Splits, args: DataArguments, max_length: int) -> dict[str, Any]:
+    """Return what the splits came from and how large they are."""
+    on_hub = args.dataset_name not in (None, BUILT_IN) and not Path(str(args.dataset_name)).exists()
+    return {
+        "source": splits.source,
+        "hub_id": args.dataset_name if on_hub else None,
+        "built_in": not args.files and args.dataset_name in (None, BUILT_IN),
+        "counts": splits.counts,
+        "pooled": splits.pooled,
+        "split_seed": args.split_seed,
+        "problem_type": splits.labels.problem_type,
+        "labels": list(splits.labels.names),
+        "max_length": max_length,
+        "fingerprint": splits.fingerprint,
+    }
+
+
+def describe_model(model: PreTrainedModel, args: ModelArguments) -> dict[str, Any]:
+    """Return what the model started from, and its sizes."""
+    name = args.model_name_or_path
+    config = model.config
+    return {
+        "base": name,
+        "base_on_hub": name is not None and not Path(name).exists(),
+        "base_revision": args.model_revision,
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "num_hidden_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "encoder_window": config.encoder_window,
+        "num_gru_layers": config.num_gru_layers,
+        "gru_hidden_size": config.gru_hidden_size,
+        "gru_bidirectional": config.gru_bidirectional,
+        "summary": config.summary,
+        "head_hidden_size": config.head_hidden_size,
+        "license": args.card_license,
+        "language": args.card_language,
+    }
+
+
+def describe_hyperparameters(args: RobertaGRUTrainingArguments, model: PreTrainedModel) -> dict[str, Any]:
+    """Return what the weights depend on, as it truly was."""
+    optimizer = args.optimizer if args.optimizer != "optim" else str(getattr(args.optim, "value", args.optim))
+    batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return {
+        "optimizer": optimizer,
+        "optimizer_arguments": args.optim_args,
+        "learning_rate": args.learning_rate,
+        "head_learning_rate": args.head_learning_rate or args.learning_rate,
+        "layer_decay": args.layer_decay,
+        "lr_scheduler": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+        "warmup_steps": args.warmup_steps,
+        "weight_decay": args.weight_decay,
+        "adam_betas": [args.adam_beta1, args.adam_beta2],
+        "adam_epsilon": args.adam_epsilon,
+        "max_grad_norm": args.max_grad_norm,
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "num_processes": args.world_size,
+        "num_train_epochs": args.num_train_epochs,
+        "max_steps": args.max_steps,
+        "early_stopping_patience": args.early_stopping_patience,
+        "metric_for_best_model": args.metric_for_best_model if args.load_best_model_at_end else None,
+        "freeze_encoder": args.freeze_encoder,
+        "freeze_layers": args.freeze_layers,
+        "class_weights": model.config.class_weights,
+        "label_smoothing": model.config.label_smoothing,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "train_sampling_strategy": args.train_sampling_strategy,
+        "seed": args.seed,
+    }
+
+
+def changed_options(*arguments: Any) -> dict[str, Any]:
+    """Return the options that are not at their default: with the command's version, the run's whole recipe."""
+    changed = {}
+    for part in arguments:
+        defaults = type(part)(output_dir=part.output_dir) if hasattr(part, "output_dir") else type(part)()
+        for field in fields(part):
+            value = getattr(part, field.name)
+            is_plain = isinstance(value, (str, int, float, bool, list))
+            if field.init and is_plain and value != getattr(defaults, field.name):
+                changed[field.name] = getattr(value, "value", value)
+    return changed
+
+
+def describe_platform(args: RobertaGRUTrainingArguments) -> dict[str, Any]:
+    """Return the versions and the hardware."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED_PACKAGES}},
+        "hardware": {
+            "processor": _processor(),
+            "num_cores": os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type,
+            "num_processes": args.world_size,
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that the package runs from, if any, marked where files differ from it."""
+    describe = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty",
+        "--exclude=*",
+    ]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,87 @@
+"""The Trainer, with NAdam by default, this model's learning rates and evaluation in the order of the rows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from ..errors import InputError
+from .arguments import RobertaGRUTrainingArguments
+from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
+
+
+class RobertaGRUTrainer(Trainer):
+    """[`~transformers.Trainer`] for [`RobertaGRUTrainingArguments`].
+
+    What it changes: the optimizer comes from `args.optimizer`; evaluation keeps the order of the rows also where
+    training groups them by length; label smoothing is done by the model, which knows its class weights; a checkpoint
+    of another optimizer is refused.
+    """
+
+    def __init__(self, model: PreTrainedModel, args: RobertaGRUTrainingArguments, **kwargs: Any):
+        if args.label_smoothing_factor:
+            # The Trainer's own smoothing would keep the labels from the model.
+            model.config.label_smoothing = args.label_smoothing_factor
+            args.label_smoothing_factor = 0.0
+        super().__init__(model=model, args=args, **kwargs)
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: TrainingArguments, model: PreTrainedModel | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the optimizer's class and keyword arguments, parameter groups among them if a model is given."""
+        if args.optimizer == "optim":
+            optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        else:
+            optimizer_class, kwargs = optimizer_class_and_kwargs(args)
+        if model is not None:
+            kwargs.setdefault("params", parameter_groups(model, args))
+        return optimizer_class, kwargs
+
+    def predict_logits(self, dataset: Dataset) -> np.ndarray:
+        """Return the logits (n, C) of a tokenised data set in the order of its rows.
+
+        Rows are read longest first: level batches pad little, and one that does not fit in memory fails at once.
+        """
+        order = np.argsort(-np.asarray(dataset["length"][:]), kind="stable")
+        predictions = self.predict(dataset.select(order)).predictions
+        logits = np.empty_like(predictions)
+        logits[order] = predictions
+        return logits
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # The data set that the Trainer passes has lost its length column, and would be measured row by row.
+        return super()._get_train_sampler(self.train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        return SequentialSampler(eval_dataset)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.args.optimizer != "optim":
+            check_optimizer_state(self.optimizer, self.args, checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+
+def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
+    """Return the checkpoint folder that `--resume_from_checkpoint` means: a path, or "true" for the run's last one.
+
+    A folder whose writing was interrupted does not count: the trainer's state is written last.
+
+    Raises:
+        InputError: if there is no such checkpoint.
+    """
+    wanted = args.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() == "false":
+        return None
+    if str(wanted).lower() != "true":
+        if not (Path(wanted) / "trainer_state.json").is_file():
+            raise InputError(f"--resume_from_checkpoint {wanted} holds no whole checkpoint (no trainer_state.json).")
+        return str(wanted)
+    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
+    steps = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
+    if not steps:
+        raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
+    return str(steps[max(steps)])

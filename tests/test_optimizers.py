@@ -1,0 +1,101 @@
+"""Optimizers by name, learning rates by depth, and what is frozen."""
+
+import pytest
+import torch
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.arguments import OPTIMIZER_NAMES, RobertaGRUTrainingArguments
+from modeling_roberta_gru.training.optimizers import freeze, optimizer_class_and_kwargs, parameter_groups
+from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
+
+from .conftest import tiny_config
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    without_evaluation = {"eval_strategy": "no", "load_best_model_at_end": False}
+    return lambda **fields: RobertaGRUTrainingArguments(output_dir=str(tmp_path), **without_evaluation, **fields)
+
+
+@pytest.fixture
+def model():
+    return RobertaGRUForSequenceClassification(tiny_config(num_hidden_layers=3, summary="attention"))
+
+
+def groups_by_name(model, groups):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(parameter)]: group for group in groups for parameter in group["params"]}
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_every_name_gives_the_optimizer_of_that_name(name, arguments, model):
+    args = arguments(optimizer=name, learning_rate=0.1, weight_decay=0.01)
+    optimizer = RobertaGRUTrainer(model, args).create_optimizer()
+    assert type(optimizer).__name__.lower() == name
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.01}
+
+
+def test_nadam_is_the_default_and_decays_weights_apart_from_the_gradient(arguments):
+    optimizer_class, kwargs = optimizer_class_and_kwargs(arguments(adam_beta1=0.8, adam_epsilon=1e-6))
+    assert optimizer_class is torch.optim.NAdam
+    assert kwargs["decoupled_weight_decay"] is True
+    assert kwargs["betas"] == (0.8, 0.999)
+    assert kwargs["eps"] == 1e-6
+
+
+def test_transformers_own_optimizers_stay_reachable(arguments, model):
+    optimizer = RobertaGRUTrainer(model, arguments(optimizer="optim", optim="adafactor")).create_optimizer()
+    assert type(optimizer).__name__ == "Adafactor"
+
+
+def test_optimizer_arguments_reach_the_optimizer(arguments):
+    _, kwargs = optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=0.9,nesterov=True"))
+    assert (kwargs["momentum"], kwargs["nesterov"]) == (0.9, True)
+    with pytest.raises(
+        InputError, match=r"Unknown argument of sgd in --optim_args 'momentun'\. Did you mean 'momentum'"
+    ):
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentun=0.9"))
+    with pytest.raises(InputError, match="momentum has no value that can be read"):
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=lots"))
+
+
+def test_every_trainable_parameter_is_in_one_group(arguments, model):
+    groups = parameter_groups(model, arguments(layer_decay=0.5, head_learning_rate=1.0, weight_decay=0.1))
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_learning_rates_fall_by_layer_and_the_head_has_its_own(arguments, model):
+    args = arguments(learning_rate=0.8, layer_decay=0.5, head_learning_rate=3.0, weight_decay=0.1)
+    named = groups_by_name(model, parameter_groups(model, args))
+    rates = {
+        "roberta.encoder.layer.2.output.dense.weight": 0.8,
+        "roberta.encoder.layer.1.output.dense.weight": 0.4,
+        "roberta.encoder.layer.0.output.dense.weight": 0.2,
+        "roberta.embeddings.word_embeddings.weight": 0.1,
+        "gru.left_to_right.0.weight_hh_l0": 3.0,
+        "summary.query": 3.0,
+        "head.out_proj.bias": 3.0,
+    }
+    for name, rate in rates.items():
+        assert named[name]["lr"] == pytest.approx(rate), name
+    assert named["head.dense.weight"]["weight_decay"] == 0.1
+    for name in ("head.dense.bias", "gru.left_to_right.0.bias_hh_l0", "roberta.embeddings.LayerNorm.weight"):
+        assert named[name]["weight_decay"] == 0.0, name
+
+
+def test_freezing_takes_the_lowest_layers_or_the_whole_encoder(arguments, model):
+    freeze(model, arguments(freeze_layers=2))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert {".".join(name.split(".")[:4]) for name in frozen if ".layer." in name} == {
+        "roberta.encoder.layer.0",
+        "roberta.encoder.layer.1",
+    }
+    assert any(name.startswith("roberta.embeddings.") for name in frozen)
+    freeze(model, arguments(freeze_encoder=True))
+    assert not any(parameter.requires_grad for parameter in model.roberta.parameters())
+    assert all(parameter.requires_grad for parameter in model.gru.parameters())
+    with pytest.raises(InputError, match="--freeze_layers is 4; the encoder has 3 layers"):
+        freeze(model, arguments(freeze_layers=4))
