@@ -1,0 +1,100 @@
+"""The model card: the template of model_card/, filled from what the run recorded and measured."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..files import write_text
+from ..training.metrics import written
+
+PACKAGE = Path(__file__).parents[1]
+TASKS = {
+    "single_label_classification": "text-classification",
+    "multi_label_classification": "text-classification",
+    "regression": "text-classification",
+}
+# (our figure, the Hub's metric, what people call it), in the card's order
+REPORTED = (
+    ("accuracy", "accuracy", "Accuracy"),
+    ("macro_f1", "f1", "Macro-F1"),
+    ("macro_precision", "precision", "Macro-precision"),
+    ("macro_recall", "recall", "Macro-recall"),
+    ("micro_f1", "f1", "Micro-F1"),
+    ("log_loss", "log_loss", "Log-loss"),
+    ("calibration_error", "expected_calibration_error", "Expected calibration error"),
+    ("mse", "mse", "Mean squared error"),
+    ("mae", "mae", "Mean absolute error"),
+    ("r2", "r_squared", "R²"),
+    ("spearman", "spearmanr", "Spearman correlation"),
+)
+WIDGET_TEXTS = (
+    "I had hoped for more, but from the second half on it won me over completely.",
+    "Everyone around me loved it; I counted the minutes until it was over.",
+)
+
+
+def write_card(folder: str | os.PathLike[str], record: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Write README.md into a saved model's folder.
+
+    Args:
+        folder: where the model is saved.
+        record: the run's record, as in run.json.
+        metrics: its figures, as in metrics.json.
+    """
+    write_text(Path(folder) / "README.md", build_card(record, metrics).content)
+
+
+def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
+    """Fill the template; every number in the card is a field of `record` or `metrics`."""
+    return ModelCard.from_template(
+        _metadata(record, metrics),
+        template_path=str(_template()),
+        name=_name(record),
+        record=record,
+        metrics=metrics,
+        rows=[(title, name) for name, _, title in REPORTED if name in metrics["test"]],
+        written=written,
+    )
+
+
+def _template() -> Path:
+    # An installed package carries the checkout's model_card/ inside itself.
+    carried = PACKAGE / "model_card" / "template.md"
+    return carried if carried.is_file() else PACKAGE.parent / "model_card" / "template.md"
+
+
+def _name(record: dict[str, Any]) -> str:
+    return f"roberta-gru-{record['recipe'] or 'classifier'}"
+
+
+def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
+    data, model = record["data"], record["model"]
+    test = metrics["test"]
+    results = [
+        EvalResult(
+            task_type=TASKS[data["problem_type"]],
+            dataset_type=data["hub_id"] or ("built-in" if data["built_in"] else "local"),
+            dataset_name=data["source"],
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=title,
+            metric_value=round(test[name]["value"], 6),
+        )
+        for name, metric, title in REPORTED
+        if name in test
+    ]
+    return ModelCardData(
+        license=model["license"],
+        language=model["language"],
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["roberta-gru", "text-classification", "custom_code"],
+        datasets=[data["hub_id"]] if data["hub_id"] else None,
+        base_model=model["base"] if model["base_on_hub"] else None,
+        metrics=list(dict.fromkeys(metric for name, metric, _ in REPORTED if name in test)),
+        eval_results=results,
+        model_name=_name(record),
+        widget=[{"text": text} for text in WIDGET_TEXTS],
+    )

@@ -1,0 +1,39 @@
+"""A script, not a module: what someone without this package does with a saved folder.
+
+Reads {"folder", "texts"} as JSON on standard input and prints the predictions as JSON in its last line.
+"""
+
+import json
+import sys
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+PACKAGE = "modeling_roberta_gru"
+
+
+class Refuse(MetaPathFinder):
+    """Make the package look not installed, whatever is on the path."""
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        if name.split(".")[0] == PACKAGE:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+def main() -> None:
+    sys.meta_path.insert(0, Refuse())
+    try:
+        __import__(PACKAGE)
+    except ModuleNotFoundError:
+        print(f"import {PACKAGE}: fails here, as it should")
+    else:
+        sys.exit(f"{PACKAGE} can be imported: this would prove nothing")
+
+    from transformers import pipeline
+
+    request = json.load(sys.stdin)
+    classify = pipeline("text-classification", request["folder"], trust_remote_code=True, device="cpu")
+    print(json.dumps(classify(request["texts"], truncation=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Measure a saved model on labelled texts it has not seen."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ..data.arguments import DataArguments
+from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
+from ..data.splits import load_labelled
+from ..data.tokenization import check_token_ids, tokenize
+from ..errors import InputError, unknown_name
+from ..training.arguments import RobertaGRUTrainingArguments
+from ..training.metrics import measure, measure_slices, to_probabilities, written
+from ..training.trainer import RobertaGRUTrainer
+
+
+def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
+
+    Raises:
+        InputError: if they cannot be read there.
+    """
+    in_run = Path(name) / "model"
+    name = str(in_run) if (in_run / "config.json").is_file() else name
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"No model can be read from {name}: {str(error).splitlines()[0]}") from error
+    check_token_ids(tokenizer, model.config.vocab_size)
+    return model.eval(), tokenizer
+
+
+def evaluate_model(
+    name: str, data: str, data_args: DataArguments, slice_by: Sequence[str] = (), batch_size: int = 32
+) -> dict[str, Any]:
+    """Measure a model on a labelled file, folder or data set.
+
+    Args:
+        name: a run's folder, a saved model's folder or a Hub id.
+        data: a file, a folder or a Hub id.
+        data_args: columns, clean-up, `max_length`.
+        slice_by: columns whose values are measured apart, beside length (in tokens) and label.
+        batch_size: texts per batch.
+
+    Returns:
+        The figures of [`~.training.metrics.measure`], and under `slices` those of each slice.
+
+    Raises:
+        InputError: if model, data, a column or a label is not usable.
+    """
+    model, tokenizer = load_classifier(name)
+    window = model.config.encoder_window
+    labels = LabelSpace.from_config(model.config)
+    documents = load_labelled(data, data_args, labels)
+    for column in slice_by:
+        if column not in documents.column_names:
+            raise unknown_name("column in --slice-by", column, documents.column_names)
+    if data_args.max_length is not None and data_args.max_length > window:
+        raise InputError(f"--max-length is {data_args.max_length}; this model reads at most {window} tokens.")
+    tokens = tokenize(documents, tokenizer, data_args.max_length or window)
+    with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
+        args = RobertaGRUTrainingArguments(
+            output_dir=folder,
+            per_device_eval_batch_size=batch_size,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+        )
+        trainer = RobertaGRUTrainer(model, args, data_collator=DataCollatorWithPadding(tokenizer))
+        logits = trainer.predict_logits(tokens)
+    predictions, references = to_probabilities(logits, labels.problem_type), documents["label"][:]
+    columns = {"length": tokens["length"][:], **{column: documents[column][:] for column in slice_by}}
+    if labels.problem_type not in (REGRESSION, MULTI_LABEL):
+        columns["label"] = [labels.names[label] for label in references]
+    return {
+        "model": name,
+        "data": data,
+        **measure(predictions, references, labels.problem_type, labels.names),
+        "slices": measure_slices(predictions, references, labels.problem_type, columns),
+    }
+
+
+def report(figures: dict[str, Any]) -> str:
+    """Write the figures of [`evaluate_model`] as text."""
+    lines = [f"{figures['model']} on {figures['data']}, n = {figures['n']:,}; in brackets 95 % intervals", ""]
+    whole = {name: figure for name, figure in figures.items() if isinstance(figure, dict) and "value" in figure}
+    lines += [f"  {name.replace('_', ' '):<20} {written(figure)}" for name, figure in whole.items()]
+    for label, per_class in figures.get("per_class", {}).items():
+        text = ", ".join(f"{name} {written(figure)}" for name, figure in per_class.items())
+        lines.append(f"  {label}: {text}, n = {per_class['f1']['n']:,}")
+    for column, values in figures["slices"].items():
+        lines += ["", f"By {column}:"]
+        for value, slice_figures in values.items():
+            text = ", ".join(
+                f"{name.replace('_', ' ')} {written(figure)}" for name, figure in slice_figures.items() if name != "n"
+            )
+            lines.append(f"  {value:<20} n = {slice_figures['n']:<7,} {text}")
+    return "\n".join(lines)
