@@ -101,7 +101,9 @@ def run(
         callbacks=_callbacks(args),
     )
     if is_main and checkpoint is None:
-        _clear_output_dir(args)
+        # An earlier run's checkpoints must not be resumed as this one's; its results stay until ours replace them.
+        for earlier in _checkpoints(Path(args.output_dir)):
+            delete(earlier)
     training = trainer.train(resume_from_checkpoint=checkpoint)
 
     logits = {"validation": trainer.predict_logits(validation)}
@@ -145,13 +147,11 @@ def _check_output_dir(args: RobertaGRUTrainingArguments, is_resumed: bool) -> No
 
 
 def _run_contents(folder: Path) -> list[Path]:
-    named = [folder / name for name in RUN_FILES if (folder / name).exists()]
-    return named + sorted(folder.glob("checkpoint-*"))
+    return [folder / name for name in RUN_FILES if (folder / name).exists()] + _checkpoints(folder)
 
 
-def _clear_output_dir(args: RobertaGRUTrainingArguments) -> None:
-    for path in _run_contents(Path(args.output_dir)):
-        delete(path)
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"))
 
 
 def _max_length(data_args: DataArguments, window: int) -> int:

@@ -123,7 +123,7 @@ class RobertaGRUSummary(nn.Module):
         return (weights * states.masked_fill(~mask, 0.0)).sum(dim=1)
 
 
-class RobertaGRUHead(nn.Module):
+class RobertaGRUClassificationHead(nn.Module):
     """Map a summary (B, K·H), or every GRU state (B, T, K·H), to logits (…, C)."""
 
     def __init__(self, config: RobertaGRUConfig):
@@ -304,7 +304,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.summary = RobertaGRUSummary(config)
-        self.head = RobertaGRUHead(config)
+        self.head = RobertaGRUClassificationHead(config)
         self.post_init()
 
     @can_return_tuple
@@ -345,7 +345,7 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
     def __init__(self, config: RobertaGRUConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.head = RobertaGRUHead(config)
+        self.head = RobertaGRUClassificationHead(config)
         self.post_init()
 
     @can_return_tuple
@@ -467,7 +467,7 @@ def _run_gru(gru: Any, states: torch.Tensor) -> torch.Tensor:
 
 
 def _is_loaded(parameter: torch.Tensor) -> bool:
-    # Set by transformers 5 on what a checkpoint gave. 4.57 marks whole modules and does not call us for those.
+    # Set by transformers (4.57 and 5) on each parameter that a checkpoint gave.
     return getattr(parameter, "_is_hf_initialized", False)
 
 

@@ -7,14 +7,20 @@ os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false"
 )
 
-from collections.abc import Callable
+import csv
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import RobertaConfig, RobertaModel
+from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUConfig
+from modeling_roberta_gru.data.corpus import train_tokenizer
 
+logging.disable_progress_bar()
 torch.set_num_threads(1)
 
 TINY_ENCODER: dict[str, Any] = {
@@ -33,9 +39,41 @@ def tiny_config(**fields: Any) -> RobertaGRUConfig:
     return RobertaGRUConfig(**{**TINY_ENCODER, "gru_hidden_size": 7, "head_hidden_size": 5, **fields})
 
 
-@pytest.fixture
-def make_config() -> Callable[..., RobertaGRUConfig]:
-    return tiny_config
+def write_reviews(path: Path, num_rows: int, seed: int, num_labels: int = 2) -> Path:
+    """Write a CSV of short texts, no two alike, whose first word tells the label."""
+    rng = random.Random(f"{path.name} {seed}")
+    words = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "more", "than", "most"]
+    openings = ["dreadful", "splendid", "middling"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "venue"])
+        for row in range(num_rows):
+            rest = " ".join(rng.choice(words) for _ in range(rng.randint(5, 12)))
+            label = row % num_labels
+            opening = f"{openings[label]} {path.stem} {row}"
+            writer.writerow([f"{opening} {rest}", ["bad", "good", "fair"][label], f"v{row % 3}"])
+    return path
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of train.csv (96 rows) and test.csv (32 rows), labels bad and good."""
+    folder = tmp_path_factory.mktemp("reviews")
+    write_reviews(folder / "train.csv", 96, seed=0)
+    write_reviews(folder / "test.csv", 32, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Path:
+    """Return a folder as roberta-base's would be, but tiny: a bare encoder and a tokenizer."""
+    folder = tmp_path_factory.mktemp("stand-in")
+    tokenizer = train_tokenizer((reviews / "train.csv").read_text().splitlines(), vocab_size=400)
+    torch.manual_seed(0)
+    sizes = {**TINY_ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": 66}
+    RobertaModel(RobertaConfig(**sizes), add_pooling_layer=False).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,6 @@ from ..files import write_text
 from ..training.metrics import written
 
 PACKAGE = Path(__file__).parents[1]
-TASKS = {
-    "single_label_classification": "text-classification",
-    "multi_label_classification": "text-classification",
-    "regression": "text-classification",
-}
 # (our figure, the Hub's metric, what people call it), in the card's order
 REPORTED = (
     ("accuracy", "accuracy", "Accuracy"),
@@ -55,6 +50,7 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         record=record,
         metrics=metrics,
         rows=[(title, name) for name, _, title in REPORTED if name in metrics["test"]],
+        example=WIDGET_TEXTS[0],
         written=written,
     )
 
@@ -74,7 +70,7 @@ def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
     test = metrics["test"]
     results = [
         EvalResult(
-            task_type=TASKS[data["problem_type"]],
+            task_type="text-classification",
             dataset_type=data["hub_id"] or ("built-in" if data["built_in"] else "local"),
             dataset_name=data["source"],
             dataset_split="test",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
@@ -125,6 +126,9 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = _changed_default("train_sampling_strategy", "group_by_length")
     logging_steps: float = _changed_default("logging_steps", 20)
 
+    bf16_if_available: bool = field(
+        default=False, metadata={"help": "Turn --bf16 on where the device computes in bfloat16 natively."}
+    )
     optimizer: Literal["nadam", "sgd", "adam", "rmsprop", "adamw", "optim"] = field(
         default="nadam",
         metadata={
@@ -184,6 +188,8 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
+        if self.bf16_if_available and _computes_in_bfloat16(on_cpu=self.use_cpu):
+            self.bf16 = True
         try:
             super().__post_init__()
         except ValueError as error:
@@ -191,6 +197,12 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         # Pinning memory for a device that is not there only warns.
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
+
+
+def _computes_in_bfloat16(on_cpu: bool) -> bool:
+    if torch.cuda.is_available() and not on_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def _default(name: str) -> Any:

@@ -1,0 +1,48 @@
+# Everything a developer runs. `make help` lists it.
+
+PYTHON  ?= python3
+RECIPE  ?= quickstart
+DEVICES ?= cpu
+
+# Left alone, `accelerate launch` would compute on one thread.
+train: export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv train check format test test-slow results docker-replay clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv: .venv/installed ## Install the package and its tools, as constraints.txt pins them
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: .venv ## Train RECIPE (quickstart) on DEVICES (cpu, one_gpu, several_gpus)
+	.venv/bin/accelerate launch --config_file configs/accelerate/$(DEVICES).yaml train.py --config recipes/$(RECIPE).yaml
+
+check: .venv ## Lint, check the format and the types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: .venv ## Mend what ruff can mend
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+test: .venv ## Run the tests, offline, in under five minutes
+	.venv/bin/pytest -n 2 -m 'not slow'
+
+test-slow: .venv ## Run the tests that take minutes: another transformers release, two ranks, real data
+	.venv/bin/pytest -m slow --durations 10
+
+results: .venv ## Write docs/results.md from the recorded measurements
+	.venv/bin/python benchmarks/results.py
+
+docker-replay: .venv ## Replay the Dockerfile in a bare chroot (as root, with debootstrap; no Docker needed)
+	.venv/bin/python tests/replay_dockerfile.py
+
+clean: ## Delete what the other targets made, except runs/
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

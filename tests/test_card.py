@@ -1,0 +1,141 @@
+"""The model card, matched whole, and read back as the Hub reads it."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from modeling_roberta_gru.hub.card import build_card
+
+EXPECTED = Path(__file__).with_name("expected_card.md")
+
+
+def figure(value: float, n: int = 200) -> dict:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02, "n": n}
+
+
+def figures(accuracy: float, n: int) -> dict:
+    names = ("macro_f1", "macro_precision", "macro_recall", "log_loss", "calibration_error")
+    per_class = {
+        label: {name: figure(accuracy, n // 2) for name in ("precision", "recall", "f1")} for label in ("bad", "good")
+    }
+    return {
+        "n": n,
+        "accuracy": figure(accuracy, n),
+        **{name: figure(0.5, n) for name in names},
+        "per_class": per_class,
+    }
+
+
+@pytest.fixture
+def metrics():
+    return {
+        "validation": figures(0.91, 100),
+        "test": figures(0.93, 200),
+        "calibration": {
+            "temperature": 1.25,
+            "validation": {"before": figure(0.08), "after": figure(0.02)},
+            "test": {"before": figure(0.09), "after": figure(0.03)},
+        },
+        "bag_of_words": {"test": figures(0.71, 200)},
+    }
+
+
+@pytest.fixture
+def record():
+    return {
+        "recipe": "imdb",
+        "command": "train.py --config recipes/imdb.yaml",
+        "duration_seconds": 130.0,
+        "training_seconds": 100.5,
+        "steps": 300,
+        "epochs": 2.0,
+        "best_step": 150,
+        "tokens_seen": 123456,
+        "data": {
+            "source": "stanfordnlp/imdb; validation carved out of train",
+            "hub_id": "stanfordnlp/imdb",
+            "built_in": False,
+            "counts": {
+                "train": 1000,
+                "validation": 100,
+                "test": 200,
+                "skipped": {},
+                "removed_conflicting": 2,
+                "removed_duplicates": {"train": 3, "validation": 1},
+            },
+            "pooled": False,
+            "split_seed": 0,
+            "problem_type": "single_label_classification",
+            "labels": ["bad", "good"],
+            "max_length": 512,
+            "fingerprint": "0123456789abcdef" * 4,
+        },
+        "model": {
+            "base": "roberta-base",
+            "base_on_hub": True,
+            "base_revision": None,
+            "num_parameters": 125_000_000,
+            "num_trained_parameters": 125_000_000,
+            "num_hidden_layers": 12,
+            "hidden_size": 768,
+            "encoder_window": 512,
+            "num_gru_layers": 1,
+            "gru_hidden_size": 256,
+            "gru_bidirectional": False,
+            "summary": "last",
+            "head_hidden_size": 256,
+            "license": "mit",
+            "language": "en",
+        },
+        "hyperparameters": {"optimizer": "nadam", "learning_rate": 1e-5, "class_weights": None, "seed": 42},
+        "versions": {"python": "3.11.0", "torch": "2.13.0"},
+        "hardware": {"processor": "A processor", "device": "cpu"},
+    }
+
+
+def test_the_card_is_as_expected_to_the_letter(record, metrics):
+    assert build_card(record, metrics).content == EXPECTED.read_text()
+
+
+def test_the_hub_reads_the_results_back(record, metrics, tmp_path):
+    path = tmp_path / "README.md"
+    build_card(record, metrics).save(path)
+    data = ModelCard.load(path).data
+    assert data.license == "mit"
+    assert data.language == "en"
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == "text-classification"
+    assert data.datasets == ["stanfordnlp/imdb"]
+    assert data.base_model == "roberta-base"
+    results = {result.metric_name: result for result in data.eval_results}
+    assert results["Accuracy"].metric_value == 0.93
+    assert results["Accuracy"].dataset_type == "stanfordnlp/imdb"
+    assert results["Accuracy"].dataset_split == "test"
+    assert results["Macro-F1"].metric_type == "f1"
+    assert len(data.widget) == 2
+
+
+def test_a_pooled_split_is_owned_up_to(record, metrics):
+    sentence = "these figures compare with nothing that is reported on the official test"
+    assert sentence not in " ".join(build_card(record, metrics).content.split())
+    record["data"]["pooled"] = True
+    assert sentence in " ".join(build_card(record, metrics).content.split())
+
+
+def test_local_data_and_checkpoints_are_not_passed_off_as_the_hubs(record, metrics):
+    record["data"] |= {"hub_id": None, "source": "reviews.csv"}
+    record["model"] |= {"base": "/somewhere/private", "base_on_hub": False}
+    card = build_card(record, metrics)
+    assert card.data.datasets is None
+    assert card.data.base_model is None
+    assert "/somewhere" not in card.content
+
+
+def test_regression_and_several_labels_have_cards_too(record, metrics):
+    for problem_type, name in (("regression", "mae"), ("multi_label_classification", "micro_f1")):
+        record["data"]["problem_type"] = problem_type
+        card = build_card(record, {split: {"n": 9, name: figure(0.4)} for split in ("validation", "test")})
+        assert len(card.data.eval_results) == 1
+        assert "0.4000 (0.3800 to 0.4200)" in card.content
+        assert "Probabilities are calibrated" not in card.content

@@ -1,0 +1,310 @@
+"""A whole run on tiny data: what it leaves, what it says, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import train
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.cli import exit_status
+from modeling_roberta_gru.experiment import RUN_FILES, run
+from modeling_roberta_gru.hub.load_check import predict_elsewhere
+from modeling_roberta_gru.training.arguments import RunArgumentParser
+
+from .conftest import write_reviews
+
+TINY_RUN = [
+    *("--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--save_steps", "3"),
+    *("--save_strategy", "steps", "--learning_rate", "0.01", "--gru_hidden_size", "5", "--head_hidden_size", "4"),
+    *("--disable_tqdm", "true", "--use_cpu", "true"),
+]
+
+
+def train_tiny(folder: Path, *options: object, verify: bool = False) -> dict:
+    argv = ["--output_dir", str(folder), *TINY_RUN, "--verify_load", str(verify), *map(str, options)]
+    return run(*RunArgumentParser().parse(argv), command=["train.py", *argv])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, reviews, stand_in):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    metrics = train_tiny(folder, "--dataset_name", reviews, "--model_name_or_path", stand_in)
+    return folder, metrics
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
+    folder, _ = finished
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in (folder / "model").iterdir()} >= {
+        "README.md",
+        "config.json",
+        "configuration_roberta_gru.py",
+        "model.safetensors",
+        "modeling_roberta_gru.py",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert not [path for path in (folder / "model").iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+    assert len(read_json(folder / "model" / "config.json")["auto_map"]) == 4
+
+
+def test_metrics_have_an_interval_and_a_number_of_rows(finished):
+    folder, metrics = finished
+    assert read_json(folder / "metrics.json") == metrics
+    assert metrics["validation"]["n"] == 11
+    assert metrics["test"]["n"] == 32
+    figures = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss", "calibration_error")
+    for split in ("validation", "test"):
+        for name in figures:
+            figure = metrics[split][name]
+            assert figure["low"] <= figure["value"] <= figure["high"]
+            assert figure["n"] == metrics[split]["n"]
+        assert metrics[split]["per_class"].keys() == {"bad", "good"}
+    assert metrics["bag_of_words"]["test"]["n"] == 32
+
+
+def test_predictions_are_those_of_the_test_rows(finished, reviews):
+    folder, metrics = finished
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    assert [row["row_id"] for row in rows] == [f"test:{row}" for row in range(32)]
+    assert [row["label"] for row in rows] == ["bad", "good"] * 16
+    right = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert right == pytest.approx(metrics["test"]["accuracy"]["value"])
+    p_true = [row["probabilities"][["bad", "good"].index(row["label"])] for row in rows]
+    assert -np.log(p_true).mean() == pytest.approx(metrics["test"]["log_loss"]["value"])
+
+
+def test_calibration_is_stored_and_does_not_hurt_on_validation(finished):
+    folder, metrics = finished
+    temperature = read_json(folder / "model" / "config.json")["calibration_temperature"]
+    assert temperature == metrics["calibration"]["temperature"] != 1.0
+    assert metrics["calibration"]["test"]["after"] == metrics["test"]["calibration_error"]
+
+
+def test_the_record_says_what_the_run_was(finished, reviews, stand_in):
+    folder, _ = finished
+    record = read_json(folder / "run.json")
+    assert record["hyperparameters"]["optimizer"] == "nadam"
+    assert record["hyperparameters"]["learning_rate"] == 0.01
+    assert record["options"]["gru_hidden_size"] == 5
+    assert record["data"]["counts"]["train"] == 85
+    assert len(record["data"]["fingerprint"]) == 64
+    assert record["model"]["base"] == str(stand_in)
+    assert record["command"].startswith("train.py --output_dir")
+    assert record["versions"].keys() >= {"python", "torch", "transformers"}
+    assert record["steps"] == 3
+    assert record["tokens_seen"] > 0
+    assert record["hardware"]["num_cores"] >= 1
+
+
+def test_history_holds_every_logged_row(finished):
+    folder, _ = finished
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert any("eval_accuracy" in row for row in rows)
+    assert rows[-1]["train_runtime"] > 0
+
+
+def test_a_stranger_gets_the_calibrated_probabilities(finished, reviews):
+    folder, _ = finished
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()[:3]
+    texts = [line.split(",")[0] for line in (reviews / "test.csv").read_text().splitlines()[1:4]]
+    for row, prediction in zip(rows, predict_elsewhere(folder / "model", texts), strict=True):
+        assert prediction["label"] == row["prediction"]
+        assert prediction["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)
+
+
+def test_a_folder_that_does_not_load_is_no_success(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "config.json").write_text((folder / "model" / "config.json").read_text())
+    with pytest.raises(RuntimeError, match="does not load in a fresh process"):
+        predict_elsewhere(tmp_path, ["text"])
+
+
+def test_the_report_names_result_interval_files_and_predictions(tmp_path, reviews, stand_in, capsys):
+    train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", stand_in, verify=True)
+    report = capsys.readouterr().out
+    assert "Test accuracy 0." in report
+    assert "n = 32" in report
+    assert "Bag of words on the same rows: accuracy" in report
+    assert "where importing modeling_roberta_gru fails" in report
+    for name in RUN_FILES:
+        assert name in report
+
+
+def test_equal_seeds_give_equal_metrics(finished, tmp_path, reviews, stand_in):
+    _, metrics = finished
+    again = train_tiny(tmp_path / "again", "--dataset_name", reviews, "--model_name_or_path", stand_in)
+    assert again == metrics
+
+
+def test_a_saved_model_can_be_trained_on_with_other_labels(finished, tmp_path):
+    folder, _ = finished
+    write_reviews(tmp_path / "three.csv", 60, seed=1, num_labels=3)
+    train_tiny(tmp_path / "run", "--train_file", tmp_path / "three.csv", "--model_name_or_path", folder / "model")
+    config = read_json(tmp_path / "run" / "model" / "config.json")
+    assert config["id2label"] == {"0": "bad", "1": "fair", "2": "good"}
+    assert config["gru_hidden_size"] == 5
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_several_labels_and_numbers_are_learned_too(kind, tmp_path, stand_in):
+    lines = []
+    for row in range(60):
+        label = [["dull"], ["dull", "long"], []][row % 3] if kind.startswith("multi") else row % 3 + 0.5
+        lines.append(json.dumps({"text": f"review {row} of this and that", "label": label}))
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    metrics = train_tiny(tmp_path / "run", "--train_file", tmp_path / "data.jsonl", "--model_name_or_path", stand_in)
+    assert ("micro_f1" if kind.startswith("multi") else "mae") in metrics["test"]
+    assert read_json(tmp_path / "run" / "model" / "config.json")["problem_type"] == kind
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*RUN_FILES, "checkpoint-3"}
+
+
+def test_training_from_nothing_needs_no_checkpoint(tmp_path, reviews):
+    overrides = "hidden_size=12,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16,vocab_size=300"
+    train_tiny(tmp_path / "run", "--dataset_name", reviews, "--config_overrides", overrides)
+    config = read_json(tmp_path / "run" / "model" / "config.json")
+    assert config["vocab_size"] == 300
+    assert read_json(tmp_path / "run" / "run.json")["model"]["base"] is None
+
+
+def test_balanced_class_weights_and_frozen_layers_reach_the_model(tmp_path, stand_in):
+    write_reviews(tmp_path / "train.csv", 60, seed=1, num_labels=3)
+    options = ["--class_weights", "balanced", "--freeze_encoder", "true", "--early_stopping_patience", "1"]
+    data = ["--train_file", tmp_path / "train.csv", "--model_name_or_path", stand_in]
+    train_tiny(tmp_path / "run", *data, *options)
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["hyperparameters"]["class_weights"] == [1.0, 1.0, 1.0]
+    assert record["model"]["num_trained_parameters"] < record["model"]["num_parameters"]
+    mapping = ["--class_weights", "{bad: 1, good: 2, fair: 3}"]
+    train_tiny(tmp_path / "mapped", *data, *mapping)
+    assert read_json(tmp_path / "mapped" / "model" / "config.json")["class_weights"] == [1.0, 3.0, 2.0]
+
+
+def test_a_finished_run_is_replaced_only_on_request_and_can_be_gone_on_with(finished, tmp_path, reviews, stand_in):
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
+    folder = tmp_path / "run"
+    train_tiny(folder, *options)
+    resumed = train_tiny(folder, *options, "--resume_from_checkpoint", "true", "--max_steps", "6")
+    assert read_json(folder / "run.json")["steps"] == 6
+    replaced = train_tiny(folder, *options, "--overwrite_output_dir", "true")
+    assert read_json(folder / "run.json")["steps"] == 3
+    assert replaced != resumed
+
+
+def test_tensorboard_gets_the_history(tmp_path, reviews, stand_in, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
+    train_tiny(tmp_path / "run", *options, "--report_to", "tensorboard")
+    assert list((tmp_path / "board").rglob("events.out.tfevents.*"))
+
+
+# Interrupts
+
+
+def test_an_interrupted_save_leaves_the_old_folder_whole(tmp_path, reviews, stand_in, monkeypatch):
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
+    folder = tmp_path / "run"
+    train_tiny(folder, *options)
+    before = {path: path.read_bytes() for path in sorted((folder / "model").iterdir())}
+    save = RobertaGRUForSequenceClassification.save_pretrained
+
+    def interrupted(model, path, *args, **kwargs):
+        save(model, path, *args, **kwargs)
+        if "checkpoint" not in str(path):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RobertaGRUForSequenceClassification, "save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(folder, *options, "--overwrite_output_dir", "true", "--learning_rate", "0.1")
+    assert {path: path.read_bytes() for path in sorted((folder / "model").iterdir())} == before
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+
+
+# Bad input: one line, status 2, nothing written
+
+
+def write_bert(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 8}')
+
+
+BAD_RUNS = {
+    "missing file": (["--train_file", "{tmp}/nowhere.csv"], "nowhere.csv"),
+    "missing column": (["--dataset_name", "{reviews}", "--text_column", "body"], "'body'"),
+    "two sources": (["--dataset_name", "{reviews}", "--train_file", "x.csv"], "name one source"),
+    "empty file": (["--train_file", "{tmp}/empty.csv"], "empty.csv"),
+    "one class": (["--train_file", "{tmp}/one.csv"], "Two classes are needed"),
+    "blank rows": (["--train_file", "{tmp}/blank.csv"], "--on_bad_row skip"),
+    "targets that are no numbers": (
+        ["--train_file", "{tmp}/targets.csv", "--problem_type", "regression"],
+        "targets.csv",
+    ),
+    "another architecture": (["--model_name_or_path", "{tmp}/bert"], "`model_type` is 'bert'"),
+    "no checkpoint": (["--model_name_or_path", "{tmp}/nothing"], "nothing"),
+    "foreign tokenizer": (["--tokenizer_name", "{wide}"], "vocabulary ends at"),
+    "other sizes": (["--config_overrides", "hidden_size=24"], "is of another size in"),
+    "unknown weight": (["--class_weights", "{{bda: 1, good: 1}}"], "Did you mean 'bad'?"),
+    "missing weight": (["--class_weights", "{{bad: 1}}"], "gives label 'good' no weight"),
+    "strange weights": (["--class_weights", "heavy"], "must be none, balanced or a mapping"),
+    "too long": (["--max_length", "65"], "this encoder reads at most 64 tokens"),
+    "impossible field": (["--gru_hidden_size", "-3"], "`gru_hidden_size` is -3"),
+    "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
+    "misspelt": (["--learning_rat", "1"], "Did you mean '--learning_rate'?"),
+    "another run": (["--output_dir", "{finished}"], "holds another run"),
+    "nothing to resume": (["--resume_from_checkpoint", "true"], "holds no whole checkpoint yet"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_a_mistake_is_one_line_and_leaves_nothing(case, tmp_path, reviews, stand_in, finished, monkeypatch, capsys):
+    options, message = BAD_RUNS[case]
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"text {row},same\n" for row in range(9)))
+    (tmp_path / "blank.csv").write_text("text,label\n" + "".join(f"   ,{row % 2}\n" for row in range(9)))
+    (tmp_path / "targets.csv").write_text("text,label\n" + "".join(f"text {row},nan\n" for row in range(9)))
+    write_bert(tmp_path / "bert")
+    wide = tmp_path / "wide"
+    from modeling_roberta_gru.data.corpus import train_tokenizer
+
+    train_tokenizer([f"word{row} wort{row * 7}" for row in range(500)], vocab_size=900).save_pretrained(wide)
+    places = {"tmp": tmp_path, "reviews": reviews, "finished": finished[0], "wide": wide}
+    options = [option.format(**places) for option in options]
+    given = set(options)
+    argv = ["train.py", *TINY_RUN]
+    if not given & {"--dataset_name", "--train_file"}:
+        argv += ["--dataset_name", str(reviews)]
+    if "--model_name_or_path" not in given:
+        argv += ["--model_name_or_path", str(stand_in)]
+    if "--tokenizer_name" not in given:
+        argv += ["--tokenizer_name", str(stand_in)]
+    if "--output_dir" not in given:
+        argv += ["--output_dir", str(tmp_path / "run")]
+    before = sorted(finished[0].rglob("*"))
+    monkeypatch.setattr(sys, "argv", [*argv, *options])
+    assert exit_status(train.main) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith("Error: ")
+    assert message in said[-1]
+    assert not (tmp_path / "run").exists()
+    assert sorted(finished[0].rglob("*")) == before
+
+
+def test_the_script_ends_with_status_two():
+    process = subprocess.run(
+        [sys.executable, "train.py", "--output_dir", "unused", "--train_file", "nowhere.csv"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 2
+    assert process.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,116 @@
+"""A saved folder in the hands of someone who has only transformers and torch."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from modeling_roberta_gru import (
+    RobertaGRUForSequenceClassification,
+    RobertaGRUForTokenClassification,
+    RobertaGRUModel,
+)
+
+from .conftest import TINY_ENCODER, tiny_config
+
+STRANGER = Path(__file__).with_name("stranger.py")
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+SHIPPED = {"configuration_roberta_gru.py", "modeling_roberta_gru.py"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, stand_in):
+    """Return a folder with a classifier whose every feature is in use."""
+    folder = tmp_path_factory.mktemp("saved")
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    fields = {**TINY_ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": 66}
+    fields |= {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}, "calibration_temperature": 1.5}
+    config = tiny_config(**fields, summary="attention", gru_bidirectional=True, num_gru_layers=2)
+    torch.manual_seed(0)
+    RobertaGRUForSequenceClassification(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load_as_stranger(python: Path, folder: Path, workplace: Path) -> dict:
+    environment = {**os.environ, "HF_MODULES_CACHE": str(workplace / "modules"), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.run(
+        [python, "-I", STRANGER, folder, workplace / "resaved"],
+        capture_output=True,
+        text=True,
+        cwd=workplace,
+        env=environment,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def check_outputs(outputs: dict, saved: Path, resaved: Path) -> None:
+    input_ids = torch.tensor(outputs["input_ids"])
+    inputs = {"input_ids": input_ids, "attention_mask": (input_ids != 1).long()}
+    classifier = RobertaGRUForSequenceClassification.from_pretrained(saved)
+    logits = classifier(**inputs).logits
+    torch.testing.assert_close(torch.tensor(outputs["logits"]), logits, **FLOAT32)
+    summary = RobertaGRUModel.from_pretrained(saved)(**inputs).pooler_output
+    torch.testing.assert_close(torch.tensor(outputs["summary"]), summary, **FLOAT32)
+    token_model = RobertaGRUForTokenClassification.from_pretrained(saved)
+    torch.testing.assert_close(torch.tensor(outputs["token_logits"]), token_model(**inputs).logits, **FLOAT32)
+    # bfloat16 keeps 8 bits, and the logits are of order 1.
+    torch.testing.assert_close(torch.tensor(outputs["bfloat16_logits"]), logits, rtol=0.05, atol=0.1)
+    for row, scores in enumerate(outputs["pipeline"]):
+        named = {entry["label"]: entry["score"] for entry in scores}
+        torch.testing.assert_close(
+            torch.tensor([named["bad"], named["good"]]), logits[row].detach().softmax(0), **FLOAT32
+        )
+    assert {path.name for path in resaved.iterdir()} >= SHIPPED
+    config = json.loads((resaved / "config.json").read_text())
+    assert config["auto_map"] == json.loads((saved / "config.json").read_text())["auto_map"]
+    # Trained on: the old temperature is gone, also from what is saved.
+    assert config["calibration_temperature"] == 1.0
+    again = RobertaGRUForSequenceClassification.from_pretrained(resaved)(**inputs).logits
+    torch.testing.assert_close(torch.tensor(outputs["trained_logits"]), again, **FLOAT32)
+
+
+def test_every_auto_class_loads_in_a_fresh_process_without_the_package(saved, tmp_path):
+    outputs = load_as_stranger(Path(sys.executable), saved, tmp_path)
+    check_outputs(outputs, saved, tmp_path / "resaved")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["4.57.6", "5.0.0"])
+def test_older_releases_of_transformers_load_it_too(release, saved, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    constraints = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
+    torch_pin = next(line for line in constraints if line.startswith("torch=="))
+    install = [python, "-m", "pip", "install", "--quiet", torch_pin, f"transformers=={release}"]
+    subprocess.run(install, check=True, capture_output=True)
+    outputs = load_as_stranger(python, saved, tmp_path)
+    assert outputs["transformers"] == release
+    check_outputs(outputs, saved, tmp_path / "resaved")
+
+
+def test_the_shipped_files_import_nothing_but_torch_transformers_and_each_other():
+    for name in SHIPPED:
+        source = (Path(__file__).parents[1] / "modeling_roberta_gru" / name).read_text()
+        imported = {
+            line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
+        }
+        assert imported - set(sys.stdlib_module_names) <= {"torch", "transformers", ""}, name
+
+
+def test_importing_the_package_loads_only_what_transformers_loads():
+    heavy = ("accelerate", "datasets", "evaluate", "matplotlib", "pandas", "sklearn", "typer")
+
+    def loaded(module: str) -> str:
+        code = f"import sys; from transformers import RobertaModel; import {module}; "
+        code += f"print([name for name in {heavy} if name in sys.modules])"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert loaded("modeling_roberta_gru") == loaded("transformers")
