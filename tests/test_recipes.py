@@ -18,13 +18,13 @@ def parse(path: Path, *options: object):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_opens_with_what_it_is_and_writes_to_its_own_folder(path):
     assert path.read_text().startswith("# ")
-    _, _, args, _ = parse(path, "--use_cpu", "true", "--bf16_if_available", "false")
+    _, _, args, _ = parse(path)
     assert args.output_dir == f"runs/{path.stem}"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_takes_two_steps_from_a_stand_in(path, tmp_path, reviews, stand_in):
-    options = ["--output_dir", tmp_path / "run", "--max_steps", 2, "--verify_load", "false", "--use_cpu", "true"]
+    options = ["--output_dir", tmp_path / "run", "--max_steps", 2, "--verify_load", "false"]
     options += ["--disable_tqdm", "true", "--dataset_name", reviews, "--max_train_samples", 64]
     model_args, data_args, args, recipe = parse(path, *options)
     if model_args.model_name_or_path:
@@ -39,7 +39,7 @@ def test_recipe_takes_two_steps_from_a_stand_in(path, tmp_path, reviews, stand_i
 
 
 def test_the_papers_recipe_is_the_papers():
-    model, data, args, _ = parse(RECIPES[0].parent / "paper-imdb.yaml", "--bf16_if_available", "false", "--use_cpu", "true")
+    model, data, args, _ = parse(RECIPES[0].parent / "paper-imdb.yaml")
     assert (model.model_name_or_path, model.gru_hidden_size) == ("FacebookAI/roberta-base", 256)
     assert (args.optimizer, args.learning_rate, args.per_device_train_batch_size) == ("nadam", 1e-5, 32)
     assert (args.num_train_epochs, data.pool_splits, data.fractions) == (100, True, (0.6, 0.2, 0.2))

@@ -188,8 +188,10 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
-        if self.bf16_if_available and _computes_in_bfloat16(on_cpu=self.use_cpu):
-            self.bf16 = True
+        if self.bf16_if_available:
+            # Without an accelerator the CPU is meant: transformers allows bf16 there only if told so.
+            self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+            self.bf16 = self.bf16 or _computes_in_bfloat16(on_cpu=self.use_cpu)
         try:
             super().__post_init__()
         except ValueError as error:
@@ -200,9 +202,9 @@ class RobertaGRUTrainingArguments(TrainingArguments):
 
 
 def _computes_in_bfloat16(on_cpu: bool) -> bool:
-    if torch.cuda.is_available() and not on_cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
+    if on_cpu:
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _default(name: str) -> Any:
