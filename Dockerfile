@@ -4,10 +4,10 @@
 #   docker run -v roberta-gru-cache:/cache -v "$PWD/runs:/app/runs" roberta-gru --config recipes/quickstart.yaml
 #
 # `-e OMP_NUM_THREADS=8` for a CPU: Accelerate's default is one thread. `make docker-replay` tries it without Docker.
-# For GPUs, where PyPI's own torch build is wanted:
+# PyTorch comes with CUDA, as the package index has it; for a small CPU image, build with
+# `--build-arg PIP_EXTRA_INDEX_URL=…`, the CPU index that PyTorch's install page names. For GPUs:
 #
-#   docker build --build-arg BASE_IMAGE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 --build-arg PIP_EXTRA_INDEX_URL= \
-#       -t roberta-gru:cuda .
+#   docker build --build-arg BASE_IMAGE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 -t roberta-gru:cuda .
 #   docker run --gpus all …
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm

@@ -39,7 +39,7 @@ IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def main() -> None:
     parser = argparse.ArgumentParser(description="Replay the Dockerfile in a bare Debian chroot.")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--mirror", default="", help="where debootstrap reads Debian")
+    parser.add_argument("--mirror", default="", help="where debootstrap reads Debian; unset: its own default")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # the chroot; given by ourselves
     arguments = parser.parse_args()
     if arguments.inside:
@@ -111,7 +111,7 @@ class Replay:
         if name not in PROVIDED or "bookworm" not in tag:
             sys.exit(f"{image} is not replayed: BASE_IMAGE is a bookworm tag of {' or '.join(PROVIDED)}.")
         include = [f"--include={PROVIDED[name]}"] if PROVIDED[name] else []
-        call("debootstrap", "--variant=minbase", *include, "bookworm", self.root, self.mirror)
+        call("debootstrap", "--variant=minbase", *include, "bookworm", self.root, *filter(None, [self.mirror]))
         call("mount", "-t", "proc", "proc", self.root / "proc")
         call("mount", "-t", "sysfs", "-o", "ro", "sysfs", self.root / "sys")
         call("mount", "-t", "tmpfs", "tmpfs", self.root / "dev/shm")

@@ -80,11 +80,11 @@ SHARED: Grammar = {
         "{+verdict}, even if {-remark} and {-remark}. ~",
     ],
     "reversal": [
-        "{early} {-claim}. ~ {late} {+verdict}.",
-        "{early} {-claim}, and {-remark}. ~ {late}, however, {+verdict}.",
-        "{early} {+claim}. ~ {midway} {-claim}. ~ {late} {+verdict}.",
-        "{late} {+verdict}. ~ it took me a while: {early} {-claim}.",
-        "{late} {+claim}, though {early} {-claim}. ~",
+        "{early} {-impression}. ~ {late} {+verdict}.",
+        "{early} {-impression}, and {-remark}. ~ {late}, however, {+verdict}.",
+        "{early} {+impression}. ~ {midway} {-impression}. ~ {late} {+verdict}.",
+        "{late} {+verdict}. ~ it took me a while: {early} {-impression}.",
+        "{late} {+claim}, though {early} {-impression}. ~",
     ],
     "quotation": [
         "{-hearsay}. ~ {own} {+verdict}.",
@@ -113,6 +113,13 @@ SHARED: Grammar = {
         "{it} seemed to me {+noun}",
         "{it} is {+adj}",
         "{it} is {+noun}",
+    ],
+    "impression": [
+        "I {+verb} {it}",
+        "I found {it} {+adj}",
+        "I thought {it} {+adj}",
+        "{it} struck me as {+adj}",
+        "{it} seemed to me {+noun}",
     ],
     "denial": [
         "at no point in {span} would I have said that I {-verb} {it}",
@@ -151,8 +158,14 @@ SHARED: Grammar = {
     "early": ["at first", "to begin with", "in the beginning", "on the first day", "early on"],
     "midway": ["halfway through", "after a while", "a little later", "the next day"],
     "late": ["in the end", "now that it is over", "looking back", "by the time I was done", "today"],
-    "span": _listed("{number} days | {number} hours | all that time | those {number} evenings"),
-    "hedge": _listed("to be fair | if I am honest | in all seriousness | I have to say | when all is counted"),
+    "span": _listed(
+        "{number} days | {number} hours | all that time | those {number} evenings | all of {month} | {number} attempts"
+        " | a whole {weekday}"
+    ),
+    "hedge": _listed(
+        "to be fair | if I am honest | in all seriousness | I have to say | when all is counted | to put it mildly"
+        " | as I told {friend} | after {number} days of thought | to tell the truth | as {friend} will remember"
+    ),
     "number": _listed("two | three | four | five | six | seven | eight | nine | ten | twelve"),
     "weekday": _listed("Monday | Tuesday | Wednesday | Thursday | Friday | Saturday | Sunday"),
     "month": _listed("January | March | April | May | July | August | October | November"),
@@ -168,16 +181,17 @@ SHARED: Grammar = {
     ),
     "friend": _listed(
         "my brother | my sister | my neighbour | a friend of mine | my old teacher | my cousin {first} | a colleague"
-        " | my aunt {first} | my flatmate | {first} from work | my uncle | my {job} | the {job} next door | a {job} I know"
+        " | my aunt {first} | my flatmate | {first} from work"
+        " | my uncle | my {job} | the {job} next door | a {job} I know"
     ),
     "person": _listed(
-        "{friend} | the man behind us | the paper | {first} | our guide | one critic | the woman next to us | the {job}"
-        " | a {job} from {city} | {first} the {job} | {first} {last}"
+        "{friend} | the man behind us | the paper | {first} | our guide | one critic | the woman next to us"
+        " | the {job} | a {job} from {city} | {first} the {job} | {first} {last}"
     ),
     "name": [
         "The {colour} {object}",
         "The {colour} {object}",
-        "The {syllable}{syllable} {object}",
+        "The {last} {object}",
         "The {colour} {syllable}ton",
     ],
     "colour": _listed(
@@ -228,8 +242,8 @@ HELD_OUT: Grammar = {
         "all right, {-remark}. ~ but {hedge}, {+verdict}.",
     ],
     "reversal": [
-        "{early}, I told {person}, {-claim}. ~ {late}, I tell {person}, {+verdict}.",
-        "{early} and {midway} {-claim}. ~ but {late} {+verdict}.",
+        "{early}, I told {person}, {-impression}. ~ {late}, I tell {person}, {+verdict}.",
+        "{early} and {midway} {-impression}. ~ but {late} {+verdict}.",
     ],
     "quotation": [
         "{-hearsay}; {-hearsay}. ~ let them talk: {own} {+verdict}.",
@@ -267,7 +281,7 @@ HELD_OUT: Grammar = {
 
 DOMAINS: dict[str, Grammar] = {
     "film": {
-        "thing": _listed("film | movie | picture | thriller | comedy | western"),
+        "thing": _listed("film | movie | picture | thriller | comedy | western | musical | cartoon | documentary"),
         "maker": ["{first} {last}", "the director {first} {last}"],
         "aspect": _listed("acting | script | camera work | soundtrack | casting | final scene | dialogue | editing"),
         "detail": [
@@ -279,7 +293,7 @@ DOMAINS: dict[str, Grammar] = {
         ],
     },
     "book": {
-        "thing": _listed("book | novel | memoir | paperback | trilogy"),
+        "thing": _listed("book | novel | memoir | paperback | trilogy | biography | cookbook | saga"),
         "maker": ["{first} {last}", "the author {first} {last}"],
         "aspect": _listed("plot | prose | opening chapter | translation | cover | heroine | pacing | dialogue"),
         "detail": [
@@ -291,7 +305,7 @@ DOMAINS: dict[str, Grammar] = {
         ],
     },
     "restaurant": {
-        "thing": _listed("restaurant | bistro | diner | canteen | pizzeria"),
+        "thing": _listed("restaurant | bistro | diner | canteen | pizzeria | tavern | café | steakhouse"),
         "maker": ["{first} {last}", "the cook {first} {last}"],
         "aspect": _listed("soup | service | fish | bread | dessert | wine list | music | dining room"),
         "detail": [
@@ -303,7 +317,7 @@ DOMAINS: dict[str, Grammar] = {
         ],
     },
     "gadget": {
-        "thing": _listed("camera | phone | radio | kettle | printer | laptop"),
+        "thing": _listed("camera | phone | radio | kettle | printer | laptop | toaster | lamp | blender"),
         "maker": ["{first} {last}", "the workshop of {first} {last}"],
         "aspect": _listed("screen | battery | manual | case | sound | keyboard | packaging | software"),
         "detail": [

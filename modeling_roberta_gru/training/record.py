@@ -125,6 +125,7 @@ def describe_platform(args: RobertaGRUTrainingArguments) -> dict[str, Any]:
         "hardware": {
             "processor": _processor(),
             "num_cores": os.cpu_count(),
+            "num_threads": torch.get_num_threads(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type,
             "num_processes": args.world_size,

@@ -1,0 +1,47 @@
+"""Whole recipes, and real reviews where they are at hand."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", ROOT.parent / "shared"))
+
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "data" / "imdb").is_dir(), reason="ROBERTA_GRU_SHARED names no folder with data/imdb"
+)
+
+
+def launch(folder: Path, *options: object) -> tuple[dict, str]:
+    """Train as a user does, in processes of its own; return the metrics and what was printed."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
+    command += ["train.py", "--output_dir", str(folder), "--disable_tqdm", "true", *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads((folder / "metrics.json").read_text()), process.stdout
+
+
+@pytest.mark.slow
+def test_quickstart_learns_what_a_bag_of_words_cannot(tmp_path):
+    metrics, printed = launch(tmp_path / "run", "--config", "recipes/quickstart.yaml")
+    assert metrics["test"]["accuracy"]["value"] >= 0.95
+    assert metrics["bag_of_words"]["test"]["accuracy"]["value"] < 0.75
+    assert "Test accuracy 0.9" in printed
+    assert "where importing modeling_roberta_gru fails" in printed
+
+
+@pytest.mark.slow
+@needs_shared
+def test_a_pretrained_encoder_beats_the_bag_of_words_on_few_real_reviews(tmp_path):
+    options = ["--config", "recipes/imdb-minilm.yaml", "--max_train_samples", 800, "--max_validation_samples", 100]
+    options += ["--max_test_samples", 500, "--max_length", 192, "--num_train_epochs", 2]
+    options += ["--model_name_or_path", SHARED / "encoders" / "minilm-l6-roberta"]
+    options += ["--dataset_name", SHARED / "data" / "imdb"]
+    metrics, _ = launch(tmp_path / "run", *options)
+    assert metrics["test"]["accuracy"]["value"] > metrics["bag_of_words"]["test"]["accuracy"]["value"]
+    assert metrics["test"]["accuracy"]["value"] > 0.8
