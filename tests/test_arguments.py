@@ -56,6 +56,7 @@ def test_numbers_are_converted_by_the_fields_type(parse):
         (["--optim", "adafactor"], None, "--optim adafactor takes effect only with --optimizer optim"),
         (["--learning_rate", "-1"], None, "--learning_rate must be above 0"),
         (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
+        (["--push_to_hub", "true"], None, "Upload the finished model instead: hf upload"),
         (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
         (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),
         ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),

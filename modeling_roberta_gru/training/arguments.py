@@ -184,6 +184,11 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"--{name} must be above 0, got {value}.")
+        if self.push_to_hub:
+            raise InputError(
+                "--push_to_hub would push the Trainer's own folder: a pickle, a card with the wrong optimizer, and no "
+                "model code until the end. Upload the finished model instead: hf upload USER/NAME OUTPUT_DIR/model"
+            )
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
