@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import RobertaConfig, RobertaModel
+from transformers import (
+    CamembertConfig,
+    CamembertModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
 
 from modeling_roberta_gru import (
     RobertaGRUForSequenceClassification,
@@ -387,6 +395,29 @@ def test_a_fresh_head_on_a_bare_encoder_is_finite_and_equal_for_equal_seeds(mode
         assert torch.equal(tensor, loaded[1][name]), name
         if name.startswith("roberta."):
             assert torch.equal(tensor, encoder.state_dict()[name.removeprefix("roberta.")].to(dtype)), name
+
+
+@pytest.mark.parametrize(
+    ("relative", "config_class"),
+    [
+        (RobertaForSequenceClassification, RobertaConfig),
+        (XLMRobertaForMaskedLM, XLMRobertaConfig),
+        (CamembertModel, CamembertConfig),
+    ],
+)
+def test_relatives_of_roberta_give_their_encoder_and_nothing_else(relative, config_class, tmp_path):
+    parent = relative(config_class(**TINY_ENCODER))
+    parent.save_pretrained(tmp_path)
+    model = RobertaGRUForSequenceClassification.from_pretrained(tmp_path, gru_hidden_size=12, head_hidden_size=12)
+    encoder = {
+        name.removeprefix("roberta."): tensor
+        for name, tensor in parent.state_dict().items()
+        if "embeddings." in name or "encoder." in name
+    }
+    for name, tensor in model.roberta.state_dict().items():
+        assert torch.equal(tensor, encoder[name]), name
+    # A stock head of the same sizes is not ours: our head starts fresh.
+    assert not any(torch.equal(model.head.dense.weight, tensor) for tensor in parent.state_dict().values())
 
 
 def test_saved_parameters_come_back_bit_equal(tmp_path):

@@ -1,0 +1,95 @@
+"""The configuration: its defaults, what it refuses, and what it lets pass."""
+
+import json
+
+import pytest
+from transformers import AutoConfig
+
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+
+from .conftest import tiny_config
+
+
+def test_defaults_are_roberta_bases_geometry_and_the_papers_gru():
+    config = RobertaGRUConfig()
+    assert config.encoder_window == 512
+    geometry = (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.type_vocab_size)
+    assert geometry == (50265, 768, 12, 1)
+    assert config.layer_norm_eps == 1e-5
+    assert (config.gru_hidden_size, config.num_gru_layers, config.gru_bidirectional) == (256, 1, False)
+    assert (config.summary, config.head_hidden_size, config.calibration_temperature) == ("last", 256, 1.0)
+
+
+def test_every_field_survives_saving(tmp_path):
+    fields = {
+        "gru_hidden_size": 5,
+        "num_gru_layers": 3,
+        "gru_bidirectional": True,
+        "gru_dropout": 0.2,
+        "summary": "attention",
+        "head_hidden_size": 0,
+        "head_dropout": 0.3,
+        "calibration_temperature": 1.7,
+        "class_weights": [1.0, 2.0, 3.0],
+        "label_smoothing": 0.1,
+        "id2label": {0: "a", 1: "b", 2: "c"},
+        "label2id": {"a": 0, "b": 1, "c": 2},
+        "problem_type": "single_label_classification",
+    }
+    tiny_config(**fields).save_pretrained(tmp_path)
+    for config in (RobertaGRUConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        for name, value in fields.items():
+            assert getattr(config, name) == value, name
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"].keys() == {
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForSequenceClassification",
+        "AutoModelForTokenClassification",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("gru_hidden_size", 0, "a whole number of at least 1"),
+        ("gru_hidden_size", 2.5, "a whole number of at least 1"),
+        ("num_gru_layers", -1, "a whole number of at least 1"),
+        ("head_hidden_size", -1, "a whole number of at least 0"),
+        ("gru_dropout", 1.0, "a number from 0 to below 1"),
+        ("head_dropout", "much", "a number from 0 to below 1"),
+        ("label_smoothing", float("nan"), "a number from 0 to below 1"),
+        ("summary", "median", "one of last, mean, max, attention"),
+        ("gru_bidirectional", "yes", "true or false"),
+        ("calibration_temperature", 0, "above 0"),
+        ("class_weights", [1.0], "unset, or 2 numbers of at least 0, one per label"),
+        ("class_weights", [1.0, -1.0], "unset, or 2 numbers of at least 0, one per label"),
+        ("is_decoder", True, "false: the encoder reads both ways"),
+        ("max_position_embeddings", 2, "above `pad_token_id` + 1"),
+    ],
+)
+def test_impossible_values_are_refused_by_name_also_when_set_later(name, value, allowed):
+    with pytest.raises(ValueError, match="must be") as error:
+        tiny_config(**{name: value})
+    assert str(error.value) == f"`{name}` is {value!r}; it must be {allowed}."
+    config = tiny_config()
+    setattr(config, name, value)
+    with pytest.raises(ValueError, match="must be") as error:
+        RobertaGRUForSequenceClassification(config)
+    assert str(error.value) == f"`{name}` is {value!r}; it must be {allowed}."
+
+
+@pytest.mark.parametrize("name", ["gru_hiden_size", "gru_hidden_sizes", "sumary", "class_weight", "head_dropuot"])
+def test_a_misspelt_field_is_refused_with_the_right_one(name):
+    with pytest.raises(ValueError, match=f"Unknown configuration field `{name}`. Did you mean `"):
+        tiny_config(**{name: 1})
+
+
+def test_a_newer_versions_field_passes():
+    assert tiny_config(memory_of_elephants=3).memory_of_elephants == 3
+
+
+def test_another_architecture_is_refused_and_a_relative_is_not(tmp_path):
+    for model_type in ("roberta", "xlm-roberta", "camembert"):
+        assert RobertaGRUConfig(model_type=model_type).model_type == "roberta-gru"
+    with pytest.raises(ValueError, match="`model_type` is 'bert': RoBERTa-GRU starts from its own checkpoints"):
+        RobertaGRUConfig(model_type="bert")
