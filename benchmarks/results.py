@@ -13,9 +13,9 @@ RECORDED = ROOT / "benchmarks" / "results"
 INTRODUCTION = """\
 # Results
 
-Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 % percentile
-bootstrap intervals over the test rows (1,000 resamples). They tell how far a figure depends on the rows that were drawn;
-where only one seed was run, nothing here tells how far it depends on the seed.
+Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 %
+percentile bootstrap intervals over the test rows (1,000 resamples). They tell how far a figure depends on the rows that
+were drawn; where only one seed was run, nothing here tells how far it depends on the seed.
 """
 
 
@@ -33,41 +33,57 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _section(run: dict[str, Any]) -> str:
-    record, metrics = run["run"], run["metrics"]
-    counts, hardware = record["data"]["counts"], record["hardware"]
-    test = metrics["test"]
-    rows = [("RoBERTa-GRU", counts["train"], test)]
-    rows.append(("bag of words, same training rows", counts["train"], metrics["bag_of_words"]["test"]))
+    data, metrics = run["run"]["data"], run["metrics"]
+    counts, test = data["counts"], metrics["test"]
+    return "\n".join(
+        [
+            f"## {run['name']}",
+            "",
+            f"{data['source']}: {counts['train']:,} training, {counts['validation']:,} validation and {test['n']:,} test "
+            f"rows; texts cut to {data['max_length']} tokens.",
+            "",
+            *_table(run),
+            "",
+            f"Calibration error on test {written(metrics['calibration']['test']['before'])} before dividing the logits by "
+            f"{metrics['calibration']['temperature']:.3f}, {written(metrics['calibration']['test']['after'])} after.",
+            "",
+            *_conditions(run["run"]),
+            "",
+        ]
+    )
+
+
+def _table(run: dict[str, Any]) -> list[str]:
+    metrics, num_rows = run["metrics"], run["run"]["data"]["counts"]["train"]
+    systems = [
+        ("RoBERTa-GRU", num_rows, metrics["test"]),
+        ("bag of words, same training rows", num_rows, metrics["bag_of_words"]["test"]),
+    ]
     if "bag_of_words" in run:
-        rows.append(("bag of words, all training rows", run["bag_of_words"]["n_train"], run["bag_of_words"]["test"]))
+        systems.append(
+            ("bag of words, all training rows", run["bag_of_words"]["n_train"], run["bag_of_words"]["test"])
+        )
     lines = [
-        f"## {run['name']}",
-        "",
-        f"{record['data']['source']}: {counts['train']:,} training, {counts['validation']:,} validation, {test['n']:,} test "
-        f"rows, texts cut to {record['data']['max_length']} tokens.",
-        "",
-        f"| system | training rows | accuracy (n = {test['n']:,}) | macro-F1 | log-loss | calibration error |",
+        f"| system | training rows | accuracy (n = {metrics['test']['n']:,}) | macro-F1 | log-loss | calibration error |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for system, num_rows, figures in rows:
+    for system, rows, figures in systems:
         cells = [written(figures[name]) for name in ("accuracy", "macro_f1", "log_loss", "calibration_error")]
-        lines.append(f"| {system} | {num_rows:,} | {' | '.join(cells)} |")
-    calibration = metrics["calibration"]
-    lines += [
-        "",
-        f"Calibration error on test {written(calibration['test']['before'])} before dividing the logits by "
-        f"{calibration['temperature']:.3f}, {written(calibration['test']['after'])} after.",
-        "",
+        lines.append(f"| {system} | {rows:,} | {' | '.join(cells)} |")
+    return lines
+
+
+def _conditions(record: dict[str, Any]) -> list[str]:
+    hardware, hyperparameters = record["hardware"], record["hyperparameters"]
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    return [
         f"- command: `{record['command']}`",
-        f"- commit: `{record['commit']}`; seeds: {record['hyperparameters']['seed']} (one)",
-        f"- {record['steps']} steps, {record['tokens_seen']:,} tokens, {record['training_seconds']:,} s of training on "
-        f"{hardware['num_threads']} of {hardware['num_cores']} cores ({hardware['processor']}, {record['hyperparameters']['precision']}); "
-        f"{record['duration_seconds']:,} s in all",
-        f"- splits: `{record['data']['fingerprint'][:16]}`; versions: "
-        + ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
-        "",
+        f"- commit: `{record['commit']}`; seeds: {hyperparameters['seed']} (one)",
+        f"- {record['steps']} steps, {record['tokens_seen']:,} tokens, {record['training_seconds']:,} s of training, "
+        f"{record['duration_seconds']:,} s in all, on {hardware['num_threads']} of {hardware['num_cores']} cores "
+        f"({hardware['processor']}, {hyperparameters['precision']}; shared with other work)",
+        f"- splits: `{record['data']['fingerprint'][:16]}`; versions: {versions}",
     ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -118,9 +117,7 @@ def run(
     record = {
         "recipe": recipe and Path(recipe).stem,
         "command": shlex.join(command),
-        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
-        "duration_seconds": round(time.time() - started, 1),
-        **describe_training(trainer, training.metrics["train_runtime"]),
+        **describe_training(trainer, started, training.metrics["train_runtime"]),
         "data": describe_data(splits, data_args, max_length),
         "model": describe_model(model, model_args),
         "hyperparameters": describe_hyperparameters(args, model),

@@ -194,9 +194,7 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
         if self.bf16_if_available:
-            # Without an accelerator the CPU is meant: transformers allows bf16 there only if told so.
-            self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-            self.bf16 = self.bf16 or _computes_in_bfloat16(on_cpu=self.use_cpu)
+            _prefer_bfloat16(self)
         try:
             super().__post_init__()
         except ValueError as error:
@@ -206,10 +204,14 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
 
 
-def _computes_in_bfloat16(on_cpu: bool) -> bool:
-    if on_cpu:
-        return torch.cpu._is_avx512_bf16_supported()
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+def _prefer_bfloat16(args: TrainingArguments) -> None:
+    # Without an accelerator the CPU is meant; transformers allows bf16 there only if told so.
+    if not torch.accelerator.is_available():
+        args.use_cpu = True
+    if args.use_cpu:
+        args.bf16 = torch.cpu._is_avx512_bf16_supported()
+    else:
+        args.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _default(name: str) -> Any:

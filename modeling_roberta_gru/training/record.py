@@ -3,7 +3,9 @@
 import os
 import platform
 import subprocess
+import time
 from dataclasses import fields
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ from .arguments import ModelArguments, RobertaGRUTrainingArguments
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 
 
-def describe_training(trainer: Trainer, seconds: float) -> dict[str, Any]:
-    """Return how long training went on."""
+def describe_training(trainer: Trainer, started: float, training_seconds: float) -> dict[str, Any]:
+    """Return when the run started (seconds since 1970), and how long it and its training went on."""
     state = trainer.state
     epochs = state.epoch or 0.0
     return {
-        "training_seconds": round(seconds, 1),
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "duration_seconds": round(time.time() - started, 1),
+        "training_seconds": round(training_seconds, 1),
         "steps": state.global_step,
         "epochs": round(epochs, 3),
         "best_step": state.best_global_step,
