@@ -14,8 +14,8 @@ INTRODUCTION = """\
 # Results
 
 Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 %
-percentile bootstrap intervals over the test rows (1,000 resamples). They tell how far a figure depends on the rows that
-were drawn; where only one seed was run, nothing here tells how far it depends on the seed.
+percentile bootstrap intervals over the test rows (1,000 resamples). They tell how far a figure depends on the rows
+that were drawn; where only one seed was run, nothing here tells how far it depends on the seed.
 """
 
 
@@ -34,18 +34,18 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _section(run: dict[str, Any]) -> str:
     data, metrics = run["run"]["data"], run["metrics"]
-    counts, test = data["counts"], metrics["test"]
+    counts, test, calibration = data["counts"], metrics["test"], metrics["calibration"]
     return "\n".join(
         [
             f"## {run['name']}",
             "",
-            f"{data['source']}: {counts['train']:,} training, {counts['validation']:,} validation and {test['n']:,} test "
-            f"rows; texts cut to {data['max_length']} tokens.",
+            f"{data['source']}: {counts['train']:,} training, {counts['validation']:,} validation and {test['n']:,} "
+            f"test rows; texts cut to {data['max_length']} tokens.",
             "",
             *_table(run),
             "",
-            f"Calibration error on test {written(metrics['calibration']['test']['before'])} before dividing the logits by "
-            f"{metrics['calibration']['temperature']:.3f}, {written(metrics['calibration']['test']['after'])} after.",
+            f"Calibration error on test {written(calibration['test']['before'])} before dividing the logits by "
+            f"{calibration['temperature']:.3f}, {written(calibration['test']['after'])} after.",
             "",
             *_conditions(run["run"]),
             "",
@@ -63,8 +63,9 @@ def _table(run: dict[str, Any]) -> list[str]:
         systems.append(
             ("bag of words, all training rows", run["bag_of_words"]["n_train"], run["bag_of_words"]["test"])
         )
+    n = metrics["test"]["n"]
     lines = [
-        f"| system | training rows | accuracy (n = {metrics['test']['n']:,}) | macro-F1 | log-loss | calibration error |",
+        f"| system | training rows | accuracy (n = {n:,}) | macro-F1 | log-loss | calibration error |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for system, rows, figures in systems:
