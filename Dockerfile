@@ -1,7 +1,7 @@
 # The training image.
 #
 #   docker build -t roberta-gru .
-#   docker run -v roberta-gru-cache:/cache -v "$PWD/runs:/app/runs" roberta-gru --config recipes/quickstart.yaml
+#   docker run -v roberta-gru-cache:/cache -v roberta-gru-runs:/app/runs roberta-gru --config recipes/quickstart.yaml
 #
 # `-e OMP_NUM_THREADS=8` for a CPU: Accelerate's default is one thread. `make docker-replay` tries it without Docker.
 # PyTorch comes with CUDA, as the package index has it; for a small CPU image, build with

@@ -46,6 +46,8 @@ def evaluate(
     from .data.arguments import DataArguments
     from .inference.evaluation import evaluate_model, report
 
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output} is a folder: name a file, such as {output / 'figures.json'}.")
     data_args = DataArguments(
         text_column=text_column or ["text"],
         label_column=label_column,
@@ -70,7 +72,10 @@ def exit_status(program: Callable[[], object]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. What was saved is whole; go on by --resume_from_checkpoint true.", file=sys.stderr)
+        print(
+            "Interrupted. What was saved is whole; if a checkpoint was, --resume_from_checkpoint true goes on.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -1,25 +1,29 @@
 """One run, from data to a saved model and its report: what `train.py` does."""
 
 import json
+import logging
+import os
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import disable_progress_bars
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, EvalPrediction, PreTrainedModel, set_seed
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from .baselines.bag_of_words import measure_bag_of_words
 from .data.arguments import DataArguments
 from .data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from .data.splits import Splits, load_splits
-from .data.tokenization import tokenize
-from .errors import InputError
+from .data.tokenization import longest_text, tokenize
+from .errors import InputError, unknown_name
 from .files import delete, replacing, write_json, write_text
 from .hub.card import write_card
 from .hub.load_check import predict_elsewhere
@@ -27,7 +31,7 @@ from .training.arguments import ModelArguments, RobertaGRUTrainingArguments
 from .training.calibration import fit_temperature
 from .training.checkpoint import class_weights, load_model, load_tokenizer
 from .training.figures import draw_confusion, draw_curves
-from .training.metrics import combined_metrics, measure, to_probabilities, written
+from .training.metrics import combined_metrics, figure_names, measure, to_probabilities, written
 from .training.optimizers import freeze
 from .training.record import (
     changed_options,
@@ -48,6 +52,10 @@ RUN_FILES = {
     "history.jsonl": "what was logged during training",
     "run.json": "command, options, data, versions, hardware, duration",
 }
+
+POOLED = "The given splits were pooled: these figures compare with nothing reported on the official test split."
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -70,21 +78,25 @@ def run(
     """
     started = time.time()
     is_main = args.process_index == 0
+    options = changed_options(model_args, data_args, args)
     checkpoint = find_checkpoint(args)
     if is_main:
-        _check_output_dir(args, is_resumed=checkpoint is not None)
-    logging.set_verbosity(args.get_process_log_level())
+        _check_output_dir(args, checkpoint)
+    else:
+        _fall_silent()
     set_seed(args.seed)
 
     splits = load_splits(data_args)
     labels = splits.labels
+    _check_metric(args, labels.problem_type)
     tokenizer = load_tokenizer(model_args, splits.train["text"])
     weights = class_weights(args.class_weights, labels, splits.train["label"][:])
-    model = load_model(model_args, tokenizer, labels, weights)
+    model = load_model(model_args, tokenizer, labels, weights, args.label_smoothing_factor)
     freeze(model, args)
-    max_length = _max_length(data_args, model.config.encoder_window)
+    max_length = longest_text(data_args.max_length, model.config.encoder_window)
     tokenizer.model_max_length = model.config.encoder_window
-    _say(is_main, _describe(splits, model, args))
+    if is_main:
+        print(_describe(splits, model, args), flush=True)
 
     train, validation, test = (
         tokenize(split, tokenizer, max_length) for split in (splits.train, splits.validation, splits.test)
@@ -121,7 +133,7 @@ def run(
         "data": describe_data(splits, data_args, max_length),
         "model": describe_model(model, model_args),
         "hyperparameters": describe_hyperparameters(args, model),
-        "options": changed_options(model_args, data_args, args),
+        "options": options,
         **describe_platform(args),
     }
     predictions = to_probabilities(logits["test"] / temperature, labels.problem_type)
@@ -133,14 +145,35 @@ def run(
 # Before training
 
 
-def _check_output_dir(args: RobertaGRUTrainingArguments, is_resumed: bool) -> None:
-    held = _run_contents(Path(args.output_dir))
+def _check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:
+    folder = Path(args.output_dir).resolve()
+    held = _run_contents(folder)
+    is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder
     if held and not is_resumed and not args.overwrite_output_dir:
         raise InputError(
             f"--output_dir {args.output_dir} holds another run ({', '.join(path.name for path in held[:3])} …). Name "
             "another folder, go on with that run by --resume_from_checkpoint true, or replace it by "
             "--overwrite_output_dir true."
         )
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"--output_dir {args.output_dir} cannot be made: {existing} is no folder that can be written to."
+        )
+
+
+def _fall_silent() -> None:
+    """Leave words and progress bars to the first process."""
+    logging.getLogger(__package__).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    known = ["loss", *figure_names(problem_type)]
+    if metric not in known:
+        raise unknown_name("figure in --metric_for_best_model", metric, known)
 
 
 def _run_contents(folder: Path) -> list[Path]:
@@ -149,12 +182,6 @@ def _run_contents(folder: Path) -> list[Path]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"))
-
-
-def _max_length(data_args: DataArguments, window: int) -> int:
-    if data_args.max_length is not None and data_args.max_length > window:
-        raise InputError(f"--max_length is {data_args.max_length}; this encoder reads at most {window} tokens.")
-    return data_args.max_length or window
 
 
 def _callbacks(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]:
@@ -181,16 +208,11 @@ def _describe(splits: Splits, model: PreTrainedModel, args: RobertaGRUTrainingAr
         f"training and {duplicates['validation']} validation rows whose text stands in a later split.",
     ]
     if splits.pooled:
-        lines.append("The given splits are pooled: figures compare with nothing reported on the official test split.")
+        lines.append(POOLED)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"Model: {total:,} parameters, {trainable:,} of them trained by {args.optimizer}.")
     return "\n".join(lines)
-
-
-def _say(is_main: bool, text: str) -> None:
-    if is_main:
-        print(text, flush=True)
 
 
 # After training
@@ -216,7 +238,10 @@ def _measure(
     if labels.problem_type == SINGLE_LABEL:
         metrics["calibration"] = calibration
         if args.bag_of_words:
-            metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
+            try:
+                metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
+            except InputError as error:  # a line of sanity must not cost the model
+                logger.warning("No bag of words beside it: %s", error)
     return metrics
 
 
@@ -227,20 +252,28 @@ def _write_run(
     metrics: dict[str, Any],
     record: dict[str, Any],
 ) -> None:
-    folder = Path(trainer.args.output_dir)
-    labels, references = splits.labels, splits.test["label"][:]
-    history = trainer.state.log_history
-    with replacing(folder / "model") as unfinished:
-        trainer.model.save_pretrained(unfinished)
-        trainer.processing_class.save_pretrained(unfinished)
-        write_card(unfinished, record, metrics)
-    write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
-    draw_curves(history, folder / "curves.png")
-    draw_confusion(predictions, references, labels.problem_type, labels.names, folder / "confusion.png")
-    _write_predictions(splits, predictions, folder / "predictions.parquet")
-    write_json(folder / "run.json", record)
-    # Last: a folder with metrics.json holds a whole run.
-    write_json(folder / "metrics.json", metrics)
+    labels, references, history = splits.labels, splits.test["label"][:], trainer.state.log_history
+    with TemporaryDirectory(dir=trainer.args.output_dir, prefix=".unfinished-") as staging:
+        folder = Path(staging)
+        trainer.model.save_pretrained(folder / "model")
+        trainer.processing_class.save_pretrained(folder / "model")
+        write_card(folder / "model", record, metrics)
+        write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        draw_curves(history, folder / "curves.png")
+        draw_confusion(predictions, references, labels.problem_type, labels.names, folder / "confusion.png")
+        _write_predictions(splits, predictions, folder / "predictions.parquet")
+        write_json(folder / "run.json", record)
+        write_json(folder / "metrics.json", metrics)
+        _move_run(folder, Path(trainer.args.output_dir))
+
+
+def _move_run(source: Path, folder: Path) -> None:
+    """Move a whole run to its place; a folder with metrics.json holds one run and no part of another."""
+    marker = "metrics.json"
+    (folder / marker).unlink(missing_ok=True)
+    for name in [*(name for name in RUN_FILES if name != marker), marker]:
+        with replacing(folder / name) as place:
+            os.replace(source / name, place)
 
 
 def _write_predictions(splits: Splits, predictions: np.ndarray, path: Path) -> None:
@@ -269,6 +302,7 @@ def _report(splits: Splits, metrics: dict[str, Any], args: RobertaGRUTrainingArg
     """Say what came out, what a stranger's process makes of the saved folder, and where everything lies."""
     folder = Path(args.output_dir)
     lines = ["", *_result_lines(metrics), "In brackets: 95 % bootstrap intervals over the rows."]
+    lines += [POOLED] if splits.pooled else []
     if args.verify_load:
         texts = [str(text) for text in splits.test["text"][:4]]
         lines += ["", "Predictions of a fresh process, where importing modeling_roberta_gru fails, by", ""]

@@ -22,6 +22,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     replaced = path.with_name(f".replaced-{os.getpid()}-{path.name}")
     try:
         yield unfinished
+        if path.is_dir() and not unfinished.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, and a file was to be written there.")
         if path.is_dir():  # a folder that is not empty cannot be renamed over
             os.replace(path, replaced)
         os.replace(unfinished, path)

@@ -31,8 +31,15 @@ def test_recipe_fills_what_the_command_line_leaves_out(parse):
     assert data.max_length is None
     assert model.gru_bidirectional is True
     assert model.summary == "max"
-    assert args.class_weights == '{"a": 1, "b": 2.5}'
+    assert args.class_weights == '{"a": "1", "b": "2.5"}'
     assert path.endswith("recipe.yaml")
+
+
+def test_yes_and_no_stay_names(parse):
+    _, data, args, _ = parse(recipe="class_names: [No, Yes]\nclass_weights: {Yes: 1, No: 3}\ncalibrate: No\n")
+    assert data.class_names == ["No", "Yes"]
+    assert args.class_weights == '{"Yes": "1", "No": "3"}'
+    assert args.calibrate is False
 
 
 def test_numbers_are_converted_by_the_fields_type(parse):
@@ -56,6 +63,8 @@ def test_numbers_are_converted_by_the_fields_type(parse):
         (["--optim", "adafactor"], None, "--optim adafactor takes effect only with --optimizer optim"),
         (["--learning_rate", "-1"], None, "--learning_rate must be above 0"),
         (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
+        (["--report_to", "tensorbord"], None, "Did you mean 'tensorboard'?"),
+        ([], "learning_rate: [1, 2]", "'2' belongs to no option"),
         (["--push_to_hub", "true"], None, "Upload the finished model instead: hf upload"),
         (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
         (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),

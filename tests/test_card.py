@@ -116,6 +116,16 @@ def test_the_hub_reads_the_results_back(record, metrics, tmp_path):
     assert len(data.widget) == 2
 
 
+def test_labels_cannot_break_the_tables_or_the_page(record, metrics):
+    record["data"]["labels"] = ["a|b", "<b>c</b>\nd"]
+    per_class = metrics["test"]["per_class"]
+    metrics["test"]["per_class"] = dict(zip(record["data"]["labels"], per_class.values(), strict=True))
+    card = build_card(record, metrics).content
+    assert "| a\\|b | 100 |" in card
+    assert "| &lt;b&gt;c&lt;/b&gt; d | 100 |" in card
+    assert "<b>" not in card
+
+
 def test_a_pooled_split_is_owned_up_to(record, metrics):
     sentence = "these figures compare with nothing that is reported on the official test"
     assert sentence not in " ".join(build_card(record, metrics).content.split())

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, TrainingArguments
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
 from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.training.arguments import ModelArguments, RobertaGRUTrainingArguments
@@ -46,13 +46,13 @@ def test_evaluate_equals_the_model_applied_row_by_row(saved, reviews):
     figures = evaluate_model(str(saved), str(reviews / "test.csv"), DataArguments())
     model = RobertaGRUForSequenceClassification.from_pretrained(saved)
     tokenizer = AutoTokenizer.from_pretrained(saved)
-    right = 0
+    losses = []
     rows = [line.split(",") for line in (reviews / "test.csv").read_text().splitlines()[1:]]
     for text, label, _ in rows:
         logits = model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=64)).logits
-        right += model.config.id2label[int(logits.argmax())] == label
+        losses.append(-logits[0].log_softmax(0)[model.config.label2id[label]].item())
     assert figures["n"] == len(rows) == 32
-    assert figures["accuracy"]["value"] == pytest.approx(right / 32)
+    assert figures["log_loss"]["value"] == pytest.approx(sum(losses) / 32, abs=1e-5)
 
 
 def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, reviews, tmp_path, roberta_gru):
@@ -77,15 +77,23 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
         (["evaluate", "nowhere", "{data}"], "No model can be read from nowhere"),
         (["evaluate", "{model}", "{data}", "--text-column", "txt"], "'txt'"),
         (["evaluate", "{model}", "{data}", "--slice-by", "venu"], "Did you mean 'venue'?"),
-        (["evaluate", "{model}", "{data}", "--max-length", "65"], "reads at most 64 tokens"),
+        (["evaluate", "{model}", "{data}", "--max-length", "65"], "this encoder reads at most 64 tokens"),
         (["evaluate", "{model}", "{other}"], "Unknown label 'fair'"),
+        (["evaluate", "{model}", "{data}", "--output", "{model}"], "is a folder: name a file"),
+        (["evaluate", "{encoder}", "{data}"], "holds no trained RoBERTa-GRU classifier but a roberta"),
+        (["evaluate", "{headless}", "{data}"], "(it lacks head."),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(argv, message, saved, reviews, tmp_path, roberta_gru):
+def test_mistakes_are_one_line_and_status_two(argv, message, saved, stand_in, reviews, tmp_path, roberta_gru):
     other = write_reviews(tmp_path / "other.csv", 9, seed=3, num_labels=3)
-    argv = [word.format(model=saved, data=reviews / "test.csv", other=other) for word in argv]
-    status, _, said = roberta_gru(*argv)
+    headless = tmp_path / "headless"
+    RobertaGRUModel.from_pretrained(saved).save_pretrained(headless)
+    AutoTokenizer.from_pretrained(saved).save_pretrained(headless)
+    places = {"model": saved, "data": reviews / "test.csv", "other": other, "encoder": stand_in, "headless": headless}
+    before = {path: path.read_bytes() for path in saved.iterdir()}
+    status, _, said = roberta_gru(*(word.format(**places) for word in argv))
     assert status == 2
+    assert {path: path.read_bytes() for path in saved.iterdir()} == before
     assert said.strip().splitlines()[-1].startswith("Error: ")
     assert message in said
 

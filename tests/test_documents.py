@@ -155,3 +155,13 @@ def test_columns_of_different_kinds_in_two_files_are_an_error():
 
 def test_a_column_that_is_null_in_one_file_is_no_disagreement():
     assert stack([Dataset.from_dict({"a": [None]}), Dataset.from_dict({"a": ["x"]})])["a"][:] == [None, "x"]
+
+
+def test_odd_cells_make_a_row_bad_only_where_their_column_is_used():
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "stars": [5, None]})
+    odd = Part("reviews.jsonl", rows, odd_cells={"stars": ("'stars' is not a number, as it is in most rows", [1])})
+    documents, skipped = build_documents("train", [odd], DataArguments())
+    assert len(documents) == 2
+    assert not skipped
+    with pytest.raises(InputError, match=r"1 bad of 2 rows: 'stars' is not a number, as it is .*\(1: row 2\)"):
+        build_documents("train", [odd], DataArguments(group_column="stars"))

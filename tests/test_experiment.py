@@ -1,6 +1,8 @@
 """A whole run on tiny data: what it leaves, what it says, and what it refuses."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 import train
-from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, experiment
 from modeling_roberta_gru.cli import exit_status
+from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.data.corpus import train_tokenizer
+from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.experiment import RUN_FILES, run
 from modeling_roberta_gru.hub.load_check import predict_elsewhere
 from modeling_roberta_gru.training.arguments import RunArgumentParser
+from modeling_roberta_gru.training.calibration import fit_temperature
 
 from .conftest import write_reviews
 
@@ -83,11 +90,16 @@ def test_predictions_are_those_of_the_test_rows(finished, reviews):
     assert -np.log(p_true).mean() == pytest.approx(metrics["test"]["log_loss"]["value"])
 
 
-def test_calibration_is_stored_and_does_not_hurt_on_validation(finished):
+def test_the_temperature_that_is_stored_is_the_one_fitted_on_validation(finished, reviews):
     folder, metrics = finished
-    temperature = read_json(folder / "model" / "config.json")["calibration_temperature"]
+    model = RobertaGRUForSequenceClassification.from_pretrained(folder / "model")
+    temperature = model.config.calibration_temperature
     assert temperature == metrics["calibration"]["temperature"] != 1.0
     assert metrics["calibration"]["test"]["after"] == metrics["test"]["calibration_error"]
+    validation = load_splits(DataArguments(dataset_name=str(reviews))).validation
+    inputs = AutoTokenizer.from_pretrained(folder / "model")(validation["text"][:], padding=True, return_tensors="pt")
+    logits = model(**inputs).logits.detach().numpy() * temperature
+    assert fit_temperature(logits, validation["label"][:]) == pytest.approx(temperature, rel=1e-3)
 
 
 def test_the_record_says_what_the_run_was(finished, reviews, stand_in):
@@ -109,7 +121,8 @@ def test_the_record_says_what_the_run_was(finished, reviews, stand_in):
 def test_history_holds_every_logged_row(finished):
     folder, _ = finished
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert any("eval_accuracy" in row for row in rows)
+    assert rows == read_json(folder / "checkpoint-3" / "trainer_state.json")["log_history"] + rows[-1:]
+    assert rows[-2]["eval_accuracy"] >= 0
     assert rows[-1]["train_runtime"] > 0
 
 
@@ -177,12 +190,15 @@ def test_training_from_nothing_needs_no_checkpoint(tmp_path, reviews):
 
 
 def test_balanced_class_weights_and_frozen_layers_reach_the_model(tmp_path, stand_in):
-    write_reviews(tmp_path / "train.csv", 60, seed=1, num_labels=3)
+    rows = ["good"] * 40 + ["bad"] * 15 + ["fair"] * 5
+    lines = [f"text {row} of many,{label}" for row, label in enumerate(rows)]
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + "\n".join(f"{split} {line}" for line in lines))
     options = ["--class_weights", "balanced", "--freeze_encoder", "true", "--early_stopping_patience", "1"]
-    data = ["--train_file", tmp_path / "train.csv", "--model_name_or_path", stand_in]
+    data = ["--dataset_name", tmp_path, "--model_name_or_path", stand_in]
     train_tiny(tmp_path / "run", *data, *options)
     record = read_json(tmp_path / "run" / "run.json")
-    assert record["hyperparameters"]["class_weights"] == [1.0, 1.0, 1.0]
+    assert record["hyperparameters"]["class_weights"] == [60 / (3 * count) for count in (15, 5, 40)]
     assert record["model"]["num_trained_parameters"] < record["model"]["num_parameters"]
     mapping = ["--class_weights", "{bad: 1, good: 2, fair: 3}"]
     train_tiny(tmp_path / "mapped", *data, *mapping)
@@ -229,6 +245,55 @@ def test_an_interrupted_save_leaves_the_old_folder_whole(tmp_path, reviews, stan
     assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
 
 
+def test_an_interrupt_after_the_model_is_written_leaves_the_old_run_whole(tmp_path, reviews, stand_in, monkeypatch):
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
+    folder = tmp_path / "run"
+    train_tiny(folder, *options)
+    results = [path for path in folder.rglob("*") if path.is_file() and "checkpoint" not in str(path)]
+    before = {path: path.read_bytes() for path in results}
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "draw_curves", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(folder, *options, "--overwrite_output_dir", "true", "--learning_rate", "0.1")
+    assert {path: path.read_bytes() for path in results} == before
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+
+
+def test_a_baseline_that_cannot_be_had_does_not_cost_the_model(tmp_path, stand_in, caplog):
+    # Without spaces each text is one long word, and no word stands in two texts.
+    lines = [f"{'好坏'[row % 2]}电影第{row}号,{row % 2}" for row in range(150)]
+    (tmp_path / "data.csv").write_text("text,label\n" + "\n".join(lines))
+    metrics = train_tiny(tmp_path / "run", "--train_file", tmp_path / "data.csv", "--model_name_or_path", stand_in)
+    assert "bag_of_words" not in metrics
+    assert "No bag of words beside it" in caplog.text
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_two_ranks_leave_one_run_and_one_report(tmp_path, finished, reviews, stand_in):
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--per_device_train_batch_size", "8"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py"]
+    process = subprocess.run(
+        [*command, *TINY_RUN, "--output_dir", tmp_path / "run", *map(str, options)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.count("Test accuracy") == 1
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    rows = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
+    assert [row["row_id"] for row in rows] == [f"test:{row}" for row in range(32)]
+    _, metrics = finished  # of one rank, with the same sixteen rows a step
+    both = read_json(tmp_path / "run" / "metrics.json")
+    assert both["test"]["n"] == 32
+    assert both["validation"]["n"] == metrics["validation"]["n"]
+
+
 # Bad input: one line, status 2, nothing written
 
 
@@ -258,6 +323,30 @@ BAD_RUNS = {
     "too long": (["--max_length", "65"], "this encoder reads at most 64 tokens"),
     "impossible field": (["--gru_hidden_size", "-3"], "`gru_hidden_size` is -3"),
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
+    "another optimizer": (
+        ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--optimizer", "adamw", "--max_steps", "6"],
+        "was written by another optimizer than adamw",
+    ),
+    "another model": (
+        [
+            "--output_dir",
+            "{finished}",
+            "--resume_from_checkpoint",
+            "true",
+            "--gru_hidden_size",
+            "6",
+            "--max_steps",
+            "6",
+        ],
+        "holds a model of other sizes or labels",
+    ),
+    "another run's checkpoint": (
+        ["--output_dir", "{finished}", "--resume_from_checkpoint", "{elsewhere}"],
+        "holds another run",
+    ),
+    "unknown figure": (["--metric_for_best_model", "acuracy"], "Did you mean 'accuracy'?"),
+    "too smooth": (["--label_smoothing_factor", "1.5"], "`label_smoothing` is 1.5"),
+    "a file for a folder": (["--output_dir", "{tmp}/one.csv"], "no folder that can be written to"),
     "misspelt": (["--learning_rat", "1"], "Did you mean '--learning_rate'?"),
     "another run": (["--output_dir", "{finished}"], "holds another run"),
     "nothing to resume": (["--resume_from_checkpoint", "true"], "holds no whole checkpoint yet"),
@@ -273,10 +362,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(case, tmp_path, reviews, stand
     (tmp_path / "targets.csv").write_text("text,label\n" + "".join(f"text {row},nan\n" for row in range(9)))
     write_bert(tmp_path / "bert")
     wide = tmp_path / "wide"
-    from modeling_roberta_gru.data.corpus import train_tokenizer
-
     train_tokenizer([f"word{row} wort{row * 7}" for row in range(500)], vocab_size=900).save_pretrained(wide)
-    places = {"tmp": tmp_path, "reviews": reviews, "finished": finished[0], "wide": wide}
+    elsewhere = tmp_path / "elsewhere" / "checkpoint-3"
+    shutil.copytree(finished[0] / "checkpoint-3", elsewhere)
+    places = {"elsewhere": elsewhere, "tmp": tmp_path, "reviews": reviews, "finished": finished[0], "wide": wide}
     options = [option.format(**places) for option in options]
     given = set(options)
     argv = ["train.py", *TINY_RUN]

@@ -103,10 +103,9 @@ def test_whole_numbers_are_targets_when_said():
     assert infer_labels([3, 5], problem_type=REGRESSION).encode([3, 5]) == [3.0, 5.0]
 
 
-def test_lists_of_numbers_with_fractions_are_several_targets():
-    space = infer_labels([[0.5, 1.0], [2.0, 3.0]], class_names=["valence", "arousal"])
-    assert (space.problem_type, space.names) == (REGRESSION, ("valence", "arousal"))
-    assert space.encode([[0.5, 1]]) == [[0.5, 1.0]]
+def test_several_targets_a_text_are_refused():
+    with pytest.raises(InputError, match="Each text has several numbers, which cannot be measured together"):
+        infer_labels([[0.5, 1.0], [2.0, 3.0]])
 
 
 @pytest.mark.parametrize(
@@ -172,8 +171,8 @@ def test_a_wrong_number_of_class_names_is_an_error(names):
 
 
 def test_a_wrong_number_of_target_names_is_an_error():
-    with pytest.raises(InputError, match="--class_names names 1 targets, the data hold 2"):
-        infer_labels([[0.5, 1]], class_names=["valence"])
+    with pytest.raises(InputError, match="--class_names names 2 targets, the data hold 1"):
+        infer_labels([0.5, 1.5], class_names=["valence", "arousal"])
 
 
 def test_class_names_that_are_not_those_of_the_data_are_an_error():
@@ -197,6 +196,8 @@ def test_a_target_that_is_not_a_number_is_an_error(bad):
         LabelSpace(REGRESSION, ("target",)).encode([0.5, bad])
 
 
-def test_targets_of_another_number_are_an_error():
-    with pytest.raises(InputError, match=r"The target is not a list of 2 numbers in row 1: \[1.0\]"):
-        LabelSpace(REGRESSION, ("a", "b")).encode([[1.0]])
+def test_a_target_that_the_loss_would_ignore_is_an_error():
+    with pytest.raises(
+        InputError, match=r"not a number in row 1: '-100\.0'; -100 is how transformers writes no label"
+    ):
+        LabelSpace(REGRESSION, ("target",)).encode(["-100.0", 0.5])

@@ -18,6 +18,7 @@ from modeling_roberta_gru.training.metrics import (
     RSquared,
     Spearman,
     combined_metrics,
+    figure_names,
     measure,
     measure_slices,
     slice_rows,
@@ -301,16 +302,19 @@ def test_regression_logits_are_the_values():
     assert to_probabilities(np.array([[1.5], [-2.0]], dtype=np.float32), REGRESSION).tolist() == [1.5, -2.0]
 
 
-@pytest.mark.parametrize(
-    ("figure", "text"),
-    [
-        ((0.90684, 0.90316, 0.910403), "0.9068 (95 % interval 0.9032 to 0.9104)"),
-        ((1.0, 0.95, 1.0), "1.000 (95 % interval 0.9500 to 1.000)"),
-        ((1234.5, 1200.0, 0.0), "1234 (95 % interval 1200 to 0.000)"),
-    ],
-)
-def test_figures_are_written_with_their_interval(figure, text):
-    assert written(dict(zip(("value", "low", "high"), figure, strict=True))) == text
+def test_figures_are_written_with_their_interval() -> None:
+    assert written({"value": 0.90684, "low": 0.9032, "high": 0.91036}) == "0.9068 (0.9032 to 0.9104)"
+
+
+def test_the_figures_that_can_be_followed_are_those_that_are_computed() -> None:
+    for problem_type, references in (
+        ("single_label_classification", [0, 1]),
+        ("multi_label_classification", [[0, 1], [1, 0]]),
+        ("regression", [0.5, 1.5]),
+    ):
+        predictions = [0.5, 1.0] if problem_type == "regression" else [[0.2, 0.8], [0.6, 0.4]]
+        computed = combined_metrics(problem_type).compute(predictions=predictions, references=references)
+        assert set(figure_names(problem_type)) == set(computed)
 
 
 def test_slices_hold_what_the_measure_of_their_rows_holds():

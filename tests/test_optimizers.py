@@ -1,12 +1,14 @@
 """Optimizers by name, learning rates by depth, and what is frozen."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.training.arguments import OPTIMIZER_NAMES, RobertaGRUTrainingArguments
-from modeling_roberta_gru.training.optimizers import freeze, optimizer_class_and_kwargs, parameter_groups
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
+from modeling_roberta_gru.training.optimizers import OPTIMIZERS, freeze, optimizer_class_and_kwargs, parameter_groups
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .conftest import tiny_config
@@ -28,7 +30,12 @@ def groups_by_name(model, groups):
     return {names[id(parameter)]: group for group in groups for parameter in group["params"]}
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_every_optimizer_can_be_chosen():
+    field = RobertaGRUTrainingArguments.__dataclass_fields__["optimizer"]
+    assert {*OPTIMIZERS, "optim"} == set(get_args(field.type))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_name_gives_the_optimizer_of_that_name(name, arguments, model):
     args = arguments(optimizer=name, learning_rate=0.1, weight_decay=0.01)
     optimizer = RobertaGRUTrainer(model, args).create_optimizer()
@@ -57,6 +64,8 @@ def test_optimizer_arguments_reach_the_optimizer(arguments):
         InputError, match=r"Unknown argument of sgd in --optim_args 'momentun'\. Did you mean 'momentum'"
     ):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentun=0.9"))
+    with pytest.raises(InputError, match="--optim_args: lr has an option of its own, --learning_rate"):
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="lr=5"))
     with pytest.raises(InputError, match="momentum has no value that can be read"):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=lots"))
 

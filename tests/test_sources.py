@@ -171,10 +171,12 @@ def test_json_values_of_another_kind_than_the_column_are_listed(tmp_path):
         {"text": "b", "label": "1"},
         {"text": "c", "label": 2.5},
     ]
-    assert read_file(write(tmp_path / "mixed.jsonl", json_lines(rows))).broken == {
-        "'text' is not text, as it is in most rows": [1],
-        "'label' is not a number, as it is in most rows": [2],
+    part = read_file(write(tmp_path / "mixed.jsonl", json_lines(rows)))
+    assert part.odd_cells == {
+        "text": ("'text' is not text, as it is in most rows", [1]),
+        "label": ("'label' is not a number, as it is in most rows", [2]),
     }
+    assert part.broken == {}
 
 
 def test_json_lists_of_mixed_kinds_are_an_error(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
@@ -78,6 +78,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimizer, tmp_pa
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     for (name, expected), actual in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(actual, expected), name
+
+
+def test_a_resumed_run_keeps_count_of_its_patience(tmp_path):
+    # Nothing is learned, so every evaluation after the first wears patience down.
+    options = {"learning_rate": 1e-12, "max_steps": 20, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    options |= {"save_strategy": "steps", "save_total_limit": 9, "load_best_model_at_end": True}
+
+    def stopped_at(folder, **more):
+        trainer = make_trainer(str(tmp_path / folder), config=WITHOUT_DROPOUT, **options, **more)
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=3))
+        return trainer
+
+    whole = stopped_at("run")
+    whole.train()
+    assert whole.state.global_step < 20
+    resumed = stopped_at("run")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{whole.state.global_step - 2}"))
+    assert resumed.state.global_step == whole.state.global_step
 
 
 def test_a_short_trajectory_is_as_recorded(tmp_path):

@@ -75,6 +75,7 @@ def make_trainer(
         model,
         args,
         train_dataset=tiny_dataset() if dataset is None else dataset,
+        eval_dataset=tiny_dataset(16),
         data_collator=collate,
     )
 

@@ -34,7 +34,8 @@ class BagOfWords:
             num_labels: C; unset: the highest class id plus one.
 
         Raises:
-            InputError: if the labels are not one class id a text, or all texts have the same.
+            InputError: if the labels are not one class id a text, all texts have the same, or no word stands in two
+                texts.
         """
         class_ids = np.asarray(labels)
         if class_ids.ndim != 1 or class_ids.dtype.kind not in "iu":
@@ -48,7 +49,11 @@ class BagOfWords:
             ngram_range=(1, 2), sublinear_tf=True, min_df=1 if len(texts) < FEW_TEXTS else 2
         )
         self.classifier = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
-        self.classifier.fit(self.vectorizer.fit_transform(texts), class_ids)
+        try:
+            features = self.vectorizer.fit_transform(texts)
+        except ValueError as error:  # texts in a script without spaces, each of them one long word
+            raise InputError("The bag-of-words baseline finds no word that stands in two texts.") from error
+        self.classifier.fit(features, class_ids)
         return self
 
     def predict_probabilities(self, texts: Sequence[str]) -> np.ndarray:

@@ -97,7 +97,9 @@ def _part_documents(part: Part, args: DataArguments) -> tuple[Dataset, dict[str,
     texts = join_columns([rows[column][:] for column in args.text_column])
     if args.clean_html:
         texts = [text and clean_html(text) for text in texts]
-    bad = _bad_rows(part.broken, texts, _missing_labels(rows, args))
+    used = [*args.text_column, args.label_column, args.group_column]
+    odd = dict(part.odd_cells[column] for column in part.odd_cells if column in used)
+    bad = _bad_rows(part.broken | odd, texts, _missing_labels(rows, args))
     replaced = {*args.text_column, "text", "row_id"} | ({"label"} - {args.label_column})
     rows = rows.remove_columns([name for name in rows.column_names if name in replaced - {args.group_column}])
     rows = rows.rename_column(args.label_column, "label") if args.label_column != "label" else rows

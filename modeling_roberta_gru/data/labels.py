@@ -17,6 +17,8 @@ SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 
+IGNORED_LABEL = -100  # what neither the model's loss nor the Trainer counts
+
 # "007" is a name: written back as an integer it would not be found again
 INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")
 
@@ -112,14 +114,12 @@ class LabelSpace:
             raise InputError(f"Unknown label {label!r} in {_said(at, row_ids)}. {hint}{others}")
 
     def _targets(self, labels: Sequence[Any], row_ids: Sequence[str] | None) -> list[Encoded]:
-        rows = [label if isinstance(label, list) else [label] for label in labels]
-        numbers = [[_number(item) for item in items] for items in rows]
-        bad = [row for row, items in enumerate(numbers) if None in items or len(items) != self.num_labels]
+        numbers = [_number(label) for label in labels]
+        bad = [row for row, number in enumerate(numbers) if number is None or number == IGNORED_LABEL]
         if bad:
-            wanted = "a number" if self.num_labels == 1 else f"a list of {self.num_labels} numbers"
-            raise InputError(f"The target is not {wanted} in {_said(bad, row_ids)}: {labels[bad[0]]!r}.")
-        targets = [[float(item) for item in items if item is not None] for items in numbers]
-        return [items[0] for items in targets] if self.num_labels == 1 else list(targets)
+            why = f"; {IGNORED_LABEL} is how transformers writes no label" if IGNORED_LABEL in numbers else ""
+            raise InputError(f"The target is not a number in {_said(bad, row_ids)}: {labels[bad[0]]!r}{why}.")
+        return [number for number in numbers if number is not None]
 
 
 def infer_labels(documents: Dataset, args: DataArguments) -> LabelSpace:
@@ -201,12 +201,13 @@ def _problem_type(labels: list[Any], args: DataArguments) -> str:
 
 
 def _target_space(labels: list[Any], names: list[str] | None) -> LabelSpace:
-    count = len(labels[0]) if isinstance(labels[0], list) else 1
-    if names and len(names) != count:
-        raise InputError(f"--class_names names {len(names)} targets, the data hold {count}.")
-    return LabelSpace(
-        REGRESSION, tuple(names or (["target"] if count == 1 else [f"target_{i}" for i in range(count)]))
-    )
+    if isinstance(labels[0], list):
+        raise InputError(
+            "Each text has several numbers, which cannot be measured together: choose one of them by --label_column."
+        )
+    if names and len(names) != 1:
+        raise InputError(f"--class_names names {len(names)} targets, the data hold 1.")
+    return LabelSpace(REGRESSION, tuple(names or ["target"]))
 
 
 def _distinct(labels: list[Any], delimiter: str | None, row_ids: Sequence[str]) -> list[str]:

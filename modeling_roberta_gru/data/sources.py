@@ -50,11 +50,13 @@ class Part:
         origin: what messages call it: a path, or "stanfordnlp/imdb (train)".
         rows: every column as read.
         broken: reason → numbers (from 0) of the rows that could not be read for it.
+        odd_cells: column → why its odd cells are null now, and their rows; they matter where the column is used.
     """
 
     origin: str
     rows: Dataset
     broken: dict[str, list[int]] = field(default_factory=dict)
+    odd_cells: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
 
 
 def read_source(args: DataArguments) -> dict[str, list[Part]]:
@@ -174,21 +176,23 @@ READERS: dict[str, Callable[[Path], Part]] = {
 
 
 def _part(path: Path, columns: dict[str, list[Any]], broken: dict[str, list[int]]) -> Part:
-    """Turn cells into Arrow columns, moving rows that do not fit to `broken`."""
+    """Turn cells into Arrow columns, with null for those that do not fit."""
     undecodable: set[int] = set()
+    odd_cells = {}
     arrays = {}
     for name, cells in columns.items():
         bad = {at for at, cell in enumerate(cells) if isinstance(cell, str) and not _is_utf8(cell)}
         undecodable |= bad
         usual, odd = _odd_kinds(cells)
-        broken[f"{name!r} is not {usual}, as it is in most rows"] = sorted(odd)
+        if odd:
+            odd_cells[name] = (f"{name!r} is not {usual}, as it is in most rows", sorted(odd))
         cells = [None if at in bad or at in odd else cell for at, cell in enumerate(cells)]
         try:
             arrays[name] = pa.array(cells)
         except (ValueError, TypeError, OverflowError) as error:  # Arrow's errors are subclasses of these
             raise InputError(f"{path}: column {name!r} mixes kinds of values: {error}.") from None
     broken[NOT_UTF8] = sorted(undecodable)
-    return Part(str(path), Dataset(InMemoryTable(pa.table(arrays))), _reasons(broken))
+    return Part(str(path), Dataset(InMemoryTable(pa.table(arrays))), _reasons(broken), odd_cells)
 
 
 def _odd_kinds(cells: list[Any]) -> tuple[str, set[int]]:

@@ -79,11 +79,13 @@ def load_splits(args: DataArguments) -> Splits:
     documents = {split: encode_documents(rows, labels, args) for split, rows in documents.items()}
     documents, carved = _fill_splits(documents, labels, args)
     documents, removed = _purge(documents, labels)
-    _check_sizes(documents, labels)
     sizes = (args.max_train_samples, args.max_validation_samples, args.max_test_samples)
-    train, validation, test = (
-        take_sample(documents[split], size, labels, args.split_seed) for split, size in zip(SPLITS, sizes, strict=True)
-    )
+    documents = {
+        split: take_sample(documents[split], size, labels, args.split_seed)
+        for split, size in zip(SPLITS, sizes, strict=True)
+    }
+    _check_sizes(documents, labels)
+    train, validation, test = (documents[split] for split in SPLITS)
     assert_no_leak(train, validation, test)
     counts = {"train": len(train), "validation": len(validation), "test": len(test), "skipped": skipped, **removed}
     how = "; given splits pooled" * pooled + (f"; {carved}" if carved else "")

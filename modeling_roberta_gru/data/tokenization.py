@@ -54,6 +54,17 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
     return dataset.map(encode, batched=True, remove_columns=dataset.column_names, features=features, desc="Tokenising")
 
 
+def longest_text(max_length: int | None, window: int) -> int:
+    """Return the number of tokens to cut texts at: `--max_length`, or else the encoder's window.
+
+    Raises:
+        InputError: if it is more than the window.
+    """
+    if max_length is not None and max_length > window:
+        raise InputError(f"--max_length is {max_length}; this encoder reads at most {window} tokens.")
+    return max_length or window
+
+
 def check_token_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
     """Check that the model has an embedding for every token.
 

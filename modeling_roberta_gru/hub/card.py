@@ -1,5 +1,6 @@
 """The model card: the template of model_card/, filled from what the run recorded and measured."""
 
+import html
 import os
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,13 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         rows=[(title, name) for name, _, title in REPORTED if name in metrics["test"]],
         example=WIDGET_TEXTS[0],
         written=written,
+        cell=_cell,
     )
+
+
+def _cell(text: object) -> str:
+    """Write any text so that neither a table nor the page's HTML breaks on it."""
+    return " ".join(html.escape(str(text), quote=False).split()).replace("|", "\\|")
 
 
 def _template() -> Path:

@@ -13,10 +13,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
-from ..data.tokenization import check_token_ids, tokenize
+from ..data.tokenization import check_token_ids, longest_text, tokenize
 from ..errors import InputError, unknown_name
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.metrics import measure, measure_slices, to_probabilities, written
@@ -32,10 +33,13 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     in_run = Path(name) / "model"
     name = str(in_run) if (in_run / "config.json").is_file() else name
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(name)
+        model, report = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"No model can be read from {name}: {str(error).splitlines()[0]}") from error
+    if model.config.model_type != RobertaGRUConfig.model_type or report["missing_keys"]:
+        missing = f" (it lacks {min(report['missing_keys'])})" if report["missing_keys"] else ""
+        raise InputError(f"{name} holds no trained RoBERTa-GRU classifier but a {model.config.model_type}{missing}.")
     check_token_ids(tokenizer, model.config.vocab_size)
     return model.eval(), tokenizer
 
@@ -59,15 +63,13 @@ def evaluate_model(
         InputError: if model, data, a column or a label is not usable.
     """
     model, tokenizer = load_classifier(name)
-    window = model.config.encoder_window
     labels = LabelSpace.from_config(model.config)
     documents = load_labelled(data, data_args, labels)
+    slice_by = ["label" if column == data_args.label_column else column for column in slice_by]
     for column in slice_by:
         if column not in documents.column_names:
             raise unknown_name("column in --slice-by", column, documents.column_names)
-    if data_args.max_length is not None and data_args.max_length > window:
-        raise InputError(f"--max-length is {data_args.max_length}; this model reads at most {window} tokens.")
-    tokens = tokenize(documents, tokenizer, data_args.max_length or window)
+    tokens = tokenize(documents, tokenizer, longest_text(data_args.max_length, model.config.encoder_window))
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
             output_dir=folder,

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, NoReturn
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.arguments import DataArguments
 from ..errors import InputError, unknown_name
 
-OPTIMIZER_NAMES = ("nadam", "sgd", "adam", "rmsprop", "adamw")
+UNSET = ("", "null", "~")  # how YAML writes nothing
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
 
 
@@ -108,7 +109,8 @@ class RobertaGRUTrainingArguments(TrainingArguments):
 
     Changed defaults: `eval_strategy` and `save_strategy` "epoch", `load_best_model_at_end` True, `save_total_limit` 1,
     `learning_rate` 2e-5, `per_device_train_batch_size` 16, `per_device_eval_batch_size` 32, `train_sampling_strategy`
-    "group_by_length", `logging_steps` 20, `dataloader_pin_memory` only where there is an accelerator.
+    "group_by_length", `logging_steps` 20, `restore_callback_states_from_checkpoint` True (early stopping counts on
+    after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is an accelerator.
 
     Raises:
         InputError: if options contradict each other or a value is out of range.
@@ -125,9 +127,12 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = _changed_default("per_device_eval_batch_size", 32)
     train_sampling_strategy: str = _changed_default("train_sampling_strategy", "group_by_length")
     logging_steps: float = _changed_default("logging_steps", 20)
+    restore_callback_states_from_checkpoint: bool = _changed_default("restore_callback_states_from_checkpoint", True)
+    ddp_find_unused_parameters: bool | None = _changed_default("ddp_find_unused_parameters", False)
 
     bf16_if_available: bool = field(
-        default=False, metadata={"help": "Turn --bf16 on where the device computes in bfloat16 natively."}
+        default=False,
+        metadata={"help": "Turn --bf16 on where the device computes in bfloat16 natively and --fp16 is off."},
     )
     optimizer: Literal["nadam", "sgd", "adam", "rmsprop", "adamw", "optim"] = field(
         default="nadam",
@@ -184,16 +189,21 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"--{name} must be above 0, got {value}.")
-        if self.push_to_hub:
+        if self.push_to_hub or self.hub_token:
             raise InputError(
-                "--push_to_hub would push the Trainer's own folder: a pickle, a card with the wrong optimizer, and no "
-                "model code until the end. Upload the finished model instead: hf upload USER/NAME OUTPUT_DIR/model"
+                "--push_to_hub and --hub_token are not for this script: the Trainer would push a pickle, a card with "
+                "the wrong optimizer, and no model code until the end. Upload the finished model instead: "
+                "hf upload USER/NAME OUTPUT_DIR/model"
             )
+        trackers = ("none", "all", *get_available_reporting_integrations())
+        for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
+            if name not in trackers:
+                raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
-        if self.bf16_if_available:
+        if self.bf16_if_available and not (self.bf16 or self.fp16):
             _prefer_bfloat16(self)
         try:
             super().__post_init__()
@@ -246,6 +256,7 @@ class RunArgumentParser(HfArgumentParser):
         self._refuse_unknown(argv)
         config_path = self.parse_known_args(argv)[0].config
         argv = [*(self._options_of_file(config_path) if config_path else []), *argv]
+        self._refuse_unknown(argv)
         model, data, training, rest = self.parse_args_into_dataclasses(argv, look_for_args_file=False)
         return model, data, training, rest.config
 
@@ -266,7 +277,8 @@ class RunArgumentParser(HfArgumentParser):
     def _options_of_file(self, path: str) -> list[str]:
         """Turn a YAML file into command-line words, so that both are converted by the same rules."""
         try:
-            options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            # Everything as text: YAML's own reading makes true of Yes, and a text of 1e-5.
+            options = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
         except OSError as error:
             raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -280,6 +292,6 @@ class RunArgumentParser(HfArgumentParser):
                 raise unknown_name(f"key in {path}:", str(name), known)
             if isinstance(value, list):
                 words += [f"--{name}", *map(str, value)]
-            elif value is not None:
+            elif value not in UNSET:
                 words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
         return words

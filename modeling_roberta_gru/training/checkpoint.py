@@ -29,7 +29,8 @@ def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedToke
         vocab_size = args.config_fields().get("vocab_size")
         return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
     try:
-        return AutoTokenizer.from_pretrained(name, revision=args.model_revision)
+        revision = None if args.tokenizer_name else args.model_revision
+        return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(f"No tokenizer can be read from {name}: {_first_line(error)}") from error
 
@@ -39,6 +40,7 @@ def load_model(
     tokenizer: PreTrainedTokenizerBase,
     labels: LabelSpace,
     class_weights: list[float] | None = None,
+    label_smoothing: float = 0.0,
 ) -> RobertaGRUForSequenceClassification:
     """Build the classifier in float32, with the weights of `args.model_name_or_path` or with random ones.
 
@@ -49,7 +51,8 @@ def load_model(
         InputError: if the checkpoint cannot be read, is of another architecture or of other sizes than asked for, or
             if the tokenizer does not fit it.
     """
-    fields = {**args.config_fields(), **labels.config_fields(), "class_weights": class_weights}
+    loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
+    fields = {**args.config_fields(), **labels.config_fields(), **loss_fields}
     name = args.model_name_or_path
     try:
         if name is None:
@@ -111,21 +114,27 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> li
         counts = Counter(encoded)
         return [len(encoded) / (labels.num_labels * max(1, counts[index])) for index in range(labels.num_labels)]
     try:
-        weights = yaml.safe_load(option)
+        weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
     except yaml.YAMLError:
         weights = None
     if not isinstance(weights, dict):
         raise InputError(
             f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}."
         )
-    named = {str(name): weight for name, weight in weights.items()}
-    for name in named:
+    for name in weights:
         if name not in labels.names:
             raise unknown_name("label in --class_weights", name, labels.names)
-    for name in labels.names:
-        if not isinstance(named.get(name), (int, float)) or named[name] < 0:
-            raise InputError(f"--class_weights gives label {name!r} no weight of at least 0.")
-    return [float(named[name]) for name in labels.names]
+    return [_weight(name, weights.get(name)) for name in labels.names]
+
+
+def _weight(label: str, text: Any) -> float:
+    try:
+        weight = float(text)
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"--class_weights gives label {label!r} no weight of at least 0.")
+    return weight
 
 
 class _quiet:  # noqa: N801 (reads as a function)

@@ -252,6 +252,14 @@ def to_probabilities(logits: ArrayLike, problem_type: str) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+def figure_names(problem_type: str) -> list[str]:
+    """Return the names of the figures that [`combined_metrics`] gives."""
+    references = {SINGLE_LABEL: np.arange(2), MULTI_LABEL: np.eye(2), REGRESSION: np.arange(2.0)}[problem_type]
+    predictions = np.arange(2.0) if problem_type == REGRESSION else np.eye(2)
+    counts = np.ones((1, 2))
+    return [name for metric in METRICS[problem_type] for name in metric.figures(predictions, references, counts)]
+
+
 def combined_metrics(problem_type: str) -> evaluate.CombinedEvaluations:
     """Combine the metrics of a problem type: `.compute(predictions=, references=)` gives one flat dict of floats."""
     return evaluate.combine([metric() for metric in METRICS[problem_type]])
@@ -343,7 +351,9 @@ def slice_rows(values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Name the slices of a column and list the rows of each; see `measure_slices`."""
     is_missing = np.array([value is None or value != value for value in values], dtype=bool)  # NaN differs from itself
     rows = np.flatnonzero(~is_missing)
-    present = np.array([values[int(row)] for row in rows])
+    values_present = [values[int(row)] for row in rows]
+    is_numeric = all(isinstance(value, (int, float)) for value in values_present)
+    present = np.array(values_present if is_numeric else [str(value) for value in values_present])
     slices = _number_slices(present) if present.dtype.kind in "iuf" else _name_slices(present.astype(str))
     named = {name: rows[inside] for name, inside in slices.items()} | {"(missing)": np.flatnonzero(is_missing)}
     return {name: inside for name, inside in named.items() if len(inside)}

@@ -22,6 +22,9 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw": (torch.optim.AdamW, {}),
 }
 
+# Set for each group of parameters, which would override what --optim_args says.
+OWN_OPTIONS = {"lr": "learning_rate", "weight_decay": "weight_decay"}
+
 
 def optimizer_class_and_kwargs(
     args: RobertaGRUTrainingArguments,
@@ -38,6 +41,8 @@ def optimizer_class_and_kwargs(
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     for assignment in (args.optim_args or "").split(",") if args.optim_args else []:
         name, _, text = assignment.strip().partition("=")
+        if name in OWN_OPTIONS:
+            raise InputError(f"--optim_args: {name} has an option of its own, --{OWN_OPTIONS[name]}.")
         if name not in known:
             raise unknown_name(f"argument of {args.optimizer} in --optim_args", name, known)
         try:

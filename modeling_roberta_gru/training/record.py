@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float)
         "training_seconds": round(training_seconds, 1),
         "steps": state.global_step,
         "epochs": round(epochs, 3),
-        "best_step": state.best_global_step,
+        "best_step": state.best_global_step if trainer.args.load_best_model_at_end else None,
         "tokens_seen": round(sum(trainer.train_dataset["length"][:]) * epochs),
     }
 
@@ -88,14 +88,14 @@ def describe_hyperparameters(args: RobertaGRUTrainingArguments, model: PreTraine
         "lr_scheduler": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
         "warmup_steps": args.warmup_steps,
         "weight_decay": args.weight_decay,
-        "adam_betas": [args.adam_beta1, args.adam_beta2],
-        "adam_epsilon": args.adam_epsilon,
+        "adam_betas": [args.adam_beta1, args.adam_beta2] if "adam" in optimizer else None,
+        "adam_epsilon": args.adam_epsilon if "adam" in optimizer else None,
         "max_grad_norm": args.max_grad_norm,
         "batch_size": batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "num_processes": args.world_size,
         "num_train_epochs": args.num_train_epochs,
-        "max_steps": args.max_steps,
+        "max_steps": args.max_steps if args.max_steps > 0 else None,
         "early_stopping_patience": args.early_stopping_patience,
         "metric_for_best_model": args.metric_for_best_model if args.load_best_model_at_end else None,
         "freeze_encoder": args.freeze_encoder,
@@ -109,14 +109,14 @@ def describe_hyperparameters(args: RobertaGRUTrainingArguments, model: PreTraine
 
 
 def changed_options(*arguments: Any) -> dict[str, Any]:
-    """Return the options that are not at their default: with the command's version, the run's whole recipe."""
+    """Return the options that are not at their default: with the commit, the run's whole recipe."""
     changed = {}
     for part in arguments:
-        defaults = type(part)(output_dir=part.output_dir) if hasattr(part, "output_dir") else type(part)()
         for field in fields(part):
             value = getattr(part, field.name)
+            default = field.default if field.default_factory is MISSING else field.default_factory()
             is_plain = isinstance(value, (str, int, float, bool, list))
-            if field.init and is_plain and value != getattr(defaults, field.name):
+            if field.init and is_plain and value != default and not field.name.endswith("_token"):
                 changed[field.name] = getattr(value, "value", value)
     return changed
 

@@ -59,6 +59,15 @@ class RobertaGRUTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return SequentialSampler(eval_dataset)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:  # torch's word for parameters of other sizes
+            raise InputError(
+                f"{resume_from_checkpoint} holds a model of other sizes or labels: resume with the options and data "
+                "it was trained with, or train anew in another --output_dir."
+            ) from error
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.args.optimizer != "optim":
             check_optimizer_state(self.optimizer, self.args, checkpoint)
