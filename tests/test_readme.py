@@ -35,6 +35,7 @@ def test_every_make_target_exists():
 
 def test_every_training_command_parses():
     trainings = [words[words.index("train.py") + 1 :] for words in commands() if "train.py" in words]
+    trainings = [options for options in trainings if options != ["--help"]]
     assert len(trainings) >= 3
     for options in trainings:
         options = [str(ROOT / word) if word.startswith("recipes/") else word for word in options]

@@ -31,6 +31,7 @@ def test_recipe_takes_two_steps_from_a_stand_in(path, tmp_path, reviews, stand_i
         model_args.model_name_or_path = str(stand_in)
     else:
         model_args.config_overrides = "hidden_size=12,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
+    data_args.class_names = None  # the stand-in's labels are names already
     run(model_args, data_args, args, recipe=recipe)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["recipe"] == path.stem
