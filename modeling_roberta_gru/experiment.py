@@ -96,7 +96,7 @@ def run(
     max_length = longest_text(data_args.max_length, model.config.encoder_window)
     tokenizer.model_max_length = model.config.encoder_window
     if is_main:
-        print(_describe(splits, model, args), flush=True)
+        print(_describe(splits, model_args.model_name_or_path, model, args), flush=True)
 
     train, validation, test = (
         tokenize(split, tokenizer, max_length) for split in (splits.train, splits.validation, splits.test)
@@ -197,7 +197,7 @@ def _validation_figures(prediction: EvalPrediction, problem_type: str) -> dict[s
     return combined_metrics(problem_type).compute(predictions=probabilities, references=prediction.label_ids)
 
 
-def _describe(splits: Splits, model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> str:
+def _describe(splits: Splits, base: str | None, model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> str:
     counts = splits.counts
     duplicates = counts["removed_duplicates"]
     lines = [
@@ -211,7 +211,8 @@ def _describe(splits: Splits, model: PreTrainedModel, args: RobertaGRUTrainingAr
         lines.append(POOLED)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
-    lines.append(f"Model: {total:,} parameters, {trainable:,} of them trained by {args.optimizer}.")
+    start = "random weights, for want of --model_name_or_path" if base is None else base
+    lines.append(f"Model: {start}; {total:,} parameters, {trainable:,} of them trained by {args.optimizer}.")
     return "\n".join(lines)
 
 
@@ -259,7 +260,7 @@ def _write_run(
         trainer.processing_class.save_pretrained(folder / "model")
         write_card(folder / "model", record, metrics)
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
-        draw_curves(history, folder / "curves.png")
+        draw_curves(history, folder / "curves.png", record["best_step"])
         draw_confusion(predictions, references, labels.problem_type, labels.names, folder / "confusion.png")
         _write_predictions(splits, predictions, folder / "predictions.parquet")
         write_json(folder / "run.json", record)
@@ -311,6 +312,7 @@ def _report(splits: Splits, metrics: dict[str, Any], args: RobertaGRUTrainingArg
             lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
     lines += ["", f"Everything lies in {folder}:", ""]
     lines += [f"  {name:<20} {what}" for name, what in RUN_FILES.items()]
+    lines.append(f"  {'checkpoint-*':<20} for --resume_from_checkpoint; may be deleted")
     return "\n".join(lines)
 
 

@@ -133,6 +133,12 @@ def test_a_pooled_split_is_owned_up_to(record, metrics):
     assert sentence in " ".join(build_card(record, metrics).content.split())
 
 
+def test_a_model_of_the_built_in_corpus_is_called_a_toy(record, metrics):
+    assert "This is a toy" not in build_card(record, metrics).content
+    record["data"]["built_in"] = True
+    assert "This is a toy" in build_card(record, metrics).content
+
+
 def test_local_data_and_checkpoints_are_not_passed_off_as_the_hubs(record, metrics):
     record["data"] |= {"hub_id": None, "source": "reviews.csv"}
     record["model"] |= {"base": "/somewhere/private", "base_on_hub": False}

@@ -66,7 +66,7 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
     assert figures["slices"]["venue"].keys() == {"v0", "v1", "v2"}
     assert sum(part["n"] for part in figures["slices"]["venue"].values()) == 32
     assert figures["accuracy"].keys() == {"value", "low", "high", "n"}
-    for words in ("accuracy", "By length:", "By venue:", "n = 32", "bad: precision"):
+    for words in ("accuracy", "By length (tokens):", "By venue:", "n = 32", "bad: precision"):
         assert words in said
 
 

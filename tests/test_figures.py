@@ -49,16 +49,16 @@ def test_curves_hold_the_logged_points(tmp_path, drawn):
     assert training == [[10, 0.69], [20, 0.40], [30, 0.20]]
     assert validation == [[20, 0.45], [40, 0.30]]
     assert scores.lines[0].get_xydata().tolist() == [[20, 0.81], [40, 0.92]]
-    assert [text.get_text() for text in scores.texts] == ["best: 92.0% at step 40"]
+    assert [text.get_text() for text in scores.texts] == ["saved: 92.0% at step 40"]
     assert_is_small_picture(tmp_path / "curves.png")
 
 
-def test_curves_of_a_regression_mark_the_lowest_error(tmp_path, drawn):
+def test_curves_of_a_regression_mark_the_step_that_was_saved(tmp_path, drawn):
     history = [{"eval_mae": 0.5, "eval_loss": 1.0, "step": 1}, {"eval_mae": 0.7, "eval_loss": 1.2, "step": 2}]
-    draw_curves(history, tmp_path / "curves.png")
+    draw_curves(history, tmp_path / "curves.png", saved_step=1)
     scores = drawn[0].axes[1]
     assert scores.get_ylabel() == "mean absolute error"
-    assert [text.get_text() for text in scores.texts] == ["best: 0.5 at step 1"]
+    assert [text.get_text() for text in scores.texts] == ["saved: 0.5 at step 1"]
 
 
 @pytest.mark.parametrize("history", [[], HISTORY[:1], HISTORY[2:3]])

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import InputError
 
@@ -16,6 +16,8 @@ class DataArguments:
     Raises:
         InputError: if several sources are named, or `split` is not three positive fractions that sum to 1.
     """
+
+    _argument_group_name: ClassVar[str] = "Data"
 
     dataset_name: str | None = field(
         default=None,

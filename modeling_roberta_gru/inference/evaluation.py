@@ -101,10 +101,14 @@ def report(figures: dict[str, Any]) -> str:
         text = ", ".join(f"{name} {written(figure)}" for name, figure in per_class.items())
         lines.append(f"  {label}: {text}, n = {per_class['f1']['n']:,}")
     for column, values in figures["slices"].items():
-        lines += ["", f"By {column}:"]
+        lines += ["", f"By {column} (tokens):" if column == "length" else f"By {column}:"]
         for value, slice_figures in values.items():
+            # Within one class, macro-F1 means nothing.
+            left_out = ("n", "macro_f1") if column == "label" else ("n",)
             text = ", ".join(
-                f"{name.replace('_', ' ')} {written(figure)}" for name, figure in slice_figures.items() if name != "n"
+                f"{name.replace('_', ' ')} {written(figure)}"
+                for name, figure in slice_figures.items()
+                if name not in left_out
             )
             lines.append(f"  {value:<20} n = {slice_figures['n']:<7,} {text}")
     return "\n".join(lines)

@@ -241,6 +241,9 @@ class RunArgumentParser(HfArgumentParser):
             description="Train RoBERTa-GRU, measure it on the test split, and save a model that loads anywhere.",
         )
         self.add_argument("--config", help="A flat YAML file of options (see recipes/); the command line wins.")
+        for action in self._actions:
+            if action.option_strings[0].startswith("--no_"):
+                action.help = f"Turn --{action.dest} off."
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message[0].upper()}{message[1:]}.")
@@ -265,10 +268,10 @@ class RunArgumentParser(HfArgumentParser):
         return list(dict.fromkeys(action.dest for action in self._actions if action.dest != "help"))
 
     def _refuse_unknown(self, argv: Sequence[str]) -> None:
-        known = [option for option in self._option_string_actions if option.startswith("--")]
+        known = [option for option in self._option_string_actions if option.startswith("--") and option != "--help"]
         for argument in argv:
             option = argument.split("=")[0]
-            if option.startswith("--") and option not in known:
+            if option.startswith("--") and option not in (*known, "--help"):
                 raise unknown_name("option", option, known)
         _, rest = self.parse_known_args(argv)
         if rest:

@@ -29,16 +29,19 @@ MOST_POINTS = 5000
 """A scatter shows at most this many documents."""
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+def draw_curves(
+    history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], saved_step: int | None = None
+) -> None:
     """Draw the losses and the validation score against the training step.
 
     Args:
         history: the Trainer's log rows, such as `{"loss", "step", …}` and `{"eval_loss", "eval_accuracy", "step", …}`.
             A regression's score is `eval_mae`.
         path: the PNG file to write.
+        saved_step: the step whose weights were kept; unset: the last.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
+    losses, scores = figure.subplots(1, 2, sharex=True)
     _plot_curve(losses, history, "loss", label="training", color=BLUE)
     _plot_curve(losses, history, "eval_loss", label="validation", color=ORANGE, marker="o", markersize=4)
     losses.set(title="Loss", xlabel="step", ylabel="loss per document")
@@ -52,10 +55,13 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: str | os.PathLike[st
     scores.set(title=f"Validation {name}", xlabel="step", ylabel=name)
     if not is_regression:
         scores.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    else:
+        scores.ticklabel_format(axis="y", useOffset=False)
+    losses.ticklabel_format(axis="y", useOffset=False)
     for axes in (losses, scores):
         _tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _mark_best(scores, min if is_regression else max, "{:.3g}" if is_regression else "{:.1%}")
+    _mark_saved(scores, saved_step, "{:.3g}" if is_regression else "{:.1%}")
     _save(figure, path)
 
 
@@ -148,12 +154,11 @@ def _plot_curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, **st
         axes.plot(*zip(*points, strict=True), linewidth=1.5, **style)
 
 
-def _mark_best(axes: Axes, best_of: Any, template: str) -> None:
-    if axes.lines:
-        points = axes.lines[0].get_xydata()
-        step, value = best_of(points, key=lambda point: point[1])
+def _mark_saved(axes: Axes, saved_step: int | None, template: str) -> None:
+    points = np.asarray(axes.lines[0].get_xydata()).tolist() if axes.lines else []
+    for step, value in [point for point in points if saved_step in (None, point[0])][-1:]:
         axes.plot(step, value, marker="o", markersize=9, color=GREEN, markerfacecolor="none", markeredgewidth=1.5)
-        text = f"best: {template.format(value)} at step {step:,.0f}"
+        text = f"saved: {template.format(value)} at step {step:,.0f}"
         axes.text(0.97, 0.06, text, transform=axes.transAxes, ha="right", color=GREEN)
 
 
