@@ -125,7 +125,8 @@ def run(
     if not is_main:
         return {}
 
-    metrics = _measure(splits, logits, temperature, args)
+    probabilities = {name: to_probabilities(raw / temperature, labels.problem_type) for name, raw in logits.items()}
+    metrics = _measure(splits, logits, probabilities, temperature, args)
     record = {
         "recipe": recipe and Path(recipe).stem,
         "command": shlex.join(command),
@@ -136,8 +137,7 @@ def run(
         "options": options,
         **describe_platform(args),
     }
-    predictions = to_probabilities(logits["test"] / temperature, labels.problem_type)
-    _write_run(trainer, splits, predictions, metrics, record)
+    _write_run(trainer, splits, probabilities["test"], metrics, record)
     print(_report(splits, metrics, args), flush=True)
     return metrics
 
@@ -220,15 +220,18 @@ def _describe(splits: Splits, base: str | None, model: PreTrainedModel, args: Ro
 
 
 def _measure(
-    splits: Splits, logits: dict[str, np.ndarray], temperature: float, args: RobertaGRUTrainingArguments
+    splits: Splits,
+    logits: dict[str, np.ndarray],
+    probabilities: dict[str, np.ndarray],
+    temperature: float,
+    args: RobertaGRUTrainingArguments,
 ) -> dict[str, Any]:
     labels = splits.labels
     metrics: dict[str, Any] = {}
     calibration: dict[str, Any] = {"temperature": temperature}
     for name, documents in (("validation", splits.validation), ("test", splits.test)):
         references = documents["label"][:]
-        probabilities = to_probabilities(logits[name] / temperature, labels.problem_type)
-        metrics[name] = measure(probabilities, references, labels.problem_type, labels.names)
+        metrics[name] = measure(probabilities[name], references, labels.problem_type, labels.names)
         if labels.problem_type == SINGLE_LABEL:
             uncalibrated = to_probabilities(logits[name], labels.problem_type)
             before = measure(uncalibrated, references, labels.problem_type, labels.names)

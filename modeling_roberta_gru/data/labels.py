@@ -10,14 +10,13 @@ from typing import Any
 from datasets import ClassLabel, Dataset, List, Value
 
 from ..errors import InputError
+from ..modeling_roberta_gru import IGNORED_LABEL
 from .arguments import DataArguments
 from .documents import first_rows
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
-
-IGNORED_LABEL = -100  # what neither the model's loss nor the Trainer counts
 
 # "007" is a name: written back as an integer it would not be found again
 INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")

@@ -1,7 +1,8 @@
 """Where training starts from: the tokenizer, and a model with fresh or loaded weights."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -137,15 +138,15 @@ def _weight(label: str, text: Any) -> float:
     return weight
 
 
-class _quiet:  # noqa: N801 (reads as a function)
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep transformers from warning about what is meant: another model type, a head that starts fresh."""
-
-    def __enter__(self) -> None:
-        self._verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-
-    def __exit__(self, *_: Any) -> None:
-        logging.set_verbosity(self._verbosity)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _first_line(error: Exception) -> str:

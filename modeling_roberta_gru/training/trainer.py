@@ -62,7 +62,9 @@ class RobertaGRUTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        except RuntimeError as error:  # torch's word for parameters of other sizes
+        except RuntimeError as error:
+            if "size mismatch" not in str(error):  # torch's word for parameters of other sizes
+                raise
             raise InputError(
                 f"{resume_from_checkpoint} holds a model of other sizes or labels: resume with the options and data "
                 "it was trained with, or train anew in another --output_dir."
