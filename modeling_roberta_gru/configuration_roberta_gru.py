@@ -37,6 +37,10 @@ class RobertaGRUConfig(RobertaConfig):
             the `"mean"`, the `"max"` or a learned `"attention"` over its states.
         head_hidden_size (`int`, defaults to 256): width of the head's dense layer; 0 leaves a single linear layer.
         head_dropout (`float`, defaults to 0.1): dropout before each of the head's linear layers.
+        window_overlap (`int`, *optional*): number of tokens that neighbouring windows of a long document share, 0 to
+            W - 3. Unset: 64, or a quarter of the window's content where that is less.
+        windows_per_chunk (`int`, defaults to 8): how many windows of each document are encoded at once where
+            gradients are off; bounds the memory that a long document takes.
         calibration_temperature (`float`, defaults to 1.0): divides single-label logits in eval mode; fitted after
             training, reset to 1 when training starts.
         class_weights (`list[float]`, *optional*): one weight per label, for the loss.
@@ -62,6 +66,8 @@ class RobertaGRUConfig(RobertaConfig):
         summary: str = "last",
         head_hidden_size: int = 256,
         head_dropout: float = 0.1,
+        window_overlap: int | None = None,
+        windows_per_chunk: int = 8,
         calibration_temperature: float = 1.0,
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
@@ -89,6 +95,8 @@ class RobertaGRUConfig(RobertaConfig):
         self.summary = summary
         self.head_hidden_size = head_hidden_size
         self.head_dropout = head_dropout
+        self.window_overlap = window_overlap
+        self.windows_per_chunk = windows_per_chunk
         self.calibration_temperature = calibration_temperature
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
@@ -98,6 +106,16 @@ class RobertaGRUConfig(RobertaConfig):
     def encoder_window(self) -> int:
         """The number W of tokens that the encoder can see at once: 512 for roberta-base."""
         return self.max_position_embeddings - self.pad_token_id - 1
+
+    @property
+    def window_stride(self) -> int:
+        """The number of tokens from the start of one window of a long document to the start of the next."""
+        content = self.encoder_window - 2
+        return content - (min(64, content // 4) if self.window_overlap is None else self.window_overlap)
+
+    def window_capacity(self, num_windows: int) -> int:
+        """Return the number of tokens that this many windows hold, `<s>` and `</s>` included."""
+        return self.encoder_window + (num_windows - 1) * self.window_stride
 
     @property
     def gru_output_size(self) -> int:
@@ -110,9 +128,10 @@ class RobertaGRUConfig(RobertaConfig):
         Raises:
             ValueError: naming the field, its value and what it may be.
         """
-        for name, least in (("gru_hidden_size", 1), ("num_gru_layers", 1), ("head_hidden_size", 0)):
+        least_values = {"gru_hidden_size": 1, "num_gru_layers": 1, "head_hidden_size": 0, "windows_per_chunk": 1}
+        for name, least in least_values.items():
             value = getattr(self, name)
-            _require(isinstance(value, int) and value >= least, name, value, f"a whole number of at least {least}")
+            _require(_is_whole(value) and value >= least, name, value, f"a whole number of at least {least}")
         for name in ("gru_dropout", "head_dropout", "label_smoothing"):
             value = getattr(self, name)
             _require(_is_number(value) and 0 <= value < 1, name, value, "a number from 0 to below 1")
@@ -132,13 +151,23 @@ class RobertaGRUConfig(RobertaConfig):
         )
         _require(not self.is_decoder, "is_decoder", self.is_decoder, "false: the encoder reads both ways")
         _require(self.pad_token_id is not None, "pad_token_id", None, "a token id")
-        window = self.encoder_window
-        _require(window >= 1, "max_position_embeddings", self.max_position_embeddings, "above `pad_token_id` + 1")
+        window, overlap = self.encoder_window, self.window_overlap
+        _require(window >= 3, "max_position_embeddings", self.max_position_embeddings, "above `pad_token_id` + 3")
+        _require(
+            overlap is None or (_is_whole(overlap) and 0 <= overlap <= window - 3),
+            "window_overlap",
+            overlap,
+            f"unset, or a whole number from 0 to {window - 3}, three below the encoder's window",
+        )
 
 
 def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
     if not holds:
         raise ValueError(f"`{name}` is {value!r}; it must be {allowed}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

@@ -10,19 +10,46 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 
+def window_starts(n: int, window: int, overlap: int) -> list[int]:
+    """Return where the content of each window of `n` tokens begins: position 1 in the document, then `room` apart."""
+    room = window - 2  # between the document's first token and its last, which stand in every window
+    starts = [1]
+    while starts[-1] + room < n - 1:
+        starts.append(min(starts[-1] + room - overlap, n - 1 - room))
+    return starts
+
+
 def encoder_states(model: PreTrainedModel, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
     """Return the encoder's states (n, D) of a document of n real tokens (int64, shape (n,))."""
     config = model.config
     n = len(input_ids)
+    token_types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+
+    def encode(tokens: list[int]) -> Tensor:
+        positions = [config.pad_token_id + 1 + column for column in range(len(tokens))]
+        outputs = model.roberta(
+            input_ids=input_ids[None, tokens],
+            position_ids=torch.tensor([positions]),
+            token_type_ids=token_types[None, tokens],
+        )
+        return outputs.last_hidden_state[0]
+
     window = config.max_position_embeddings - config.pad_token_id - 1
-    if n > window:
-        raise ValueError(f"The document holds {n} tokens; the encoder reads at most {window}.")
-    positions = [config.pad_token_id + 1 + t for t in range(n)]
-    token_types = [0] * n if token_type_ids is None else token_type_ids.tolist()
-    outputs = model.roberta(
-        input_ids=input_ids[None], position_ids=torch.tensor([positions]), token_type_ids=torch.tensor([token_types])
-    )
-    return outputs.last_hidden_state[0]
+    if n <= window:
+        return encode(list(range(n)))
+    overlap = min(64, (window - 2) // 4) if config.window_overlap is None else config.window_overlap
+    states: dict[int, Tensor] = {}
+    distances: dict[int, int] = {}  # of each content token from the nearer edge of the window it has its state from
+    for start in window_starts(n, window, overlap):
+        content = list(range(start, start + window - 2))
+        encoded = encode([0, *content, n - 1])
+        for column, t in enumerate(content, start=1):
+            distance = min(t - content[0], content[-1] - t)
+            if distance > distances.get(t, -1):
+                states[t], distances[t] = encoded[column], distance
+        states.setdefault(0, encoded[0])
+        states[n - 1] = encoded[-1]
+    return torch.stack([states[t] for t in range(n)])
 
 
 def gru_step(parameters: dict[str, Tensor], prefix: str, x: Tensor, h: Tensor) -> Tensor:
@@ -89,6 +116,15 @@ def head(model: PreTrainedModel, features: Tensor) -> Tensor:
     logits = parameters["head.out_proj.weight"] @ features + parameters["head.out_proj.bias"]
     single_label = config.problem_type in (None, "single_label_classification") and config.num_labels > 1
     return logits / config.calibration_temperature if single_label else logits
+
+
+def running_logits(model: PreTrainedModel, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    """Return the logits (n, C) after every token: the summary sees the states up to it only.
+
+    A right-to-left "last" is the state at the first token throughout.
+    """
+    states = gru_states(model, encoder_states(model, input_ids, token_type_ids))
+    return torch.stack([head(model, summarise(model, states[: t + 1])) for t in range(len(states))])
 
 
 def document_logits(model: PreTrainedModel, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:

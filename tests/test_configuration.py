@@ -64,7 +64,7 @@ def test_every_field_survives_saving(tmp_path):
         ("class_weights", [1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("class_weights", [1.0, -1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("is_decoder", True, "false: the encoder reads both ways"),
-        ("max_position_embeddings", 2, "above `pad_token_id` + 1"),
+        ("max_position_embeddings", 2, "above `pad_token_id` + 3"),
     ],
 )
 def test_impossible_values_are_refused_by_name_also_when_set_later(name, value, allowed):
