@@ -1,12 +1,18 @@
-"""The built-in corpus and its tokenizer, at a reduced size: 3,000 reviews for training and 600 for the test."""
+"""The built-in corpus and its tokenizer, at a reduced size: 3,000 reviews for training and 600 for the test.
 
+The long corpus likewise: 100 long reviews for training, 400 for the test.
+"""
+
+import hashlib
 import random
 import re
 import warnings
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from datasets import DatasetDict
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -14,16 +20,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from modeling_roberta_gru.baselines.bag_of_words import BagOfWords
+from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import (
     BLAME,
+    BUILT_IN_CORPORA,
     CONSTRUCTIONS,
     HELD_OUT,
     PRAISE,
     SHARED,
     Writer,
     built_in_corpus,
+    long_corpus,
+    long_reviews,
     train_tokenizer,
 )
+from modeling_roberta_gru.data.sources import read_source
 
 UNSEEN = ["hotel", "album", "Okafor", "Tanaka", "Meridian", "Sparrow", "February", "dentist", "umbrella", "Naples"]
 
@@ -38,6 +50,38 @@ def tokenizer(corpus: DatasetDict) -> PreTrainedTokenizerFast:
     return train_tokenizer(corpus["train"]["text"])
 
 
+@pytest.fixture(scope="module")
+def long() -> DatasetDict:
+    return long_corpus(seed=0, num_short=400, num_train=100, num_validation=20, num_test=400)
+
+
+@pytest.fixture(scope="module")
+def offsets(long: DatasetDict) -> list[list[int]]:
+    """Return where the tokens of each long test review begin, under the tokenizer of its training split."""
+    tokenizer = train_tokenizer(long["train"]["text"])
+    encoding = tokenizer(long["test"]["text"][:], return_offsets_mapping=True, add_special_tokens=False)
+    return [[begin for begin, _ in review] for review in encoding["offset_mapping"]]
+
+
+def swap_praise_and_blame(text: str) -> str:
+    opposite = {
+        word: other
+        for kind in PRAISE
+        for pair in zip(PRAISE[kind], BLAME[kind], strict=True)
+        for word, other in (pair, pair[::-1])
+    }
+    return re.sub("|".join(sorted(map(re.escape, opposite), key=len, reverse=True)), lambda m: opposite[m[0]], text)
+
+
+def split_at_verdict(row: dict[str, Any]) -> tuple[str, str]:
+    begin = round(row["verdict_at"] * len(row["text"]))
+    return row["text"][:begin], row["text"][begin:]
+
+
+def sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.?!]) |(?<=[.?!]\") ", text)
+
+
 def words(texts: list[str]) -> set[str]:
     return {word for text in texts for word in re.findall(r"\w+", text)}
 
@@ -48,6 +92,13 @@ def test_equal_seeds_give_equal_corpora_and_other_seeds_other_ones() -> None:
     for split in ("train", "validation", "test"):
         assert first[split].to_dict() == again[split].to_dict()
         assert not set(first[split]["text"]) & set(other[split]["text"])
+
+
+def test_the_texts_of_a_seed_stay_what_they_are() -> None:
+    corpus = built_in_corpus(seed=3, num_train=60, num_validation=20, num_test=40)
+    texts = "\n".join(text for split in corpus.values() for text in split["text"])
+    digest = hashlib.sha256(texts.encode()).hexdigest()
+    assert digest == "188d687caaed35973602aabc39f308c0e8a27e10cb081b2d0280ea30832343d9"
 
 
 def test_no_text_occurs_twice(corpus: DatasetDict) -> None:
@@ -80,17 +131,12 @@ def test_bag_of_words_cannot_tell_the_label(corpus: DatasetDict, sublinear_tf: b
 
 @pytest.mark.parametrize("construction", CONSTRUCTIONS)
 def test_labels_differ_only_by_swapping_praise_and_blame(construction: str) -> None:
-    opposite = {
-        word: other
-        for kind in PRAISE
-        for pair in zip(PRAISE[kind], BLAME[kind], strict=True)
-        for word, other in (pair, pair[::-1])
-    }
-    any_of_them = re.compile("|".join(sorted(map(re.escape, opposite), key=len, reverse=True)))
     for seed in range(20):
-        praise, blame = (Writer(random.Random(seed), held_out=False).review(construction, sign, 0) for sign in (1, -1))
+        praise, blame = (
+            Writer(random.Random(seed), held_out=False).review(construction, sign, 0)[0] for sign in (1, -1)
+        )
         assert praise != blame
-        assert praise == any_of_them.sub(lambda word: opposite[word[0]], blame)
+        assert praise == swap_praise_and_blame(blame)
 
 
 def test_held_out_words_occur_in_test_only(corpus: DatasetDict) -> None:
@@ -123,6 +169,147 @@ def test_texts_are_plain_sentences(corpus: DatasetDict) -> None:
         assert text[0].isupper() or text[0] == '"'
         assert text[-1] in '."'
         assert not re.search(r"[{}~]|  | [.,;:]|\.\.|,,", text), text
+
+
+# the long corpus
+
+
+def test_long_corpora_of_equal_seeds_are_equal_and_of_other_seeds_differ() -> None:
+    sizes = {"num_short": 10, "num_train": 6, "num_validation": 2, "num_test": 4}
+    first, again, other = (long_corpus(seed=seed, **sizes) for seed in (3, 3, 4))
+    for split in ("train", "validation", "test"):
+        assert first[split].to_dict() == again[split].to_dict()
+        assert not set(first[split]["text"]) & set(other[split]["text"])
+
+
+def test_no_text_of_the_long_corpus_occurs_twice(long: DatasetDict) -> None:
+    texts = [text for split in long.values() for text in split["text"]]
+    assert len(texts) == len(set(texts)) == 920
+
+
+def test_labels_are_balanced_in_every_construction_and_number_of_judgements(long: DatasetDict) -> None:
+    for split in long.values():
+        for column in ("construction", "num_judgements"):
+            counts = Counter(zip(split[column], split["label"], strict=True))
+            assert all(counts[value, 0] == counts[value, 1] for value, _ in counts)
+    assert Counter(long["test"]["num_judgements"]) == {1: 200, 2: 100, 3: 100}
+    assert set(long["test"]["construction"]) == set(CONSTRUCTIONS)
+
+
+@pytest.mark.parametrize("column", ["length", "verdict_at"])
+def test_neither_length_nor_place_of_the_verdict_tells_the_label(long: DatasetDict, column: str) -> None:
+    test = long["test"].to_pandas().assign(length=long["test"].to_pandas()["text"].str.len())
+    assert abs(test[column].corr(test["label"])) < 0.1
+
+
+def test_short_reviews_of_the_long_corpus_are_the_built_in_ones_and_only_trained_on(long: DatasetDict) -> None:
+    built_in = built_in_corpus(seed=0, num_train=400, num_validation=0, num_test=0)["train"]
+    is_short = [len(text) < 3000 for text in long["train"]["text"]]
+    short = [text for text, is_it in zip(long["train"]["text"], is_short, strict=True) if is_it]
+    assert set(short) == set(built_in["text"])
+    assert min(map(len, [*long["validation"]["text"], *long["test"]["text"]])) > 3000
+
+
+@pytest.mark.parametrize("construction", CONSTRUCTIONS)
+def test_only_the_last_judgement_decides_the_label_of_a_long_review(
+    construction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modeling_roberta_gru.data.corpus._num_asides", lambda rng: 0)  # between a judgement's parts
+    earlier = [("plain", 1), ("negation", -1)]
+    for seed in range(5):
+        (praise, at), (blame, also_at) = (
+            Writer(random.Random(seed), held_out=False).long_review([*earlier, (construction, sign)], num_words=800)
+            for sign in (1, -1)
+        )
+        (before, after), (also_before, also_after) = (
+            split_at_verdict({"text": text, "verdict_at": share}) for text, share in ((praise, at), (blame, also_at))
+        )
+        assert before == also_before
+        assert after != also_after
+        different = [pair for pair in zip(sentences(after), sentences(also_after), strict=True) if len(set(pair)) > 1]
+        assert 1 <= len(different) <= 6
+        assert all(one == swap_praise_and_blame(other) for one, other in different)
+
+
+def test_what_begins_at_the_verdict_is_an_own_judgement_of_the_labels_polarity(long: DatasetDict) -> None:
+    praise, blame = (
+        re.compile(rf"\b({'|'.join(word for words in kinds.values() for word in words)})\b")
+        for kinds in (PRAISE, BLAME)
+    )
+    plain = long["test"].filter(lambda row: row["construction"] == "plain")
+    assert len(plain) == 100
+    for row in plain:
+        before, after = split_at_verdict(row)
+        assert before.endswith((". ", '" ', '."'))
+        first = next(sentence for sentence in sentences(after) if praise.search(sentence) or blame.search(sentence))
+        assert bool(praise.search(first)) is bool(row["label"])
+        assert bool(blame.search(first)) is not bool(row["label"])
+
+
+def test_the_verdict_of_a_short_review_begins_a_sentence_before_which_nothing_is_decided(long: DatasetDict) -> None:
+    short = long["train"].filter(lambda row: len(row["text"]) < 3000)
+    assert set(short["num_judgements"]) == {1}
+    for row in short:
+        before, after = split_at_verdict(row)
+        assert before.endswith((". ", '." ', '" '))
+        assert after[0].isupper() or after[0] == '"'
+
+
+def test_long_reviews_have_1000_to_8000_tokens_spread_evenly(offsets: list[list[int]]) -> None:
+    lengths = np.array([len(review) + 2 for review in offsets])
+    assert 1000 <= lengths.min() < 1300
+    assert 7000 < lengths.max() <= 8000
+    counts, _ = np.histogram(lengths, bins=6, range=(1060, 7200))
+    assert counts.min() > len(lengths) / 6 * 0.6
+    assert counts.max() < len(lengths) / 6 * 1.4
+
+
+@pytest.mark.parametrize("judges_once", [True, False])
+def test_the_verdict_begins_anywhere(long: DatasetDict, judges_once: bool) -> None:
+    rows = long["test"].filter(lambda row: (row["num_judgements"] == 1) is judges_once)
+    counts, _ = np.histogram(rows["verdict_at"][:], bins=5, range=(0, 1))
+    assert counts.min() > len(rows) / 5 * 0.6
+    assert counts.max() < len(rows) / 5 * 1.4
+
+
+def test_the_first_512_tokens_rarely_hold_the_verdict(long: DatasetDict, offsets: list[list[int]]) -> None:
+    held = [
+        round(row["verdict_at"] * len(row["text"])) < review[510]
+        for row, review in zip(long["test"], offsets, strict=True)
+    ]
+    assert np.mean(held) < 0.2
+
+
+def test_bag_of_words_cannot_tell_the_label_of_long_reviews() -> None:
+    train, test = (list(long_reviews(name, seed=0, count=500, max_tokens=1500)) for name in ("train", "test"))
+    baseline = BagOfWords().fit([row["text"] for row in train], [row["label"] for row in train])
+    predictions = baseline.predict_probabilities([row["text"] for row in test]).argmax(-1)
+    assert abs(np.mean(predictions == [row["label"] for row in test]) - 0.5) < 0.08
+
+
+def test_long_reviews_of_other_lengths_can_be_had(long: DatasetDict) -> None:
+    tokenizer = train_tokenizer(long["train"]["text"])
+    texts = [row["text"] for row in long_reviews("longer", seed=0, count=8, min_tokens=10_000, max_tokens=20_000)]
+    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    assert 10_000 <= min(lengths) < max(lengths) <= 20_000
+
+
+def test_long_texts_are_plain_sentences(long: DatasetDict) -> None:
+    for text in long["test"]["text"]:
+        assert text[0].isupper() or text[0] == '"'
+        assert text[-1] in '."'
+        assert not re.search(r"[{}~]|  | [.,;:]|\.\.|,,", text)
+
+
+def test_built_in_corpora_are_read_by_their_names(monkeypatch: pytest.MonkeyPatch, long: DatasetDict) -> None:
+    monkeypatch.setitem(BUILT_IN_CORPORA, "built-in-long", lambda: long)
+    parts = read_source(DataArguments(dataset_name="built-in-long"))
+    assert {split: [part.origin for part in given] for split, given in parts.items()} == {
+        split: [f"built-in-long ({split})"] for split in ("train", "validation", "test")
+    }
+
+
+# the tokenizer
 
 
 def test_special_tokens_have_roberta_ids_and_enclose_the_text(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from ..errors import InputError
 
 BUILT_IN = "built-in"
+BUILT_IN_LONG = "built-in-long"
 
 
 @dataclass
@@ -14,7 +15,8 @@ class DataArguments:
     """Arguments of the data layer, to be parsed by [`~transformers.HfArgumentParser`].
 
     Raises:
-        InputError: if several sources are named, or `split` is not three positive fractions that sum to 1.
+        InputError: if several sources are named, `split` is not three positive fractions that sum to 1, or a number is
+            out of range.
     """
 
     _argument_group_name: ClassVar[str] = "Data"
@@ -23,8 +25,8 @@ class DataArguments:
         default=None,
         metadata={
             "help": "A Hub data set (stanfordnlp/imdb), a local folder of CSV, TSV, JSON Lines or Parquet files whose "
-            "splits are read off the file names (train.csv, dev-00.parquet), or 'built-in'. With no data named at "
-            "all, the built-in corpus is used."
+            "splits are read off the file names (train.csv, dev-00.parquet), or one of the corpora that come along: "
+            "'built-in' (short reviews; used if no data is named) or 'built-in-long' (up to 8,000 tokens)."
         },
     )
     dataset_config_name: str | None = field(
@@ -111,9 +113,25 @@ class DataArguments:
     max_test_samples: int | None = field(
         default=None, metadata={"help": "The same for test: for trials only, never for a number that is reported."}
     )
-    max_length: int | None = field(
+    max_length: int | str | None = field(
+        default="none",
+        metadata={
+            "help": "Cut the texts of every split to this many tokens, special tokens included. none: whole texts."
+        },
+    )
+    max_windows: int | None = field(
         default=None,
-        metadata={"help": "Cut texts to this many tokens, special tokens included. Unset: the encoder's window."},
+        metadata={
+            "help": "Bound memory in training: of a training text with more tokens than this many of the encoder's "
+            "windows hold, read only so many. Validation and test texts are read whole."
+        },
+    )
+    window_policy: Literal["head", "head_tail", "random"] | None = field(
+        default=None,
+        metadata={
+            "help": "Which tokens --max_windows leaves, beside the first and the last: the first ones, half from the "
+            "start and half from the end, or a stretch at a random place, drawn anew each epoch. Unset: head."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -123,17 +141,30 @@ class DataArguments:
             )
         if self.dataset_name is None and (self.dataset_config_name or self.dataset_revision):
             raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
-        for name in ("max_train_samples", "max_validation_samples", "max_test_samples", "max_length"):
+        for name in ("max_train_samples", "max_validation_samples", "max_test_samples", "max_windows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be positive, got {value}.")
+        if self.window_policy is not None and self.max_windows is None:
+            raise InputError(f"--window_policy {self.window_policy} takes effect only with --max_windows.")
         _ = self.fractions
+        self.max_length = self.num_tokens or "none"
 
     @property
     def files(self) -> dict[str, list[str]]:
         """The files that are named, by split."""
         files = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
         return {split: paths for split, paths in files.items() if paths}
+
+    @property
+    def num_tokens(self) -> int | None:
+        """The number of tokens that every text is cut to; None for whole texts."""
+        text = str(self.max_length).strip().lower()
+        if text == "none":
+            return None
+        if not text.isdecimal() or int(text) < 1:
+            raise InputError(f"--max_length must be a positive whole number or none, got {self.max_length!r}.")
+        return int(text)
 
     @property
     def fractions(self) -> tuple[float, float, float]:

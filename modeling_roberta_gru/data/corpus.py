@@ -9,20 +9,29 @@ A production written once thus serves both labels: `{-remark}, but {+claim}` is 
 and blame with -1, from words of both kinds. What tells the labels apart is who speaks, when, and under which negation:
 the author's own last judgement of the reviewed thing decides. `~` marks where asides may stand: neutral facts, other
 people's opinions, opinions on other things.
+
+A long review is a stream of asides in which the author judges once, twice or three times, wherever it may be.
 """
 
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import AddedToken, ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
 
+from .arguments import BUILT_IN, BUILT_IN_LONG
+
 Grammar = dict[str, list[str]]
+Row = dict[str, str | int | float]
 
 LABELS = ["negative", "positive"]
+FEATURES = Features(
+    text=Value("string"), label=ClassLabel(names=LABELS), construction=Value("string"), vocabulary=Value("string")
+)
+LONG_FEATURES = Features(FEATURES | {"num_judgements": Value("int64"), "verdict_at": Value("float64")})
 CONSTRUCTIONS = ["plain", "negation", "concession", "reversal", "quotation", "expectation"]
 # From the plain ones a model learns the words, and quotation comes in the most kinds: twice as many of both.
 TURNS = [*CONSTRUCTIONS, "plain", "quotation"]
@@ -200,6 +209,14 @@ SHARED: Grammar = {
     "object": _listed(
         "Orchard | Lantern | River | Garden | Window | Harbour | Station | Bridge | Mirror | Island | Tower | Letter"
     ),
+    # how a long review judges anew, be it the same way or the other
+    "anew": [
+        "{number} weeks later I came back to {it}.",
+        "since I wrote this I have thought about {it} again.",
+        "I add these lines {number} days later, and they replace what stands above.",
+        "another word on {it}, now that some time has passed.",
+        "I have read what I wrote, and this is how I see it now.",
+    ],
     # what stands around
     "opening": [
         "I came to {it} on a {weekday} in {month}.",
@@ -355,6 +372,9 @@ HELD_OUT_DOMAINS: dict[str, Grammar] = {
 SLOT = re.compile(r"\{([+?-]?)(\w+)\}")
 SENTENCE_START = re.compile(r'(^"?|[.?!]"? "?|: ")([a-z])')
 HELD_OUT_SHARE = 0.12  # of a held-out review's choices, wherever there is one
+NUM_JUDGEMENTS = (1, 1, 2, 3)  # of a long review, by turns: half judge only once
+TOKENS_PER_WORD = 1.33  # of long reviews, under a tokenizer trained on them; measured: 1.25 to 1.45, sd 0.02
+LEAST, MOST = 1.06, 0.9  # of the bounds of length that we aim at, so that these differences do not break them
 
 
 class Writer:
@@ -370,12 +390,51 @@ class Writer:
         for symbol in ("thing", "name", "maker"):
             self.table[symbol] = [self.expand(symbol)]
 
-    def review(self, construction: str, polarity: int, num_asides: int) -> str:
-        """Write a review that praises (polarity 1) or blames (-1)."""
-        parts = re.split(" ?~ ?", f"{self.expand('opening')} ~ {self.expand(construction, polarity)}")
-        for gap in sorted((self.rng.randrange(1, len(parts)) for _ in range(num_asides)), reverse=True):
+    def review(self, construction: str, polarity: int, num_asides: int) -> tuple[str, float]:
+        """Write a review that praises (polarity 1) or blames (-1).
+
+        Returns:
+            The text, and where in it the judgement begins, as a share of its characters.
+        """
+        parts = _parts(f"{self.expand('opening')} ~ {self.expand(construction, polarity)}")
+        num_before = self.scatter_asides(parts, num_asides)
+        return _text(parts, judgement=1 + num_before)
+
+    def long_review(self, judgements: Sequence[tuple[str, int]], num_words: float) -> tuple[str, float]:
+        """Write a review of about so many words that judges several times, each a construction and a polarity.
+
+        The last judgement begins anywhere among the asides, as likely here as there; the others anywhere before it.
+
+        Returns:
+            The text, and where in it the last judgement begins, as a share of its characters.
+        """
+        opening = self.expand("opening")
+        blocks = [self.judgement(*judgement, anew=number > 0) for number, judgement in enumerate(judgements)]
+        asides: list[str] = []
+        num_left = num_words - sum(len(part.split()) for block in [[opening], *blocks] for part in block)
+        while num_left > 0:
+            asides.append(self.expand("aside"))
+            num_left -= len(asides[-1].split())
+        last = self.rng.randint(0, len(asides))
+        places = [*sorted(self.rng.randint(0, last) for _ in blocks[1:]), last]
+        for place, block in zip(reversed(places), reversed(blocks), strict=True):
+            asides[place:place] = block
+        return _text([opening, *asides], judgement=1 + last + sum(map(len, blocks[:-1])))
+
+    def judgement(self, construction: str, polarity: int, anew: bool) -> list[str]:
+        """Write one of a long review's judgements, with asides between its parts as in a short review."""
+        start = f"{self.expand('anew')} " if anew else ""
+        parts = _parts(start + self.expand(construction, polarity))
+        self.scatter_asides(parts, _num_asides(self.rng))
+        self.used.clear()  # or what stands around would avoid its words, and so tell of them
+        return parts
+
+    def scatter_asides(self, parts: list[str], num_asides: int) -> int:
+        """Insert asides anywhere after the first part, and return how many now stand right after it."""
+        gaps = sorted((self.rng.randrange(1, len(parts)) for _ in range(num_asides)), reverse=True)
+        for gap in gaps:
             parts.insert(gap, self.expand("aside"))
-        return SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), " ".join(filter(None, parts)))
+        return gaps.count(1)
 
     def expand(self, symbol: str, polarity: int = 1) -> str:
         """Replace a symbol by one of its productions, and the slots in there likewise."""
@@ -397,23 +456,37 @@ class Writer:
         return production
 
 
+def _parts(text: str) -> list[str]:
+    """Split a text where asides may stand."""
+    return re.split(" ?~ ?", text)
+
+
+def _text(parts: list[str], judgement: int) -> tuple[str, float]:
+    """Join the parts; return the text and where in it the part numbered `judgement` begins, as a share of it."""
+    text = " ".join(filter(None, parts))
+    begin = sum(len(part) + 1 for part in parts[:judgement] if part)
+    return SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), text), begin / len(text)
+
+
 def _num_asides(rng: random.Random) -> int:
     """Draw a length: most reviews are short, which is what a model learns from first; a few are long."""
     return min(int(rng.lognormvariate(0.8, 0.9)), 22)
 
 
-def _reviews(name: str, seed: int, count: int, taken: set[str]) -> Iterator[dict[str, str | int]]:
+def _reviews(name: str, seed: int, count: int, taken: set[str]) -> Iterator[Row]:
     """Write one split's reviews; labels, constructions and vocabularies take turns, and no text of `taken` returns."""
     rng = random.Random(f"{seed}-{name}")
     for index in range(count):
         round_, turn = divmod(index // 2, len(TURNS))
         vocabulary = "held-out" if name == "test" and round_ % 2 else "shared"
-        row: dict[str, str | int] = {"label": index % 2, "construction": TURNS[turn], "vocabulary": vocabulary}
+        row: Row = {"label": index % 2, "construction": TURNS[turn], "vocabulary": vocabulary, "num_judgements": 1}
         while "text" not in row:
             writer = Writer(rng, held_out=vocabulary == "held-out")
-            text = writer.review(TURNS[turn], polarity=1 if row["label"] else -1, num_asides=_num_asides(rng))
+            text, verdict_at = writer.review(
+                TURNS[turn], polarity=1 if row["label"] else -1, num_asides=_num_asides(rng)
+            )
             if text not in taken and writer.vocabulary == vocabulary:
-                row["text"] = text
+                row |= {"text": text, "verdict_at": verdict_at}
         taken.add(text)
         yield row
 
@@ -438,16 +511,88 @@ def built_in_corpus(
         (ClassLabel: negative, positive), `construction` (string, one of `CONSTRUCTIONS`: what decides the label) and
         `vocabulary` (string: "shared", or "held-out" where something held out from training occurs).
     """
-    features = Features(
-        text=Value("string"), label=ClassLabel(names=LABELS), construction=Value("string"), vocabulary=Value("string")
-    )
     taken: set[str] = set()
     splits = {}
     for name, count in (("train", num_train), ("validation", num_validation), ("test", num_test)):
         rows = list(_reviews(name, seed, count, taken))
         random.Random(f"{seed}-{name}-order").shuffle(rows)
-        splits[name] = Dataset.from_list(rows, features=features)
+        splits[name] = _dataset(rows, FEATURES)
     return DatasetDict(splits)
+
+
+def long_reviews(name: str, seed: int, count: int, min_tokens: int = 1000, max_tokens: int = 8000) -> Iterator[Row]:
+    """Write long reviews that judge one to three times, at places of their own; the last judgement decides.
+
+    Both labels are equally frequent (with an even `count`), also in each construction and number of judgements.
+    Nothing but the last judgement tells the label: length, places, asides and the earlier judgements' polarities are
+    drawn regardless of it. No review holds anything held out from training.
+
+    Args:
+        name (`str`): of the split; other names give other reviews.
+        seed (`int`): of all random choices.
+        count (`int`): number of reviews.
+        min_tokens, max_tokens (`int`): bounds of the length, which is spread evenly between them, in tokens of a
+            tokenizer that `train_tokenizer` trained on such reviews; kept if the one is 1.3 times the other or more.
+
+    Yields:
+        The columns of [`long_corpus`] by name, labels as integers.
+    """
+    rng = random.Random(f"{seed}-{name}-long")
+    for index in range(count):
+        label = index % 2
+        round_, turn = divmod(index // 2, len(TURNS))
+        num_earlier = NUM_JUDGEMENTS[(round_ + turn) % len(NUM_JUDGEMENTS)] - 1
+        earlier = [(rng.choice(TURNS), rng.choice((1, -1))) for _ in range(num_earlier)]
+        judgements = [*earlier, (TURNS[turn], 1 if label else -1)]
+        num_tokens = rng.uniform(LEAST * min_tokens, MOST * max_tokens)
+        writer = Writer(rng, held_out=False)
+        text, verdict_at = writer.long_review(judgements, num_tokens / TOKENS_PER_WORD)
+        yield {
+            "text": text,
+            "label": label,
+            "construction": TURNS[turn],
+            "vocabulary": writer.vocabulary,
+            "num_judgements": len(judgements),
+            "verdict_at": verdict_at,
+        }
+
+
+def long_corpus(
+    seed: int = 0, num_short: int = 8000, num_train: int = 1200, num_validation: int = 200, num_test: int = 1000
+) -> DatasetDict:
+    """Write the built-in corpus of long documents: reviews of 1,000 to 8,000 tokens, and short ones to train on first.
+
+    The author's verdict begins anywhere and can be overturned later: see [`long_reviews`]. The short reviews are those
+    of [`built_in_corpus`] and stand in the training split only. No text occurs twice; equal arguments give equal ones.
+
+    Args:
+        seed (`int`, defaults to 0): of all random choices.
+        num_short (`int`, defaults to 8000): number of short reviews to train on.
+        num_train (`int`, defaults to 1200): number of long reviews to train on.
+        num_validation (`int`, defaults to 200): number of long reviews to choose by.
+        num_test (`int`, defaults to 1000): number of long reviews to measure on.
+
+    Returns:
+        `datasets.DatasetDict` with splits `train`, `validation`, `test` and columns `text` (string), `label`
+        (ClassLabel: negative, positive), `construction` (string: of the deciding judgement), `vocabulary` (string:
+        "shared" throughout), `num_judgements` (integer, 1 to 3) and `verdict_at` (float: where the deciding judgement
+        begins, as a share of the text's characters).
+    """
+    splits = {}
+    for name, count in (("train", num_train), ("validation", num_validation), ("test", num_test)):
+        short = _reviews(name, seed, num_short, taken=set()) if name == "train" else ()
+        rows = [*short, *long_reviews(name, seed, count)]
+        random.Random(f"{seed}-{name}-order").shuffle(rows)
+        splits[name] = _dataset(rows, LONG_FEATURES)
+    return DatasetDict(splits)
+
+
+BUILT_IN_CORPORA: dict[str, Callable[[], DatasetDict]] = {BUILT_IN: built_in_corpus, BUILT_IN_LONG: long_corpus}
+
+
+def _dataset(rows: list[Row], features: Features) -> Dataset:
+    """Turn rows into a data set of the columns that `features` names."""
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""Read rows as they stand from files, folders, the Hub or the built-in corpus.
+"""Read rows as they stand from files, folders, the Hub or a built-in corpus.
 
 Readers of text files are our own, so that a message can name the row. A row that cannot be read as it should is kept,
 emptied where needed, and listed in [`Part.broken`]; `documents.py` decides what becomes of it.
@@ -24,7 +24,7 @@ from datasets.table import InMemoryTable
 
 from ..errors import InputError
 from .arguments import BUILT_IN, DataArguments
-from .corpus import built_in_corpus
+from .corpus import BUILT_IN_CORPORA
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ def read_source(args: DataArguments) -> dict[str, list[Part]]:
     if args.files:
         return {split: [read_file(path) for path in paths] for split, paths in args.files.items()}
     name = args.dataset_name or BUILT_IN
-    if name == BUILT_IN:
-        return _labelled_splits(BUILT_IN, built_in_corpus(), args.label_column)
+    if name in BUILT_IN_CORPORA:
+        return _labelled_splits(name, BUILT_IN_CORPORA[name](), args.label_column)
     if Path(name).is_file():
         raise InputError(f"--dataset_name {name} is a file: give it as --train_file.")
     if Path(name).is_dir():

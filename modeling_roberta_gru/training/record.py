@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from ..data.arguments import BUILT_IN, DataArguments
+from ..data.arguments import DataArguments
+from ..data.corpus import BUILT_IN_CORPORA
 from ..data.splits import Splits
 from .arguments import ModelArguments, RobertaGRUTrainingArguments
 
@@ -35,19 +36,22 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float)
     }
 
 
-def describe_data(splits: Splits, args: DataArguments, max_length: int) -> dict[str, Any]:
+def describe_data(splits: Splits, args: DataArguments) -> dict[str, Any]:
     """Return what the splits came from and how large they are."""
-    on_hub = args.dataset_name not in (None, BUILT_IN) and not Path(str(args.dataset_name)).exists()
+    built_in = args.dataset_name is None or args.dataset_name in BUILT_IN_CORPORA
+    on_hub = not built_in and not Path(str(args.dataset_name)).exists()
     return {
         "source": splits.source,
         "hub_id": args.dataset_name if on_hub else None,
-        "built_in": not args.files and args.dataset_name in (None, BUILT_IN),
+        "built_in": not args.files and built_in,
         "counts": splits.counts,
         "pooled": splits.pooled,
         "split_seed": args.split_seed,
         "problem_type": splits.labels.problem_type,
         "labels": list(splits.labels.names),
-        "max_length": max_length,
+        "max_length": args.num_tokens,
+        "max_windows": args.max_windows,
+        "window_policy": (args.window_policy or "head") if args.max_windows else None,
         "fingerprint": splits.fingerprint,
     }
 
@@ -96,6 +100,7 @@ def describe_hyperparameters(args: RobertaGRUTrainingArguments, model: PreTraine
         "num_processes": args.world_size,
         "num_train_epochs": args.num_train_epochs,
         "max_steps": args.max_steps if args.max_steps > 0 else None,
+        "length_curriculum": args.length_curriculum,
         "early_stopping_patience": args.early_stopping_patience,
         "metric_for_best_model": args.metric_for_best_model if args.load_best_model_at_end else None,
         "freeze_encoder": args.freeze_encoder,
