@@ -35,12 +35,13 @@ def _read(folder: Path) -> dict[str, Any]:
 def _section(run: dict[str, Any]) -> str:
     data, metrics = run["run"]["data"], run["metrics"]
     counts, test, calibration = data["counts"], metrics["test"], metrics["calibration"]
+    texts = "whole texts" if data["max_length"] is None else f"texts cut to {data['max_length']} tokens"
     return "\n".join(
         [
             f"## {run['name']}",
             "",
             f"{data['source']}: {counts['train']:,} training, {counts['validation']:,} validation and {test['n']:,} "
-            f"test rows; texts cut to {data['max_length']} tokens.",
+            f"test rows; {texts}.",
             "",
             *_table(run),
             "",

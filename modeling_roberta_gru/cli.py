@@ -17,11 +17,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep `evaluate` a command of its own: Typer would fold a single one into the program."""
-
-
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
@@ -37,8 +32,8 @@ def evaluate(
     clean_html: Annotated[bool, typer.Option(help="Turn tags into line breaks, as in training.")] = False,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave rows without usable text or label out.")] = False,
     max_length: Annotated[
-        int | None, typer.Option(help="Cut texts to this many tokens. Unset: the model's window.")
-    ] = None,
+        str, typer.Option(help="Cut texts to this many tokens, special tokens included. none: read whole texts.")
+    ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 32,
     output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
 ) -> None:
@@ -62,6 +57,50 @@ def evaluate(
         from .files import write_json
 
         write_json(output, figures)
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    text: Annotated[str | None, typer.Argument(help="The text itself; for a longer one, give --file.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A text file (UTF-8), in place of TEXT.")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Folder of explanation.png and explanation.html.")] = Path(
+        "explanation"
+    ),
+    label: Annotated[
+        str | None, typer.Option(help="The label in question; unset: the one that scores highest.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the attributions' integral, a pass each.")] = 32,
+    attributions: Annotated[
+        bool, typer.Option(help="Also attribute the verdict to the words, which takes most of the time.")
+    ] = True,
+) -> None:
+    """Show how a verdict came about: what it was after every token, where it turned, and which words told most."""
+    from .inference.explanation import report
+    from .inference.page import explain_model
+
+    if text is not None and file is not None:
+        raise InputError("Both a text and --file are given: leave one out.")
+    text = _read_text(file) if file is not None else text
+    if text is None:
+        raise InputError("There is nothing to explain: give a text in quotes, or --file with a file's name.")
+    trace, attribution, files = explain_model(model, text, output_dir, label, steps if attributions else None)
+    print(report(trace, attribution, label))
+    print("\nDrawn in", " and ".join(map(str, files)))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"--file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"--file {path} is not UTF-8 text (byte {error.start + 1}). Save the file as UTF-8."
+        ) from error
+    if not text.strip():
+        raise InputError(f"--file {path} holds no text.")
+    return text
 
 
 def exit_status(program: Callable[[], object]) -> int:

@@ -20,9 +20,10 @@ from transformers.utils import logging as transformers_logging
 
 from .baselines.bag_of_words import measure_bag_of_words
 from .data.arguments import DataArguments
+from .data.collation import SelectingCollator, limit_length
 from .data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from .data.splits import Splits, load_splits
-from .data.tokenization import longest_text, tokenize
+from .data.tokenization import lift_limits, tokenize
 from .errors import InputError, unknown_name
 from .files import delete, replacing, write_json, write_text
 from .hub.card import write_card
@@ -93,21 +94,27 @@ def run(
     weights = class_weights(args.class_weights, labels, splits.train["label"][:])
     model = load_model(model_args, tokenizer, labels, weights, args.label_smoothing_factor)
     freeze(model, args)
-    max_length = longest_text(data_args.max_length, model.config.encoder_window)
-    tokenizer.model_max_length = model.config.encoder_window
     if is_main:
         print(_describe(splits, model_args.model_name_or_path, model, args), flush=True)
 
     train, validation, test = (
-        tokenize(split, tokenizer, max_length) for split in (splits.train, splits.validation, splits.test)
+        tokenize(split, tokenizer, data_args.num_tokens) for split in (splits.train, splits.validation, splits.test)
     )
+    lift_limits(tokenizer)
+    collator = DataCollatorWithPadding(tokenizer)
+    train_collator = None
+    if data_args.max_windows is not None:
+        capacity = model.config.window_capacity(data_args.max_windows)
+        train = limit_length(train, capacity)
+        train_collator = SelectingCollator(collator, capacity, data_args.window_policy or "head", args.seed)
     trainer = RobertaGRUTrainer(
         model,
         args,
         train_dataset=train,
         eval_dataset=validation.select(np.argsort(validation["length"][:])),
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=collator,
+        train_collator=train_collator,
         compute_metrics=lambda prediction: _validation_figures(prediction, labels.problem_type),
         callbacks=_callbacks(args),
     )
@@ -131,7 +138,7 @@ def run(
         "recipe": recipe and Path(recipe).stem,
         "command": shlex.join(command),
         **describe_training(trainer, started, training.metrics["train_runtime"]),
-        "data": describe_data(splits, data_args, max_length),
+        "data": describe_data(splits, data_args),
         "model": describe_model(model, model_args),
         "hyperparameters": describe_hyperparameters(args, model),
         "options": options,

@@ -363,9 +363,10 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         """Check the inputs and return their reading, over whose chunks the caller iterates."""
         if kwargs.pop("position_ids", None) is not None:
             raise ValueError("`position_ids` are not accepted: positions follow from `attention_mask`.")
-        if (input_ids is None) == (inputs_embeds is None):
+        inputs = inputs_embeds if input_ids is None else input_ids
+        if inputs is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        mask = self._real_tokens(inputs_embeds if input_ids is None else input_ids, attention_mask)
+        mask = self._real_tokens(inputs, attention_mask)
         if input_ids is not None:
             self._check_token_ids(input_ids, mask)
         num_columns = mask.shape[1]
@@ -505,7 +506,7 @@ class Reading:
         return states, left, right
 
     def _encode(self, index: int) -> Chunk:
-        return self._encode_as_it_came() if self.windows is None else self._encode_windows(index)
+        return self._encode_as_it_came() if self.windows is None else self._encode_windows(self.windows, index)
 
     def _encode_as_it_came(self) -> Chunk:
         """Encode documents that fit the window."""
@@ -528,18 +529,20 @@ class Reading:
             rows, torch.zeros_like(rows), batch.lengths, _take_columns(encoded.last_hidden_state, batch.order)
         )
 
-    def _encode_windows(self, index: int) -> Chunk:
+    def _encode_windows(self, windows: Windows, index: int) -> Chunk:
         """Encode a chunk's windows, and keep of each the states of its own tokens."""
         config, batch = self.model.config, self.batch
         begin = index * self.windows_per_chunk
-        cut = self.windows.cut(begin, begin + self.windows_per_chunk, batch.mask.device)
+        cut = windows.cut(begin, begin + self.windows_per_chunk, batch.mask.device)
         # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
         num_windows = len(cut.positions)
         layers_keep_inputs_only = any(layer.gradient_checkpointing for layer in self.model.roberta.encoder.layer)
         at_once = config.windows_per_chunk if layers_keep_inputs_only else num_windows
         parts = [self._encode_rows(cut, slice(start, start + at_once)) for start in range(0, num_windows, at_once)]
         layers = [torch.cat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts, strict=True)]
-        states, *hidden_states = (layer.flatten(0, 1)[cut.kept] for layer in layers)  # (R, S, D) each
+        states, *hidden_states = (
+            layer.flatten(0, 1).index_select(0, cut.kept.flatten()).unflatten(0, cut.kept.shape) for layer in layers
+        )  # (R, S, D) each; indexing by a tensor has a slow gradient on the CPU
         return Chunk(cut.rows, cut.first, cut.lengths, states, tuple(hidden_states))
 
     def _encode_rows(self, cut: WindowCut, rows: slice) -> tuple[torch.Tensor, ...]:
@@ -612,7 +615,8 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
                 given, or if attentions are asked for and a row holds more than W tokens.
         """
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
-        states = summary = None
+        states: Any = None  # (B, T, K·H)
+        summary: Any = None
         for chunk in reading:
             states = reading.batch.place(chunk.states, chunk, states)
             summary = self._summarise(reading, chunk, summary)
@@ -655,7 +659,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         """
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
-        summary = None
+        summary: Any = None
         for chunk in reading:
             summary = self._summarise(reading, chunk, summary)
         logits = self._calibrate(self.head(summary.value.to(chunk.states.dtype)))
@@ -685,7 +689,8 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
             mask is 0.
         """
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, ascending=True)
-        logits = summary = None
+        logits: Any = None  # (B, T, C)
+        summary: Any = None
         for chunk in reading:
             running = self.summary.running(chunk.states, reading.edges(chunk)[0])
             if summary is not None:
@@ -729,7 +734,7 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
         """
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
-        logits = None
+        logits: Any = None  # (B, T, C)
         for chunk in reading:
             logits = reading.batch.place(self._calibrate(self.head(chunk.states)), chunk, logits)
         return TokenClassifierOutput(

@@ -28,7 +28,7 @@ def test_recipe_fills_what_the_command_line_leaves_out(parse):
     assert args.learning_rate == 0.5
     assert args.adam_beta1 == 0.8
     assert data.text_column == ["title", "body"]
-    assert data.max_length is None
+    assert data.num_tokens is None
     assert model.gru_bidirectional is True
     assert model.summary == "max"
     assert args.class_weights == '{"a": "1", "b": "2.5"}'
@@ -68,6 +68,18 @@ def test_numbers_are_converted_by_the_fields_type(parse):
         (["--push_to_hub", "true"], None, "Upload the finished model instead: hf upload"),
         (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
         (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),
+        (["--max_length", "long"], None, "--max_length must be a positive whole number or none, got 'long'"),
+        ([], "max_length: 0", "--max_length must be a positive whole number or none, got '0'"),
+        (["--max_windows", "0"], None, "--max_windows must be positive, got 0"),
+        (["--window_policy", "head"], None, "--window_policy head takes effect only with --max_windows"),
+        (["--max_windows", "2", "--window_policy", "tail"], None, "invalid choice: 'tail'"),
+        (["--length_curriculum", "-1"], None, "--length_curriculum must be at least 0, got -1"),
+        (["--length_curriculum", "4"], None, "--length_curriculum 4 is more than --num_train_epochs 3 has"),
+        (
+            ["--length_curriculum", "1", "--train_sampling_strategy", "batch_rebalance"],
+            None,
+            "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance",
+        ),
         ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),
         ([], "a: b: c", "is not YAML"),
         (["--config", "nowhere.yaml"], None, "--config nowhere.yaml cannot be read: No such file"),
@@ -77,6 +89,34 @@ def test_mistakes_are_named(parse, argv, recipe, message):
     with pytest.raises(InputError) as error:
         parse(*argv, recipe=recipe)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "recipe", "num_tokens"),
+    [
+        ([], None, None),
+        ([], "max_length: none", None),
+        ([], "max_length: null", None),
+        ([], "max_length: 700", 700),
+        (["--max_length", "none"], "max_length: 700", None),
+        (["--max-length=900"], None, 900),
+    ],
+)
+def test_texts_are_read_whole_unless_a_length_is_given(parse, argv, recipe, num_tokens):
+    assert parse(*argv, recipe=recipe)[1].num_tokens == num_tokens
+
+
+def test_a_curriculum_may_exceed_epochs_that_steps_decide(parse):
+    _, _, args, _ = parse("--length_curriculum", "4", "--max_steps", "9")
+    assert args.length_curriculum == 4
+
+
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_checkpointing_has_two_names_and_warns_of_neither(parse, name):
+    _, _, args, _ = parse(f"--{name}", "true")
+    assert args.activation_checkpointing is args.gradient_checkpointing is True
+    _, _, args, _ = parse()
+    assert args.activation_checkpointing is args.gradient_checkpointing is False
 
 
 def test_output_dir_is_required():

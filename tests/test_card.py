@@ -68,7 +68,9 @@ def record():
             "split_seed": 0,
             "problem_type": "single_label_classification",
             "labels": ["bad", "good"],
-            "max_length": 512,
+            "max_length": None,
+            "max_windows": None,
+            "window_policy": None,
             "fingerprint": "0123456789abcdef" * 4,
         },
         "model": {
@@ -131,6 +133,13 @@ def test_a_pooled_split_is_owned_up_to(record, metrics):
     assert sentence not in " ".join(build_card(record, metrics).content.split())
     record["data"]["pooled"] = True
     assert sentence in " ".join(build_card(record, metrics).content.split())
+
+
+def test_texts_that_were_not_read_whole_are_owned_up_to(record, metrics):
+    record["data"] |= {"max_length": 4000, "max_windows": 3, "window_policy": "head_tail"}
+    card = " ".join(build_card(record, metrics).content.split())
+    assert "Texts were cut to 4000 tokens. Of longer training texts" in card
+    assert "as many tokens were read as 3 windows hold (head and tail)." in card
 
 
 def test_a_model_of_the_built_in_corpus_is_called_a_toy(record, metrics):

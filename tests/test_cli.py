@@ -77,7 +77,10 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
         (["evaluate", "nowhere", "{data}"], "No model can be read from nowhere"),
         (["evaluate", "{model}", "{data}", "--text-column", "txt"], "'txt'"),
         (["evaluate", "{model}", "{data}", "--slice-by", "venu"], "Did you mean 'venue'?"),
-        (["evaluate", "{model}", "{data}", "--max-length", "65"], "this encoder reads at most 64 tokens"),
+        (
+            ["evaluate", "{model}", "{data}", "--max-length", "all"],
+            "must be a positive whole number or none, got 'all'",
+        ),
         (["evaluate", "{model}", "{other}"], "Unknown label 'fair'"),
         (["evaluate", "{model}", "{data}", "--output", "{model}"], "is a folder: name a file"),
         (["evaluate", "{encoder}", "{data}"], "holds no trained RoBERTa-GRU classifier but a roberta"),
@@ -151,6 +154,8 @@ def test_the_command_lines_options_are_frozen():
         "max_validation_samples",
         "max_test_samples",
         "max_length",
+        "max_windows",
+        "window_policy",
     ]
     inherited = {field.name for field in fields(TrainingArguments)}
     assert [field.name for field in fields(RobertaGRUTrainingArguments) if field.name not in inherited] == [
@@ -161,6 +166,7 @@ def test_the_command_lines_options_are_frozen():
         "freeze_encoder",
         "freeze_layers",
         "class_weights",
+        "length_curriculum",
         "early_stopping_patience",
         "calibrate",
         "bag_of_words",

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from modeling_roberta_gru.cli import exit_status
 from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
+from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.experiment import RUN_FILES, run
 from modeling_roberta_gru.hub.load_check import predict_elsewhere
 from modeling_roberta_gru.training.arguments import RunArgumentParser
@@ -207,6 +209,7 @@ def test_balanced_class_weights_and_frozen_layers_reach_the_model(tmp_path, stan
 
 def test_a_finished_run_is_replaced_only_on_request_and_can_be_gone_on_with(finished, tmp_path, reviews, stand_in):
     options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
+    options += ["--load_best_model_at_end", "false"]
     folder = tmp_path / "run"
     train_tiny(folder, *options)
     resumed = train_tiny(folder, *options, "--resume_from_checkpoint", "true", "--max_steps", "6")
@@ -214,6 +217,60 @@ def test_a_finished_run_is_replaced_only_on_request_and_can_be_gone_on_with(fini
     replaced = train_tiny(folder, *options, "--overwrite_output_dir", "true")
     assert read_json(folder / "run.json")["steps"] == 3
     assert replaced != resumed
+
+
+@pytest.fixture(scope="module")
+def essays(tmp_path_factory):
+    """Return a CSV of 60 texts of up to 250 words, most of them longer than the stand-in's window of 64 tokens."""
+    path = tmp_path_factory.mktemp("essays") / "essays.csv"
+    rows = [f"essay {row} on {'the plot ' * (row * 2 + 4)},{['bad', 'good'][row % 2]}" for row in range(60)]
+    path.write_text("\n".join(["text,label", *rows]))
+    return path
+
+
+def test_whole_documents_are_trained_on_by_default(tmp_path, essays, stand_in):
+    folder = tmp_path / "run"
+    options = ["--train_file", essays, "--model_name_or_path", stand_in, "--length_curriculum", 1]
+    train_tiny(folder, *options, verify=True)
+    record = read_json(folder / "run.json")
+    assert record["data"]["max_length"] is None
+    assert record["data"]["max_windows"] is record["data"]["window_policy"] is None
+    assert record["hyperparameters"]["length_curriculum"] == 1
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    assert tokenizer.model_max_length > 1e20
+    train = tokenize(load_splits(DataArguments(train_file=[str(essays)])).train, tokenizer, None)
+    assert max(train["length"]) > 100
+    assert record["tokens_seen"] == round(sum(train["length"]) * record["epochs"])
+    assert "Texts were read\nwhole." in (folder / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("policy", ["head", "head_tail", "random"])
+def test_training_documents_can_be_bounded(policy, tmp_path, essays, stand_in):
+    seen = set()
+    forward = RobertaGRUForSequenceClassification.forward
+
+    @wraps(forward)  # the Trainer reads off the signature which columns are wanted
+    def listening(model, input_ids=None, **inputs):
+        seen.add((model.training, input_ids.shape[1]))
+        return forward(model, input_ids=input_ids, **inputs)
+
+    options = ["--max_windows", 1, "--window_policy", policy, "--gradient_checkpointing", "true"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RobertaGRUForSequenceClassification, "forward", listening)
+        train_tiny(tmp_path / "run", "--train_file", essays, "--model_name_or_path", stand_in, *options)
+    assert max(width for training, width in seen if training) == 64
+    assert max(width for training, width in seen if not training) > 100
+    record = read_json(tmp_path / "run" / "run.json")
+    assert (record["data"]["max_windows"], record["data"]["window_policy"]) == (1, policy)
+    assert record["tokens_seen"] <= 64 * 48 * record["epochs"]
+
+
+def test_texts_can_be_cut_beyond_the_window(tmp_path, essays, stand_in):
+    options = ["--train_file", essays, "--model_name_or_path", stand_in, "--max_steps", 1]
+    train_tiny(tmp_path / "run", *options, "--max_length", 70)
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["data"]["max_length"] == record["options"]["max_length"] == 70
+    assert read_json(tmp_path / "run" / "model" / "tokenizer.json")["truncation"] is None
 
 
 def test_tensorboard_gets_the_history(tmp_path, reviews, stand_in, monkeypatch):
@@ -320,7 +377,10 @@ BAD_RUNS = {
     "unknown weight": (["--class_weights", "{{bda: 1, good: 1}}"], "Did you mean 'bad'?"),
     "missing weight": (["--class_weights", "{{bad: 1}}"], "gives label 'good' no weight"),
     "strange weights": (["--class_weights", "heavy"], "must be none, balanced or a mapping"),
-    "too long": (["--max_length", "65"], "this encoder reads at most 64 tokens"),
+    "no room": (["--max_length", "2"], "--max_length 2 leaves no room for text beside 2 special tokens"),
+    "no length": (["--max_length", "endless"], "--max_length must be a positive whole number or none"),
+    "long curriculum": (["--max_steps", "-1", "--length_curriculum", "9"], "more than --num_train_epochs 3 has"),
+    "no windows": (["--window_policy", "random"], "takes effect only with --max_windows"),
     "impossible field": (["--gru_hidden_size", "-3"], "`gru_hidden_size` is -3"),
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
     "another optimizer": (

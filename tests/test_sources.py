@@ -69,10 +69,28 @@ def test_split_must_be_three_positive_fractions_that_sum_to_one(split):
         DataArguments(split=split)
 
 
-@pytest.mark.parametrize("name", ["max_train_samples", "max_length"])
+@pytest.mark.parametrize("name", ["max_train_samples", "max_windows"])
 def test_sizes_must_be_positive(name):
     with pytest.raises(InputError, match=f"--{name} must be positive, got 0"):
         DataArguments(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("max_length", "num_tokens"), [("none", None), ("None", None), (None, None), (512, 512), ("5000", 5000)]
+)
+def test_a_maximum_length_is_a_number_or_none(max_length, num_tokens):
+    assert DataArguments(max_length=max_length).num_tokens == num_tokens
+
+
+@pytest.mark.parametrize("max_length", [0, -3, "0", "5.5", 5.5, "many", "", True])
+def test_a_maximum_length_that_is_neither_is_refused(max_length):
+    with pytest.raises(InputError, match=f"--max_length must be a positive whole number or none, got {max_length!r}"):
+        DataArguments(max_length=max_length)
+
+
+def test_a_window_policy_without_max_windows_is_refused():
+    with pytest.raises(InputError, match="--window_policy random takes effect only with --max_windows"):
+        DataArguments(window_policy="random")
 
 
 def test_a_hub_revision_without_a_data_set_is_refused():

@@ -1,14 +1,17 @@
 """From texts to batches: what is cut, what is kept, and the types the losses want."""
 
+import json
 import logging
 
 import pytest
 import torch
 from datasets import Dataset, Features, List, Value
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers.utils import logging as transformers_logging
 
-from modeling_roberta_gru.data.tokenization import MODEL_COLUMNS, check_token_ids, tokenize
+from modeling_roberta_gru.data.tokenization import MODEL_COLUMNS, check_token_ids, lift_limits, tokenize
 from modeling_roberta_gru.errors import InputError
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "good", "bad", "film"]
@@ -51,6 +54,25 @@ def test_without_a_maximum_nothing_is_cut_and_nothing_warned(tokenizer, caplog):
         tokens = tokenize(documents([0, 1, 0], Value("int64")), tokenizer, max_length=None)
     assert tokens["length"][2] == 18
     assert caplog.text == ""
+
+
+def test_a_saved_tokenizer_has_no_limit_and_warns_of_none(tokenizer, tmp_path, caplog):
+    transformers_logging.enable_propagation()
+    text = "good bad film " * 700
+    try:
+        tokenizer(text)
+        assert "sequence length is longer than the specified maximum" in caplog.text
+        caplog.clear()
+        tokenize(documents([0, 1, 0], Value("int64")), tokenizer, max_length=6)
+        lift_limits(tokenizer)
+        tokenizer.save_pretrained(tmp_path)
+        loaded = AutoTokenizer.from_pretrained(tmp_path)
+        assert loaded.model_max_length > LARGE_INTEGER
+        assert len(loaded(text)["input_ids"]) == 2102
+        assert caplog.text == ""
+    finally:
+        transformers_logging.disable_propagation()
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["truncation"] is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from ..errors import InputError
 
@@ -54,15 +55,11 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
     return dataset.map(encode, batched=True, remove_columns=dataset.column_names, features=features, desc="Tokenising")
 
 
-def longest_text(max_length: int | None, window: int) -> int:
-    """Return the number of tokens to cut texts at: `--max_length`, or else the encoder's window.
-
-    Raises:
-        InputError: if it is more than the window.
-    """
-    if max_length is not None and max_length > window:
-        raise InputError(f"--max_length is {max_length}; this encoder reads at most {window} tokens.")
-    return max_length or window
+def lift_limits(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer, also once it is saved, give every token of a text: the model reads texts of any length."""
+    tokenizer.model_max_length = VERY_LARGE_INTEGER
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()  # the last cut would else be written to tokenizer.json
 
 
 def check_token_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:

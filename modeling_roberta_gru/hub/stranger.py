@@ -32,7 +32,7 @@ def main() -> None:
 
     request = json.load(sys.stdin)
     classify = pipeline("text-classification", request["folder"], trust_remote_code=True, device="cpu")
-    print(json.dumps(classify(request["texts"], truncation=True)))
+    print(json.dumps(classify(request["texts"])))
 
 
 if __name__ == "__main__":

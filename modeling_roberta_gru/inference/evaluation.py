@@ -17,7 +17,7 @@ from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
-from ..data.tokenization import check_token_ids, longest_text, tokenize
+from ..data.tokenization import check_token_ids, tokenize
 from ..errors import InputError, unknown_name
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.metrics import measure, measure_slices, to_probabilities, written
@@ -69,7 +69,7 @@ def evaluate_model(
     for column in slice_by:
         if column not in documents.column_names:
             raise unknown_name("column in --slice-by", column, documents.column_names)
-    tokens = tokenize(documents, tokenizer, longest_text(data_args.max_length, model.config.encoder_window))
+    tokens = tokenize(documents, tokenizer, data_args.num_tokens)
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
             output_dir=folder,

@@ -159,6 +159,13 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             'mapping such as \'{"negative": 1, "positive": 3}\'.'
         },
     )
+    length_curriculum: int = field(
+        default=0,
+        metadata={
+            "help": "Read the documents from the shortest to the longest in so many first epochs, afterwards as "
+            "--train_sampling_strategy says. A GRU that starts from nothing learns long documents only so."
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "Stop after this many evaluations without a better --metric_for_best_model. Unset: never."},
@@ -199,12 +206,17 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:
                 raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
+        self._check_curriculum()
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
         if self.bf16_if_available and not (self.bf16 or self.fp16):
             _prefer_bfloat16(self)
+        # The older names are as good; transformers would warn of them.
+        for name in ("checkpointing", "checkpointing_kwargs"):
+            if getattr(self, f"activation_{name}") is None:
+                setattr(self, f"activation_{name}", getattr(self, f"gradient_{name}"))
         try:
             super().__post_init__()
         except ValueError as error:
@@ -212,6 +224,21 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         # Pinning memory for a device that is not there only warns.
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
+
+    def _check_curriculum(self) -> None:
+        epochs = self.length_curriculum
+        if epochs < 0:
+            raise InputError(f"--length_curriculum must be at least 0, got {epochs}.")
+        # With --max_steps, epochs follow from the number of rows.
+        if self.max_steps <= 0 and epochs > self.num_train_epochs:
+            raise InputError(
+                f"--length_curriculum {epochs} is more than --num_train_epochs {self.num_train_epochs:g} has."
+            )
+        if epochs and self.train_sampling_strategy == "batch_rebalance":
+            raise InputError(
+                "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance, which deals documents "
+                "of all lengths to the processes: choose group_by_length, random or sequential."
+            )
 
 
 def _prefer_bfloat16(args: TrainingArguments) -> None:

@@ -1,32 +1,54 @@
 """The Trainer, with NAdam by default, this model's learning rates and evaluation in the order of the rows."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from ..errors import InputError
 from .arguments import RobertaGRUTrainingArguments
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
+from .sampler import EpochSampler
 
 
 class RobertaGRUTrainer(Trainer):
     """[`~transformers.Trainer`] for [`RobertaGRUTrainingArguments`].
 
-    What it changes: the optimizer comes from `args.optimizer`; evaluation keeps the order of the rows also where
-    training groups them by length; label smoothing is done by the model, which knows its class weights; a checkpoint
-    of another optimizer is refused.
+    What it changes: the optimizer comes from `args.optimizer`; training reads documents from short to long in the
+    first `args.length_curriculum` epochs, in an order that depends on seed and epoch alone; evaluation keeps the order
+    of the rows also where training groups them by length; label smoothing is done by the model, which knows its class
+    weights; a checkpoint of another optimizer is refused.
+
+    Args:
+        model: the model.
+        args: the options.
+        train_collator: makes the batches of training; unset, `data_collator` does, as everywhere else. If it has a
+            method `set_epoch`, it is told each epoch.
+        **kwargs: see [`~transformers.Trainer`].
     """
 
-    def __init__(self, model: PreTrainedModel, args: RobertaGRUTrainingArguments, **kwargs: Any):
+    data_collator: Callable[[list[dict[str, Any]]], Any]
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: RobertaGRUTrainingArguments,
+        train_collator: Callable[[list[dict[str, Any]]], Any] | None = None,
+        **kwargs: Any,
+    ):
         if args.label_smoothing_factor:
             # The Trainer's own smoothing would keep the labels from the model.
             model.config.label_smoothing = args.label_smoothing_factor
             args.label_smoothing_factor = 0.0
         super().__init__(model=model, args=args, **kwargs)
+        self.train_collator = train_collator or self.data_collator
+        self.train_sampler: Sampler | None = None
+        self.add_callback(_EpochCallback(self))
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
@@ -52,9 +74,24 @@ class RobertaGRUTrainer(Trainer):
         logits[order] = predictions
         return logits
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches of training, made by `train_collator`."""
+        collator, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         # The data set that the Trainer passes has lost its length column, and would be measured row by row.
-        return super()._get_train_sampler(self.train_dataset)
+        sampler = super()._get_train_sampler(self.train_dataset)
+        if sampler is not None and not isinstance(sampler, BatchRebalanceSampler):
+            args = self.args
+            seed = args.seed if args.data_seed is None else args.data_seed
+            lengths = self.train_dataset[args.length_column_name][:] if args.length_curriculum else ()
+            sampler = EpochSampler(sampler, seed, lengths, args.length_curriculum)
+        self.train_sampler = sampler
+        return sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return SequentialSampler(eval_dataset)
@@ -74,6 +111,21 @@ class RobertaGRUTrainer(Trainer):
         if checkpoint is not None and self.args.optimizer != "optim":
             check_optimizer_state(self.optimizer, self.args, checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
+
+
+class _EpochCallback(TrainerCallback):
+    """Say which epoch begins: on several ranks, accelerate's own word does not reach the sampler after a resume."""
+
+    def __init__(self, trainer: RobertaGRUTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for part in (self.trainer.train_sampler, self.trainer.train_collator):
+            set_epoch = getattr(part, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(int(state.epoch))
 
 
 def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:

@@ -1,0 +1,183 @@
+"""The order in which documents are read: each once an epoch, short ones first for as long as is asked."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import RandomSampler, SequentialSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from modeling_roberta_gru.data.collation import SelectingCollator
+from modeling_roberta_gru.training.sampler import EpochSampler
+
+from .documents_read import NUM_DOCUMENTS, STEPS_PER_EPOCH, numbered_documents, read_by, same_weights
+from .trajectory import collate, make_trainer
+
+LENGTHS = np.random.default_rng(0).integers(20, 3000, 400).tolist()
+EVERY = list(range(len(LENGTHS)))
+
+
+def sampler(strategy="random", seed=0, num_growing_epochs=2):
+    later = {
+        "random": lambda: RandomSampler(LENGTHS),
+        "sequential": lambda: SequentialSampler(LENGTHS),
+        "group_by_length": lambda: LengthGroupedSampler(8, lengths=LENGTHS),
+    }[strategy]()
+    return EpochSampler(later, seed, LENGTHS, num_growing_epochs)
+
+
+def order(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def grows(order):
+    """Tell whether no document is much shorter than one read before it."""
+    lengths = np.array(LENGTHS)[order]
+    return bool((lengths >= np.maximum.accumulate(lengths) / 1.1).all())
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+def test_every_document_is_read_once_an_epoch(strategy):
+    reader = sampler(strategy)
+    assert len(reader) == len(LENGTHS)
+    for epoch in range(4):
+        assert sorted(order(reader, epoch)) == EVERY
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+def test_lengths_grow_in_the_first_epochs_and_not_later(strategy):
+    reader = sampler(strategy)
+    assert [grows(order(reader, epoch)) for epoch in range(4)] == [True, True, False, False]
+    means = np.array(LENGTHS)[order(reader, 0)].reshape(-1, 16).mean(1)
+    assert (np.diff(means) > 0).all()
+
+
+def test_documents_of_like_length_are_shuffled_among_themselves():
+    reader = sampler()
+    assert order(reader, 0) != order(reader, 1)
+    equal = EpochSampler(RandomSampler(range(50)), 0, [7] * 50, 1)
+    assert sorted(order(equal, 0)) == list(range(50)) != order(equal, 0)
+
+
+def test_later_epochs_are_those_of_the_strategy():
+    assert order(sampler("sequential"), 2) == EVERY
+    lengths = np.array(LENGTHS)[order(sampler("group_by_length"), 2)].reshape(-1, 8)
+    # level within a batch, and without an order among the four groups of batches
+    assert (lengths.max(1) - lengths.min(1))[1:].mean() < 0.2 * np.ptp(LENGTHS)
+    assert max(LENGTHS) in lengths[0]
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_the_order_depends_on_seed_and_epoch_alone(strategy):
+    for epoch in (0, 3):
+        torch.manual_seed(epoch)
+        there = order(sampler(strategy), epoch)
+        torch.manual_seed(99)
+        state = torch.get_rng_state()
+        reader = sampler(strategy)
+        order(reader, 5)
+        assert order(reader, epoch) == there
+        assert order(sampler(strategy, seed=1), epoch) != there
+        assert torch.equal(torch.get_rng_state(), state)
+    # Neighbouring seeds are not each other's next epoch.
+    assert order(sampler(strategy, seed=1), 2) != order(sampler(strategy, seed=0), 3)
+
+
+# In the Trainer
+
+
+def epochs(batches, per_step=1):
+    size = STEPS_PER_EPOCH * per_step
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
+def lengths_grow(batches):
+    lengths = numbered_documents()["length"][:]
+    means = [np.mean([lengths[row] for row in batch]) for batch in batches]
+    return all(later >= 0.9 * earlier for earlier, later in pairwise(means))
+
+
+@pytest.mark.parametrize(
+    ("options", "per_step"),
+    [
+        ({"batch_size": 8}, 1),
+        ({"batch_size": 4, "gradient_accumulation_steps": 2}, 2),
+        ({"batch_size": 8, "train_sampling_strategy": "random", "dataloader_num_workers": 1}, 1),
+    ],
+)
+def test_training_reads_from_short_to_long_first(options, per_step, tmp_path):
+    batches, trainer = read_by(str(tmp_path), save_strategy="no", **options)
+    assert trainer.state.global_step == 3 * STEPS_PER_EPOCH
+    for batches_of_epoch in epochs(batches, per_step):
+        assert sorted(chain(*batches_of_epoch)) == list(range(NUM_DOCUMENTS))
+    assert [lengths_grow(part) for part in epochs(batches, per_step)] == [True, False, False]
+
+
+@pytest.mark.parametrize("options", [{"length_curriculum": 2}, {"length_curriculum": 0}])
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_a_run_resumed_within_any_epoch_equals_an_uninterrupted_one(strategy, options, tmp_path):
+    options = {"batch_size": 8, "train_sampling_strategy": strategy, **options}
+    batches, whole = read_by(str(tmp_path / "whole"), **options)
+    for step in (2, 7, 10, 13):  # within each epoch, and between two
+        resumed_batches, resumed = read_by(
+            str(tmp_path / "resumed"), resume=str(tmp_path / "whole" / f"checkpoint-{step}"), **options
+        )
+        assert resumed_batches == batches[step:]
+        assert same_weights(resumed, whole)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_draws_the_stretches_of_an_uninterrupted_one(num_workers, tmp_path):
+    def train(folder, resume=None):
+        trainer = make_trainer(
+            str(tmp_path / folder),
+            save_strategy="steps",
+            save_steps=3,
+            save_total_limit=9,
+            max_steps=10,
+            dataloader_num_workers=num_workers,
+        )
+        trainer.train_collator = SelectingCollator(collate, 5, "random", seed=0)
+        widths = set()
+        trainer.model.register_forward_pre_hook(
+            lambda _, args, kwargs: widths.add(kwargs["input_ids"].shape[1]), with_kwargs=True
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        assert widths == {5}
+        assert trainer.train_collator.epoch == 2  # of 0, 1, 2
+        return trainer
+
+    whole = train("whole")
+    assert same_weights(train("resumed", str(tmp_path / "whole" / "checkpoint-6")), whole)
+    # Only training is cut.
+    assert next(iter(whole.get_eval_dataloader()))["input_ids"].shape[1] > 5
+
+
+@pytest.mark.slow
+def test_two_ranks_read_disjoint_documents_of_like_length_and_resume(tmp_path):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.documents_read"]
+    process = subprocess.run(
+        [sys.executable, *command, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.returncode == 0, process.stderr
+    one, other = json.loads(process.stdout.splitlines()[-1])
+    for ours, theirs in zip(epochs(one["whole"]), epochs(other["whole"]), strict=True):
+        assert sorted(chain(*ours, *theirs)) == list(range(NUM_DOCUMENTS))
+    assert lengths_grow([a + b for a, b in zip(epochs(one["whole"])[0], epochs(other["whole"])[0], strict=True)])
+    lengths = np.array(numbered_documents()["length"][:])
+    for ours, theirs in zip(epochs(one["whole"])[0], epochs(other["whole"])[0], strict=True):
+        assert np.ptp(lengths[ours + theirs]) <= 5
+    for rank in (one, other):
+        for step in (3, 12):
+            assert rank[str(step)] == {"batches": rank["whole"][step:], "same_weights": True}
