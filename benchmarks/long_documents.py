@@ -1,0 +1,229 @@
+"""Compare ways of classifying documents beyond the encoder's window, for docs/long-documents.md.
+
+Same encoder, same training rows, same steps, same order; what differs is what becomes of a long document:
+
+    whole      RoBERTa-GRU as it is: windows, the GRU's state running through all of them
+    head       the first W tokens
+    head_tail  the first and the last W/2
+    mean       RoBERTa-GRU on every window, the mean of the windows' logits (what BELT does)
+    max        the same, the largest
+
+`python benchmarks/long_documents.py built-in-long whole --seed 0` writes a file to benchmarks/results/long-documents/.
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import DataCollatorWithPadding, PreTrainedModel, set_seed
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.data.collation import select_tokens
+from modeling_roberta_gru.data.corpus import long_reviews
+from modeling_roberta_gru.data.splits import load_splits
+from modeling_roberta_gru.data.tokenization import tokenize
+from modeling_roberta_gru.files import write_json
+from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
+from modeling_roberta_gru.training.arguments import ModelArguments, RobertaGRUTrainingArguments
+from modeling_roberta_gru.training.checkpoint import load_model, load_tokenizer
+from modeling_roberta_gru.training.record import describe_platform
+from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
+
+RESULTS = Path(__file__).parent / "results" / "long-documents"
+SYSTEMS = ("whole", "head", "head_tail", "mean", "max")
+
+
+class WindowVote(RobertaGRUForSequenceClassification):
+    """RoBERTa-GRU on every window apart; `vote` makes one row of logits of a document's."""
+
+    vote = "mean"
+
+    def forward(self, input_ids, attention_mask, labels=None, num_items_in_batch=None):
+        lengths = attention_mask.sum(dim=1)  # padding is on the right
+        windows = Windows(lengths.cpu(), self.config)
+        cut = windows.cut(0, int(windows.counts.max()), input_ids.device)
+        ids = input_ids[cut.row_of_window[:, None], cut.positions]
+        width = int(cut.mask.sum(dim=1).max())
+        logits = super().forward(ids[:, :width], attention_mask=cut.mask[:, :width]).logits  # (N, C)
+        rows = cut.row_of_window[:, None].expand_as(logits)
+        reduction = {"mean": "mean", "max": "amax"}[self.vote]
+        logits = logits.new_zeros(len(lengths), logits.shape[1]).scatter_reduce(
+            0, rows, logits, reduction, include_self=False
+        )
+        loss = None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class MaxVote(WindowVote):
+    """The largest logit of each label, whichever window gives it."""
+
+    vote = "max"
+
+
+NO_ATTENTION_DROPOUT = "attention_probs_dropout_prob=0"  # with it, torch has no fused attention on the CPU
+TASKS: dict[str, dict[str, Any]] = {
+    "built-in-long": {
+        "model": {
+            "config_overrides": "hidden_size=64,num_hidden_layers=1,num_attention_heads=4,intermediate_size=128,"
+            + NO_ATTENTION_DROPOUT,
+            "gru_hidden_size": 64,
+            "head_hidden_size": 64,
+        },
+        "data": {"dataset_name": "built-in-long"},
+        "training": {
+            "learning_rate": 1e-3,
+            "warmup_steps": 0.05,
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": 16,
+            "length_curriculum": 1,
+        },
+    },
+    "imdb": {
+        "model": {
+            "model_name_or_path": "../shared/encoders/minilm-l6-roberta",
+            "config_overrides": NO_ATTENTION_DROPOUT,
+        },
+        "data": {
+            "dataset_name": "../shared/data/imdb",
+            "clean_html": True,
+            "class_names": ["negative", "positive"],
+            "max_train_samples": 2000,
+        },
+        "training": {
+            "learning_rate": 1e-4,
+            "head_learning_rate": 1e-3,
+            "weight_decay": 0.01,
+            "warmup_steps": 0.06,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 2,
+            "bf16_if_available": True,
+        },
+    },
+}
+NUM_LONG, NUM_SHORT = 2000, 3000  # IMDb test reviews beyond the window, and within it
+NUM_TEN_TIMES = 200  # reviews ten times longer than the longest trained on
+
+
+def main() -> None:
+    """Train one system with one seed, and write which test rows it gets right."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file")
+    options = parser.parse_args()
+    result = run(options.task, options.system, options.seed)
+    write_json(options.output / f"{options.task}-{options.system}-{options.seed}.json", result)
+
+
+def run(task: str, system: str, seed: int) -> dict[str, Any]:
+    """Train and test.
+
+    Returns:
+        Conditions, and for each part of the test one digit a row: 1 where the system is right.
+    """
+    recipe = TASKS[task]
+    model_args = ModelArguments(**recipe["model"])
+    splits = load_splits(DataArguments(**recipe["data"]))
+    tokenizer = load_tokenizer(model_args, splits.train["text"])
+    set_seed(seed)
+    model = load_model(model_args, tokenizer, splits.labels)
+    model.__class__ = {"mean": WindowVote, "max": MaxVote}.get(system, type(model))
+    parts = test_parts(task, tokenize(splits.test, tokenizer, None), tokenizer, model.config.encoder_window)
+    whole = tokenize(splits.train, tokenizer, None)
+    train = read_as(system, whole, model)
+    with tempfile.TemporaryDirectory() as folder:
+        args = RobertaGRUTrainingArguments(
+            output_dir=folder,
+            seed=seed,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            per_device_eval_batch_size=8,
+            lr_scheduler_type="linear",
+            **recipe["training"],
+        )
+        trainer = RobertaGRUTrainer(
+            model,
+            args,
+            train_dataset=train,
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer),
+        )
+        started = time.time()
+        training = trainer.train()
+        seconds = time.time() - started
+        tests = {name: right(trainer, read_as(system, part, model)) for name, part in parts.items()}
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "task": task,
+        "system": system,
+        "seed": seed,
+        "window": model.config.encoder_window,
+        "window_stride": model.config.window_stride,
+        "num_train": len(train),
+        "longest_training_document": max(whole["length"][:]),
+        "steps": training.global_step,
+        "training_tokens": sum(train["length"][:]) * int(args.num_train_epochs),
+        "training_seconds": round(seconds, 1),
+        "final_loss": training.training_loss,
+        "options": recipe,
+        "precision": "bf16" if args.bf16 else "fp32",
+        "tests": tests,
+        **describe_platform(args),
+    }
+
+
+def read_as(system: str, tokens: Dataset, model: PreTrainedModel) -> Dataset:
+    """Cut documents to what a system sees of them."""
+    if system not in ("head", "head_tail"):
+        return tokens
+
+    def cut(row: dict[str, Any]) -> dict[str, Any]:
+        ids = select_tokens(row["input_ids"], model.config.encoder_window, system, np.random.default_rng())
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "length": len(ids)}
+
+    return tokens.map(cut)
+
+
+def test_parts(task: str, tokens: Dataset, tokenizer: Any, window: int) -> dict[str, Dataset]:
+    """Return the parts of the test that are measured apart."""
+    if task == "imdb":
+        lengths = np.asarray(tokens["length"][:])
+        rng = np.random.default_rng(0)
+        rows = {"long": np.flatnonzero(lengths > window), "short": np.flatnonzero(lengths <= window)}
+        sizes = {"long": NUM_LONG, "short": NUM_SHORT}
+        return {name: tokens.select(np.sort(rng.choice(rows[name], sizes[name], replace=False))) for name in rows}
+    longer = Dataset.from_list(
+        [
+            {"row_id": f"ten-times-{row}", "text": review["text"], "label": review["label"]}
+            for row, review in enumerate(long_reviews("ten times", 0, NUM_TEN_TIMES, 80_000, 104_000))
+        ]
+    )
+    return {"test": tokens, "ten_times": tokenize(longer, tokenizer, None)}
+
+
+def right(trainer: RobertaGRUTrainer, tokens: Dataset) -> dict[str, Any]:
+    """Return which rows are classified as labelled, and how long that took."""
+    started = time.time()
+    logits = trainer.predict_logits(tokens)
+    hits = logits.argmax(axis=1) == np.asarray(tokens["labels"][:])
+    return {
+        "right": "".join(str(int(hit)) for hit in hits),
+        "accuracy": float(hits.mean()),
+        "tokens": int(sum(tokens["length"][:])),
+        "seconds": round(time.time() - started, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
