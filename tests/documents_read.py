@@ -33,7 +33,7 @@ def numbered_documents() -> Dataset:
 def read_by(
     folder: str, batch_size: int, resume: str | None = None, **arguments: Any
 ) -> tuple[list, RobertaGRUTrainer]:
-    """Train three epochs, the first from short to long; return each batch's documents, by number, and the trainer."""
+    """Train three epochs, the first on short documents; return each batch's documents, by number, and the trainer."""
     batches: list[list[int]] = []
     defaults = {
         "max_steps": 3 * STEPS_PER_EPOCH,

@@ -162,8 +162,8 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     length_curriculum: int = field(
         default=0,
         metadata={
-            "help": "Read the documents from the shortest to the longest in so many first epochs, afterwards as "
-            "--train_sampling_strategy says. A GRU that starts from nothing learns long documents only so."
+            "help": "Read short documents only in so many first epochs (of 3: the shortest quarter, half, three "
+            "quarters), afterwards all. A GRU that starts from nothing learns long documents only so."
         },
     )
     early_stopping_patience: int | None = field(

@@ -1,26 +1,28 @@
 """In which order documents are read, epoch by epoch."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-LIKE_LENGTHS = 0.1  # lengths that differ by less than this share count as alike
-
 
 class EpochSampler(Sampler[int]):
-    """Read from the shortest document to the longest in the first epochs, then as another sampler says.
+    """Read short documents only in the first epochs, more of them in each, then all as another sampler says.
+
+    The first of three growing epochs reads the shortest quarter of the documents, the next one the shorter half, the
+    last one three quarters. It takes as many readings as any other epoch, which are spread over the documents evenly.
 
     The order depends on seed and epoch alone: it is the same on every rank, which accelerate then gives every n-th
     batch of it, and the same after a resume. (transformers' own length grouping draws from torch's global state, which
     neither ranks nor a resumed run share.)
 
     Args:
-        sampler: the order of the later epochs; one that takes chance from its `generator`, or from nothing.
+        sampler: the order of all documents; one that takes chance from its `generator`, or from nothing.
         seed: what all chance comes from.
         lengths: number of tokens of each document; needed for growing epochs only.
-        num_growing_epochs: how many epochs go from short to long.
+        num_growing_epochs: how many epochs go by before all documents are read.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class EpochSampler(Sampler[int]):
     ) -> None:
         self.sampler = sampler
         self.seed = seed
-        self.lengths = torch.tensor(lengths, dtype=torch.float64)
+        self.by_length = np.argsort(lengths, kind="stable")  # the shortest document first
         self.num_growing_epochs = num_growing_epochs
         self.epoch = 0
 
@@ -41,22 +43,10 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1).item()
-        generator = torch.Generator().manual_seed(seed)
-        if self.epoch < self.num_growing_epochs:
-            return iter(growing_order(self.lengths, generator))
-        self.sampler.generator = generator  # type: ignore[attr-defined]
-        return iter(self.sampler)
-
-
-def growing_order(lengths: torch.Tensor, generator: torch.Generator) -> list[int]:
-    """Order documents by length, those of like length by chance.
-
-    Args:
-        lengths: number of tokens of each document, shape (n,).
-        generator: what chance comes from.
-
-    Returns:
-        The documents' indices, each once.
-    """
-    chance = torch.rand(len(lengths), generator=generator, dtype=torch.float64)
-    return (lengths * (1 + LIKE_LENGTHS * chance)).argsort().tolist()
+        self.sampler.generator = torch.Generator().manual_seed(seed)  # type: ignore[attr-defined]
+        if self.epoch >= self.num_growing_epochs:
+            return iter(self.sampler)
+        # Each document gives way to a shorter one in proportion, so that batches of like lengths stay such.
+        num_read = math.ceil(len(self) * (self.epoch + 1) / (self.num_growing_epochs + 1))
+        rank = self.by_length.argsort()
+        return iter(self.by_length[rank[list(self.sampler)] * num_read // len(self)].tolist())
