@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
 from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.inference import explanation
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.training.arguments import ModelArguments, RobertaGRUTrainingArguments
 
@@ -101,6 +103,68 @@ def test_mistakes_are_one_line_and_status_two(argv, message, saved, stand_in, re
     assert message in said
 
 
+def test_explain_prints_and_draws_how_the_verdict_came_about(saved, tmp_path, roberta_gru):
+    text = "splendid plot, slow music\r\n" * 12  # beyond the window of 64 tokens
+    (tmp_path / "text.txt").write_bytes(text.encode("utf-8-sig"))
+    folder = tmp_path / "new" / "explanation"
+    options = ["--file", tmp_path / "text.txt", "--label", "good", "--steps", 2, "--output-dir", folder]
+    status, said, error = roberta_gru("explain", saved, *options)
+    assert (status, [line for line in error.splitlines() if "Loading weights" not in line]) == (0, [])
+    assert sorted(path.name for path in folder.iterdir()) == ["explanation.html", "explanation.png"]
+    assert str(folder / "explanation.html") in said
+    model, tokenizer = RobertaGRUForSequenceClassification.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
+    probabilities = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(dim=0)
+    label = model.config.id2label[int(probabilities.argmax())]
+    assert f"Verdict: {label} {probabilities.max():.2f}, after {len(tokenizer(text)['input_ids'])} tokens." in said
+    assert "What told most for (+) and against (-) good, in log-odds:" in said
+
+    status, said, _ = roberta_gru("explain", saved, "splendid music", "--no-attributions", "--output-dir", folder)
+    assert status == 0
+    assert "told most" not in said
+    assert "attribution" not in (folder / "explanation.html").read_text().partition("<body>")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give a text in quotes, or --file"),
+        (["a text", "--file", "{text}"], "Both a text and --file are given"),
+        (["--file", "nowhere.txt"], "--file nowhere.txt cannot be read: No such file or directory"),
+        (["--file", "{model}"], "cannot be read: Is a directory"),
+        (["--file", "{latin}"], "is not UTF-8 text (byte 4). Save the file as UTF-8."),
+        (["--file", "{empty}"], "holds no text"),
+        ([""], "The text is empty."),
+        (["<s></s>"], "The text holds no words, only special tokens."),
+        (["a text", "--label", "god"], "Unknown label 'god'. Did you mean 'good'?"),
+        (["a text", "--output-dir", "{text}/folder"], "is no folder that can be written to"),
+    ],
+)
+def test_what_cannot_be_explained_is_said_in_one_line_and_leaves_nothing(
+    options, message, saved, tmp_path, roberta_gru, monkeypatch
+):
+    places = {name: tmp_path / name for name in ("text", "latin", "empty")}
+    for path, content in zip(places.values(), (b"a text", "caf\xe9".encode("latin-1"), b" \n"), strict=True):
+        path.write_bytes(content)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    status, _, said = roberta_gru("explain", saved, *(word.format(model=saved, **places) for word in options))
+    assert status == 2
+    assert said.strip().splitlines()[-1].startswith("Error: ")
+    assert message in said
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_what_cannot_explain_is_said(saved, stand_in, roberta_gru, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, said = roberta_gru("explain", stand_in, "a text")
+    assert (status, "holds no trained RoBERTa-GRU classifier but a roberta" in said) == (2, True)
+    monkeypatch.setattr(explanation, "find_spec", lambda name: None)
+    status, _, said = roberta_gru("explain", saved, "a text")
+    assert (status, "pip install 'roberta-gru[explain]'" in said) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+    assert roberta_gru("explain", saved, "a text", "--no-attributions")[0] == 0
+
+
 def test_the_command_lines_options_are_frozen():
     # A changed list is a changed interface: say so in CHANGELOG.md.
     evaluate = get_command(cli.app).commands["evaluate"]
@@ -117,6 +181,16 @@ def test_the_command_lines_options_are_frozen():
         "slice_by",
         "text_column",
     ]
+    explain = get_command(cli.app).commands["explain"]
+    assert {parameter.name: parameter.default for parameter in explain.params} == {
+        "model": None,
+        "text": None,
+        "file": None,
+        "output_dir": Path("explanation"),
+        "label": None,
+        "steps": explanation.NUM_STEPS,
+        "attributions": True,
+    }
     assert [field.name for field in fields(ModelArguments)] == [
         "model_name_or_path",
         "model_revision",

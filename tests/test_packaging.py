@@ -41,6 +41,12 @@ RANKS = {section: rank for rank, layer in enumerate(LAYERS) for section in layer
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
+OPTIONAL = {
+    Requirement(line).name
+    for extra, lines in PROJECT["optional-dependencies"].items()
+    if extra != "dev"
+    for line in lines
+}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -83,7 +89,7 @@ def make_targets() -> set[str]:
 
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
-    declared = {canonicalize_name(requirement.name) for requirement in DEPENDENCIES}
+    declared = {canonicalize_name(name) for name in (*OPTIONAL, *(requirement.name for requirement in DEPENDENCIES))}
     distributions = packages_distributions()
     undeclared = {
         f"{path.relative_to(REPOSITORY)}: {module}"
@@ -92,6 +98,14 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
         if declared.isdisjoint(map(canonicalize_name, distributions.get(module, [module])))
     }
     assert undeclared == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_an_extra_brings_is_imported_where_it_is_used_only(path: Path) -> None:
+    outermost = ast.parse(path.read_text(encoding="utf-8")).body
+    names = {alias.name for node in outermost if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in outermost if isinstance(node, ast.ImportFrom) and not node.level}
+    assert OPTIONAL.isdisjoint(name.partition(".")[0] for name in names)
 
 
 def test_every_requirement_has_a_pin_within_its_bounds() -> None:

@@ -1,0 +1,399 @@
+"""What a trace and an attribution promise, and the page and picture that show them."""
+
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast, dynamic_module_utils
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel
+from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import explanation, page
+from modeling_roberta_gru.inference.explanation import Attribution, Trace, attribute, jumps, report, trace, turns
+from modeling_roberta_gru.inference.page import draw_trace, write_page
+
+from .conftest import tiny_config
+
+# Beyond three windows of 20 tokens, with whatever can go wrong on the way to HTML and back.
+TEXT = (
+    'The plot was dreadful & "slow".\r\n\n  But we <script>alert("liked")</script> its music 😀 more than\tmost, '
+    "日本 and the rest &amp; so on…  "
+)
+
+
+@pytest.fixture(scope="module")
+def byte_level(stand_in):
+    return AutoTokenizer.from_pretrained(stand_in)
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", ",", ".", '"', "&", "the"]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", mask_token="[MASK]", **special)
+
+
+def classifier(**fields):
+    config = tiny_config(**{"vocab_size": 400, "num_labels": 3, **fields})
+    return RobertaGRUForSequenceClassification(config).eval()
+
+
+def made_trace(*scores, problem_type="single_label_classification", labels=("bad", "good")):
+    """Make a trace of one-token words between special tokens: "w1 w2 …"."""
+    words = [f"w{number}" for number in range(1, len(scores) - 1)]
+    text = " ".join(words)
+    starts = [match.start() for match in re.finditer(r"\w+", text)]
+    offsets = [(0, 0), *((start, start + len(word)) for start, word in zip(starts, words, strict=True)), (0, 0)]
+    array = np.array(scores, dtype=float)
+    array = (
+        np.stack([1 - array, array], axis=1) if array.ndim == 1 and len(labels) == 2 else array.reshape(len(array), -1)
+    )
+    return Trace(text, ["<s>", *words, "</s>"], offsets, np.arange(len(array)), array, list(labels), problem_type)
+
+
+class Reader(HTMLParser):
+    """Read a page: the text of each coloured view, anchors, links, and tags that were left open."""
+
+    VOID = {"meta", "input"}
+
+    def __init__(self):
+        super().__init__()
+        self.in_text, self.depth = False, 0
+        self.views, self.ids, self.links, self.titles, self.open, self.tags = [], set(), set(), [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.add(tag)
+        self.ids |= {attributes.get("id")}
+        self.links |= {value for name, value in attributes.items() if name in ("href", "src")}
+        self.titles.append(attributes.get("title"))
+        if attributes.get("class") == "text":
+            self.views.append("")
+            self.in_text, self.depth = True, len(self.open)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.in_text &= len(self.open) > self.depth
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        if self.in_text:
+            self.views[-1] += data
+
+
+def read_page(path):
+    reader = Reader()
+    reader.feed(path.read_bytes().decode())
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.mark.parametrize("summary", SUMMARIES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_last_running_scores_are_the_models_own(summary, bidirectional, byte_level):
+    model = classifier(summary=summary, gru_bidirectional=bidirectional, num_gru_layers=2)
+    traced = trace(model, byte_level, TEXT)
+    inputs = byte_level(TEXT, return_tensors="pt")
+    assert inputs["input_ids"].shape[1] == len(traced.tokens) > 3 * model.config.encoder_window
+    expected = model(**inputs).logits[0].softmax(dim=0).tolist()
+    assert traced.scores[-1].tolist() == pytest.approx(expected, abs=1e-5)
+    assert np.allclose(traced.scores.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels", "say"),
+    [
+        ("multi_label_classification", 3, torch.sigmoid),
+        ("regression", 1, lambda logits: logits),
+        ("regression", 2, lambda logits: logits),
+    ],
+)
+def test_scores_are_what_the_problem_type_makes_of_logits(problem_type, num_labels, say, byte_level):
+    model = classifier(problem_type=problem_type, num_labels=num_labels)
+    traced = trace(model, byte_level, TEXT)
+    expected = say(model(**byte_level(TEXT, return_tensors="pt")).logits[0]).tolist()
+    assert traced.scores[-1].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_trace_does_not_depend_on_the_chunks(byte_level):
+    model = classifier(gru_bidirectional=True, summary="attention")
+    whole = trace(model, byte_level, TEXT)
+    for windows_per_chunk in (1, 2):
+        model.config.windows_per_chunk = windows_per_chunk
+        assert np.allclose(trace(model, byte_level, TEXT).scores, whole.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokenizer", ["byte_level", "wordpiece"])
+def test_offsets_slice_the_text_back_to_the_tokens(tokenizer, request):
+    traced = trace(classifier(), request.getfixturevalue(tokenizer), TEXT)
+    assert len(traced.tokens) == len(traced.offsets) == len(traced.words) == len(traced.scores)
+    assert traced.offsets[0] == traced.offsets[-1] == (0, 0)
+    assert traced.tokens[0] in ("<s>", "[CLS]")
+    for token, (start, end) in zip(traced.tokens[1:-1], traced.offsets[1:-1], strict=True):
+        assert token == (TEXT[start:end] or " ")
+    assert {"music", "dreadful"} <= {TEXT[slice(*traced.word_at(position))] for position in range(len(traced.tokens))}
+
+
+def test_the_saved_code_of_a_model_is_traced_as_the_packages_own(tmp_path, byte_level, monkeypatch):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    model, folder = classifier(), str(tmp_path / "model")
+    model.save_pretrained(folder)
+    remote = dynamic_module_utils.get_class_from_dynamic_module(
+        "modeling_roberta_gru.RobertaGRUForSequenceClassification", folder
+    )
+    assert remote is not RobertaGRUForSequenceClassification
+    loaded = remote.from_pretrained(folder)
+    assert np.allclose(trace(loaded, byte_level, TEXT).scores, trace(model, byte_level, TEXT).scores, atol=1e-6)
+    assert attribute(loaded, byte_level, TEXT, num_steps=2).values.shape == (len(byte_level(TEXT)["input_ids"]),)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"summary": "last"},
+        {"summary": "attention", "gru_bidirectional": True},
+        {"problem_type": "multi_label_classification"},
+        {"problem_type": "regression", "num_labels": 1},
+    ],
+)
+def test_attributions_are_complete_beyond_the_window(fields, byte_level):
+    # A smaller initialisation, as trained models are smoother than TINY_ENCODER's.
+    model = classifier(initializer_range=0.1, **fields)
+    label = None if fields.get("num_labels") == 1 else model.config.id2label[1]
+    found = attribute(model, byte_level, TEXT, label, num_steps=64)
+    assert np.isfinite(found.values).all()
+    assert abs(found.gap) < 0.01 * abs(found.values).sum()  # the integral's 64 steps
+    assert found.warning is None
+    assert abs(found.output - found.baseline) > 1e-3
+
+
+def test_log_odds_are_those_of_the_labels_probability(byte_level):
+    model = classifier()
+    last = trace(model, byte_level, TEXT).scores[-1]
+    for index, label in model.config.id2label.items():
+        found = attribute(model, byte_level, TEXT, label, num_steps=1)
+        assert found.output == pytest.approx(np.log(last[index] / (1 - last[index])), abs=1e-4)
+    assert attribute(model, byte_level, TEXT, num_steps=1).label == model.config.id2label[int(last.argmax())]
+
+
+def test_what_the_baseline_holds_too_tells_nothing(byte_level):
+    text = f"The plot {byte_level.mask_token} slow"
+    values = attribute(classifier(), byte_level, text, num_steps=2).values
+    masked = byte_level(text)["input_ids"].index(byte_level.mask_token_id)
+    assert values[[0, masked, -1]].tolist() == [0, 0, 0]
+    assert (np.delete(values, [0, masked, len(values) - 1]) != 0).all()
+
+
+def test_checkpointing_changes_no_value_and_leaves_no_mark(byte_level):
+    # A dropout that woke up would show.
+    model = classifier(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    embeds = torch.randn(1, 70, 12, requires_grad=True)
+    before = {name: dict(vars(module)) for name, module in model.named_modules()}
+
+    def output_and_gradient():
+        output = model(inputs_embeds=embeds).logits[0, 1]
+        return output, *torch.autograd.grad(output, embeds)
+
+    plain = output_and_gradient()
+    with explanation._checkpointed(model):
+        assert [layer.gradient_checkpointing for layer in model.roberta.encoder.layer] == [True, True]
+        checkpointed = output_and_gradient()
+    for one, other in zip(plain, checkpointed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ZeroDivisionError), explanation._checkpointed(model):
+        raise ZeroDivisionError
+    assert {name: dict(vars(module)) for name, module in model.named_modules()} == before
+    attribute(model, byte_level, TEXT, num_steps=2)
+    assert {name: dict(vars(module)) for name, module in model.named_modules()} == before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_too_few_steps_are_said():
+    found = Attribution(
+        "good", np.array([0.0, 2.0, -1.0, 0.0]), output=2.5, baseline=1.0, unit="log-odds", num_steps=4
+    )
+    assert found.gap == pytest.approx(0.5)
+    assert found.warning == (
+        "The attributions add up to +1.00 log-odds instead of +1.50: 4 steps are too few. Take twice as many."
+    )
+    assert replace(found, output=2.1).warning is None
+
+
+def test_a_turn_is_where_another_label_takes_the_lead_for_good():
+    traced = made_trace(0.3, 0.2, 0.1, 0.52, 0.45, 0.55, 0.7, 0.9, 0.45, 0.55, 0.8)
+    # The lead at token 3 is lost again, and that at token 8 never amounts to anything.
+    assert [vars(turn) for turn in turns(traced)] == [{"position": 5, "label": "good", "before": 0.1, "after": 0.9}]
+    assert turns(made_trace(0.55, 0.45, 0.55, 0.45)) == []
+
+
+def test_every_turn_of_a_verdict_is_found_in_order():
+    scores = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.7, 0.2], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1]]
+    found = turns(made_trace(*scores, labels=["a", "b", "c"]))
+    assert [(turn.position, turn.label, turn.before, turn.after) for turn in found] == [
+        (1, "b", 0.1, 0.8),
+        (3, "c", 0.1, 0.7),
+        (4, "a", 0.2, 0.9),
+    ]
+
+
+def test_each_of_several_labels_turns_by_itself_up_and_down():
+    scores = [[0.1, 0.9], [0.8, 0.9], [0.8, 0.2], [0.1, 0.2]]
+    found = turns(made_trace(*scores, problem_type="multi_label_classification"))
+    assert [(turn.position, turn.label, turn.before, turn.after) for turn in found] == [
+        (1, "bad", 0.1, 0.8),
+        (2, "good", 0.9, 0.2),
+        (3, "bad", 0.8, 0.1),
+    ]
+
+
+def test_a_regression_jumps_where_it_moved_most():
+    traced = made_trace(1.0, 1.5, 4.0, 3.9, 2.0, 2.0, problem_type="regression", labels=["stars"])
+    assert turns(traced) == []
+    found = jumps(traced, "stars", most=2)
+    assert [(turn.position, turn.before, turn.after) for turn in found] == [(2, 1.5, 4.0), (4, 3.9, 2.0)]
+    assert "Where stars moved most:" in report(traced)
+    assert "token      2  stars 1.5 → 4  w1 «w2» w3 w4" in report(traced)
+
+
+def test_a_report_tells_verdict_turns_and_words():
+    traced = made_trace(0.3, 0.1, 0.9, 0.8, 0.8)
+    said = report(traced, Attribution("good", np.array([0, -1.0, 3.0, 0.5, 0]), 2.0, -0.5, "log-odds", 32))
+    assert said.splitlines() == [
+        "Verdict: good 0.80, after 5 tokens.",
+        "",
+        "The verdict turned once:",
+        "  token      2  good 0.10 → 0.90  w1 «w2» w3",
+        "",
+        "What told most for (+) and against (-) good, in log-odds:",
+        "  token      2  +3.00  w2",
+        "  token      3  +0.50  w3",
+        "  token      1  -1.00  w1",
+        "All tokens add up to +2.50: from -0.50 for a text of masked words to +2.00 (missed by 0 in 32 steps).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "problem_type", "said"),
+    [
+        ([[0.2, 0.8]] * 3, "multi_label_classification", "good 0.80"),
+        ([[0.7, 0.8]] * 3, "multi_label_classification", "bad 0.70, good 0.80"),
+        ([[0.2, 0.3]] * 3, "multi_label_classification", "no label (the nearest: good 0.30)"),
+        ([[1.5, 1234.5678]] * 3, "regression", "bad 1.5, good 1235"),
+    ],
+)
+def test_a_verdict_is_said_as_the_problem_asks(scores, problem_type, said):
+    assert explanation.verdict(made_trace(*scores, problem_type=problem_type)) == said
+
+
+@pytest.mark.parametrize("tokenizer", ["byte_level", "wordpiece"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_labels": 2},
+        {"num_labels": 7},
+        {"num_labels": 3, "problem_type": "multi_label_classification"},
+        {"num_labels": 1, "problem_type": "regression"},
+    ],
+)
+def test_a_page_holds_the_text_exactly_and_needs_nothing_beside_itself(tokenizer, fields, tmp_path, request):
+    tokenizer = request.getfixturevalue(tokenizer)
+    model = classifier(**fields)
+    model.config.id2label = {index: f'<b>"{index}"&' for index in model.config.id2label}
+    traced, attribution = trace(model, tokenizer, TEXT), attribute(model, tokenizer, TEXT, num_steps=2)
+    for attributed in (attribution, None):
+        write_page(traced, attributed, tmp_path / "page.html")
+        read = read_page(tmp_path / "page.html")
+        assert read.views == [TEXT] * (2 if attributed else 1)
+        assert "script" not in read.tags
+        assert all(link.startswith("#") and link[1:] in read.ids for link in read.links)
+        assert sum(title is not None for title in read.titles) > 10
+        text = (tmp_path / "page.html").read_text()
+        assert not re.search(r"https?:|@import|<link|src=|url\((?!#)", text)
+        draw_trace(traced, attributed, tmp_path / "page.png")
+        with Image.open(tmp_path / "page.png") as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.png"]
+
+
+def test_a_page_gives_the_number_behind_every_token(tmp_path):
+    write_page(made_trace(0.3, 0.1, 0.2, 0.2, 0.9, 0.9), None, tmp_path / "page.html")
+    titles = [title for title in read_page(tmp_path / "page.html").titles if title]
+    assert titles == ["bad 0.90 (token 1)", "bad 0.80 (tokens 2 to 3)", "good 0.90 (token 4)"]
+
+
+def test_a_page_of_fifty_thousand_tokens_stays_light(tmp_path):
+    steps = np.random.default_rng(0).normal(size=50_000).cumsum() / 5
+    traced = made_trace(*(1 / (1 + np.exp(-steps))))
+    attribution = Attribution("good", np.random.default_rng(1).normal(size=50_000) ** 9, 1.0, 0.0, "log-odds", 32)
+    write_page(traced, attribution, tmp_path / "page.html")
+    draw_trace(traced, attribution, tmp_path / "page.png")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<span") < 60_000
+    assert len(text) < 6_000_000
+    assert read_page(tmp_path / "page.html").views == [traced.text] * 2
+    assert (tmp_path / "page.png").stat().st_size < 150_000
+
+
+@pytest.mark.parametrize(("background", "text"), [("#ffffff", "#16181c"), ("#16181c", "#ffffff")])
+def test_text_stands_out_from_every_colour_in_light_and_dark(background, text):
+    assert f"--page: {background}; --text: {text};" in page.STYLE
+
+    def channels(colour):
+        return np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+
+    def luminance(rgb):  # WCAG 2.2
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    for colour in [*page.COLOURS, page.GREY]:
+        behind = page.STRONGEST * channels(colour) + (1 - page.STRONGEST) * channels(background)
+        low, high = sorted([luminance(behind), luminance(channels(text))])
+        assert (high + 0.05) / (low + 0.05) > 4.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "The text is empty."),
+        (" \n ", "The text is empty."),
+        ("<s></s>", "The text holds no words, only special tokens."),
+        ("half a \ud83d smile", "Character 8 of the text is half a character"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused(text, message, byte_level):
+    for explain in (trace, attribute):
+        with pytest.raises(InputError, match=message):
+            explain(classifier(), byte_level, text)
+
+
+def test_models_and_tokenizers_that_cannot_do_it_are_refused(byte_level, monkeypatch):
+    with pytest.raises(InputError, match="RoBERTa-GRU classifier can be explained, but a RobertaGRUModel was given"):
+        trace(RobertaGRUModel(tiny_config()).eval(), byte_level, TEXT)
+    with pytest.raises(InputError, match=r"training mode.*call model.eval\(\)"):
+        attribute(classifier().train(), byte_level, TEXT)
+    with pytest.raises(InputError, match="ByT5Tokenizer does not tell where in the text its tokens stand"):
+        trace(classifier(), ByT5Tokenizer(), TEXT)
+    with pytest.raises(InputError, match=r"Unknown label 'LABL_1'\. Did you mean 'LABEL_1'"):
+        attribute(classifier(), byte_level, TEXT, "LABL_1")
+    monkeypatch.setattr(explanation, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=re.escape("pip install 'roberta-gru[explain]'")):
+        attribute(classifier(), byte_level, TEXT)
