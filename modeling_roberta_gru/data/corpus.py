@@ -558,7 +558,7 @@ def long_reviews(name: str, seed: int, count: int, min_tokens: int = 1000, max_t
 
 
 def long_corpus(
-    seed: int = 0, num_short: int = 8000, num_train: int = 1200, num_validation: int = 200, num_test: int = 1000
+    seed: int = 0, num_short: int = 8000, num_train: int = 400, num_validation: int = 200, num_test: int = 1000
 ) -> DatasetDict:
     """Write the built-in corpus of long documents: reviews of 1,000 to 8,000 tokens, and short ones to train on first.
 
@@ -568,7 +568,7 @@ def long_corpus(
     Args:
         seed (`int`, defaults to 0): of all random choices.
         num_short (`int`, defaults to 8000): number of short reviews to train on.
-        num_train (`int`, defaults to 1200): number of long reviews to train on.
+        num_train (`int`, defaults to 400): number of long reviews to train on.
         num_validation (`int`, defaults to 200): number of long reviews to choose by.
         num_test (`int`, defaults to 1000): number of long reviews to measure on.
 
