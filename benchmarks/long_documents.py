@@ -12,6 +12,7 @@ Same encoder, same training rows, same steps, same order; what differs is what b
 """
 
 import argparse
+import json
 import shlex
 import sys
 import tempfile
@@ -223,6 +224,78 @@ def right(trainer: RobertaGRUTrainer, tokens: Dataset) -> dict[str, Any]:
         "tokens": int(sum(tokens["length"][:])),
         "seconds": round(time.time() - started, 1),
     }
+
+
+# What docs/long-documents.md says of it
+
+NAMES = {
+    "whole": "**RoBERTa-GRU, whole document**",
+    "head": "first W tokens",
+    "head_tail": "first and last W/2 tokens",
+    "mean": "mean of window logits",
+    "max": "largest window logits",
+}
+
+
+def table(task: str, parts: dict[str, str]) -> list[str]:
+    """Return the lines of a task's Markdown table and its conditions, from the recorded runs.
+
+    Args:
+        task: the task.
+        parts: the parts of the test to show, and what their columns are called.
+    """
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
+    hits = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
+    heads = [f"{name}, n = {len(runs[0]['tests'][part]['right']):,}" for part, name in parts.items()]
+    lines = [f"| W = {runs[0]['window']} | {' | '.join(heads)} |", "| --- |" + " --- |" * len(parts)]
+    for system in SYSTEMS:
+        cells = []
+        for part in parts:
+            ours, theirs = (_matrix(hits[name], part) for name in ("whole", system))
+            cells.append(_cell(ours, theirs, is_ours=system == "whole"))
+        lines.append(f"| {NAMES[system]} | {' | '.join(cells)} |")
+    return [*lines, "", *_conditions(runs)]
+
+
+def _matrix(tests: list[dict[str, Any]], part: str) -> np.ndarray:
+    """Return hits (seeds, rows) of one part of the test."""
+    return np.array([[int(digit) for digit in test[part]["right"]] for test in tests if part in test], dtype=float)
+
+
+def _cell(ours: np.ndarray, theirs: np.ndarray, is_ours: bool) -> str:
+    if not theirs.size:
+        return ""
+    cell = _written(theirs)
+    return cell if is_ours else f"{cell}; {_written(ours - theirs, sign='+')}"
+
+
+def _written(values: np.ndarray, sign: str = "") -> str:
+    """Write a mean in percent with a 95 % interval: bootstrap over seeds and rows at once, 2,000 resamples."""
+    rng = np.random.default_rng(0)
+    num_seeds, num_rows = values.shape
+    draws = [
+        values[rng.integers(num_seeds, size=num_seeds)].mean(axis=0)[rng.integers(num_rows, size=num_rows)].mean()
+        for _ in range(2000)
+    ]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{100 * values.mean():{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+def _conditions(runs: list[dict[str, Any]]) -> list[str]:
+    first = runs[0]
+    hardware = first["hardware"]
+    cores = f"{hardware['num_threads']} of {hardware['num_cores']} cores ({hardware['processor']}; shared)"
+    seeds, commits = (sorted({run[name] for run in runs}) for name in ("seed", "commit"))
+    longest = max(run["longest_training_document"] for run in runs)
+    seconds = [run["training_seconds"] for run in runs]
+    versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("python", "torch", "transformers"))
+    return [
+        f"- command: `python benchmarks/long_documents.py {first['task']} SYSTEM --seed SEED`, seeds "
+        f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
+        f"- {first['num_train']:,} training documents of up to {longest:,} tokens, {first['steps']:,} steps for every "
+        f"system; {versions}",
+        f"- {min(seconds):,.0f} to {max(seconds):,.0f} s of training, {first['precision']}, {cores}",
+    ]
 
 
 if __name__ == "__main__":

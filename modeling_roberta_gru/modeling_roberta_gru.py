@@ -62,9 +62,12 @@ class Batch(NamedTuple):
     inputs_embeds: torch.Tensor | None  # (B, T, D)
     token_type_ids: torch.Tensor | None  # (B, T)
     mask: torch.Tensor  # (B, T) bool, True for real tokens
-    order: torch.Tensor  # (B, T) columns: those of real tokens first, in order
+    order: torch.Tensor | None  # (B, T) columns: those of real tokens first, in order; None: as they stand
     lengths: torch.Tensor  # (B,) number n of real tokens
-    is_padded: bool  # whether an attention mask was given
+
+    def columns(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the columns in which the tokens at these positions of these documents stand."""
+        return positions if self.order is None else self.order[rows, positions]
 
     def place(self, values: torch.Tensor, chunk: Chunk, into: torch.Tensor | None) -> torch.Tensor:
         """Put a chunk's values (R, S, C) where their tokens stand in `into` (B, T, C), zeros at first."""
@@ -73,7 +76,7 @@ class Batch(NamedTuple):
             into = values.new_zeros(*self.mask.shape, values.shape[-1])
         positions = chunk.first[:, None] + torch.arange(values.shape[1], device=values.device)
         rows = chunk.rows[:, None]
-        targets = rows * num_columns + self.order[rows, positions.clamp(max=num_columns - 1)]  # (R, S)
+        targets = rows * num_columns + self.columns(rows, positions.clamp(max=num_columns - 1))  # (R, S)
         # What is no token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
         values = values.masked_fill(~chunk.mask[..., None], 0.0)
         into.flatten(0, 1).index_add_(0, targets.flatten(), values.flatten(0, 1))
@@ -369,14 +372,12 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         mask = self._real_tokens(inputs, attention_mask)
         if input_ids is not None:
             self._check_token_ids(input_ids, mask)
-        num_columns = mask.shape[1]
-        order = torch.arange(num_columns, device=mask.device).expand(mask.shape)
+        order = None
         if attention_mask is not None:
             # Unique keys make any sort a stable one; a call for a stable sort does not export.
-            order = (order + (~mask) * num_columns).argsort(dim=1)
-        batch = Batch(
-            input_ids, inputs_embeds, token_type_ids, mask, order, mask.sum(dim=1), attention_mask is not None
-        )
+            num_columns = mask.shape[1]
+            order = (torch.arange(num_columns, device=mask.device) + (~mask) * num_columns).argsort(dim=1)
+        batch = Batch(input_ids, inputs_embeds, token_type_ids, mask, order, mask.sum(dim=1))
         return Reading(self, batch, ascending, kwargs)
 
     def _real_tokens(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
@@ -517,7 +518,7 @@ class Reading:
             # What stands where the mask is 0 is replaced: out-of-range ids or NaN there must not reach the encoder.
             input_ids=None if input_ids is None else input_ids.masked_fill(~mask, padding_idx),
             inputs_embeds=None if inputs_embeds is None else inputs_embeds.masked_fill(~mask[..., None], 0.0),
-            attention_mask=mask.long() if batch.is_padded else None,
+            attention_mask=None if batch.order is None else mask.long(),
             token_type_ids=token_type_ids if batch.token_type_ids is None else batch.token_type_ids * mask,
             position_ids=mask.cumsum(dim=1) * mask + padding_idx,
             return_dict=True,
@@ -525,9 +526,9 @@ class Reading:
         )
         self.hidden_states, self.attentions = encoded.hidden_states, encoded.attentions
         rows = torch.arange(mask.shape[0], device=mask.device)
-        return Chunk(
-            rows, torch.zeros_like(rows), batch.lengths, _take_columns(encoded.last_hidden_state, batch.order)
-        )
+        states = encoded.last_hidden_state
+        states = states if batch.order is None else _take_columns(states, batch.order)
+        return Chunk(rows, torch.zeros_like(rows), batch.lengths, states)
 
     def _encode_windows(self, windows: Windows, index: int) -> Chunk:
         """Encode a chunk's windows, and keep of each the states of its own tokens."""
@@ -549,7 +550,7 @@ class Reading:
         """Encode some windows: their final states (N, W, D), and those of every layer if they are asked for."""
         batch, padding_idx = self.batch, self.model.config.pad_token_id
         row, mask = cut.row_of_window[rows, None], cut.mask[rows]
-        columns = batch.order[row, cut.positions[rows]]  # (N, W)
+        columns = batch.columns(row, cut.positions[rows])  # (N, W)
         ids, embeds, types = (
             None if given is None else given[row, columns]
             for given in (batch.input_ids, batch.inputs_embeds, batch.token_type_ids)

@@ -64,6 +64,10 @@ def test_every_field_survives_saving(tmp_path):
         ("class_weights", [1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("class_weights", [1.0, -1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("is_decoder", True, "false: the encoder reads both ways"),
+        ("windows_per_chunk", 0, "a whole number of at least 1"),
+        ("window_overlap", -1, "unset, or a whole number from 0 to 17, three below the encoder's window"),
+        ("window_overlap", 18, "unset, or a whole number from 0 to 17, three below the encoder's window"),
+        ("window_overlap", True, "unset, or a whole number from 0 to 17, three below the encoder's window"),
         ("max_position_embeddings", 2, "above `pad_token_id` + 3"),
     ],
 )
@@ -93,3 +97,11 @@ def test_another_architecture_is_refused_and_a_relative_is_not(tmp_path):
         assert RobertaGRUConfig(model_type=model_type).model_type == "roberta-gru"
     with pytest.raises(ValueError, match="`model_type` is 'bert': RoBERTa-GRU starts from its own checkpoints"):
         RobertaGRUConfig(model_type="bert")
+
+
+def test_windows_hold_what_they_are_said_to_hold():
+    config = tiny_config()
+    assert config.encoder_window == 20
+    assert [tiny_config(window_overlap=overlap).window_stride for overlap in (None, 0, 1, 17)] == [14, 18, 17, 1]
+    assert RobertaGRUConfig().window_stride == 512 - 2 - 64
+    assert [config.window_capacity(windows) for windows in (1, 2, 3)] == [20, 34, 48]

@@ -1,6 +1,8 @@
 """The model against its definition, and the properties that hold for every caller."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -237,6 +239,211 @@ def test_resized_vocabulary_keeps_the_old_logits():
     model(input_ids=torch.tensor([[0, 69, 2]]))
 
 
+# Documents beyond the window
+
+W = 20  # of tiny_config
+LENGTHS = (1, 2, W - 1, W, W + 1, W + 2, 2 * W - 1, 2 * W, 2 * W + 1, 5 * W + 3)
+
+
+def anything(*lengths: int) -> list[torch.Tensor]:
+    """Make documents without special tokens: their first and last tokens serve."""
+    return [torch.randint(3, 61, (n,)) for n in lengths]
+
+
+@contextmanager
+def encoded_batches(model: nn.Module) -> Iterator[list[torch.Size]]:
+    """Collect the shapes of what the encoder is called on."""
+    shapes: list[torch.Size] = []
+
+    def note(_module, _args, kwargs):
+        shapes.append(kwargs["attention_mask"].shape)
+
+    handle = model.roberta.register_forward_pre_hook(note, with_kwargs=True)
+    yield shapes
+    handle.remove()
+
+
+@pytest.mark.parametrize("overlap", [None, 0, 1, W - 3])
+@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+def test_documents_of_any_length_equal_the_reference(fields, overlap):
+    model = classifier(window_overlap=overlap, windows_per_chunk=2, calibration_temperature=1.7, **fields).double()
+    ids = anything(*LENGTHS)
+    weights = torch.randn(len(ids), 3, dtype=torch.float64)
+    expected = torch.stack([reference.document_logits(model, row) for row in ids])
+    expected_gradients = gradients(model, (expected * weights).sum())
+    inputs = batch(ids, side="scattered", extra=3)
+    logits = model(**inputs).logits
+    torch.testing.assert_close(logits, expected, **FLOAT64)
+    for name, gradient in gradients(model, (logits * weights).sum()).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], **FLOAT64, msg=name)
+    with torch.no_grad():  # in chunks
+        torch.testing.assert_close(model(**inputs).logits, expected, **FLOAT64)
+
+
+def test_the_default_overlap_of_a_wide_window_equals_the_reference():
+    model = classifier(max_position_embeddings=262 + 2, gru_bidirectional=True).double()
+    assert model.config.encoder_window - 2 - model.config.window_stride == 64
+    ids = documents(700)
+    torch.testing.assert_close(model(**batch(ids)).logits[0], reference.document_logits(model, ids[0]), **FLOAT64)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_token_of_a_long_document_is_labelled_as_by_the_reference(bidirectional):
+    model = RobertaGRUForTokenClassification(
+        tiny_config(num_labels=3, gru_bidirectional=bidirectional, windows_per_chunk=1)
+    )
+    model = model.eval().double()
+    ids = documents(W, 3 * W + 5)
+    inputs = batch(ids, side="scattered", extra=4)
+    expected = [reference.token_logits(model, row) for row in ids]
+    with_gradients = model(**inputs).logits
+    with torch.no_grad():
+        in_chunks = model(**inputs).logits
+    for logits in (with_gradients, in_chunks):
+        for row, mask in enumerate(inputs["attention_mask"] == 1):
+            torch.testing.assert_close(logits[row, mask], expected[row], **FLOAT64)
+            assert (logits[row, ~mask] == 0).all()
+
+
+def test_states_of_long_documents_come_in_the_inputs_arrangement():
+    model = RobertaGRUModel(tiny_config(gru_bidirectional=True, windows_per_chunk=1)).eval().double()
+    ids = documents(6, 3 * W)
+    inputs = batch(ids, side="left", extra=2)
+    with torch.no_grad():
+        outputs = model(**inputs, output_hidden_states=True)
+    for row, tokens in enumerate(ids):
+        real = inputs["attention_mask"][row] == 1
+        encoded = reference.encoder_states(model, tokens)
+        states = reference.gru_states(model, encoded)
+        torch.testing.assert_close(outputs.hidden_states[-1][row, real], encoded, **FLOAT64)
+        torch.testing.assert_close(outputs.last_hidden_state[row, real], states, **FLOAT64)
+        torch.testing.assert_close(outputs.pooler_output[row], reference.summarise(model, states), **FLOAT64)
+    assert len(outputs.hidden_states) == 3
+    assert (outputs.hidden_states[1][0, :5] == 0).all()
+
+
+@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+@pytest.mark.parametrize("side", ["left", "right", "scattered"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_padding_neighbours_and_row_order_do_not_change_long_documents(grad, side, fields):
+    model = classifier(windows_per_chunk=2, **fields).double()
+    ids = documents(3 * W + 1, 5, 5 * W, W, 2 * W)
+    with torch.set_grad_enabled(grad):
+        alone = torch.cat([model(input_ids=row[None]).logits for row in ids])
+        inputs = batch(ids, side, extra=9)
+        torch.testing.assert_close(model(**inputs).logits, alone, **FLOAT64)
+        order = torch.tensor([4, 2, 0, 1, 3])
+        permuted = model(**{name: tensor[order] for name, tensor in inputs.items()}).logits
+    torch.testing.assert_close(permuted, alone[order], **FLOAT64)
+
+
+def test_poison_in_the_padding_of_long_documents_reaches_nothing():
+    model = classifier(gru_bidirectional=True, summary="attention")
+    inputs = batch(documents(3 * W, 9), side="scattered", extra=3)
+    mask = inputs["attention_mask"]
+    expected = model(**inputs).logits
+    embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    poisoned = embeds.masked_fill(mask[..., None] == 0, math.nan).requires_grad_()
+    logits = model(inputs_embeds=poisoned, attention_mask=mask).logits
+    torch.testing.assert_close(logits, expected, **FLOAT32)
+    assert all(gradient.isfinite().all() for gradient in gradients(model, logits.sum()).values())
+    assert poisoned.grad.isfinite().all()
+    assert (poisoned.grad[mask == 0] == 0).all()
+    assert (poisoned.grad[mask == 1] != 0).any(dim=-1).all()
+    out_of_vocabulary = inputs["input_ids"].masked_fill(mask == 0, -100)
+    torch.testing.assert_close(model(input_ids=out_of_vocabulary, attention_mask=mask).logits, expected, **FLOAT32)
+
+
+def test_token_types_of_long_documents_reach_the_encoder():
+    model = classifier(type_vocab_size=2).double()
+    (tokens,) = documents(3 * W)
+    token_types = torch.randint(2, tokens.shape)
+    logits = model(tokens[None], token_type_ids=token_types[None]).logits
+    torch.testing.assert_close(logits[0], reference.document_logits(model, tokens, token_types), **FLOAT64)
+    assert not torch.allclose(logits, model(tokens[None]).logits)
+
+
+def test_documents_of_special_tokens_only_equal_the_reference():
+    model = classifier().double()
+    for tokens in (torch.tensor([0, 2]), torch.full((3 * W,), 2), torch.full((W + 1,), 1)):
+        logits = model(tokens[None]).logits
+        torch.testing.assert_close(logits[0], reference.document_logits(model, tokens), **FLOAT64)
+
+
+def test_only_windows_that_hold_tokens_are_encoded_and_few_at_a_time():
+    model = classifier(window_overlap=0, windows_per_chunk=2)
+    inputs = batch(documents(5 * W + 3, 5, 2 * W, W + 1))
+    counts = [math.ceil((n - 2) / (W - 2)) for n in (5 * W + 3, 5, 2 * W, W + 1)]
+    with encoded_batches(model) as shapes:
+        model(**inputs)
+    assert [tuple(shape) for shape in shapes] == [(sum(counts), W)]
+    with encoded_batches(model) as shapes, torch.no_grad():
+        model(**inputs)
+    assert [len_ for len_, _ in shapes] == [sum(min(2, max(0, n - begin)) for n in counts) for begin in (0, 2, 4)]
+
+
+@pytest.mark.parametrize("num_gru_layers", [1, 2, 3])
+def test_a_bidirectional_gru_costs_one_pass_more_for_each_layer(num_gru_layers):
+    model = classifier(gru_bidirectional=True, num_gru_layers=num_gru_layers, windows_per_chunk=1).double()
+    (tokens,) = documents(4 * W)
+    expected = reference.document_logits(model, tokens)
+    with encoded_batches(model) as shapes, torch.no_grad():
+        logits = model(tokens[None]).logits[0]
+    torch.testing.assert_close(logits, expected, **FLOAT64)
+    windows = math.ceil((4 * W - W) / model.config.window_stride) + 1
+    assert len(shapes) == windows * (num_gru_layers + 1)
+
+
+@pytest.mark.parametrize("windows_per_chunk", [1, 2, 3, 50])
+@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+def test_running_logits_equal_the_reference_and_end_in_the_models_own(fields, windows_per_chunk):
+    model = classifier(windows_per_chunk=windows_per_chunk, calibration_temperature=1.7, **fields).double()
+    ids = documents(1 + W // 2, 3 * W + 1)
+    inputs = batch(ids, side="scattered", extra=2)
+    running = model.running_logits(**inputs)
+    for row, mask in enumerate(inputs["attention_mask"] == 1):
+        torch.testing.assert_close(running[row, mask], reference.running_logits(model, ids[row]), **FLOAT64)
+        torch.testing.assert_close(running[row, mask][-1], model(**inputs).logits[row], **FLOAT64)
+        assert (running[row, ~mask] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_chunks_of_half_precision_models_stay_near_float32(dtype):
+    model = classifier(gru_bidirectional=True, summary="mean", windows_per_chunk=1)
+    inputs = batch(documents(5, 4 * W))
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        with torch.autocast("cpu", dtype=dtype):
+            torch.testing.assert_close(model(**inputs).logits.float(), expected, **BFLOAT16)
+        logits = model.to(dtype)(**inputs).logits
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, **BFLOAT16)
+
+
+def test_activation_checkpointing_bounds_what_is_encoded_at_once_and_leaves_gradients_unchanged():
+    without_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "head_dropout": 0.0}
+    model = classifier(windows_per_chunk=2, **without_dropout).double().train()
+    inputs = batch(documents(5, 5 * W + 3))
+    expected = gradients(model, model(**inputs).logits.sum())
+    model.activation_checkpointing_enable()
+    with encoded_batches(model) as shapes:
+        found = gradients(model, model(**inputs).logits.sum())
+    assert max(shape[0] for shape in shapes) == 2
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], **FLOAT64, msg=name)
+
+
+def test_attentions_of_long_documents_are_refused():
+    model = classifier(attn_implementation="eager")
+    inputs = batch(documents(5, W + 1))
+    with pytest.raises(ValueError, match="Row 1 holds 21 tokens: attentions exist for documents of up to 20 tokens"):
+        model(**inputs, output_attentions=True)
+    model.config.output_attentions = True
+    with pytest.raises(ValueError, match="attentions exist"):
+        model(**inputs)
+    model(**inputs, output_attentions=False)
+
+
 # Losses
 
 
@@ -469,8 +676,6 @@ def test_bad_input_is_refused_with_the_row_or_field():
     mask[1] = 0
     with pytest.raises(ValueError, match="Row 1 of `attention_mask` has no real token"):
         model(ids, attention_mask=mask)
-    with pytest.raises(ValueError, match="Row 0 holds 21 tokens: attentions exist for documents of up to 20 tokens"):
-        model(torch.full((1, 21), 4), output_attentions=True)
     with pytest.raises(ValueError, match="Token id 61 is outside the vocabulary of 61 entries"):
         model(torch.tensor([[0, 61, 2]]))
     with pytest.raises(ValueError, match="`position_ids` are not accepted"):
