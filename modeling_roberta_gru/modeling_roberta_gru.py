@@ -466,7 +466,8 @@ class Reading:
                 chunk = self._encode(index)
                 states, left[index + 1], right[index] = self._run(chunk, left[index], right[index + 1])
                 if number == self.num_passes - 1:
-                    yield self._collect(chunk)._replace(states=states)
+                    self._collect(chunk)
+                    yield chunk._replace(states=states)
 
     def edges(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
         """Tell which of a chunk's documents begin, and which end, in it: (R,) bool each."""
@@ -507,72 +508,69 @@ class Reading:
         return states, left, right
 
     def _encode(self, index: int) -> Chunk:
-        return self._encode_as_it_came() if self.windows is None else self._encode_windows(self.windows, index)
+        return self._encode_whole() if self.windows is None else self._encode_windows(self.windows, index)
 
-    def _encode_as_it_came(self) -> Chunk:
-        """Encode documents that fit the window."""
-        batch, padding_idx = self.batch, self.model.config.pad_token_id
-        input_ids, inputs_embeds, mask = batch.input_ids, batch.inputs_embeds, batch.mask
-        token_type_ids = torch.zeros_like(mask, dtype=torch.long)
-        encoded = self.model.roberta(
-            # What stands where the mask is 0 is replaced: out-of-range ids or NaN there must not reach the encoder.
-            input_ids=None if input_ids is None else input_ids.masked_fill(~mask, padding_idx),
-            inputs_embeds=None if inputs_embeds is None else inputs_embeds.masked_fill(~mask[..., None], 0.0),
-            attention_mask=None if batch.order is None else mask.long(),
-            token_type_ids=token_type_ids if batch.token_type_ids is None else batch.token_type_ids * mask,
-            position_ids=mask.cumsum(dim=1) * mask + padding_idx,
-            return_dict=True,
-            **self.encoder_kwargs,
-        )
+    def _encode_whole(self) -> Chunk:
+        """Encode documents that fit the window, in the arrangement in which they came."""
+        batch = self.batch
+        is_padded = batch.order is not None
+        encoded = self._run_encoder(batch.mask, is_padded, batch.input_ids, batch.inputs_embeds, batch.token_type_ids)
         self.hidden_states, self.attentions = encoded.hidden_states, encoded.attentions
-        rows = torch.arange(mask.shape[0], device=mask.device)
+        rows = torch.arange(batch.mask.shape[0], device=batch.mask.device)
         states = encoded.last_hidden_state
         states = states if batch.order is None else _take_columns(states, batch.order)
         return Chunk(rows, torch.zeros_like(rows), batch.lengths, states)
 
     def _encode_windows(self, windows: Windows, index: int) -> Chunk:
         """Encode a chunk's windows, and keep of each the states of its own tokens."""
-        config, batch = self.model.config, self.batch
         begin = index * self.windows_per_chunk
-        cut = windows.cut(begin, begin + self.windows_per_chunk, batch.mask.device)
+        cut = windows.cut(begin, begin + self.windows_per_chunk, self.batch.mask.device)
         # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
-        num_windows = len(cut.positions)
         layers_keep_inputs_only = any(layer.gradient_checkpointing for layer in self.model.roberta.encoder.layer)
-        at_once = config.windows_per_chunk if layers_keep_inputs_only else num_windows
-        parts = [self._encode_rows(cut, slice(start, start + at_once)) for start in range(0, num_windows, at_once)]
+        at_once = self.model.config.windows_per_chunk if layers_keep_inputs_only else len(cut.positions)
+        parts = [self._encode_some(cut, slice(n, n + at_once)) for n in range(0, len(cut.positions), at_once)]
         layers = [torch.cat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts, strict=True)]
-        states, *hidden_states = (
-            layer.flatten(0, 1).index_select(0, cut.kept.flatten()).unflatten(0, cut.kept.shape) for layer in layers
-        )  # (R, S, D) each; indexing by a tensor has a slow gradient on the CPU
+        states, *hidden_states = (_take_rows(layer.flatten(0, 1), cut.kept) for layer in layers)  # (R, S, D) each
         return Chunk(cut.rows, cut.first, cut.lengths, states, tuple(hidden_states))
 
-    def _encode_rows(self, cut: WindowCut, rows: slice) -> tuple[torch.Tensor, ...]:
+    def _encode_some(self, cut: WindowCut, some: slice) -> tuple[torch.Tensor, ...]:
         """Encode some windows: their final states (N, W, D), and those of every layer if they are asked for."""
-        batch, padding_idx = self.batch, self.model.config.pad_token_id
-        row, mask = cut.row_of_window[rows, None], cut.mask[rows]
-        columns = batch.columns(row, cut.positions[rows])  # (N, W)
-        ids, embeds, types = (
-            None if given is None else given[row, columns]
+        batch = self.batch
+        rows = cut.row_of_window[some, None]
+        places = rows * batch.mask.shape[1] + batch.columns(rows, cut.positions[some])  # (N, W) among the B·T
+        inputs = (
+            None if given is None else _take_rows(given.flatten(0, 1), places)
             for given in (batch.input_ids, batch.inputs_embeds, batch.token_type_ids)
         )
-        encoded = self.model.roberta(
-            input_ids=None if ids is None else ids.masked_fill(~mask, padding_idx),
-            inputs_embeds=None if embeds is None else embeds.masked_fill(~mask[..., None], 0.0),
-            attention_mask=mask.long(),
-            token_type_ids=torch.zeros_like(columns) if types is None else types * mask,
+        encoded = self._run_encoder(cut.mask[some], True, *inputs)
+        return encoded.last_hidden_state, *(encoded.hidden_states or ())
+
+    def _run_encoder(
+        self,
+        mask: torch.Tensor,
+        is_padded: bool,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+    ) -> Any:
+        padding_idx = self.model.config.pad_token_id
+        return self.model.roberta(
+            # What stands where the mask is 0 is replaced: out-of-range ids or NaN there must not reach the encoder.
+            input_ids=None if input_ids is None else input_ids.masked_fill(~mask, padding_idx),
+            inputs_embeds=None if inputs_embeds is None else inputs_embeds.masked_fill(~mask[..., None], 0.0),
+            attention_mask=mask.long() if is_padded else None,
+            token_type_ids=mask.long() * (0 if token_type_ids is None else token_type_ids),
             position_ids=mask.cumsum(dim=1) * mask + padding_idx,
             return_dict=True,
             **self.encoder_kwargs,
         )
-        return encoded.last_hidden_state, *(encoded.hidden_states or ())
 
-    def _collect(self, chunk: Chunk) -> Chunk:
+    def _collect(self, chunk: Chunk) -> None:
         if chunk.hidden_states:
             places = self.hidden_states or (None,) * len(chunk.hidden_states)
             self.hidden_states = tuple(
                 self.batch.place(layer, chunk, into) for layer, into in zip(chunk.hidden_states, places, strict=True)
             )
-        return chunk
 
 
 class RobertaGRUModel(RobertaGRUPreTrainedModel):
@@ -808,6 +806,11 @@ def _problem_type(labels: torch.Tensor, num_labels: int) -> str:
 def _take_columns(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Pick, for each row, the given columns (B, T) of states (B, T, D)."""
     return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def _take_rows(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Pick rows (…) of states (n, D) or (n,). Plain indexing has a slow gradient on the CPU."""
+    return states.index_select(0, rows.flatten()).unflatten(0, rows.shape)
 
 
 def _values_can_be_read(tensor: torch.Tensor) -> bool:
