@@ -10,6 +10,7 @@ from importlib.abc import MetaPathFinder
 
 PACKAGE = "modeling_roberta_gru"
 TEXTS = ["dreadful music", "splendid plot but slow and long", ""]
+LONG_TEXT = " ".join(["the plot was slow but we liked its music more than most"[: 9 + n % 44] for n in range(1000)])
 
 
 class Refuse(MetaPathFinder):
@@ -59,6 +60,7 @@ def main() -> None:
         outputs["bfloat16_logits"] = half(**inputs).logits.tolist()
     classify = pipeline("text-classification", folder, **trusted, device="cpu")
     outputs["pipeline"] = classify(TEXTS, top_k=None)
+    outputs["long"] = classify(LONG_TEXT)[0]
 
     classifier.train()
     optimizer = torch.optim.SGD(classifier.parameters(), lr=0.1)

@@ -20,13 +20,13 @@ HISTORY = [
 def drawn(monkeypatch):
     """Keep the figures that are saved, to look at what stands in them."""
     kept: list[Figure] = []
-    save = figures._save
+    save = figures.save
 
     def keep(figure, path):
         kept.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save", keep)
     return kept
 
 

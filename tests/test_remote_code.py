@@ -16,8 +16,10 @@ from modeling_roberta_gru import (
     RobertaGRUForTokenClassification,
     RobertaGRUModel,
 )
+from modeling_roberta_gru.data.tokenization import lift_limits
 
 from .conftest import TINY_ENCODER, tiny_config
+from .stranger import LONG_TEXT
 
 STRANGER = Path(__file__).with_name("stranger.py")
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -34,6 +36,7 @@ def saved(tmp_path_factory, stand_in):
     config = tiny_config(**fields, summary="attention", gru_bidirectional=True, num_gru_layers=2)
     torch.manual_seed(0)
     RobertaGRUForSequenceClassification(config).eval().save_pretrained(folder)
+    lift_limits(tokenizer)  # as a run saves it
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -48,6 +51,7 @@ def load_as_stranger(python: Path, folder: Path, workplace: Path) -> dict:
         env=environment,
     )
     assert process.returncode == 0, process.stderr[-3000:]
+    assert "sequence length" not in process.stderr  # as said of a text beyond a tokenizer's limit
     return json.loads(process.stdout.splitlines()[-1])
 
 
@@ -68,6 +72,7 @@ def check_outputs(outputs: dict, saved: Path, resaved: Path) -> None:
         torch.testing.assert_close(
             torch.tensor([named["bad"], named["good"]]), logits[row].detach().softmax(0), **FLOAT32
         )
+    check_long_text(outputs["long"], saved, classifier)
     assert {path.name for path in resaved.iterdir()} >= SHIPPED
     config = json.loads((resaved / "config.json").read_text())
     assert config["auto_map"] == json.loads((saved / "config.json").read_text())["auto_map"]
@@ -75,6 +80,20 @@ def check_outputs(outputs: dict, saved: Path, resaved: Path) -> None:
     assert config["calibration_temperature"] == 1.0
     again = RobertaGRUForSequenceClassification.from_pretrained(resaved)(**inputs).logits
     torch.testing.assert_close(torch.tensor(outputs["trained_logits"]), again, **FLOAT32)
+
+
+def check_long_text(prediction: dict, saved: Path, classifier: RobertaGRUForSequenceClassification) -> None:
+    """The pipeline, called without arguments, read all of a text of more than 5,000 words."""
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    assert len(LONG_TEXT.split()) > 5000
+    inputs = tokenizer(LONG_TEXT, return_tensors="pt", return_token_type_ids=False)
+    assert inputs["input_ids"].shape[1] > 100 * classifier.config.encoder_window
+    with torch.no_grad():
+        probabilities = classifier(**inputs).logits[0].softmax(0)
+        head = classifier(**{name: tensor[:, :64] for name, tensor in inputs.items()}).logits[0].softmax(0)
+    assert abs(probabilities.max() - head.max()) > 1e-3
+    assert prediction["label"] == classifier.config.id2label[int(probabilities.argmax())]
+    torch.testing.assert_close(torch.tensor(prediction["score"]), probabilities.max(), **FLOAT32)
 
 
 def test_every_auto_class_loads_in_a_fresh_process_without_the_package(saved, tmp_path):

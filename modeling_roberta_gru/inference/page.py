@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace
 from ..errors import InputError
 from ..files import write_text
-from ..training.figures import BLUE, GREEN, GREY, ORANGE, _save, _tidy, _written
+from ..training.figures import BLUE, GREEN, GREY, ORANGE, save, shortened, tidy
 from .evaluation import load_classifier
 from .explanation import (
     NUM_STEPS,
@@ -145,7 +145,7 @@ def draw_trace(
     figure = Figure(figsize=(9, 3.8 if attribution is None else 6), layout="constrained")
     panels = [figure.subplots()] if attribution is None else figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     for axes in panels:
-        _tidy(axes)
+        tidy(axes)
         axes.grid(axis="x", visible=False)
         axes.set_xlim(-0.01 * len(trace.tokens), 1.01 * (len(trace.tokens) - 1))
     _draw_scores(panels[0], trace, _followed(trace, attribution, label))
@@ -156,7 +156,7 @@ def draw_trace(
     panels[-1].xaxis.set_major_formatter("{x:,.0f}")
     title = f"{verdict(trace)} after {len(trace.tokens):,} tokens"
     figure.suptitle(title.replace("$", r"\$"), fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
 def write_page(
@@ -226,14 +226,14 @@ def _draw_scores(axes: Axes, trace: Trace, followed: str) -> None:
         axes.plot(positions, scores, color="black", linewidth=0.9)
         for label, colour in _label_colours(trace).items():
             side = scores > 0.5 if label else scores < 0.5
-            name = f"{_written(trace.labels[label])} leads"
+            name = f"{shortened(trace.labels[label])} leads"
             axes.fill_between(
                 positions, 0.5, scores, where=side, interpolate=True, color=colour, alpha=0.6, lw=0, label=name
             )
     else:
         for label, colour in _label_colours(trace).items():
             positions = _drawn_positions(trace.scores[:, label])
-            name = _written(trace.labels[label])
+            name = shortened(trace.labels[label])
             axes.plot(positions, trace.scores[positions, label], color=colour, linewidth=1.3, label=name)
     axes.set_ylabel(_curve_name(trace))
     axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
@@ -282,7 +282,7 @@ def _draw_attribution(axes: Axes, trace: Trace, attribution: Attribution) -> Non
     colours = [_sides(trace, attribution)[int(value < 0)] for value in values[largest]]
     axes.vlines(ends[largest], 0, values[largest], colors=colours, linewidth=np.clip(300 / len(values), 1.2, 6))
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.set_ylabel(f"for {_written(attribution.label)}\n({attribution.unit})")
+    axes.set_ylabel(f"for {shortened(attribution.label)}\n({attribution.unit})")
     axes.margins(y=0.25)
     for side in telling_words(trace, attribution, most=4):
         taken: list[tuple[float, float]] = []
@@ -315,7 +315,7 @@ def _noted(trace: Trace, position: int) -> str:
     """Name a place by its word, or by its number where matplotlib's font cannot write the word."""
     word = excerpt(trace, position)[1]
     font = get_font(findfont(FontProperties()))
-    return _written(word) if all(font.get_char_index(ord(letter)) for letter in word) else f"token {position:,}"
+    return shortened(word) if all(font.get_char_index(ord(letter)) for letter in word) else f"token {position:,}"
 
 
 def _pieces(trace: Trace) -> list[tuple[int, int, int]]:
@@ -488,7 +488,7 @@ def _curve(trace: Trace, turns: list[Turn]) -> str:
 
 def _curve_name(trace: Trace) -> str:
     if _is_binary(trace):
-        return f"probability of {_written(trace.labels[1])}"
+        return f"probability of {shortened(trace.labels[1])}"
     return "predicted" if trace.problem_type == REGRESSION else "probability"
 
 

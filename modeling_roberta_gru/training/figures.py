@@ -59,10 +59,10 @@ def draw_curves(
         scores.ticklabel_format(axis="y", useOffset=False)
     losses.ticklabel_format(axis="y", useOffset=False)
     for axes in (losses, scores):
-        _tidy(axes)
+        tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _mark_saved(scores, saved_step, "{:.3g}" if is_regression else "{:.1%}")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_confusion(
@@ -87,7 +87,7 @@ def draw_confusion(
         figure = _f1_bars(values, labels, label_names)
     else:
         figure = _confusion_matrix(values.argmax(axis=1), labels, label_names)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequence[str]) -> Figure:
@@ -109,7 +109,7 @@ def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequ
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     else:
         figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(xmax=1), label="share of the true class")
-    names = [_written(name) for name in label_names]
+    names = [shortened(name) for name in label_names]
     axes.set_xticks(range(num_labels), names, rotation=45 if is_large else 0, ha="right" if is_large else "center")
     axes.set_yticks(range(num_labels), names)
     num_right = np.trace(counts)
@@ -127,11 +127,11 @@ def _f1_bars(probabilities: np.ndarray, labels: np.ndarray, label_names: Sequenc
     axes = figure.subplots()
     bars = axes.barh(range(len(f1)), f1, color=BLUE, height=0.7)
     axes.bar_label(bars, [f"{value:.2f}" for value in f1], padding=3, fontsize=9)
-    names = [f"{_written(name)} (n = {count:,})" for name, count in zip(label_names, num_documents, strict=True)]
+    names = [f"{shortened(name)} (n = {count:,})" for name, count in zip(label_names, num_documents, strict=True)]
     axes.set_yticks(range(len(f1)), names)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.08), xlabel="F1", title="F1 by class")
-    _tidy(axes)
+    tidy(axes)
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -144,7 +144,7 @@ def _scatter(predicted: np.ndarray, true: np.ndarray) -> Figure:
     axes.axline((true.mean(), true.mean()), slope=1, color=GREY, linewidth=1, linestyle="--", label="predicted = true")
     axes.set(xlabel="true", ylabel="predicted", title=f"Predicted against true ({len(true):,} documents)")
     axes.legend(frameon=False)
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -162,19 +162,20 @@ def _mark_saved(axes: Axes, saved_step: int | None, template: str) -> None:
         axes.text(0.97, 0.06, text, transform=axes.transAxes, ha="right", color=GREEN)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Draw a faint grid behind, and no frame above and to the right."""
     axes.grid(color="#e3e3e3", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _written(name: str) -> str:
-    """Cut a long class name; a dollar sign would start a formula."""
+def shortened(name: str) -> str:
+    """Cut a long class name short; a dollar sign would start a formula."""
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return short.replace("$", r"\$")
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG of 64 colours, a third of the full-colour file."""
     figure.set_dpi(DOTS_PER_INCH)
     canvas = FigureCanvasAgg(figure)

@@ -1,0 +1,110 @@
+"""The scripts that measure, at toy size: what they record, and the page made of it."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from .conftest import TINY_ENCODER
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TOKENS = {"short": 100, "long": 1000}
+
+
+@pytest.fixture(scope="module")
+def document_length() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("document_length", BENCHMARKS / "document_length.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_of(system: str, length: int, mib: float, seconds: float) -> dict[str, Any]:
+    return {
+        "system": system,
+        "length": length,
+        "above_loaded_bytes": round(mib * 2**20),
+        "loaded_bytes": 500 * 2**20,
+        "seconds": 2 * seconds,
+        "cpu_seconds": seconds,
+    }
+
+
+def runs_where_the_long_document_takes(times_memory: float, times_time: float) -> list[dict[str, Any]]:
+    ids = 8 * TOKENS["long"] / 2**20
+    return [
+        *(run_of("windows", TOKENS["short"], 80.0, seconds) for seconds in (0.9, 1.0, 7.0)),
+        run_of("windows", TOKENS["long"], 80.0 * times_memory + ids, 10.0 * times_time),
+        run_of("full_attention", TOKENS["short"], 90.0, 2.0),
+    ]
+
+
+def measured(document_length: ModuleType, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = document_length.summarise(runs)
+    return {
+        "command": "python benchmarks/document_length.py measure",
+        "commit": "0123abc",
+        "versions": {"python": "3.11", "torch": "2.13", "transformers": "5.23"},
+        "hardware": {"num_threads": 1, "num_cores": 2, "processor": "a processor"},
+        "dtype": "float32",
+        "figures": figures,
+        "targets": document_length.check_targets(figures, *TOKENS.values()),
+    }
+
+
+def test_a_fresh_process_measures_a_document_longer_than_the_window(document_length, tmp_path):
+    system = document_length.SYSTEMS["windows"]
+    geometry = {name: TINY_ENCODER.get(name, value) for name, value in document_length.GEOMETRY.items()}
+    sizes = document_length.save_model(tmp_path, system, geometry)
+    assert sizes["encoder_window"] < 50
+    run = document_length.run_probe(tmp_path, 50, system.environment)
+    assert set(run) == {"loaded_bytes", "above_loaded_bytes", "seconds", "cpu_seconds"}
+    assert run["loaded_bytes"] > 2**26
+    assert 0 <= run["above_loaded_bytes"] < 2**26
+    assert 0 < run["seconds"] < 10
+
+
+@pytest.mark.parametrize(
+    ("times_memory", "times_time", "holds"),
+    [(1.09, 1.19, (True, True)), (1.11, 1.19, (False, True)), (1.09, 1.21, (True, False))],
+)
+def test_the_targets_compare_the_medians_of_long_and_short(document_length, times_memory, times_time, holds):
+    figures = document_length.summarise(runs_where_the_long_document_takes(times_memory, times_time))
+    targets = document_length.check_targets(figures, *TOKENS.values())
+    assert (targets["memory_holds"], targets["time_per_token_holds"]) == holds
+    assert targets["memory_ratio"] == pytest.approx(times_memory, abs=1e-3)
+    assert targets["time_per_token_ratio"] == pytest.approx(times_time, abs=1e-3)
+
+
+def test_without_the_long_document_no_target_is_judged(document_length):
+    figures = document_length.summarise([run_of("windows", TOKENS["short"], 80.0, 1.0)])
+    assert document_length.check_targets(figures, *TOKENS.values()) is None
+
+
+def test_the_page_gets_its_table_and_figure_and_keeps_the_rest(document_length, tmp_path):
+    page = tmp_path / "long-documents.md"
+    page.write_text(f"before\n\n{document_length.BEGIN}\nold\n{document_length.END}\n\nafter\n")
+    record = measured(document_length, runs_where_the_long_document_takes(1.02, 1.05))
+    for _ in range(2):
+        document_length.publish(record, tmp_path)
+    text = page.read_text()
+    assert text.startswith("before\n\n<!--")
+    assert text.endswith("-->\n\nafter\n")
+    assert "old" not in text
+    assert text.count("| 100 |  | 1.00 s, 80 MiB |  | 2.00 s, 90 MiB |  |") == 1
+    assert "1.02 times the memory" in text
+    with Image.open(tmp_path / "document-length.png") as figure:
+        assert figure.width > 800
+
+
+def test_the_recorded_measurement_is_what_the_script_writes_today(document_length):
+    if not document_length.RECORDED.is_file():
+        pytest.skip("nothing is recorded yet")
+    record = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
+    assert record["figures"] == document_length.summarise(record["runs"])
+    assert record["targets"] == document_length.check_targets(record["figures"])
+    assert set(record["models"]) == set(document_length.SYSTEMS)
