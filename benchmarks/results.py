@@ -1,8 +1,10 @@
-"""Write docs/results.md from the measurements recorded in benchmarks/results/ (`make results`)."""
+"""Write docs/results.md, and other pages' figures and tables, from the measurements in benchmarks/results/."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+import document_length
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.training.metrics import written
@@ -20,9 +22,11 @@ that were drawn; where only one seed was run, nothing here tells how far it depe
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the pages."""
     runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
     write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *(_section(run) for run in runs)]))
+    if document_length.RECORDED.is_file():
+        document_length.publish(json.loads(document_length.RECORDED.read_text(encoding="utf-8")), ROOT / "docs")
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -369,19 +369,20 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         inputs = inputs_embeds if input_ids is None else input_ids
         if inputs is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        mask = self._real_tokens(inputs, attention_mask)
+        mask, is_padded = self._real_tokens(inputs, attention_mask)
         if input_ids is not None:
             self._check_token_ids(input_ids, mask)
         order = None
-        if attention_mask is not None:
+        if is_padded:
             # Unique keys make any sort a stable one; a call for a stable sort does not export.
             num_columns = mask.shape[1]
             order = (torch.arange(num_columns, device=mask.device) + (~mask) * num_columns).argsort(dim=1)
         batch = Batch(input_ids, inputs_embeds, token_type_ids, mask, order, mask.sum(dim=1))
         return Reading(self, batch, ascending, kwargs)
 
-    def _real_tokens(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the (B, T) bool mask of real tokens, checked to hold one in every row."""
+    def _real_tokens(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, bool]:
+        """Return the (B, T) bool mask of real tokens, one in every row at least, and whether it leaves any out."""
+        is_padded = attention_mask is not None
         if attention_mask is None:
             attention_mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         if attention_mask.shape != inputs.shape[:2]:
@@ -391,10 +392,11 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
             )
         mask = attention_mask == 1
         if _values_can_be_read(mask):
-            empty = (~mask.any(dim=1)).nonzero()[:, 0].tolist()
-            if empty:
-                raise ValueError(f"Row {empty[0]} of `attention_mask` has no real token.")
-        return mask
+            lengths = mask.sum(dim=1).tolist()
+            if 0 in lengths:
+                raise ValueError(f"Row {lengths.index(0)} of `attention_mask` has no real token.")
+            is_padded = min(lengths, default=0) < mask.shape[1]
+        return mask, is_padded
 
     def _check_token_ids(self, input_ids: torch.Tensor, mask: torch.Tensor) -> None:
         # On an accelerator this would cost a synchronisation more, and the embedding's own assertion fires.
