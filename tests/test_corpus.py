@@ -27,6 +27,7 @@ from modeling_roberta_gru.data.corpus import (
     BUILT_IN_CORPORA,
     CONSTRUCTIONS,
     HELD_OUT,
+    LONG_TURNS,
     PRAISE,
     SHARED,
     Writer,
@@ -52,7 +53,7 @@ def tokenizer(corpus: DatasetDict) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def long() -> DatasetDict:
-    return long_corpus(seed=0, num_short=400, num_train=100, num_validation=20, num_test=400)
+    return long_corpus(seed=0, num_short=400, num_medium=60, num_train=100, num_validation=20, num_test=400)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_texts_are_plain_sentences(corpus: DatasetDict) -> None:
 
 
 def test_long_corpora_of_equal_seeds_are_equal_and_of_other_seeds_differ() -> None:
-    sizes = {"num_short": 10, "num_train": 6, "num_validation": 2, "num_test": 4}
+    sizes = {"num_short": 10, "num_medium": 12, "num_train": 6, "num_validation": 2, "num_test": 4}
     first, again, other = (long_corpus(seed=seed, **sizes) for seed in (3, 3, 4))
     for split in ("train", "validation", "test"):
         assert first[split].to_dict() == again[split].to_dict()
@@ -184,7 +185,7 @@ def test_long_corpora_of_equal_seeds_are_equal_and_of_other_seeds_differ() -> No
 
 def test_no_text_of_the_long_corpus_occurs_twice(long: DatasetDict) -> None:
     texts = [text for split in long.values() for text in split["text"]]
-    assert len(texts) == len(set(texts)) == 920
+    assert len(texts) == len(set(texts)) == 980
 
 
 def test_labels_are_balanced_in_every_construction_and_number_of_judgements(long: DatasetDict) -> None:
@@ -193,7 +194,7 @@ def test_labels_are_balanced_in_every_construction_and_number_of_judgements(long
             counts = Counter(zip(split[column], split["label"], strict=True))
             assert all(counts[value, 0] == counts[value, 1] for value, _ in counts)
     assert Counter(long["test"]["num_judgements"]) == {1: 200, 2: 100, 3: 100}
-    assert set(long["test"]["construction"]) == set(CONSTRUCTIONS)
+    assert set(long["test"]["construction"]) == set(LONG_TURNS)
 
 
 @pytest.mark.parametrize("column", ["length", "verdict_at"])
@@ -202,11 +203,10 @@ def test_neither_length_nor_place_of_the_verdict_tells_the_label(long: DatasetDi
     assert abs(test[column].corr(test["label"])) < 0.1
 
 
-def test_short_reviews_of_the_long_corpus_are_the_built_in_ones_and_only_trained_on(long: DatasetDict) -> None:
-    built_in = built_in_corpus(seed=0, num_train=400, num_validation=0, num_test=0)["train"]
-    is_short = [len(text) < 3000 for text in long["train"]["text"]]
-    short = [text for text, is_it in zip(long["train"]["text"], is_short, strict=True) if is_it]
-    assert set(short) == set(built_in["text"])
+def test_shorter_reviews_of_the_long_corpus_are_only_trained_on(long: DatasetDict) -> None:
+    lengths = np.array([len(text) for text in long["train"]["text"]])
+    assert np.sum(lengths < 1000) >= 400
+    assert np.sum(lengths < 4000) == 460
     assert min(map(len, [*long["validation"]["text"], *long["test"]["text"]])) > 3000
 
 
@@ -237,7 +237,7 @@ def test_what_begins_at_the_verdict_is_an_own_judgement_of_the_labels_polarity(l
         for kinds in (PRAISE, BLAME)
     )
     plain = long["test"].filter(lambda row: row["construction"] == "plain")
-    assert len(plain) == 100
+    assert len(plain) == 200
     for row in plain:
         before, after = split_at_verdict(row)
         assert before.endswith((". ", '" ', '."'))
@@ -248,7 +248,7 @@ def test_what_begins_at_the_verdict_is_an_own_judgement_of_the_labels_polarity(l
 
 def test_the_verdict_of_a_short_review_begins_a_sentence_before_which_nothing_is_decided(long: DatasetDict) -> None:
     short = long["train"].filter(lambda row: len(row["text"]) < 3000)
-    assert set(short["num_judgements"]) == {1}
+    assert len(short) > 400
     for row in short:
         before, after = split_at_verdict(row)
         assert before.endswith((". ", '." ', '" '))
@@ -281,7 +281,7 @@ def test_the_first_512_tokens_rarely_hold_the_verdict(long: DatasetDict, offsets
 
 
 def test_bag_of_words_cannot_tell_the_label_of_long_reviews() -> None:
-    train, test = (list(long_reviews(name, seed=0, count=500, max_tokens=1500)) for name in ("train", "test"))
+    train, test = (list(long_reviews(name, 0, 500, 1000, 1500)) for name in ("train", "test"))
     baseline = BagOfWords().fit([row["text"] for row in train], [row["label"] for row in train])
     predictions = baseline.predict_probabilities([row["text"] for row in test]).argmax(-1)
     assert abs(np.mean(predictions == [row["label"] for row in test]) - 0.5) < 0.08

@@ -35,6 +35,9 @@ LONG_FEATURES = Features(FEATURES | {"num_judgements": Value("int64"), "verdict_
 CONSTRUCTIONS = ["plain", "negation", "concession", "reversal", "quotation", "expectation"]
 # From the plain ones a model learns the words, and quotation comes in the most kinds: twice as many of both.
 TURNS = [*CONSTRUCTIONS, "plain", "quotation"]
+LONG = (1000, 8000)  # tokens of a long document
+# Where a review judges several times, those whose clauses need no others to be understood.
+LONG_TURNS = ["plain", "negation", "concession", "plain"]
 
 
 def _listed(items: str) -> list[str]:
@@ -473,17 +476,17 @@ def _num_asides(rng: random.Random) -> int:
     return min(int(rng.lognormvariate(0.8, 0.9)), 22)
 
 
-def _reviews(name: str, seed: int, count: int, taken: set[str]) -> Iterator[Row]:
+def _reviews(name: str, seed: int, count: int, taken: set[str], turns: Sequence[str] = TURNS) -> Iterator[Row]:
     """Write one split's reviews; labels, constructions and vocabularies take turns, and no text of `taken` returns."""
     rng = random.Random(f"{seed}-{name}")
     for index in range(count):
-        round_, turn = divmod(index // 2, len(TURNS))
+        round_, turn = divmod(index // 2, len(turns))
         vocabulary = "held-out" if name == "test" and round_ % 2 else "shared"
-        row: Row = {"label": index % 2, "construction": TURNS[turn], "vocabulary": vocabulary, "num_judgements": 1}
+        row: Row = {"label": index % 2, "construction": turns[turn], "vocabulary": vocabulary, "num_judgements": 1}
         while "text" not in row:
             writer = Writer(rng, held_out=vocabulary == "held-out")
             text, verdict_at = writer.review(
-                TURNS[turn], polarity=1 if row["label"] else -1, num_asides=_num_asides(rng)
+                turns[turn], polarity=1 if row["label"] else -1, num_asides=_num_asides(rng)
             )
             if text not in taken and writer.vocabulary == vocabulary:
                 row |= {"text": text, "verdict_at": verdict_at}
@@ -520,7 +523,7 @@ def built_in_corpus(
     return DatasetDict(splits)
 
 
-def long_reviews(name: str, seed: int, count: int, min_tokens: int = 1000, max_tokens: int = 8000) -> Iterator[Row]:
+def long_reviews(name: str, seed: int, count: int, min_tokens: int, max_tokens: int) -> Iterator[Row]:
     """Write long reviews that judge one to three times, at places of their own; the last judgement decides.
 
     Both labels are equally frequent (with an even `count`), also in each construction and number of judgements.
@@ -528,7 +531,7 @@ def long_reviews(name: str, seed: int, count: int, min_tokens: int = 1000, max_t
     drawn regardless of it. No review holds anything held out from training.
 
     Args:
-        name (`str`): of the split; other names give other reviews.
+        name (`str`): of the split; other names and other bounds give other reviews.
         seed (`int`): of all random choices.
         count (`int`): number of reviews.
         min_tokens, max_tokens (`int`): bounds of the length, which is spread evenly between them, in tokens of a
@@ -537,20 +540,20 @@ def long_reviews(name: str, seed: int, count: int, min_tokens: int = 1000, max_t
     Yields:
         The columns of [`long_corpus`] by name, labels as integers.
     """
-    rng = random.Random(f"{seed}-{name}-long")
+    rng = random.Random(f"{seed}-{name}-{min_tokens}")
     for index in range(count):
         label = index % 2
-        round_, turn = divmod(index // 2, len(TURNS))
+        round_, turn = divmod(index // 2, len(LONG_TURNS))
         num_earlier = NUM_JUDGEMENTS[(round_ + turn) % len(NUM_JUDGEMENTS)] - 1
-        earlier = [(rng.choice(TURNS), rng.choice((1, -1))) for _ in range(num_earlier)]
-        judgements = [*earlier, (TURNS[turn], 1 if label else -1)]
+        earlier = [(rng.choice(LONG_TURNS), rng.choice((1, -1))) for _ in range(num_earlier)]
+        judgements = [*earlier, (LONG_TURNS[turn], 1 if label else -1)]
         num_tokens = rng.uniform(LEAST * min_tokens, MOST * max_tokens)
         writer = Writer(rng, held_out=False)
         text, verdict_at = writer.long_review(judgements, num_tokens / TOKENS_PER_WORD)
         yield {
             "text": text,
             "label": label,
-            "construction": TURNS[turn],
+            "construction": LONG_TURNS[turn],
             "vocabulary": writer.vocabulary,
             "num_judgements": len(judgements),
             "verdict_at": verdict_at,
@@ -558,17 +561,25 @@ def long_reviews(name: str, seed: int, count: int, min_tokens: int = 1000, max_t
 
 
 def long_corpus(
-    seed: int = 0, num_short: int = 8000, num_train: int = 400, num_validation: int = 200, num_test: int = 1000
+    seed: int = 0,
+    num_short: int = 6000,
+    num_medium: int = 3600,
+    num_train: int = 250,
+    num_validation: int = 200,
+    num_test: int = 1000,
 ) -> DatasetDict:
-    """Write the built-in corpus of long documents: reviews of 1,000 to 8,000 tokens, and short ones to train on first.
+    """Write the built-in corpus of long documents: reviews of 1,000 to 8,000 tokens, and shorter ones to train on.
 
-    The author's verdict begins anywhere and can be overturned later: see [`long_reviews`]. The short reviews are those
-    of [`built_in_corpus`] and stand in the training split only. No text occurs twice; equal arguments give equal ones.
+    The author's verdict begins anywhere and can be overturned later: see [`long_reviews`]. The training split also
+    holds what makes that learnable: short reviews as those of [`built_in_corpus`], which judge once, and medium ones,
+    which judge up to three times. No text occurs twice; equal arguments give equal ones.
 
     Args:
         seed (`int`, defaults to 0): of all random choices.
-        num_short (`int`, defaults to 8000): number of short reviews to train on.
-        num_train (`int`, defaults to 400): number of long reviews to train on.
+        num_short (`int`, defaults to 6000): number of short reviews to train on.
+        num_medium (`int`, defaults to 3600): number of medium reviews to train on, a sixth of them of 250 to 1,000
+            tokens, the others of 60 to 250.
+        num_train (`int`, defaults to 250): number of long reviews to train on.
         num_validation (`int`, defaults to 200): number of long reviews to choose by.
         num_test (`int`, defaults to 1000): number of long reviews to measure on.
 
@@ -578,13 +589,19 @@ def long_corpus(
         "shared" throughout), `num_judgements` (integer, 1 to 3) and `verdict_at` (float: where the deciding judgement
         begins, as a share of the text's characters).
     """
-    splits = {}
-    for name, count in (("train", num_train), ("validation", num_validation), ("test", num_test)):
-        short = _reviews(name, seed, num_short, taken=set()) if name == "train" else ()
-        rows = [*short, *long_reviews(name, seed, count)]
-        random.Random(f"{seed}-{name}-order").shuffle(rows)
-        splits[name] = _dataset(rows, LONG_FEATURES)
-    return DatasetDict(splits)
+    train = [
+        *_reviews("train", seed, num_short, set(), LONG_TURNS),
+        *long_reviews("train", seed, num_medium - num_medium // 6, 60, 250),
+        *long_reviews("train", seed, num_medium // 6, 250, 1000),
+        *long_reviews("train", seed, num_train, *LONG),
+    ]
+    random.Random(f"{seed}-order").shuffle(train)
+    splits = {
+        "train": train,
+        "validation": list(long_reviews("validation", seed, num_validation, *LONG)),
+        "test": list(long_reviews("test", seed, num_test, *LONG)),
+    }
+    return DatasetDict({name: _dataset(rows, LONG_FEATURES) for name, rows in splits.items()})
 
 
 BUILT_IN_CORPORA: dict[str, Callable[[], DatasetDict]] = {BUILT_IN: built_in_corpus, BUILT_IN_LONG: long_corpus}
