@@ -53,7 +53,7 @@ def tokenizer(corpus: DatasetDict) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def long() -> DatasetDict:
-    return long_corpus(seed=0, num_short=400, num_medium=60, num_train=100, num_validation=20, num_test=400)
+    return long_corpus(0, 400, {(60, 250): 30, (250, 1000): 30, (1000, 8000): 100}, num_validation=20, num_test=400)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_texts_are_plain_sentences(corpus: DatasetDict) -> None:
 
 
 def test_long_corpora_of_equal_seeds_are_equal_and_of_other_seeds_differ() -> None:
-    sizes = {"num_short": 10, "num_medium": 12, "num_train": 6, "num_validation": 2, "num_test": 4}
+    sizes = {"num_short": 10, "training_lengths": {(60, 250): 12, (1000, 8000): 6}, "num_validation": 2, "num_test": 4}
     first, again, other = (long_corpus(seed=seed, **sizes) for seed in (3, 3, 4))
     for split in ("train", "validation", "test"):
         assert first[split].to_dict() == again[split].to_dict()

@@ -16,7 +16,7 @@ A long review is a stream of asides in which the author judges once, twice or th
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import AddedToken, ByteLevelBPETokenizer
@@ -36,6 +36,8 @@ CONSTRUCTIONS = ["plain", "negation", "concession", "reversal", "quotation", "ex
 # From the plain ones a model learns the words, and quotation comes in the most kinds: twice as many of both.
 TURNS = [*CONSTRUCTIONS, "plain", "quotation"]
 LONG = (1000, 8000)  # tokens of a long document
+# Least and most tokens → how many of such reviews to train on. From hundreds of tokens to thousands goes by steps.
+TRAINING_LENGTHS = {(60, 250): 3000, (250, 1000): 1500, (1000, 3000): 300, (3000, 8000): 100}
 # Where a review judges several times, those whose clauses need no others to be understood.
 LONG_TURNS = ["plain", "negation", "concession", "plain"]
 
@@ -562,24 +564,21 @@ def long_reviews(name: str, seed: int, count: int, min_tokens: int, max_tokens: 
 
 def long_corpus(
     seed: int = 0,
-    num_short: int = 6000,
-    num_medium: int = 3600,
-    num_train: int = 250,
+    num_short: int = 4000,
+    training_lengths: Mapping[tuple[int, int], int] = TRAINING_LENGTHS,
     num_validation: int = 200,
     num_test: int = 1000,
 ) -> DatasetDict:
     """Write the built-in corpus of long documents: reviews of 1,000 to 8,000 tokens, and shorter ones to train on.
 
     The author's verdict begins anywhere and can be overturned later: see [`long_reviews`]. The training split also
-    holds what makes that learnable: short reviews as those of [`built_in_corpus`], which judge once, and medium ones,
-    which judge up to three times. No text occurs twice; equal arguments give equal ones.
+    holds what makes that learnable: short reviews as those of [`built_in_corpus`], which judge once, and longer and
+    longer ones that judge up to three times. No text occurs twice; equal arguments give equal ones.
 
     Args:
         seed (`int`, defaults to 0): of all random choices.
-        num_short (`int`, defaults to 6000): number of short reviews to train on.
-        num_medium (`int`, defaults to 3600): number of medium reviews to train on, a sixth of them of 250 to 1,000
-            tokens, the others of 60 to 250.
-        num_train (`int`, defaults to 250): number of long reviews to train on.
+        num_short (`int`, defaults to 4000): number of short reviews to train on.
+        training_lengths (`dict[tuple[int, int], int]`): how many reviews of so many tokens (least, most) to train on.
         num_validation (`int`, defaults to 200): number of long reviews to choose by.
         num_test (`int`, defaults to 1000): number of long reviews to measure on.
 
@@ -589,12 +588,9 @@ def long_corpus(
         "shared" throughout), `num_judgements` (integer, 1 to 3) and `verdict_at` (float: where the deciding judgement
         begins, as a share of the text's characters).
     """
-    train = [
-        *_reviews("train", seed, num_short, set(), LONG_TURNS),
-        *long_reviews("train", seed, num_medium - num_medium // 6, 60, 250),
-        *long_reviews("train", seed, num_medium // 6, 250, 1000),
-        *long_reviews("train", seed, num_train, *LONG),
-    ]
+    train = list(_reviews("train", seed, num_short, set(), LONG_TURNS))
+    for bounds, count in training_lengths.items():
+        train += long_reviews("train", seed, count, *bounds)
     random.Random(f"{seed}-order").shuffle(train)
     splits = {
         "train": train,
