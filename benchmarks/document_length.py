@@ -35,7 +35,6 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "benchmarks" / "results" / "document-length" / "measured.json"
-BEGIN, END = "<!-- document-length:begin -->", "<!-- document-length:end -->"
 
 LENGTHS = [128, 512, 2_000, 5_000, 20_000, 100_000, 1_000_000]
 SHORT, LONG = 20_000, 1_000_000
@@ -319,18 +318,6 @@ def _cell(figure: dict[str, Any] | None) -> str:
         return ""
     seconds = figure["cpu_seconds"]
     return f"{seconds:,.{0 if seconds >= 10 else 2}f} s, {figure['above_loaded_bytes'] / MIB:,.0f} MiB"
-
-
-def publish(measured: dict[str, Any], docs: Path) -> None:
-    """Draw document-length.png, and renew what stands between its marks in long-documents.md."""
-    from modeling_roberta_gru.files import write_text
-
-    draw(measured, docs / "document-length.png")
-    page = docs / "long-documents.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    block = ["![Time and memory against the length of a document](document-length.png)", "", *table(measured)]
-    write_text(page, "\n".join([before + BEGIN, *block, END + after]))
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:

@@ -242,23 +242,22 @@ NAMES = {
 }
 
 
-def table(task: str, parts: dict[str, str]) -> list[str]:
-    """Return the lines of a task's Markdown table and its conditions, from the recorded runs.
+PARTS = {
+    "built-in-long": {"test": "1,000 to 8,000 tokens", "ten_times": "80,000 to 104,000 tokens"},
+    "imdb": {"long": "over 512 tokens", "short": "up to 512 tokens"},
+}
 
-    Args:
-        task: the task.
-        parts: the parts of the test to show, and what their columns are called.
-    """
+
+def table(task: str) -> list[str]:
+    """Return the lines of a task's Markdown table and its conditions, from the recorded runs."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
-    hits = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
-    heads = [f"{name}, n = {len(runs[0]['tests'][part]['right']):,}" for part, name in parts.items()]
-    lines = [f"| W = {runs[0]['window']} | {' | '.join(heads)} |", "| --- |" + " --- |" * len(parts)]
-    for system in SYSTEMS:
-        cells = []
-        for part in parts:
-            ours, theirs = (_matrix(hits[name], part) for name in ("whole", system))
-            cells.append(_cell(ours, theirs, is_ours=system == "whole"))
-        lines.append(f"| {NAMES[system]} | {' | '.join(cells)} |")
+    tests = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
+    heads = [f"{name}, n = {len(tests['whole'][0][part]['right']):,}" for part, name in PARTS[task].items()]
+    lines = [f"| W = {runs[0]['window']} | seeds | {' | '.join(heads)} |", "| --- | --- |" + " --- |" * len(heads)]
+    for system, theirs in tests.items():
+        if theirs:
+            cells = [_cell(_matrix(tests["whole"], part), _matrix(theirs, part), system) for part in PARTS[task]]
+            lines.append(f"| {NAMES[system]} | {len(theirs)} | {' | '.join(cells)} |")
     return [*lines, "", *_conditions(runs)]
 
 
@@ -267,11 +266,11 @@ def _matrix(tests: list[dict[str, Any]], part: str) -> np.ndarray:
     return np.array([[int(digit) for digit in test[part]["right"]] for test in tests if part in test], dtype=float)
 
 
-def _cell(ours: np.ndarray, theirs: np.ndarray, is_ours: bool) -> str:
-    if not theirs.size:
+def _cell(ours: np.ndarray, theirs: np.ndarray, system: str) -> str:
+    if not len(theirs):
         return ""
-    cell = _written(theirs)
-    return cell if is_ours else f"{cell}; {_written(ours - theirs, sign='+')}"
+    # The same seeds and rows are compared.
+    return _written(theirs) + ("" if system == "whole" else f"; {_written(ours[: len(theirs)] - theirs, sign='+')}")
 
 
 def _written(values: np.ndarray, sign: str = "") -> str:

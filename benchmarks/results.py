@@ -1,10 +1,12 @@
 """Write docs/results.md, and other pages' figures and tables, from the measurements in benchmarks/results/."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import document_length
+import long_documents
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.training.metrics import written
@@ -25,8 +27,20 @@ def main() -> None:
     """Write the pages."""
     runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
     write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *(_section(run) for run in runs)]))
-    if document_length.RECORDED.is_file():
-        document_length.publish(json.loads(document_length.RECORDED.read_text(encoding="utf-8")), ROOT / "docs")
+    measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
+    document_length.draw(measured, ROOT / "docs" / "document-length.png")
+    page = ROOT / "docs" / "long-documents.md"
+    renew(page, "document-length", document_length.table(measured))
+    for task in long_documents.TASKS:
+        renew(page, task, long_documents.table(task))
+
+
+def renew(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Replace what stands between a page's marks of this name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    write_text(page, "\n".join([before + begin, *lines, end + after]))
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -70,21 +70,27 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="The label in question; unset: the one that scores highest.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the attributions' integral, a pass each.")] = 32,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the attributions' integral, a pass each; more are more exact.")
+    ] = None,
     attributions: Annotated[
         bool, typer.Option(help="Also attribute the verdict to the words, which takes most of the time.")
     ] = True,
 ) -> None:
     """Show how a verdict came about: what it was after every token, where it turned, and which words told most."""
-    from .inference.explanation import report
+    from .inference.explanation import NUM_STEPS, report
     from .inference.page import explain_model
+
+    if steps is not None and not attributions:
+        raise InputError("--steps belongs to the attributions, which --no-attributions leaves out.")
 
     if text is not None and file is not None:
         raise InputError("Both a text and --file are given: leave one out.")
     text = _read_text(file) if file is not None else text
     if text is None:
         raise InputError("There is nothing to explain: give a text in quotes, or --file with a file's name.")
-    trace, attribution, files = explain_model(model, text, output_dir, label, steps if attributions else None)
+    num_steps = (steps or NUM_STEPS) if attributions else None
+    trace, attribution, files = explain_model(model, text, output_dir, label, num_steps)
     print(report(trace, attribution, label))
     print("\nDrawn in", " and ".join(map(str, files)))
 

@@ -40,7 +40,8 @@ class RobertaGRUConfig(RobertaConfig):
         window_overlap (`int`, *optional*): number of tokens that neighbouring windows of a long document share, 0 to
             W - 3. Unset: 64, or a quarter of the window's content where that is less.
         windows_per_chunk (`int`, defaults to 8): how many windows of each document are encoded at once where
-            gradients are off; bounds the memory that a long document takes.
+            gradients are off, and how many of all documents where activations are checkpointed; bounds the memory
+            that long documents take.
         calibration_temperature (`float`, defaults to 1.0): divides single-label logits in eval mode; fitted after
             training, reset to 1 when training starts.
         class_weights (`list[float]`, *optional*): one weight per label, for the loss.

@@ -19,6 +19,7 @@ from transformers import DataCollatorWithPadding, EarlyStoppingCallback, EvalPre
 from transformers.utils import logging as transformers_logging
 
 from .baselines.bag_of_words import measure_bag_of_words
+from .configuration_roberta_gru import RobertaGRUConfig
 from .data.arguments import DataArguments
 from .data.collation import SelectingCollator, limit_length
 from .data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -101,12 +102,18 @@ def run(
         tokenize(split, tokenizer, data_args.num_tokens) for split in (splits.train, splits.validation, splits.test)
     )
     lift_limits(tokenizer)
+    _check_sharding(args, max(max(part["length"][:]) for part in (train, validation, test)), model.config)
     collator = DataCollatorWithPadding(tokenizer)
     train_collator = None
     if data_args.max_windows is not None:
         capacity = model.config.window_capacity(data_args.max_windows)
+        if data_args.num_tokens is not None and data_args.num_tokens <= capacity:
+            raise InputError(
+                f"--max_windows {data_args.max_windows} takes no effect: its windows hold {capacity} tokens, and "
+                f"--max_length cuts texts to {data_args.num_tokens}. Leave one of them out."
+            )
         train = limit_length(train, capacity)
-        train_collator = SelectingCollator(collator, capacity, data_args.window_policy or "head", args.seed)
+        train_collator = SelectingCollator(collator, capacity, data_args.window_policy or "head", args.order_seed)
     trainer = RobertaGRUTrainer(
         model,
         args,
@@ -166,6 +173,16 @@ def _check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(
             f"--output_dir {args.output_dir} cannot be made: {existing} is no folder that can be written to."
+        )
+
+
+def _check_sharding(args: RobertaGRUTrainingArguments, longest: int, config: RobertaGRUConfig) -> None:
+    # The ranks of a sharded model must call it equally often; long documents come in one, two or more chunks.
+    if args.fsdp and longest > config.encoder_window:
+        raise InputError(
+            f"--fsdp needs texts of at most {config.encoder_window} tokens, the encoder's window, and there is one of "
+            f"{longest:,}. Cut them by --max_length {config.encoder_window}, or leave --fsdp out: each device then "
+            "holds the whole model."
         )
 
 

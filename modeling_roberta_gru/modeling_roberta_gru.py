@@ -84,7 +84,7 @@ class Batch(NamedTuple):
 
 
 class Windows:
-    """How documents are cut for the encoder; computed on the CPU, so that nothing has to wait for an accelerator.
+    """How documents are cut for the encoder; computed on the CPU, from their lengths alone.
 
     Window k of a document holds its first token, W-2 tokens from position `start(k)` + 1 on, and its last token. The
     last window is moved back until it is full; a document of up to W tokens is one window as it stands.
@@ -93,6 +93,7 @@ class Windows:
     def __init__(self, lengths: torch.Tensor, config: RobertaGRUConfig):
         self.lengths = lengths  # (B,)
         self.size, self.stride = config.encoder_window, config.window_stride
+        self.width = min(self.size, int(lengths.max()))  # columns that a window fills
         self.last_start = (lengths - self.size).clamp(min=0)
         self.counts = (self.last_start + self.stride - 1) // self.stride + 1  # (B,) number of windows
 
@@ -108,21 +109,22 @@ class Windows:
 
     def cut(self, begin: int, end: int, device: torch.device) -> "WindowCut":
         """Cut windows `begin` … `end` - 1 of every document that has any of them."""
+        cpu = self.lengths.device  # said everywhere: the caller may have made another one torch's default
         rows = (self.counts > begin).nonzero()[:, 0]  # (R,)
         counts = self.counts[rows].clamp(max=end) - begin
         offsets = counts.cumsum(0) - counts
         row_of_window = rows.repeat_interleave(counts)  # (N,)
-        index_of_window = torch.arange(len(row_of_window)) - offsets.repeat_interleave(counts) + begin
+        index_of_window = torch.arange(len(row_of_window), device=cpu) - offsets.repeat_interleave(counts) + begin
 
-        columns = torch.arange(self.size)
+        columns = torch.arange(self.width, device=cpu)
         last = self.lengths[row_of_window, None] - 1
         last_column = last.clamp(max=self.size - 1)
         positions = (self.start(row_of_window, index_of_window)[:, None] + columns).where(columns > 0, 0)
 
-        first, after = (self.first_kept(rows, torch.tensor(index)) for index in (begin, end))
-        kept = first[:, None] + torch.arange(int((after - first).max()))
+        first, after = (self.first_kept(rows, torch.tensor(index, device=cpu)) for index in (begin, end))
+        kept = first[:, None] + torch.arange(int((after - first).max()), device=cpu)
         kept = kept.minimum(self.lengths[rows, None] - 1)  # (R, S)
-        boundaries = self.first_kept(rows[:, None], torch.arange(begin + 1, end)[None])
+        boundaries = self.first_kept(rows[:, None], torch.arange(begin + 1, end, device=cpu)[None])
         window = torch.searchsorted(boundaries, kept, right=True)
         column = kept - self.start(rows[:, None], window + begin)
         cut = WindowCut(
@@ -132,7 +134,7 @@ class Windows:
             rows=rows,
             first=first,
             lengths=after - first,
-            kept=(offsets[:, None] + window) * self.size + column,
+            kept=(offsets[:, None] + window) * self.width + column,
         )
         return WindowCut(*(tensor.to(device) for tensor in cut))
 
@@ -227,18 +229,28 @@ class RobertaGRUSummary(nn.Module):
         if self.kind == "attention":
             self.query = nn.Parameter(torch.empty(config.gru_output_size))
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor, begins: torch.Tensor, ends: torch.Tensor) -> Part:
+    def forward(
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        begins: torch.Tensor,
+        ends: torch.Tensor,
+        is_running: bool = False,
+    ) -> Part:
         """Summarise a chunk.
 
         Args:
             states (`torch.FloatTensor` of shape `(R, S, K·H)`): GRU states, packed.
             mask (`torch.BoolTensor` of shape `(R, S)`): True for real tokens.
             begins, ends (`torch.BoolTensor` of shape `(R,)`): whether the document begins, or ends, in this chunk.
+            is_running: summarise, for every token, the chunk up to it.
 
         Returns:
-            Value `(R, K·H)` and log-weight `(R, 1)`.
+            Value `(R, K·H)` and log-weight `(R, 1)`; with `is_running`, `(R, S, K·H)` and `(R, S, 1)`.
         """
         states = states.to(torch.promote_types(states.dtype, torch.float32))
+        if is_running:
+            return self._running(states, begins)
         if self.kind == "last":
             # The final state of each direction: left to right at t_n, right to left at t_1.
             left_to_right, right_to_left = self._halves(states)
@@ -253,19 +265,16 @@ class RobertaGRUSummary(nn.Module):
         states = states.masked_fill(~mask[..., None], 0.0)
         return Part((scores.softmax(dim=1)[..., None] * states).sum(dim=1), scores.logsumexp(dim=1, keepdim=True))
 
-    def running(self, states: torch.Tensor, begins: torch.Tensor) -> Part:
-        """Summarise, for every token, the chunk up to it: value `(R, S, K·H)` and log-weight `(R, S, 1)`.
-
-        A right-to-left half that belongs to t_1 alone stands with every token: it has read the whole document.
-        """
-        states = states.to(torch.promote_types(states.dtype, torch.float32))
+    def _running(self, states: torch.Tensor, begins: torch.Tensor) -> Part:
+        # "last" keeps the right-to-left half of t_1 throughout: it has read the whole document.
         if self.kind == "last":
             left_to_right, right_to_left = self._halves(states)
             first = right_to_left[:, :1].masked_fill(~begins[:, None, None], 0.0).expand_as(right_to_left)
             return Part(torch.cat([left_to_right, first], dim=-1), _no_weight(left_to_right))
         if self.kind == "max":
             return Part(states.cummax(dim=1).values, _no_weight(states))
-        scores = self._scores(states).double()  # a sum of weights far apart must not lose the small ones
+        # A sum of weights far apart must not lose the small ones; Apple's devices have no float64.
+        scores = self._scores(states).to(torch.float32 if states.device.type == "mps" else torch.float64)
         largest = scores.amax(dim=1, keepdim=True)
         weights = (scores - largest).exp()[..., None]
         total = weights.cumsum(dim=1)
@@ -393,9 +402,11 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         mask = attention_mask == 1
         if _values_can_be_read(mask):
             lengths = mask.sum(dim=1).tolist()
+            if not lengths:
+                raise ValueError("The batch holds no document.")
             if 0 in lengths:
                 raise ValueError(f"Row {lengths.index(0)} of `attention_mask` has no real token.")
-            is_padded = min(lengths, default=0) < mask.shape[1]
+            is_padded = min(lengths) < mask.shape[1]
         return mask, is_padded
 
     def _check_token_ids(self, input_ids: torch.Tensor, mask: torch.Tensor) -> None:
@@ -429,8 +440,8 @@ class Reading:
 
     With gradients there is one chunk. Without, documents beyond the window come in chunks of `windows_per_chunk`
     windows, and a GRU that reads both ways needs L + 1 passes over them, in turn from the left and from the right:
-    what its layers carry over every boundary is kept (far less than the token ids) and is right up to one more layer
-    after each pass. Every pass encodes anew.
+    what its layers carry over every boundary is kept and is right up to one more layer after each pass. Every pass
+    encodes anew, in training mode with other dropout.
     """
 
     def __init__(
@@ -467,6 +478,8 @@ class Reading:
             for index in indices if number % 2 == 0 else reversed(indices):
                 chunk = self._encode(index)
                 states, left[index + 1], right[index] = self._run(chunk, left[index], right[index + 1])
+                if self.num_passes == 1:
+                    left[index] = None  # read for the last time
                 if number == self.num_passes - 1:
                     self._collect(chunk)
                     yield chunk._replace(states=states)
@@ -476,15 +489,20 @@ class Reading:
         return chunk.first == 0, chunk.first + chunk.lengths == self.batch.lengths[chunk.rows]
 
     def _windows(self, config: RobertaGRUConfig) -> Windows | None:
-        """Return how the documents are cut, or None if the encoder sees all of them whole."""
+        """Return how the documents are cut, or None if the encoder is to see the batch as it came."""
         batch, window = self.batch, config.encoder_window
-        if batch.mask.shape[1] <= window or not _values_can_be_read(batch.mask):
+        if batch.mask.shape[1] <= window or batch.mask.device.type == "meta":
             return None
+        if not _values_can_be_read(batch.mask):
+            raise ValueError(
+                f"The batch has {batch.mask.shape[1]} columns. How it is cut into windows of {window} tokens depends "
+                "on its values, which a compiled or traced model cannot read: compile `model.roberta` alone."
+            )
         lengths = batch.lengths.cpu()
-        if lengths.max() <= window:
-            return None
         wanted = self.encoder_kwargs.get("output_attentions")
         if config.output_attentions if wanted is None else wanted:
+            if lengths.max() <= window:
+                return None
             raise ValueError(
                 f"Row {int(lengths.argmax())} holds {int(lengths.max())} tokens: attentions exist for documents of up "
                 f"to {window} tokens only, the encoder's window. Leave `output_attentions` out, or cut the text."
@@ -528,7 +546,9 @@ class Reading:
         begin = index * self.windows_per_chunk
         cut = windows.cut(begin, begin + self.windows_per_chunk, self.batch.mask.device)
         # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
-        layers_keep_inputs_only = any(layer.gradient_checkpointing for layer in self.model.roberta.encoder.layer)
+        layers_keep_inputs_only = torch.is_grad_enabled() and any(
+            layer.gradient_checkpointing for layer in self.model.roberta.encoder.layer
+        )
         at_once = self.model.config.windows_per_chunk if layers_keep_inputs_only else len(cut.positions)
         parts = [self._encode_some(cut, slice(n, n + at_once)) for n in range(0, len(cut.positions), at_once)]
         layers = [torch.cat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts, strict=True)]
@@ -609,11 +629,12 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
         Returns:
             `last_hidden_state`: GRU states `(B, T, K·H)` in the input's arrangement, zeros where the mask is 0.
             `pooler_output`: the summary `(B, K·H)`. `hidden_states`: the encoder's own, each token's from the window
-            that its state comes from. `attentions`: the encoder's own, for documents of up to W tokens.
+            that its state comes from; anything where the mask is 0. `attentions`: the encoder's own, for documents of
+            up to W tokens.
 
         Raises:
-            ValueError: if a row has no real token, if a token id is outside the vocabulary, if `position_ids` are
-                given, or if attentions are asked for and a row holds more than W tokens.
+            ValueError: if there is no row, or one without a real token, if a token id is outside the vocabulary, if
+                `position_ids` are given, or if attentions are asked for and a row holds more than W tokens.
         """
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
         states: Any = None  # (B, T, K·H)
@@ -689,11 +710,12 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
             `torch.FloatTensor` of shape `(B, T, C)`: calibrated logits in the input's arrangement, zeros where the
             mask is 0.
         """
-        reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, ascending=True)
+        inputs = (input_ids, attention_mask, token_type_ids, inputs_embeds)
+        reading = self._read(*inputs, ascending=True, output_hidden_states=False)
         logits: Any = None  # (B, T, C)
         summary: Any = None
         for chunk in reading:
-            running = self.summary.running(chunk.states, reading.edges(chunk)[0])
+            running = self.summary(chunk.states, chunk.mask, *reading.edges(chunk), is_running=True)
             if summary is not None:
                 before = Part(*(field[chunk.rows, None] for field in summary))
                 running = self.summary.merge(before, running)

@@ -74,7 +74,7 @@ def test_numbers_are_converted_by_the_fields_type(parse):
         (["--window_policy", "head"], None, "--window_policy head takes effect only with --max_windows"),
         (["--max_windows", "2", "--window_policy", "tail"], None, "invalid choice: 'tail'"),
         (["--length_curriculum", "-1"], None, "--length_curriculum must be at least 0, got -1"),
-        (["--length_curriculum", "4"], None, "--length_curriculum 4 is more than --num_train_epochs 3 has"),
+        (["--length_curriculum", "3"], None, "--length_curriculum 3 leaves no epoch of --num_train_epochs 3"),
         (
             ["--length_curriculum", "1", "--train_sampling_strategy", "batch_rebalance"],
             None,
@@ -131,9 +131,10 @@ def test_abbreviations_are_refused(parse):
 
 def test_config_overrides_take_the_fields_type():
     fields = ModelArguments(
-        gru_hidden_size=9, config_overrides="hidden_size=8, layer_norm_eps=1e-6,hidden_act=relu"
+        gru_hidden_size=9, config_overrides="hidden_size=8, layer_norm_eps=1e-6,hidden_act=relu,window_overlap=0"
     ).config_fields()
-    assert fields == {"gru_hidden_size": 9, "hidden_size": 8, "layer_norm_eps": 1e-6, "hidden_act": "relu"}
+    overrides = {"hidden_size": 8, "layer_norm_eps": 1e-6, "hidden_act": "relu", "window_overlap": 0}
+    assert fields == {"gru_hidden_size": 9, **overrides}
 
 
 @pytest.mark.parametrize(

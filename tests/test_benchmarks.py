@@ -1,26 +1,39 @@
 """The scripts that measure, at toy size: what they record, and the page made of it."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from .conftest import TINY_ENCODER
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+
+from .conftest import TINY_ENCODER, tiny_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOKENS = {"short": 100, "long": 1000}
 
 
-@pytest.fixture(scope="module")
-def document_length() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("document_length", BENCHMARKS / "document_length.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def document_length(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("document_length")
+
+
+@pytest.fixture
+def long_documents(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("long_documents")
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("results")
 
 
 def run_of(system: str, length: int, mib: float, seconds: float) -> dict[str, Any]:
@@ -85,26 +98,60 @@ def test_without_the_long_document_no_target_is_judged(document_length):
     assert document_length.check_targets(figures, *TOKENS.values()) is None
 
 
-def test_the_page_gets_its_table_and_figure_and_keeps_the_rest(document_length, tmp_path):
+def test_the_page_gets_its_table_and_keeps_the_rest(document_length, results, tmp_path):
     page = tmp_path / "long-documents.md"
-    page.write_text(f"before\n\n{document_length.BEGIN}\nold\n{document_length.END}\n\nafter\n")
+    page.write_text("before\n\n<!-- it:begin -->\nold\n<!-- it:end -->\n\nafter\n")
     record = measured(document_length, runs_where_the_long_document_takes(1.02, 1.05))
     for _ in range(2):
-        document_length.publish(record, tmp_path)
+        results.renew(page, "it", document_length.table(record))
     text = page.read_text()
     assert text.startswith("before\n\n<!--")
     assert text.endswith("-->\n\nafter\n")
     assert "old" not in text
     assert text.count("| 100 |  | 1.00 s, 80 MiB |  | 2.00 s, 90 MiB |  |") == 1
     assert "1.02 times the memory" in text
-    with Image.open(tmp_path / "document-length.png") as figure:
+    document_length.draw(record, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > 800
 
 
 def test_the_recorded_measurement_is_what_the_script_writes_today(document_length):
-    if not document_length.RECORDED.is_file():
-        pytest.skip("nothing is recorded yet")
     record = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
     assert record["figures"] == document_length.summarise(record["runs"])
     assert record["targets"] == document_length.check_targets(record["figures"])
     assert set(record["models"]) == set(document_length.SYSTEMS)
+
+
+@pytest.mark.parametrize(("system", "pooled"), [("mean", lambda logits: logits.mean(0)), ("max", lambda x: x.amax(0))])
+def test_windows_vote_on_their_own(long_documents, system, pooled):
+    model = RobertaGRUForSequenceClassification(tiny_config(window_overlap=0)).eval()
+    ids = torch.randint(3, 61, (1, 2 + 3 * 18))
+    first, last = ids[:, :1], ids[:, -1:]
+    windows = torch.cat([torch.cat([first, part, last], 1) for part in ids[:, 1:-1].split(18, dim=1)])
+    expected = pooled(model(windows).logits)
+    short = torch.randint(3, 61, (7,))
+    expected_short = model(short[None]).logits[0]
+    model.__class__ = {"mean": long_documents.WindowVote, "max": long_documents.MaxVote}[system]
+    batch = torch.nn.functional.pad(short, (0, ids.shape[1] - 7), value=1)[None]
+    logits = model(torch.cat([ids, batch]), torch.cat([torch.ones_like(ids), (batch != 1).long()])).logits
+    torch.testing.assert_close(logits, torch.stack([expected, expected_short]), rtol=1e-5, atol=1e-5)
+
+
+def test_systems_are_compared_on_the_same_rows(long_documents, tmp_path, monkeypatch):
+    monkeypatch.setattr(long_documents, "RESULTS", tmp_path)
+    hits = {"whole": "1" * 60, "head": "10" * 30, "mean": "1" * 60}
+    for system, right in hits.items():
+        for seed in (0, 1):
+            run = {
+                **{"task": "imdb", "system": system, "seed": seed, "window": 512, "commit": "0123abc", "steps": 3},
+                **{"num_train": 5, "longest_training_document": 9, "training_seconds": 2.0, "precision": "fp32"},
+                "tests": {"long": {"right": right}, "short": {"right": right}},
+                "versions": {"python": "3.11", "torch": "2.13", "transformers": "5.23"},
+                "hardware": {"num_threads": 1, "num_cores": 2, "processor": "a processor"},
+            }
+            (tmp_path / f"imdb-{system}-{seed}.json").write_text(json.dumps(run))
+    rows = {line.split(" | ")[0].strip("| "): line for line in long_documents.table("imdb") if line.startswith("| ")}
+    assert rows["first 512 tokens"].count("| 50.0 (") == 2
+    assert "; +50.0 (+3" in rows["first 512 tokens"]
+    assert rows["mean of window logits"].count("100.0 (100.0 to 100.0); +0.0 (+0.0 to +0.0)") == 2
+    assert "largest window logits" not in rows

@@ -137,6 +137,7 @@ def test_explain_prints_and_draws_how_the_verdict_came_about(saved, tmp_path, ro
         (["<s></s>"], "The text holds no words, only special tokens."),
         (["a text", "--label", "god"], "Unknown label 'god'. Did you mean 'good'?"),
         (["a text", "--output-dir", "{text}/folder"], "is no folder that can be written to"),
+        (["a text", "--no-attributions", "--steps", "9"], "--steps belongs to the attributions"),
     ],
 )
 def test_what_cannot_be_explained_is_said_in_one_line_and_leaves_nothing(
@@ -188,7 +189,7 @@ def test_the_command_lines_options_are_frozen():
         "file": None,
         "output_dir": Path("explanation"),
         "label": None,
-        "steps": explanation.NUM_STEPS,
+        "steps": None,
         "attributions": True,
     }
     assert [field.name for field in fields(ModelArguments)] == [

@@ -14,15 +14,16 @@ import pytest
 from transformers import AutoTokenizer
 
 import train
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, experiment
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification, experiment
 from modeling_roberta_gru.cli import exit_status
 from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
-from modeling_roberta_gru.experiment import RUN_FILES, run
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.experiment import RUN_FILES, _check_sharding, run
 from modeling_roberta_gru.hub.load_check import predict_elsewhere
-from modeling_roberta_gru.training.arguments import RunArgumentParser
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.training.calibration import fit_temperature
 
 from .conftest import write_reviews
@@ -244,6 +245,14 @@ def test_whole_documents_are_trained_on_by_default(tmp_path, essays, stand_in):
     assert "Texts were read\nwhole." in (folder / "model" / "README.md").read_text()
 
 
+def test_a_sharded_model_is_refused_documents_beyond_the_window():
+    args = RobertaGRUTrainingArguments(output_dir="unused", fsdp="full_shard")
+    config = RobertaGRUConfig()
+    _check_sharding(args, 512, config)
+    with pytest.raises(InputError, match="--fsdp needs texts of at most 512 tokens, the encoder's window"):
+        _check_sharding(args, 513, config)
+
+
 @pytest.mark.parametrize("policy", ["head", "head_tail", "random"])
 def test_training_documents_can_be_bounded(policy, tmp_path, essays, stand_in):
     seen = set()
@@ -379,7 +388,11 @@ BAD_RUNS = {
     "strange weights": (["--class_weights", "heavy"], "must be none, balanced or a mapping"),
     "no room": (["--max_length", "2"], "--max_length 2 leaves no room for text beside 2 special tokens"),
     "no length": (["--max_length", "endless"], "--max_length must be a positive whole number or none"),
-    "long curriculum": (["--max_steps", "-1", "--length_curriculum", "9"], "more than --num_train_epochs 3 has"),
+    "long curriculum": (["--max_steps", "-1", "--length_curriculum", "9"], "leaves no epoch of --num_train_epochs 3"),
+    "idle windows": (
+        ["--max_windows", "2", "--max_length", "64"],
+        "--max_windows 2 takes no effect: its windows hold 111 tokens, and --max_length cuts texts to 64",
+    ),
     "no windows": (["--window_policy", "random"], "takes effect only with --max_windows"),
     "impossible field": (["--gru_hidden_size", "-3"], "`gru_hidden_size` is -3"),
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),

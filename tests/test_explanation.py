@@ -340,6 +340,16 @@ def test_a_page_gives_the_number_behind_every_token(tmp_path):
     assert titles == ["bad 0.90 (token 1)", "bad 0.80 (tokens 2 to 3)", "good 0.90 (token 4)"]
 
 
+def test_two_turns_at_one_word_are_both_to_be_found(tmp_path):
+    scores = [[0.1, 0.1], [0.1, 0.1], [0.9, 0.9], [0.9, 0.9]]
+    traced = made_trace(*scores, problem_type="multi_label_classification")
+    assert len({turn.position for turn in explanation.turns(traced)}) == 1 < len(explanation.turns(traced))
+    write_page(traced, None, tmp_path / "page.html")
+    read = read_page(tmp_path / "page.html")
+    assert {"#turn-1", "#turn-2"} <= set(read.links)
+    assert {"turn-1", "turn-2"} <= set(read.ids)
+
+
 def test_a_page_of_fifty_thousand_tokens_stays_light(tmp_path):
     steps = np.random.default_rng(0).normal(size=50_000).cumsum() / 5
     traced = made_trace(*(1 / (1 + np.exp(-steps))))

@@ -1,6 +1,7 @@
 """The model against its definition, and the properties that hold for every caller."""
 
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ from modeling_roberta_gru import (
     reference,
 )
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
-from modeling_roberta_gru.modeling_roberta_gru import classification_loss
+from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 
 from .conftest import TINY_ENCODER, tiny_config
 
@@ -407,12 +408,52 @@ def test_running_logits_equal_the_reference_and_end_in_the_models_own(fields, wi
         assert (running[row, ~mask] == 0).all()
 
 
+def test_short_rows_of_a_wide_batch_are_encoded_as_short():
+    model = classifier().double()
+    inputs = batch(documents(6, 9), side="left", extra=300)
+    with encoded_batches(model) as shapes:
+        logits = model(**inputs).logits
+    assert [tuple(shape) for shape in shapes] == [(2, 9)]
+    expected = torch.cat([model(ids[mask == 1][None]).logits for ids, mask in zip(*inputs.values(), strict=True)])
+    torch.testing.assert_close(logits, expected, **FLOAT64)
+
+
+def test_windows_do_not_depend_on_torchs_default_device():
+    model = classifier()
+    (tokens,) = documents(3 * W)
+    expected = model(tokens[None]).logits
+    cut = Windows(torch.tensor([3 * W]), model.config).cut(0, 2, torch.device("cpu"))
+    with torch.device("meta"):
+        again = Windows(torch.tensor([3 * W], device="cpu"), model.config).cut(0, 2, torch.device("cpu"))
+    assert all(torch.equal(one, other) for one, other in zip(cut, again, strict=True))
+    assert expected.isfinite().all()
+
+
+def test_what_a_left_to_right_gru_carried_is_kept_no_longer_than_needed():
+    model = classifier(windows_per_chunk=1)
+    (tokens,) = documents(20 * W)
+    carried, held = [], []
+
+    def note_held(_module, args):
+        held.append(sum(reference() is not None for reference in carried))
+        carried.extend(weakref.ref(state) for state in args[2:] if state is not None)
+
+    model.gru.register_forward_pre_hook(note_held)
+    with torch.no_grad():
+        model(tokens[None])
+    assert len(held) > 20
+    assert max(held) <= 2
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_chunks_of_half_precision_models_stay_near_float32(dtype):
     model = classifier(gru_bidirectional=True, summary="mean", windows_per_chunk=1)
     inputs = batch(documents(5, 4 * W))
     with torch.no_grad():
+        model.head.out_proj.weight *= 10
         expected = model(**inputs).logits
+        head = model(**{name: tensor[:, :W] for name, tensor in inputs.items()}).logits
+        assert (head[1] - expected[1]).abs().max() > 3 * BFLOAT16["atol"]  # what was read must not be lost
         with torch.autocast("cpu", dtype=dtype):
             torch.testing.assert_close(model(**inputs).logits.float(), expected, **BFLOAT16)
         logits = model.to(dtype)(**inputs).logits
@@ -442,6 +483,14 @@ def test_attentions_of_long_documents_are_refused():
     with pytest.raises(ValueError, match="attentions exist"):
         model(**inputs)
     model(**inputs, output_attentions=False)
+    wide = batch(documents(5, 9), extra=30)
+    assert model(**wide).attentions[0].shape[-1] == wide["input_ids"].shape[1]
+
+
+def test_a_compiled_model_says_that_it_cannot_cut_documents():
+    model = torch.compile(classifier(), backend="eager")
+    with pytest.raises(ValueError, match=r"compile `model.roberta` alone"):
+        model(documents(W + 1)[0][None])
 
 
 # Losses
@@ -680,6 +729,8 @@ def test_bad_input_is_refused_with_the_row_or_field():
         model(torch.tensor([[0, 61, 2]]))
     with pytest.raises(ValueError, match="`position_ids` are not accepted"):
         model(ids, position_ids=ids)
+    with pytest.raises(ValueError, match="The batch holds no document"):
+        model(ids[:0])
     with pytest.raises(ValueError, match="exactly one of `input_ids` and `inputs_embeds`"):
         model()
     with pytest.raises(ValueError, match=r"`attention_mask` has shape \(3, 1, 5, 5\); it must be \(3, 5\)"):

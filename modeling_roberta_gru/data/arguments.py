@@ -162,7 +162,7 @@ class DataArguments:
         text = str(self.max_length).strip().lower()
         if text == "none":
             return None
-        if not text.isdecimal() or int(text) < 1:
+        if not (text.isascii() and text.isdecimal()) or int(text) < 1:
             raise InputError(f"--max_length must be a positive whole number or none, got {self.max_length!r}.")
         return int(text)
 

@@ -1,8 +1,4 @@
-"""From rows to batches of training documents that are not read whole, to bound memory.
-
-Other batches are made by [`~transformers.DataCollatorWithPadding`]`(tokenizer)`: it pads, and makes int64 of class
-indices and float32 of vectors and targets.
-"""
+"""From rows to batches of training documents that are not read whole, to bound memory."""
 
 import zlib
 from collections.abc import Callable, Sequence

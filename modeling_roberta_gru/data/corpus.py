@@ -573,7 +573,7 @@ def long_corpus(
 
     The author's verdict begins anywhere and can be overturned later: see [`long_reviews`]. The training split also
     holds what makes that learnable: short reviews as those of [`built_in_corpus`], which judge once, and longer and
-    longer ones that judge up to three times. No text occurs twice; equal arguments give equal ones.
+    longer ones that judge up to three times. Equal arguments give equal texts.
 
     Args:
         seed (`int`, defaults to 0): of all random choices.

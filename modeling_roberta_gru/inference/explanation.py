@@ -166,7 +166,7 @@ def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str)
             logits = model.running_logits(torch.tensor([encoding["input_ids"]], device=model.device))[0]
         finally:
             hook.remove()
-    logits = logits.double().cpu().numpy()
+    logits = logits.cpu().double().numpy()
     word_ids = encoding.word_ids()
     begins = [one is None or one != other for one, other in zip(word_ids, [None, *word_ids], strict=False)]
     return Trace(
@@ -233,7 +233,7 @@ def attribute(
         contributions = IntegratedGradients(output).attribute(
             inputs, baselines, n_steps=num_steps, internal_batch_size=1
         )
-    values = contributions[0].double().sum(dim=-1).cpu().numpy()
+    values = contributions[0].cpu().double().sum(dim=-1).numpy()
     whole, masked = _log_odds(ends, index, labels.problem_type).tolist()
     unit = "target" if labels.problem_type == REGRESSION else "log-odds"
     return Attribution(labels.names[index], values, whole, masked, unit, num_steps)

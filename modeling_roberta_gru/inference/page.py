@@ -70,7 +70,7 @@ svg polyline { fill: none; stroke: var(--text); stroke-width: 1.3; } svg polygon
 svg circle { fill: var(--page); stroke: var(--text); stroke-width: 1.3; }
 svg a text { fill: var(--text); font-size: 11px; text-anchor: middle; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; border-top: 1px solid var(--line); padding-top: 1rem; }
-.text span { border-radius: 2px; } .text :target { outline: 3px solid var(--text); }
+.text span { border-radius: 2px; } .text :target + span, .text :target + a + span { outline: 3px solid var(--text); }
 .text [data-turn]::before { content: " ▸" attr(data-turn); font-size: .8em; font-weight: bold; }
 .key { display: inline-block; padding: 0 .5rem; font-size: .85rem; color: var(--text); }
 label { margin-right: 1.2rem; }
@@ -362,26 +362,30 @@ def _css_class(colour: str, strength: float) -> str:
     return f"h{[*COLOURS, GREY].index(colour)}{round(strength * NUM_LEVELS)}"
 
 
-def _anchors(trace: Trace, turns: list[Turn]) -> dict[int, int]:
-    """Return where in the text the turns, counted from 1, are to be found: token of their words' first piece."""
+def _anchors(trace: Trace, turns: list[Turn]) -> dict[int, list[int]]:
+    """Return which turns, counted from 1, are to be found where in the text: at the first piece of their words."""
     pieces = _pieces(trace)
     starts = [start for start, _, _ in pieces]
     places = np.searchsorted(starts, [trace.word_at(turn.position)[0] for turn in turns], side="right") - 1
-    return {pieces[place][2]: number for number, place in enumerate(places, 1)}
+    anchors: dict[int, list[int]] = {}
+    for number, place in enumerate(places, 1):
+        anchors.setdefault(pieces[place][2], []).append(number)
+    return anchors
 
 
-def _spans(trace: Trace, cells: list[Cell], anchors: dict[int, int] | None = None) -> str:
+def _spans(trace: Trace, cells: list[Cell], anchors: dict[int, list[int]] | None = None) -> str:
     """Write the whole text, every character once, in coloured spans."""
     anchors, parts, done = anchors or {}, [], 0
-    for (colour, said, number), run in groupby(
-        cells, lambda cell: (cell.colour, cell.said, anchors.get(cell.position))
+    for (colour, said, numbers), run in groupby(
+        cells, lambda cell: (cell.colour, cell.said, anchors.get(cell.position, []))
     ):
         first, *_, last = [*run] * 2
         done = last.end
         tokens = f"token {last.position:,}"
         if last is not first:
             tokens = f"tokens {first.position:,} to {last.position:,}"
-        mark = f' id="turn-{number}" data-turn="{number}"' if number else ""
+        mark = f' data-turn="{", ".join(map(str, numbers))}"' if numbers else ""
+        parts += [f'<a id="turn-{number}"></a>' for number in numbers]
         title = escape(f"{said} ({tokens})")
         text = _escaped(trace.text[first.start : done])
         parts.append(f'<span class="{colour}"{mark} title="{title}">{text}</span>')

@@ -77,6 +77,7 @@ class ModelArguments:
             name: value for name, value in given.items() if name in inspect.signature(RobertaGRUConfig).parameters
         }
         defaults = {name: value for name, value in RobertaGRUConfig().to_dict().items() if value is not None}
+        defaults["window_overlap"] = 0  # unset by default, and a whole number
         for assignment in (self.config_overrides or "").split(",") if self.config_overrides else []:
             name, _, text = assignment.strip().partition("=")
             if name not in defaults:
@@ -225,14 +226,20 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False
 
+    @property
+    def order_seed(self) -> int:
+        """The seed of the order in which documents are read."""
+        return self.seed if self.data_seed is None else self.data_seed
+
     def _check_curriculum(self) -> None:
         epochs = self.length_curriculum
         if epochs < 0:
             raise InputError(f"--length_curriculum must be at least 0, got {epochs}.")
         # With --max_steps, epochs follow from the number of rows.
-        if self.max_steps <= 0 and epochs > self.num_train_epochs:
+        if epochs and self.max_steps <= 0 and epochs >= self.num_train_epochs:
             raise InputError(
-                f"--length_curriculum {epochs} is more than --num_train_epochs {self.num_train_epochs:g} has."
+                f"--length_curriculum {epochs} leaves no epoch of --num_train_epochs {self.num_train_epochs:g} for "
+                "the longest documents."
             )
         if epochs and self.train_sampling_strategy == "batch_rebalance":
             raise InputError(

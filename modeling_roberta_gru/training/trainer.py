@@ -86,10 +86,8 @@ class RobertaGRUTrainer(Trainer):
         # The data set that the Trainer passes has lost its length column, and would be measured row by row.
         sampler = super()._get_train_sampler(self.train_dataset)
         if sampler is not None and not isinstance(sampler, BatchRebalanceSampler):
-            args = self.args
-            seed = args.seed if args.data_seed is None else args.data_seed
-            lengths = self.train_dataset[args.length_column_name][:] if args.length_curriculum else ()
-            sampler = EpochSampler(sampler, seed, lengths, args.length_curriculum)
+            lengths = self.train_dataset["length"][:] if self.args.length_curriculum else ()
+            sampler = EpochSampler(sampler, self.args.order_seed, lengths, self.args.length_curriculum)
         self.train_sampler = sampler
         return sampler
 
