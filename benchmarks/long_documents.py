@@ -248,9 +248,14 @@ PARTS = {
 }
 
 
+def recorded(task: str) -> list[dict[str, Any]]:
+    """Return a task's recorded runs."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
+
+
 def table(task: str) -> list[str]:
     """Return the lines of a task's Markdown table and its conditions, from the recorded runs."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
+    runs = recorded(task)
     tests = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
     heads = [f"{name}, n = {len(tests['whole'][0][part]['right']):,}" for part, name in PARTS[task].items()]
     lines = [f"| W = {runs[0]['window']} | seeds | {' | '.join(heads)} |", "| --- | --- |" + " --- |" * len(heads)]

@@ -27,12 +27,14 @@ def main() -> None:
     """Write the pages."""
     runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
     write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *(_section(run) for run in runs)]))
-    measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
-    document_length.draw(measured, ROOT / "docs" / "document-length.png")
     page = ROOT / "docs" / "long-documents.md"
-    renew(page, "document-length", document_length.table(measured))
+    if document_length.RECORDED.is_file():
+        measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
+        document_length.draw(measured, ROOT / "docs" / "document-length.png")
+        renew(page, "document-length", document_length.table(measured))
     for task in long_documents.TASKS:
-        renew(page, task, long_documents.table(task))
+        if long_documents.recorded(task):
+            renew(page, task, long_documents.table(task))
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:
