@@ -112,6 +112,7 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 NUM_LONG, NUM_SHORT = 2000, 3000  # IMDb test reviews beyond the window, and within it
+IN_TEST = {"long": 3086, "short": 21914}  # how many of either the test split holds
 NUM_TEN_TIMES = 100  # reviews ten times longer than the longest trained on
 
 
@@ -206,6 +207,8 @@ def test_parts(task: str, tokens: Dataset, window: int) -> dict[str, Dataset]:
     lengths = np.asarray(tokens["length"][:])
     rng = np.random.default_rng(0)
     rows = {"long": np.flatnonzero(lengths > window), "short": np.flatnonzero(lengths <= window)}
+    if {name: len(rows[name]) for name in rows} != IN_TEST:
+        raise ValueError(f"The test split holds other rows than {IN_TEST}.")
     sizes = {"long": NUM_LONG, "short": NUM_SHORT}
     return {name: tokens.select(np.sort(rng.choice(rows[name], sizes[name], replace=False))) for name in rows}
 
@@ -242,9 +245,10 @@ NAMES = {
 }
 
 
+Strata = list[tuple[float, np.ndarray]]  # share of the rows, hits (seeds, rows)
 PARTS = {
     "built-in-long": {"test": "1,000 to 8,000 tokens", "ten_times": "80,000 to 104,000 tokens"},
-    "imdb": {"long": "over 512 tokens", "short": "up to 512 tokens"},
+    "imdb": {"long": "over 512 tokens", "short": "up to 512 tokens", "all": "all, in the test split's proportion"},
 }
 
 
@@ -257,37 +261,52 @@ def table(task: str) -> list[str]:
     """Return the lines of a task's Markdown table and its conditions, from the recorded runs."""
     runs = recorded(task)
     tests = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
-    heads = [f"{name}, n = {len(tests['whole'][0][part]['right']):,}" for part, name in PARTS[task].items()]
+    num_rows = {part: sum(hits.shape[1] for _, hits in _strata(tests["whole"], part)) for part in PARTS[task]}
+    heads = [f"{name}, n = {num_rows[part]:,}" for part, name in PARTS[task].items()]
     lines = [f"| W = {runs[0]['window']} | seeds | {' | '.join(heads)} |", "| --- | --- |" + " --- |" * len(heads)]
     for system, theirs in tests.items():
         if theirs:
-            cells = [_cell(_matrix(tests["whole"], part), _matrix(theirs, part), system) for part in PARTS[task]]
+            cells = [_cell(_strata(tests["whole"], part), _strata(theirs, part), system) for part in PARTS[task]]
             lines.append(f"| {NAMES[system]} | {len(theirs)} | {' | '.join(cells)} |")
     return [*lines, "", *_conditions(runs)]
 
 
+def _strata(tests: list[dict[str, Any]], part: str) -> Strata:
+    """Return the shares of a part's strata, and their hits (seeds, rows)."""
+    shares = IN_TEST if part == "all" else {part: 1}
+    total = sum(shares.values())
+    return [(share / total, _matrix(tests, name)) for name, share in shares.items()]
+
+
 def _matrix(tests: list[dict[str, Any]], part: str) -> np.ndarray:
-    """Return hits (seeds, rows) of one part of the test."""
-    return np.array([[int(digit) for digit in test[part]["right"]] for test in tests if part in test], dtype=float)
+    hits = [[int(digit) for digit in test[part]["right"]] for test in tests if part in test]
+    return np.array(hits, dtype=float).reshape(len(hits), -1)
 
 
-def _cell(ours: np.ndarray, theirs: np.ndarray, system: str) -> str:
-    if not len(theirs):
+def _cell(ours: Strata, theirs: Strata, system: str) -> str:
+    if not all(len(hits) for _, hits in theirs):
         return ""
+    if system == "whole":
+        return _written(ours)
     # The same seeds and rows are compared.
-    return _written(theirs) + ("" if system == "whole" else f"; {_written(ours[: len(theirs)] - theirs, sign='+')}")
+    pairs = zip(ours, theirs, strict=True)
+    differences = [(share, mine[: len(hits)] - hits) for (share, mine), (_, hits) in pairs]
+    return f"{_written(theirs)}; {_written(differences, sign='+')}"
 
 
-def _written(values: np.ndarray, sign: str = "") -> str:
+def _written(strata: Strata, sign: str = "") -> str:
     """Write a mean in percent with a 95 % interval: bootstrap over seeds and rows at once, 2,000 resamples."""
     rng = np.random.default_rng(0)
-    num_seeds, num_rows = values.shape
-    draws = [
-        values[rng.integers(num_seeds, size=num_seeds)].mean(axis=0)[rng.integers(num_rows, size=num_rows)].mean()
-        for _ in range(2000)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return f"{100 * values.mean():{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    num_seeds = len(strata[0][1])
+
+    def draw() -> float:
+        seeds = rng.integers(num_seeds, size=num_seeds)
+        means = [rng.choice(values[seeds].mean(axis=0), values.shape[1]).mean() for _, values in strata]
+        return sum(share * mean for (share, _), mean in zip(strata, means, strict=True))
+
+    mean = sum(share * values.mean() for share, values in strata)
+    low, high = np.percentile([draw() for _ in range(2000)], [2.5, 97.5])
+    return f"{100 * mean:{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
 
 
 def _conditions(runs: list[dict[str, Any]]) -> list[str]:

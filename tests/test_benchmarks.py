@@ -141,19 +141,21 @@ def test_windows_vote_on_their_own(long_documents, system, pooled):
 
 def test_systems_are_compared_on_the_same_rows(long_documents, tmp_path, monkeypatch):
     monkeypatch.setattr(long_documents, "RESULTS", tmp_path)
-    hits = {"whole": "1" * 60, "head": "10" * 30, "mean": "1" * 60}
+    hits = {"whole": "1" * 60, "head": "10" * 30, "mean": "1" * 60, "max": "0" * 60}
     for system, right in hits.items():
         for seed in (0, 1):
             run = {
                 **{"task": "imdb", "system": system, "seed": seed, "window": 512, "commit": "0123abc", "steps": 3},
                 **{"num_train": 5, "longest_training_document": 9, "training_seconds": 2.0, "precision": "fp32"},
-                "tests": {"long": {"right": right}, "short": {"right": right}},
+                "tests": {"long": {"right": right}, "short": {"right": "1" * 60 if system == "max" else right}},
                 "versions": {"python": "3.11", "torch": "2.13", "transformers": "5.23"},
                 "hardware": {"num_threads": 1, "num_cores": 2, "processor": "a processor"},
             }
             (tmp_path / f"imdb-{system}-{seed}.json").write_text(json.dumps(run))
     rows = {line.split(" | ")[0].strip("| "): line for line in long_documents.table("imdb") if line.startswith("| ")}
-    assert rows["first 512 tokens"].count("| 50.0 (") == 2
+    assert rows["first 512 tokens"].count("| 50.0 (") == 3
     assert "; +50.0 (+3" in rows["first 512 tokens"]
-    assert rows["mean of window logits"].count("100.0 (100.0 to 100.0); +0.0 (+0.0 to +0.0)") == 2
-    assert "largest window logits" not in rows
+    assert rows["mean of window logits"].count("100.0 (100.0 to 100.0); +0.0 (+0.0 to +0.0)") == 3
+    share = 3086 / 25000  # of long ones, which "max" gets wrong
+    assert f"| {100 * (1 - share):.1f} (87.7 to 87.7); +{100 * share:.1f}" in rows["largest window logits"]
+    assert "first and last 256 tokens" not in rows
