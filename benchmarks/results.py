@@ -28,10 +28,9 @@ def main() -> None:
     runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
     write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *(_section(run) for run in runs)]))
     page = ROOT / "docs" / "long-documents.md"
-    if document_length.RECORDED.is_file():
-        measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
-        document_length.draw(measured, ROOT / "docs" / "document-length.png")
-        renew(page, "document-length", document_length.table(measured))
+    measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
+    document_length.draw(measured, ROOT / "docs" / "document-length.png")
+    renew(page, "document-length", document_length.table(measured))
     for task in long_documents.TASKS:
         if long_documents.recorded(task):
             renew(page, task, long_documents.table(task))
