@@ -108,7 +108,7 @@ def main() -> None:
         print(json.dumps(steps))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-    # Gloo's threads sometimes abort a process while the interpreter goes down; all that is tested has been said by now.
+    # Gloo's threads sometimes abort a process while the interpreter goes down; all that is tested has been said.
     sys.stdout.flush()
     os._exit(0)
 
