@@ -83,7 +83,6 @@ def explain(
 
     if steps is not None and not attributions:
         raise InputError("--steps belongs to the attributions, which --no-attributions leaves out.")
-
     if text is not None and file is not None:
         raise InputError("Both a text and --file are given: leave one out.")
     text = _read_text(file) if file is not None else text

@@ -4,8 +4,6 @@ As a script (`torchrun --nproc_per_node 2 -m tests.documents_read FOLDER`) it tr
 it, and prints as JSON what each rank read, and whether the resumed ones end with the same weights.
 """
 
-import json
-import os
 import sys
 from typing import Any
 
@@ -14,7 +12,7 @@ from datasets import Dataset
 
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
-from .trajectory import make_trainer
+from .trajectory import make_trainer, say_and_end
 
 NUM_DOCUMENTS = 40
 STEPS_PER_EPOCH = 5
@@ -70,13 +68,7 @@ def main() -> None:
         said[str(step)] = {"batches": batches, "same_weights": same_weights(trainer, resumed)}
     ranks: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(ranks, said)
-    if torch.distributed.get_rank() == 0:
-        print(json.dumps(ranks))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    # Gloo's threads sometimes abort a process while the interpreter goes down; all that is tested has been said.
-    sys.stdout.flush()
-    os._exit(0)
+    say_and_end(ranks)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ losses and gradient norms as JSON.
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from datasets import Dataset
@@ -101,16 +101,21 @@ def losses_and_norms(
     return [(row["loss"], float(row["grad_norm"])) for row in trainer.state.log_history if "loss" in row]
 
 
-def main() -> None:
-    problem_type, batch_size, accumulation, folder = sys.argv[1:]
-    steps = losses_and_norms(folder, problem_type, int(batch_size), int(accumulation))
+def say_and_end(said: Any) -> NoReturn:
+    """Let the first of several ranks print what was found, as JSON, and end all of them."""
     if torch.distributed.get_rank() == 0:
-        print(json.dumps(steps))
+        print(json.dumps(said))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     # Gloo's threads sometimes abort a process while the interpreter goes down; all that is tested has been said.
     sys.stdout.flush()
     os._exit(0)
+
+
+def main() -> None:
+    problem_type, batch_size, accumulation, folder = sys.argv[1:]
+    steps = losses_and_norms(folder, problem_type, int(batch_size), int(accumulation))
+    say_and_end(steps)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from .sampler import EpochSampler
 class RobertaGRUTrainer(Trainer):
     """[`~transformers.Trainer`] for [`RobertaGRUTrainingArguments`].
 
-    What it changes: the optimizer comes from `args.optimizer`; training reads documents from short to long in the
+    What it changes: the optimizer comes from `args.optimizer`; training reads only short documents in the
     first `args.length_curriculum` epochs, in an order that depends on seed and epoch alone; evaluation keeps the order
     of the rows also where training groups them by length; label smoothing is done by the model, which knows its class
     weights; a checkpoint of another optimizer is refused.
