@@ -83,9 +83,10 @@ TASKS: dict[str, dict[str, Any]] = {
         "training": {
             "learning_rate": 2e-3,
             "warmup_steps": 0.05,
-            "num_train_epochs": 6,
+            "num_train_epochs": 8,
             "per_device_train_batch_size": 16,
             "length_curriculum": 2,
+            "label_smoothing_factor": 0.1,
         },
     },
     "imdb": {

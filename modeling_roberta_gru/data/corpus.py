@@ -37,7 +37,7 @@ CONSTRUCTIONS = ["plain", "negation", "concession", "reversal", "quotation", "ex
 TURNS = [*CONSTRUCTIONS, "plain", "quotation"]
 LONG = (1000, 8000)  # tokens of a long document
 # Least and most tokens → how many of such reviews to train on. From hundreds of tokens to thousands goes by steps.
-TRAINING_LENGTHS = {(60, 250): 3000, (250, 1000): 1500, (1000, 3000): 300, (3000, 8000): 100}
+TRAINING_LENGTHS = {(60, 250): 3000, (250, 1000): 1500, (1000, 3000): 300, (3000, 8000): 300}
 # Where a review judges several times, those whose clauses need no others to be understood.
 LONG_TURNS = ["plain", "negation", "concession", "plain"]
 
