@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
 from transformers.processing_utils import Unpack
@@ -771,7 +772,7 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
 def classification_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    config: RobertaGRUConfig,
+    config: PretrainedConfig,
     num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """Compute Σ w·ℓ / number of items, in at least float32.

@@ -1,0 +1,147 @@
+# Copyright 2026 The RoBERTa-GRU authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of the recurrent baselines. Travels to the Hub beside the weights: needs transformers only."""
+
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import PretrainedConfig
+
+CELLS = ("rnn", "lstm", "gru")
+
+# Complete from the start: saving one class must not hide the others from the Auto classes.
+AUTO_MAP = {
+    "AutoConfig": "configuration_recurrent.RecurrentConfig",
+    "AutoModel": "modeling_recurrent.RecurrentModel",
+    "AutoModelForSequenceClassification": "modeling_recurrent.RecurrentForSequenceClassification",
+}
+
+
+class RecurrentConfig(PretrainedConfig):
+    """Configure a recurrent net that reads word embeddings.
+
+    The defaults are the published ones: a vocabulary of 5,000, embeddings 50 wide, states 100 wide. Labels and
+    `problem_type` are those of [`PretrainedConfig`].
+
+    Args:
+        vocab_size (`int`, defaults to 5000): number of words that have an embedding.
+        embedding_size (`int`, defaults to 50): width E of a word embedding.
+        cell (`str`, defaults to `"gru"`): `"rnn"` (Elman's, tanh), `"lstm"` or `"gru"`.
+        bidirectional (`bool`, defaults to `False`): also read from right to left; states are then 2·H wide.
+        hidden_size (`int`, defaults to 100): width H of one direction.
+        num_layers (`int`, defaults to 1): number of recurrent layers.
+        dropout (`float`, defaults to 0.0): dropout after the embedding, between layers and before the linear layer.
+        pad_token_id (`int`, defaults to 0): its embedding starts as zeros and is not trained.
+        calibration_temperature (`float`, defaults to 1.0): divides single-label logits in eval mode; fitted after
+            training, reset to 1 when training starts.
+        class_weights (`list[float]`, *optional*): one weight per label, for the loss.
+        label_smoothing (`float`, defaults to 0.0): part of each target spread over all labels, for the loss.
+
+    Raises:
+        ValueError: if a field has a value it cannot have, or if a keyword looks like a misspelt field.
+    """
+
+    model_type = "recurrent"
+
+    def __init__(
+        self,
+        vocab_size: int = 5000,
+        embedding_size: int = 50,
+        cell: str = "gru",
+        bidirectional: bool = False,
+        hidden_size: int = 100,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        pad_token_id: int = 0,
+        calibration_temperature: float = 1.0,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        **kwargs: Any,
+    ):
+        _refuse_misspelt_fields(kwargs)
+        kwargs["auto_map"] = dict(AUTO_MAP)
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.embedding_size = embedding_size
+        self.cell = cell
+        self.bidirectional = bidirectional
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.pad_token_id = pad_token_id
+        self.calibration_temperature = calibration_temperature
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+        self.check()
+
+    @property
+    def output_size(self) -> int:
+        """The width K·H of a state."""
+        return self.hidden_size * (2 if self.bidirectional else 1)
+
+    def check(self) -> None:
+        """Check every added field; the model does so again, since fields can be set after construction.
+
+        Raises:
+            ValueError: naming the field, its value and what it may be.
+        """
+        for name in ("vocab_size", "embedding_size", "hidden_size", "num_layers"):
+            value = getattr(self, name)
+            _require(_is_whole(value) and value >= 1, name, value, "a whole number of at least 1")
+        for name in ("dropout", "label_smoothing"):
+            value = getattr(self, name)
+            _require(_is_number(value) and 0 <= value < 1, name, value, "a number from 0 to below 1")
+        _require(self.cell in CELLS, "cell", self.cell, f"one of {', '.join(CELLS)}")
+        _require(isinstance(self.bidirectional, bool), "bidirectional", self.bidirectional, "true or false")
+        last, padding = self.vocab_size - 1, self.pad_token_id
+        _require(
+            _is_whole(padding) and 0 <= padding <= last, "pad_token_id", padding, f"a whole number from 0 to {last}"
+        )
+        temperature = self.calibration_temperature
+        _require(_is_number(temperature) and temperature > 0, "calibration_temperature", temperature, "above 0")
+        weights = self.class_weights
+        _require(
+            weights is None
+            or (len(weights) == self.num_labels and all(_is_number(weight) and weight >= 0 for weight in weights)),
+            "class_weights",
+            weights,
+            f"unset, or {self.num_labels} numbers of at least 0, one per label",
+        )
+
+
+def _refuse_misspelt_fields(names: Iterable[str]) -> None:
+    # Other unknown names pass: a configuration written by a newer version must load. `num_labels` is no `num_layers`.
+    fields = [name for name in inspect.signature(RecurrentConfig).parameters if name != "kwargs"]
+    for name in names:
+        for field in fields:
+            if _edit_distance(name, field) <= 2 and not hasattr(PretrainedConfig, name):
+                raise ValueError(f"Unknown configuration field `{name}`. Did you mean `{field}`?")
+
+
+# What follows is copied from configuration_roberta_gru: this file travels without it.
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"`{name}` is {value!r}; it must be {allowed}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _edit_distance(left: str, right: str) -> int:
+    """Count the insertions, deletions and substitutions that turn `left` into `right` (Levenshtein 1966)."""
+    previous = list(range(len(right) + 1))
+    for row, left_character in enumerate(left, start=1):
+        current = [row]
+        for column, right_character in enumerate(right, start=1):
+            substitution = previous[column - 1] + (left_character != right_character)
+            current.append(min(previous[column] + 1, current[-1] + 1, substitution))
+        previous = current
+    return previous[-1]
