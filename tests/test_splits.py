@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from datasets import Dataset
 
 from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.data.augmentation import oversample
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_labelled, load_splits, text_key
 from modeling_roberta_gru.errors import InputError
@@ -38,6 +40,14 @@ def load(tmp_path):
         return load_splits(DataArguments(**args))
 
     return load
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    """Write word vectors in which "great" and "fine" are near "good"."""
+    path = tmp_path / "vectors.txt"
+    path.write_text("good 1 0\ngreat 1 0.1\nfine 1 0.2\nday 0 1\n")
+    return path
 
 
 def sizes(splits: Splits) -> tuple[int, int, int]:
@@ -208,6 +218,46 @@ def test_a_leak_is_our_own_mistake_and_raises():
     assert_no_leak(ours, theirs.select([]))
 
 
+def test_rows_of_one_origin_must_not_straddle_whatever_their_texts():
+    def split(**texts: str) -> Dataset:
+        return Dataset.from_dict({"row_id": list(texts.values()), "text": list(texts)})
+
+    ours = split(a="train:1", b="train:1+1", c="train:2+11")
+    for theirs, row in ((split(d="train:1+2"), "train:1+2"), (split(e="train:2"), "train:2")):
+        ours_too = "train:1+1" if row == "train:1+2" else "train:2+11"
+        message = re.escape(f"Rows {ours_too} and {row} of different splits are of the same origin")
+        with pytest.raises(AssertionError, match=message):
+            assert_no_leak(ours, split(f="train:3"), theirs)
+    assert_no_leak(ours, split(g="train:11", h="test:1", i="validation:1+1"))
+
+
+def test_over_sampling_before_splitting_is_caught(vectors):
+    """A leak on purpose: no text is repeated, but what is made of a row lands in another split than the row."""
+    given = [{"row_id": f"train:{i}", "text": f"a good day {i}", "label": int(i > 5)} for i in range(36)]
+    args = DataArguments(oversample="neighbours", word_vectors=str(vectors))
+    larger, counts = oversample(Dataset.from_list(given), [], POLARITY, args)
+    assert counts["added"] == {"neg": 12}
+    assert len({text_key(text) for text in larger["text"]}) == len(larger) == 48
+    parts = larger.train_test_split(20, seed=0)
+    with pytest.raises(AssertionError, match="of different splits are of the same origin"):
+        assert_no_leak(parts["train"], parts["test"])
+
+
+@pytest.mark.parametrize(
+    ("given", "args"),
+    [
+        (("train",), {}),
+        (("train", "test"), {}),
+        (("train", "validation", "test"), {}),
+        (("train", "validation", "test"), {"pool_splits": True}),
+    ],
+)
+def test_every_row_of_the_source_has_an_origin_of_its_own(load, given, args):
+    # equal row numbers in every split
+    splits = load({name: rows(name, 30) for name in given}, **args)
+    assert len({row_id.partition("+")[0] for row_id in ids(splits)}) == sum(sizes(splits)) == 30 * len(given)
+
+
 def test_texts_are_equal_up_to_case_and_white_space_only():
     assert text_key(" Straße\u00a0one\n") == text_key("STRASSE one")
     assert text_key("good.") != text_key("good")
@@ -230,6 +280,44 @@ def test_subsets_are_stratified_and_taken_after_splitting(load):
     assert Counter(part.train["label"]) == {0: 30, 1: 10}
     assert set(part.train["row_id"]) < set(whole.train["row_id"])
     assert part.test["row_id"][:] == whole.test["row_id"][:]
+
+
+@pytest.mark.parametrize("method", ["copies", "neighbours"])
+def test_over_sampling_changes_training_alone(load, vectors, method):
+    given = [row | {"text": f"a good {row['text']}"} for row in rows("a", 100)]
+    options = {"word_vectors": str(vectors)} if method == "neighbours" else {}
+    plain = load({"train": given}, max_validation_samples=5)
+    splits = load({"train": given}, max_validation_samples=5, oversample=method, **options)
+    assert splits.validation.to_list() == plain.validation.to_list()
+    assert splits.test.to_list() == plain.test.to_list()
+    assert splits.train.to_list()[: len(plain.train)] == plain.train.to_list()
+    assert Counter(splits.train["label"]) == {0: 60, 1: 60}
+    assert splits.counts == plain.counts | {
+        "train": 120,
+        "oversampled": {"method": method, "added": {"pos": 40}, "refused": 0, "unchanged": 0},
+    }
+    assert "oversampled" not in plain.counts
+
+
+def test_over_sampling_knows_the_texts_of_validation_and_test(load, vectors):
+    given = {
+        "train": [{"text": "so good", "label": "pos"}, *rows("a", 12)[1:3]],
+        "validation": [{"text": "So  great", "label": "pos"}, *rows("b", 3)],
+        "test": [{"text": "so fine", "label": "pos"}, *rows("c", 3)],
+    }
+    splits = load(given, oversample="neighbours", word_vectors=str(vectors))
+    assert splits.train.to_list() == load(given).train.to_list()
+    assert splits.counts["oversampled"] == {
+        "method": "neighbours",
+        "added": {"pos": 0},
+        "refused": 1,
+        "unchanged": 0,
+    }
+
+
+def test_over_sampling_goes_by_the_subset_that_is_trained_on(load):
+    splits = load({"train": rows("a", 400)}, max_train_samples=40, oversample="copies", oversample_to=0.5)
+    assert Counter(splits.train["label"]) == {0: 30, 1: 15}
 
 
 def test_the_fingerprint_is_that_of_the_data(load):

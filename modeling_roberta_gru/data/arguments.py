@@ -9,14 +9,16 @@ from ..errors import InputError
 BUILT_IN = "built-in"
 BUILT_IN_LONG = "built-in-long"
 
+OF_NEIGHBOURS = ("word_vectors", "replace_share", "replace_neighbours", "replace_similarity", "replace_vocabulary")
+
 
 @dataclass
 class DataArguments:
     """Arguments of the data layer, to be parsed by [`~transformers.HfArgumentParser`].
 
     Raises:
-        InputError: if several sources are named, `split` is not three positive fractions that sum to 1, or a number is
-            out of range.
+        InputError: if several sources are named, `split` is not three positive fractions that sum to 1, a number is
+            out of range, or an option is given in vain.
     """
 
     _argument_group_name: ClassVar[str] = "Data"
@@ -43,6 +45,13 @@ class DataArguments:
     )
     test_file: list[str] | None = field(
         default=None, metadata={"help": "Test files, read once, at the end. Without any, test is carved out too."}
+    )
+    csv_columns: list[str] | None = field(
+        default=None,
+        metadata={"help": "Names of the columns of CSV and TSV files whose first line is no header but a row."},
+    )
+    csv_encoding: str = field(
+        default="utf-8", metadata={"help": "Encoding of CSV and TSV files, such as latin-1 or cp1252."}
     )
     text_column: list[str] = field(
         default_factory=lambda: ["text"],
@@ -133,6 +142,36 @@ class DataArguments:
             "start and half from the end, or a stretch at a random place, drawn anew each epoch. Unset: head."
         },
     )
+    oversample: Literal["none", "copies", "neighbours"] = field(
+        default="none",
+        metadata={
+            "help": "Add training rows to the classes that have few, after splitting. copies: rows are repeated; "
+            "neighbours: they are repeated with some words replaced by near ones of --word_vectors."
+        },
+    )
+    oversample_to: float = field(
+        default=1.0,
+        metadata={"help": "Add rows until each class has this share of the largest class's; 1.0: as many."},
+    )
+    word_vectors: str | None = field(
+        default=None,
+        metadata={"help": "For neighbours: a text file of word vectors, as GloVe and word2vec write them."},
+    )
+    replace_share: float = field(
+        default=0.2,
+        metadata={"help": "For neighbours: replace this share of those words of a text that can be; one at least."},
+    )
+    replace_neighbours: int = field(
+        default=10, metadata={"help": "For neighbours: a word is replaced by one of so many nearest ones."}
+    )
+    replace_similarity: float = field(
+        default=0.6, metadata={"help": "For neighbours: the least cosine between a word and what replaces it."}
+    )
+    replace_vocabulary: int = field(
+        default=20000,
+        metadata={"help": "For neighbours: only so many words of --word_vectors take part, the first ones."},
+    )
+    oversample_seed: int = field(default=0, metadata={"help": "Seed of --oversample."})
 
     def __post_init__(self) -> None:
         if self.dataset_name is not None and self.files:
@@ -141,14 +180,41 @@ class DataArguments:
             )
         if self.dataset_name is None and (self.dataset_config_name or self.dataset_revision):
             raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
-        for name in ("max_train_samples", "max_validation_samples", "max_test_samples", "max_windows"):
+        try:
+            "".encode(self.csv_encoding)
+        except (LookupError, UnicodeError):
+            raise InputError(
+                f"--csv_encoding {self.csv_encoding!r} is no text encoding that Python knows, as utf-8, latin-1 and "
+                "cp1252 are."
+            ) from None
+        sizes = ("max_train_samples", "max_validation_samples", "max_test_samples", "max_windows")
+        for name in (*sizes, "replace_neighbours", "replace_vocabulary"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} must be positive, got {value}.")
         if self.window_policy is not None and self.max_windows is None:
             raise InputError(f"--window_policy {self.window_policy} takes effect only with --max_windows.")
+        self._check_oversampling()
         _ = self.fractions
         self.max_length = self.num_tokens or "none"
+
+    def _check_oversampling(self) -> None:
+        idle = {
+            "copies or neighbours": ("oversample_to", "oversample_seed") if self.oversample == "none" else (),
+            "neighbours": OF_NEIGHBOURS if self.oversample != "neighbours" else (),
+        }
+        for kind, names in idle.items():
+            for name in names:
+                value = getattr(self, name)
+                if value != getattr(DataArguments, name):  # the default
+                    raise InputError(f"--{name} {value} takes effect only with --oversample {kind}.")
+        if self.oversample == "neighbours" and self.word_vectors is None:
+            raise InputError("--oversample neighbours needs --word_vectors FILE, a text file as GloVe writes them.")
+        for name in ("oversample_to", "replace_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"--{name} must be above 0 and at most 1, got {getattr(self, name)}.")
+        if not 0 <= self.replace_similarity <= 1:
+            raise InputError(f"--replace_similarity must be from 0 to 1, got {self.replace_similarity}.")
 
     @property
     def files(self) -> dict[str, list[str]]:

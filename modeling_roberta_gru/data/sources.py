@@ -4,6 +4,7 @@ Readers of text files are our own, so that a message can name the row. A row tha
 emptied where needed, and listed in [`Part.broken`]; `documents.py` decides what becomes of it.
 """
 
+import codecs
 import csv
 import json
 import logging
@@ -28,7 +29,8 @@ from .corpus import BUILT_IN_CORPORA
 
 logger = logging.getLogger(__name__)
 
-NOT_UTF8 = "the row is not UTF-8 text"
+CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+UTF_8 = "UTF-8"
 SPLITS = ("train", "validation", "test")
 SPLIT_OF_WORD = {
     "train": "train",
@@ -63,18 +65,15 @@ def read_source(args: DataArguments) -> dict[str, list[Part]]:
     """Read what `args` names: split ("train", "validation", "test") → its parts, in the order given.
 
     Raises:
-        InputError: if a file, folder or data set is missing, empty or unreadable.
+        InputError: if a file, folder or data set is missing, empty or unreadable, or an option does not apply to it.
     """
-    if args.files:
-        return {split: [read_file(path) for path in paths] for split, paths in args.files.items()}
+    files = _named_files(args)
+    _check_csv_options(args, files)
+    if files:
+        return {split: [read_file(path, args) for path in paths] for split, paths in files.items()}
     name = args.dataset_name or BUILT_IN
-    if name in BUILT_IN_CORPORA:
-        return _labelled_splits(name, BUILT_IN_CORPORA[name](), args.label_column)
-    if Path(name).is_file():
-        raise InputError(f"--dataset_name {name} is a file: give it as --train_file.")
-    if Path(name).is_dir():
-        return _read_folder(Path(name))
-    return _labelled_splits(name, _load_from_hub(name, args), args.label_column)
+    splits = BUILT_IN_CORPORA[name]() if name in BUILT_IN_CORPORA else _load_from_hub(name, args)
+    return _labelled_splits(name, splits, args.label_column)
 
 
 def describe_source(args: DataArguments) -> str:
@@ -88,13 +87,12 @@ def describe_source(args: DataArguments) -> str:
     return f"{name} ({', '.join(details)})" if details else name
 
 
-def read_file(path: str | Path) -> Part:
-    """Read one CSV, TSV, JSON Lines or Parquet file.
+def read_file(path: Path, args: DataArguments) -> Part:
+    """Read one CSV, TSV, JSON Lines or Parquet file; `args` say the columns and the encoding of CSV and TSV.
 
     Raises:
         InputError: if it is missing, of another kind, empty, or not what its ending says.
     """
-    path = Path(path)
     reader = READERS.get(path.suffix.lower())
     if path.is_dir():
         raise InputError(f"{path} is a folder: give it as --dataset_name.")
@@ -104,34 +102,47 @@ def read_file(path: str | Path) -> Part:
         raise InputError(f"{path}: cannot read {path.suffix or 'a file without an ending'}; known: {_endings()}.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty.")
-    part = reader(path)
+    part = reader(path, args)
     if len(part.rows) == 0:
         raise InputError(f"{path} has no rows.")
     return part
 
 
-def _read_csv(path: Path) -> Part:
+def _read_csv(path: Path, args: DataArguments) -> Part:
     csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB, and documents may be longer
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+    encoding, called = args.csv_encoding, args.csv_encoding
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding, called = "utf-8-sig", UTF_8  # with a byte order mark or without
+    with open(path, newline="", encoding=encoding, errors="surrogateescape") as file:
+        reader = csv.reader(file, delimiter=CSV_DELIMITERS[path.suffix.lower()], strict=True)
         try:
-            header = next(reader, [])
+            header = args.csv_columns or next(reader, [])
             rows = [row for row in reader if row]
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: {error}.") from None
-    header = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
-    if not _is_utf8("".join(header)):
-        raise InputError(f"{path}: the header is not UTF-8 text. Save the file as UTF-8.")
-    if len(set(header)) < len(header):
-        twice = next(name for name, count in Counter(header).items() if count > 1)
+        except UnicodeError as error:  # for bytes that no surrogate can stand for, as in UTF-16
+            raise InputError(f"{path} is not {called} text: {error}.") from None
+    names = _column_names(path, header, called)
+    ragged = [number for number, row in enumerate(rows) if len(row) != len(names)]
+    columns = {name: [row[at] if at < len(row) else "" for row in rows] for at, name in enumerate(names)}
+    wanted = f"{len(names)} cells of --csv_columns" if args.csv_columns else f"header's {len(names)} cells"
+    return _part(path, columns, {f"the row does not have the {wanted}": ragged}, called)
+
+
+def _column_names(path: Path, header: list[str], encoding: str) -> list[str]:
+    """Return a name for every column of a CSV file, no two alike."""
+    if not _is_decoded("".join(header)):
+        raise InputError(
+            f"{path}: the header is not {encoding} text. Save the file as UTF-8, or name its --csv_encoding."
+        )
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise InputError(f"{path}: two columns are named {twice!r}. Rename one.")
-    ragged = [number for number, row in enumerate(rows) if len(row) != len(header)]
-    columns = {name: [row[at] if at < len(row) else "" for row in rows] for at, name in enumerate(header)}
-    return _part(path, columns, {f"the row does not have the header's {len(header)} cells": ragged})
+    return names
 
 
-def _read_json(path: Path) -> Part:
+def _read_json(path: Path, _: DataArguments) -> Part:
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     try:  # one list of objects is no JSON Lines, but it is what many tools write
         records = json.loads(text) if text.lstrip().startswith("[") else None
@@ -149,7 +160,7 @@ def _read_json(path: Path) -> Part:
     return _part(path, columns, {"the row is not a JSON object": broken})
 
 
-def _read_parquet(path: Path) -> Part:
+def _read_parquet(path: Path, _: DataArguments) -> Part:
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
@@ -163,10 +174,10 @@ def _read_parquet(path: Path) -> Part:
             cells, bad = _decoded(column)
             undecodable.update(bad)
             table = table.set_column(at, name, pa.array(cells, column.type)) if bad else table
-    return Part(str(path), Dataset(InMemoryTable(table)), _reasons({NOT_UTF8: sorted(undecodable)}))
+    return Part(str(path), Dataset(InMemoryTable(table)), _reasons({_not_text(UTF_8): sorted(undecodable)}))
 
 
-READERS: dict[str, Callable[[Path], Part]] = {
+READERS: dict[str, Callable[[Path, DataArguments], Part]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_json,
@@ -175,13 +186,13 @@ READERS: dict[str, Callable[[Path], Part]] = {
 }
 
 
-def _part(path: Path, columns: dict[str, list[Any]], broken: dict[str, list[int]]) -> Part:
+def _part(path: Path, columns: dict[str, list[Any]], broken: dict[str, list[int]], encoding: str = UTF_8) -> Part:
     """Turn cells into Arrow columns, with null for those that do not fit."""
     undecodable: set[int] = set()
     odd_cells = {}
     arrays = {}
     for name, cells in columns.items():
-        bad = {at for at, cell in enumerate(cells) if isinstance(cell, str) and not _is_utf8(cell)}
+        bad = {at for at, cell in enumerate(cells) if isinstance(cell, str) and not _is_decoded(cell)}
         undecodable |= bad
         usual, odd = _odd_kinds(cells)
         if odd:
@@ -191,7 +202,7 @@ def _part(path: Path, columns: dict[str, list[Any]], broken: dict[str, list[int]
             arrays[name] = pa.array(cells)
         except (ValueError, TypeError, OverflowError) as error:  # Arrow's errors are subclasses of these
             raise InputError(f"{path}: column {name!r} mixes kinds of values: {error}.") from None
-    broken[NOT_UTF8] = sorted(undecodable)
+    broken[_not_text(encoding)] = sorted(undecodable)
     return Part(str(path), Dataset(InMemoryTable(pa.table(arrays))), _reasons(broken), odd_cells)
 
 
@@ -222,7 +233,11 @@ def _parse_line(line: str) -> Any:
         return None
 
 
-def _is_utf8(text: str) -> bool:
+def _not_text(encoding: str) -> str:
+    return f"the row is not {encoding} text"
+
+
+def _is_decoded(text: str) -> bool:
     """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
     try:
         text.encode()
@@ -239,12 +254,32 @@ def _decoded(column: pa.ChunkedArray) -> tuple[list[str | None], list[int]]:
     except pa.ArrowInvalid:
         binary = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
         cells = [cell and cell.decode(errors="surrogateescape") for cell in column.cast(binary).to_pylist()]
-    bad = [at for at, cell in enumerate(cells) if cell and not _is_utf8(cell)]
-    return [cell if cell and _is_utf8(cell) else None for cell in cells], bad
+    bad = [at for at, cell in enumerate(cells) if cell and not _is_decoded(cell)]
+    return [cell if cell and _is_decoded(cell) else None for cell in cells], bad
 
 
-def _read_folder(folder: Path) -> dict[str, list[Part]]:
-    """Read a folder's files, each into the split its name or its folder's name says; all into train if none says."""
+def _named_files(args: DataArguments) -> dict[str, list[Path]]:
+    """Return the files that `args` name, by split; none where a built-in corpus or the Hub is meant."""
+    name = args.dataset_name or BUILT_IN
+    if args.files or name in BUILT_IN_CORPORA:
+        return {split: [Path(path) for path in paths] for split, paths in args.files.items()}
+    if Path(name).is_file():
+        raise InputError(f"--dataset_name {name} is a file: give it as --train_file.")
+    return _files_of_folder(Path(name)) if Path(name).is_dir() else {}
+
+
+def _check_csv_options(args: DataArguments, files: dict[str, list[Path]]) -> None:
+    if any(path.suffix.lower() in CSV_DELIMITERS for paths in files.values() for path in paths):
+        return
+    for name in ("csv_columns", "csv_encoding"):
+        if getattr(args, name) != getattr(DataArguments, name):
+            raise InputError(
+                f"--{name} takes effect only with CSV or TSV files; {describe_source(args)} has none. Leave it out."
+            )
+
+
+def _files_of_folder(folder: Path) -> dict[str, list[Path]]:
+    """Return a folder's files, each in the split its name or its folder's name says; all in train if none says."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS and path.is_file())
     if not paths:
         raise InputError(f"Folder {folder} has no {_endings()} file. It holds: {_listing(folder)}.")
@@ -254,7 +289,7 @@ def _read_folder(folder: Path) -> dict[str, list[Part]]:
     for path in (path for path, split in splits.items() if not split):
         logger.warning("%s is left out: its name says no split (train, validation or test).", path)
     named = {split: [path for path in paths if splits[path] == split] for split in SPLITS}
-    return {split: [read_file(path) for path in members] for split, members in named.items() if members}
+    return {split: members for split, members in named.items() if members}
 
 
 def _split_of(path: Path) -> str:

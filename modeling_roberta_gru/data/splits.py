@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from ..errors import InputError
 from .arguments import DataArguments
+from .augmentation import oversample, text_key
 from .documents import build_documents, stack
 from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, encode_documents, infer_labels
 from .sources import READERS, SPLITS, describe_source, read_source
@@ -26,13 +27,14 @@ logger = logging.getLogger(__name__)
 class Splits:
     """Three labelled splits that share no text.
 
-    Each data set has columns `row_id` ("train:17": the split and row of the source, from 0), `text`, `label` (int64, a
-    float32 vector or a float32, by problem type) and the source's other columns.
+    Each data set has columns `row_id` ("train:17": the split and row of the source, from 0; "train:17+2": the second
+    row that over-sampling made of it), `text`, `label` (int64, a float32 vector or a float32, by problem type) and the
+    source's other columns.
 
     Attributes:
         labels: what the labels mean.
-        counts: for the run's record: rows of each split, rows skipped as bad by reason, and rows removed from training
-            and validation.
+        counts: for the run's record: rows of each split, rows skipped as bad by reason, rows removed from training and
+            validation, and rows over-sampled.
         pooled: whether given splits were pooled and split anew.
         source: names the source and what was carved out of it.
     """
@@ -61,7 +63,7 @@ def load_splits(args: DataArguments) -> Splits:
 
     Splits that are given are kept; missing ones are carved out of training. Then, in this order, texts whose labels
     disagree leave training (targets of a regression may disagree), texts of validation or test leave training, and
-    texts of test leave validation. Test stays whole. Subsets are taken last.
+    texts of test leave validation. Test stays whole. Subsets are taken then, and training is over-sampled last.
 
     Raises:
         InputError: if something is wrong with source, columns, rows or labels, or a split ends up empty.
@@ -86,8 +88,12 @@ def load_splits(args: DataArguments) -> Splits:
     }
     _check_sizes(documents, labels)
     train, validation, test = (documents[split] for split in SPLITS)
+    made: dict[str, Any] = {}
+    if args.oversample != "none":
+        train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
     assert_no_leak(train, validation, test)
-    counts = {"train": len(train), "validation": len(validation), "test": len(test), "skipped": skipped, **removed}
+    counts = {"train": len(train), "validation": len(validation), "test": len(test), "skipped": skipped}
+    counts |= {**removed, **made}
     how = "; given splits pooled" * pooled + (f"; {carved}" if carved else "")
     return Splits(train, validation, test, labels, counts, pooled, describe_source(args) + how)
 
@@ -114,23 +120,30 @@ def load_labelled(name: str, args: DataArguments, labels: LabelSpace) -> Dataset
     return take_sample(encode_documents(documents, labels, args), args.max_test_samples, labels, args.split_seed)
 
 
-def text_key(text: str) -> bytes:
-    """Return what equal texts share: a hash of the text without regard to case and white space."""
-    return hashlib.blake2b(" ".join(text.split()).casefold().encode(), digest_size=16).digest()
-
-
 def assert_no_leak(*splits: Dataset) -> None:
-    """Check that no text stands in two of the splits, equal up to case and white space.
+    """Check that no text stands in two of the splits, equal up to case and white space, nor two rows of one origin.
+
+    The origin of a row is what its `row_id` says before "+": rows made of one row may differ in their texts, and still
+    tell of each other's label.
 
     Raises:
-        AssertionError: if one does, naming its rows.
+        AssertionError: if there are such, naming two.
     """
-    seen: dict[bytes, str] = {}
+    seen: dict[bytes | str, str] = {}
     for split in splits:
-        rows = dict(zip(_keys(split), split["row_id"][:], strict=True))
-        for key in rows.keys() & seen.keys():
-            raise AssertionError(f"Rows {seen[key]} and {rows[key]} of different splits have the same text.")
-        seen.update(rows)
+        texts = dict(zip(_keys(split), split["row_id"][:], strict=True))
+        row_of_origin = origins(split)
+        for key in texts.keys() & seen.keys():
+            raise AssertionError(f"Rows {seen[key]} and {texts[key]} of different splits have the same text.")
+        for origin in row_of_origin.keys() & seen.keys():
+            rows = f"{seen[origin]} and {row_of_origin[origin]}"
+            raise AssertionError(f"Rows {rows} of different splits are of the same origin.")
+        seen |= texts | row_of_origin
+
+
+def origins(documents: Dataset) -> dict[str, str]:
+    """Return the rows of the source that some documents were made of, each with the id of one of these documents."""
+    return {row_id.partition("+")[0]: row_id for row_id in documents["row_id"][:]}
 
 
 def take_sample(documents: Dataset, size: int | None, labels: LabelSpace, seed: int) -> Dataset:
