@@ -391,7 +391,7 @@ def _as_arrays(predictions: ArrayLike, references: ArrayLike, problem_type: str)
     return values, labels
 
 
-def _resample_counts(num_documents: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+def resample_counts(num_documents: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield, in blocks of shape (r, n), how often each bootstrap resample draws each document."""
     generator = np.random.default_rng(seed)
     block = max(1, COUNTS_PER_BLOCK // num_documents)
@@ -413,13 +413,13 @@ def _with_intervals(
 
     n = len(references)
     whole = figures(np.ones((1, n)))
-    blocks = [figures(counts) for counts in _resample_counts(n, num_resamples, seed)]
-    return {name: _interval(whole[name][0], np.concatenate([block[name] for block in blocks]), n) for name in whole}
+    blocks = [figures(counts) for counts in resample_counts(n, num_resamples, seed)]
+    return {name: interval(whole[name][0], np.concatenate([block[name] for block in blocks]), n) for name in whole}
 
 
-def _interval(value: np.ndarray, draws: np.ndarray, n: int) -> Any:
+def interval(value: np.ndarray, draws: np.ndarray, n: int) -> Any:
     """Put a figure beside its interval; per-class figures, draws of shape (r, C), give a list of C."""
     if value.ndim == 1:
-        return [_interval(value[index], draws[:, index], n) for index in range(len(value))]
+        return [interval(value[index], draws[:, index], n) for index in range(len(value))]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value)), "n": n}
