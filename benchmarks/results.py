@@ -9,6 +9,7 @@ import document_length
 import long_documents
 
 from modeling_roberta_gru.files import write_text
+from modeling_roberta_gru.inference import comparison
 from modeling_roberta_gru.training.metrics import written
 
 ROOT = Path(__file__).parents[1]
@@ -18,15 +19,23 @@ INTRODUCTION = """\
 # Results
 
 Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 %
-percentile bootstrap intervals over the test rows (1,000 resamples). They tell how far a figure depends on the rows
-that were drawn; where only one seed was run, nothing here tells how far it depends on the seed.
+percentile bootstrap intervals over the test rows (1,000 resamples, or as said below a table). They tell how far a
+figure depends on the rows that were drawn; where only one seed was run, nothing here tells how far it depends on the
+seed.
 """
+# The comparisons that benchmarks/systems.py records, in the page's order.
+COMPARISONS = {
+    "airline": "US Airline: every system, with and without remedies for imbalance",
+    "imdb-encoders": "IMDb: a GRU or a linear head on the same encoder",
+    "imdb-recurrent": "IMDb: recurrent nets from word embeddings, all training reviews",
+}
 
 
 def main() -> None:
     """Write the pages."""
     runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
-    write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *(_section(run) for run in runs)]))
+    compared = [_comparison(name, title) for name, title in COMPARISONS.items() if _recorded(name).is_file()]
+    write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *compared, *(_section(run) for run in runs)]))
     page = ROOT / "docs" / "long-documents.md"
     measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
     document_length.draw(measured, ROOT / "docs" / "document-length.png")
@@ -42,6 +51,19 @@ def renew(page: Path, name: str, lines: Sequence[str]) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
     write_text(page, "\n".join([before + begin, *lines, end + after]))
+
+
+def _recorded(name: str) -> Path:
+    return RECORDED / name / "comparison.json"
+
+
+def _comparison(name: str, title: str) -> str:
+    """Return a comparison's section, and draw its figure."""
+    compared = json.loads(_recorded(name).read_text(encoding="utf-8"))
+    comparison.draw(compared, ROOT / "docs" / f"{name}.png")
+    picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
+    command = f"- recorded by `python benchmarks/systems.py {name}`"
+    return "\n".join([f"## {title}", "", picture, "", comparison.report(compared), command, ""])
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -94,6 +94,31 @@ def explain(
     print("\nDrawn in", " and ".join(map(str, files)))
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Folders of finished runs; the others are compared with the first one's system."),
+    ],
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Also write comparison.md, .json and .png into this folder.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 2000,
+) -> None:
+    """Compare systems on the same test rows: figures over seeds, paired differences, McNemar's test."""
+    from .inference import comparison
+
+    compared = comparison.compare(runs, resamples)
+    text = comparison.report(compared)
+    print(text)
+    if output_dir is not None:
+        from .files import write_json, write_text
+
+        write_text(output_dir / "comparison.md", text + "\n")
+        write_json(output_dir / "comparison.json", compared)
+        comparison.draw(compared, output_dir / "comparison.png")
+
+
 def _read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")

@@ -6,34 +6,49 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import disable_progress_bars
-from transformers import DataCollatorWithPadding, EarlyStoppingCallback, EvalPrediction, PreTrainedModel, set_seed
+from datasets import Dataset, disable_progress_bars
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging as transformers_logging
 
-from .baselines.bag_of_words import measure_bag_of_words
+from .baselines import recurrent, transformer
+from .baselines.bag_of_words import BagOfWords
 from .configuration_roberta_gru import RobertaGRUConfig
 from .data.arguments import DataArguments
 from .data.collation import SelectingCollator, limit_length
-from .data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from .data.labels import SINGLE_LABEL
+from .data.sources import SPLITS
 from .data.splits import Splits, load_splits
 from .data.tokenization import lift_limits, tokenize
 from .errors import InputError, unknown_name
-from .files import delete, replacing, write_json, write_text
-from .hub.card import write_card
-from .hub.load_check import predict_elsewhere
-from .training.arguments import ModelArguments, RobertaGRUTrainingArguments
+from .files import delete, write_text
+from .report import POOLED, RUN_FILES, measure_run, report, write_run
+from .training import checkpoint
+from .training.arguments import (
+    BAG_OF_WORDS,
+    RECURRENT_NETS,
+    ROBERTA_GRU,
+    TRANSFORMER,
+    ModelArguments,
+    RobertaGRUTrainingArguments,
+)
 from .training.calibration import fit_temperature
-from .training.checkpoint import class_weights, load_model, load_tokenizer
-from .training.figures import draw_confusion, draw_curves
-from .training.metrics import combined_metrics, figure_names, measure, to_probabilities, written
+from .training.checkpoint import class_weights
+from .training.figures import draw_curves
+from .training.metrics import combined_metrics, figure_names, to_probabilities
 from .training.optimizers import freeze
 from .training.record import (
     changed_options,
@@ -41,23 +56,13 @@ from .training.record import (
     describe_hyperparameters,
     describe_model,
     describe_platform,
+    describe_times,
     describe_training,
 )
 from .training.trainer import RobertaGRUTrainer, find_checkpoint
 
-RUN_FILES = {
-    "model": "the model: loads anywhere by the Auto classes, with trust_remote_code=True",
-    "metrics.json": "every figure with its 95 % interval, for validation and test",
-    "predictions.parquet": "each test row's label, prediction and probabilities",
-    "confusion.png": "where the predictions go wrong",
-    "curves.png": "loss and score over time",
-    "history.jsonl": "what was logged during training",
-    "run.json": "command, options, data, versions, hardware, duration",
-}
-
-POOLED = "The given splits were pooled: these figures compare with nothing reported on the official test split."
-
-logger = logging.getLogger(__name__)
+# Modules that have load_tokenizer and load_model.
+LOADERS = {ROBERTA_GRU: checkpoint, TRANSFORMER: transformer, **dict.fromkeys(RECURRENT_NETS, recurrent)}
 
 
 def run(
@@ -79,84 +84,255 @@ def run(
         InputError: if options, data, checkpoint or output folder are not usable; nothing is written then.
     """
     started = time.time()
-    is_main = args.process_index == 0
     options = changed_options(model_args, data_args, args)
-    checkpoint = find_checkpoint(args)
-    if is_main:
-        _check_output_dir(args, checkpoint)
-    else:
-        _fall_silent()
-    set_seed(args.seed)
+    fit = fit_bag_of_words if model_args.architecture == BAG_OF_WORDS else train
+    system = fit(model_args, data_args, args)
+    splits = system.splits
+    temperature = 1.0
+    if args.calibrate and splits.labels.problem_type == SINGLE_LABEL:
+        temperature = fit_temperature(system.validation_logits, splits.validation["label"][:])
+    predicting = time.time()
+    logits = {"validation": system.validation_logits, "test": system.predict_test()}
+    test_seconds = round(time.time() - predicting, 1)
+    if args.process_index != 0:
+        return {}
 
-    splits = load_splits(data_args)
+    metrics = measure_run(splits, logits, temperature, args.bag_of_words and isinstance(system, TrainedModel))
+    record = {
+        "recipe": recipe and Path(recipe).stem,
+        "command": shlex.join(command),
+        **system.describe(model_args, args, started),
+        "test_seconds": test_seconds,
+        "data": describe_data(splits, data_args, system.max_length),
+        "options": options,
+        **describe_platform(args),
+    }
+    system.calibrate(temperature)
+    predictions = to_probabilities(logits["test"] / temperature, splits.labels.problem_type)
+    write_run(args.output_dir, splits, predictions, metrics, record, system.write)
+    print(report(splits, metrics, args.output_dir, args.verify_load), flush=True)
+    return metrics
+
+
+@dataclass
+class TrainedModel:
+    """A model that was trained and has not yet seen the test split.
+
+    Attributes:
+        splits: the data.
+        trainer: holds the model and the course of its training.
+        test: the tokenised test split.
+        validation_logits: (n, C), at temperature 1.
+        max_length: the number of tokens that texts are cut to; None for whole texts.
+        loss_fields: `class_weights` and `label_smoothing` of the loss.
+        training_seconds: the time that training took.
+    """
+
+    splits: Splits
+    trainer: RobertaGRUTrainer
+    test: Dataset
+    validation_logits: np.ndarray
+    max_length: int | None
+    loss_fields: dict[str, Any]
+    training_seconds: float
+
+    def predict_test(self) -> np.ndarray:
+        """Return the test split's logits (n, C) at temperature 1."""
+        return self.trainer.predict_test(self.test)
+
+    def calibrate(self, temperature: float) -> None:
+        """Have the model divide its logits by a temperature from now on."""
+        model = self.trainer.model
+        if hasattr(model.config, "calibration_temperature"):
+            model.config.calibration_temperature = temperature
+        else:
+            transformer.fold_temperature(model, temperature)
+
+    def describe(
+        self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
+    ) -> dict[str, Any]:
+        """Return the record of model and training; `started` is when the run was, in seconds since 1970."""
+        return {
+            **describe_training(self.trainer, started, self.training_seconds),
+            "model": describe_model(self.trainer.model, model_args),
+            "hyperparameters": describe_hyperparameters(args, **self.loss_fields),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write the model and the course of its training."""
+        self.trainer.model.save_pretrained(folder / "model")
+        self.trainer.processing_class.save_pretrained(folder / "model")
+        history = self.trainer.state.log_history
+        write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        best_step = self.trainer.state.best_global_step if self.trainer.args.load_best_model_at_end else None
+        draw_curves(history, folder / "curves.png", best_step)
+
+
+def train(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: RobertaGRUTrainingArguments,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainedModel:
+    """Train a model and predict the validation split; the test split is not predicted.
+
+    Args:
+        model_args, data_args, args: the options.
+        callbacks: further callbacks of the Trainer.
+
+    Raises:
+        InputError: as [`run`] does.
+    """
+    is_main = args.process_index == 0
+    resumed = find_checkpoint(args)
+    splits = _prepare(data_args, args, resumed)
     labels = splits.labels
-    _check_metric(args, labels.problem_type)
-    tokenizer = load_tokenizer(model_args, splits.train["text"])
-    weights = class_weights(args.class_weights, labels, splits.train["label"][:])
-    model = load_model(model_args, tokenizer, labels, weights, args.label_smoothing_factor)
+    loader = LOADERS[model_args.architecture]
+    tokenizer = loader.load_tokenizer(model_args, splits.train["text"])
+    loss_fields = {
+        "class_weights": class_weights(args.class_weights, labels, splits.train["label"][:]),
+        "label_smoothing": args.label_smoothing_factor,
+    }
+    model = loader.load_model(model_args, tokenizer, labels, **loss_fields)
     freeze(model, args)
+    max_length = _max_length(model_args, data_args, model, tokenizer)
     if is_main:
-        print(_describe(splits, model_args.model_name_or_path, model, args), flush=True)
+        print(_described_data(splits), _described_model(model_args, model, args, max_length), sep="\n", flush=True)
 
-    train, validation, test = (
-        tokenize(split, tokenizer, data_args.num_tokens) for split in (splits.train, splits.validation, splits.test)
-    )
-    lift_limits(tokenizer)
-    _check_sharding(args, max(max(part["length"][:]) for part in (train, validation, test)), model.config)
+    tokens = {name: tokenize(getattr(splits, name), tokenizer, max_length) for name in SPLITS}
     collator = DataCollatorWithPadding(tokenizer)
     train_collator = None
-    if data_args.max_windows is not None:
-        capacity = model.config.window_capacity(data_args.max_windows)
-        if data_args.num_tokens is not None and data_args.num_tokens <= capacity:
-            raise InputError(
-                f"--max_windows {data_args.max_windows} takes no effect: its windows hold {capacity} tokens, and "
-                f"--max_length cuts texts to {data_args.num_tokens}. Leave one of them out."
-            )
-        train = limit_length(train, capacity)
-        train_collator = SelectingCollator(collator, capacity, data_args.window_policy or "head", args.order_seed)
+    if model_args.architecture == TRANSFORMER:
+        tokenizer.model_max_length = max_length or VERY_LARGE_INTEGER
+    else:
+        lift_limits(tokenizer)
+    if model_args.architecture == ROBERTA_GRU:
+        _check_sharding(args, max(max(part["length"][:]) for part in tokens.values()), model.config)
+        tokens["train"], train_collator = _bound_windows(tokens["train"], model.config, data_args, args, collator)
+    elif data_args.max_windows is not None:
+        raise InputError(f"--max_windows is for --architecture {ROBERTA_GRU}; {model_args.architecture} has none.")
+    validation = tokens["validation"]
     trainer = RobertaGRUTrainer(
         model,
         args,
-        train_dataset=train,
+        train_dataset=tokens["train"],
         eval_dataset=validation.select(np.argsort(validation["length"][:])),
         processing_class=tokenizer,
         data_collator=collator,
         train_collator=train_collator,
         compute_metrics=lambda prediction: _validation_figures(prediction, labels.problem_type),
-        callbacks=_callbacks(args),
+        compute_loss_func=loader.loss_function(labels, **loss_fields) if loader is transformer else None,
+        callbacks=[*_callbacks(args), *callbacks],
     )
-    if is_main and checkpoint is None:
-        # An earlier run's checkpoints must not be resumed as this one's; its results stay until ours replace them.
-        for earlier in _checkpoints(Path(args.output_dir)):
-            delete(earlier)
-    training = trainer.train(resume_from_checkpoint=checkpoint)
+    if is_main and resumed is None:
+        _discard_checkpoints(args)
+    training = trainer.train(resume_from_checkpoint=resumed)
+    logits = trainer.predict_logits(validation)
+    seconds = training.metrics["train_runtime"]
+    return TrainedModel(splits, trainer, tokens["test"], logits, max_length, loss_fields, seconds)
 
-    logits = {"validation": trainer.predict_logits(validation)}
-    if args.calibrate and labels.problem_type == SINGLE_LABEL:
-        model.config.calibration_temperature = fit_temperature(logits["validation"], validation["labels"][:])
-    temperature = model.config.calibration_temperature
-    logits["test"] = trainer.predict_logits(test) * temperature  # raw again
-    if not is_main:
-        return {}
 
-    probabilities = {name: to_probabilities(raw / temperature, labels.problem_type) for name, raw in logits.items()}
-    metrics = _measure(splits, logits, probabilities, temperature, args)
-    record = {
-        "recipe": recipe and Path(recipe).stem,
-        "command": shlex.join(command),
-        **describe_training(trainer, started, training.metrics["train_runtime"]),
-        "data": describe_data(splits, data_args),
-        "model": describe_model(model, model_args),
-        "hyperparameters": describe_hyperparameters(args, model),
-        "options": options,
-        **describe_platform(args),
-    }
-    _write_run(trainer, splits, probabilities["test"], metrics, record)
-    print(_report(splits, metrics, args), flush=True)
-    return metrics
+@dataclass
+class FittedBagOfWords:
+    """A bag of words in the place of a trained model: see [`TrainedModel`]."""
+
+    splits: Splits
+    model: BagOfWords
+    validation_logits: np.ndarray
+    weights: list[float] | None
+    training_seconds: float
+    max_length: int | None = None
+
+    def predict_test(self) -> np.ndarray:
+        """Return the logarithms of the test split's probabilities (n, C)."""
+        return self.model.predict_logits(self.splits.test["text"][:])
+
+    def calibrate(self, temperature: float) -> None:
+        """Do nothing: the model is not kept."""
+
+    def describe(
+        self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
+    ) -> dict[str, Any]:
+        """Return the record of model and training."""
+        return {
+            **describe_times(started, self.training_seconds),
+            "model": {"architecture": BAG_OF_WORDS, "num_parameters": self.model.num_parameters},
+            "hyperparameters": {"class_weights": self.weights},
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write nothing: figures and predictions are all that is left."""
+
+
+def fit_bag_of_words(
+    model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments
+) -> FittedBagOfWords:
+    """Fit TF-IDF and logistic regression to whole texts. Of the training options only the class weights matter.
+
+    Raises:
+        InputError: as [`run`] does.
+    """
+    splits = _prepare(data_args, args, resumed=None)
+    labels = splits.labels
+    weights = class_weights(args.class_weights, labels, splits.train["label"][:])
+    print(_described_data(splits), flush=True)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    _discard_checkpoints(args)
+    started = time.time()
+    model = BagOfWords(weights).fit(splits.train["text"][:], splits.train["label"][:], labels.num_labels)
+    seconds = time.time() - started
+    return FittedBagOfWords(splits, model, model.predict_logits(splits.validation["text"][:]), weights, seconds)
 
 
 # Before training
+
+
+def _prepare(data_args: DataArguments, args: RobertaGRUTrainingArguments, resumed: str | None) -> Splits:
+    """Check where the run goes, seed all that is random, and load the data."""
+    if args.process_index == 0:
+        _check_output_dir(args, resumed)
+    else:
+        _fall_silent()
+    set_seed(args.seed)
+    splits = load_splits(data_args)
+    _check_metric(args, splits.labels.problem_type)
+    return splits
+
+
+def _max_length(
+    model_args: ModelArguments, data_args: DataArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> int | None:
+    """Return how many tokens of a text are read: all, but for a transformer no more than its window."""
+    wanted = data_args.num_tokens
+    if model_args.architecture != TRANSFORMER:
+        return wanted
+    window = transformer.encoder_window(model, tokenizer)
+    if wanted is not None and window is not None and wanted > window:
+        raise InputError(
+            f"--max_length {wanted} is more than the {window} tokens that {model_args.model_name_or_path} has "
+            f"positions for: a transformer with its stock head reads at most these."
+        )
+    return wanted or window
+
+
+def _bound_windows(
+    train: Dataset,
+    config: RobertaGRUConfig,
+    data_args: DataArguments,
+    args: RobertaGRUTrainingArguments,
+    collator: DataCollatorWithPadding,
+) -> tuple[Dataset, SelectingCollator | None]:
+    """Apply `--max_windows`: return the training split with its lengths bounded, and what bounds its documents."""
+    if data_args.max_windows is None:
+        return train, None
+    capacity = config.window_capacity(data_args.max_windows)
+    if data_args.num_tokens is not None and data_args.num_tokens <= capacity:
+        raise InputError(
+            f"--max_windows {data_args.max_windows} takes no effect: its windows hold {capacity} tokens, and "
+            f"--max_length cuts texts to {data_args.num_tokens}. Leave one of them out."
+        )
+    policy = data_args.window_policy or "head"
+    return limit_length(train, capacity), SelectingCollator(collator, capacity, policy, args.order_seed)
 
 
 def _check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:
@@ -208,6 +384,12 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"))
 
 
+def _discard_checkpoints(args: RobertaGRUTrainingArguments) -> None:
+    # An earlier run's must not be resumed as this one's; its results stay until ours replace them.
+    for earlier in _checkpoints(Path(args.output_dir)):
+        delete(earlier)
+
+
 def _callbacks(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]:
     if args.early_stopping_patience is None:
         return []
@@ -221,7 +403,7 @@ def _validation_figures(prediction: EvalPrediction, problem_type: str) -> dict[s
     return combined_metrics(problem_type).compute(predictions=probabilities, references=prediction.label_ids)
 
 
-def _describe(splits: Splits, base: str | None, model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> str:
+def _described_data(splits: Splits) -> str:
     counts = splits.counts
     duplicates = counts["removed_duplicates"]
     lines = [
@@ -231,131 +413,23 @@ def _describe(splits: Splits, base: str | None, model: PreTrainedModel, args: Ro
         f"Removed: {counts['removed_conflicting']} training rows whose equal texts disagree, {duplicates['train']} "
         f"training and {duplicates['validation']} validation rows whose text stands in a later split.",
     ]
+    if "oversampled" in counts:
+        added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())
+        lines.append(f"Over-sampled by {counts['oversampled']['method']}: {added or 'none'}.")
     if splits.pooled:
         lines.append(POOLED)
+    return "\n".join(lines)
+
+
+def _described_model(
+    model_args: ModelArguments, model: PreTrainedModel, args: RobertaGRUTrainingArguments, max_length: int | None
+) -> str:
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
-    start = "random weights, for want of --model_name_or_path" if base is None else base
-    lines.append(f"Model: {start}; {total:,} parameters, {trainable:,} of them trained by {args.optimizer}.")
-    return "\n".join(lines)
-
-
-# After training
-
-
-def _measure(
-    splits: Splits,
-    logits: dict[str, np.ndarray],
-    probabilities: dict[str, np.ndarray],
-    temperature: float,
-    args: RobertaGRUTrainingArguments,
-) -> dict[str, Any]:
-    labels = splits.labels
-    metrics: dict[str, Any] = {}
-    calibration: dict[str, Any] = {"temperature": temperature}
-    for name, documents in (("validation", splits.validation), ("test", splits.test)):
-        references = documents["label"][:]
-        metrics[name] = measure(probabilities[name], references, labels.problem_type, labels.names)
-        if labels.problem_type == SINGLE_LABEL:
-            uncalibrated = to_probabilities(logits[name], labels.problem_type)
-            before = measure(uncalibrated, references, labels.problem_type, labels.names)
-            calibration[name] = {
-                "before": before["calibration_error"],
-                "after": metrics[name]["calibration_error"],
-            }
-    if labels.problem_type == SINGLE_LABEL:
-        metrics["calibration"] = calibration
-        if args.bag_of_words:
-            try:
-                metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
-            except InputError as error:  # a line of sanity must not cost the model
-                logger.warning("No bag of words beside it: %s", error)
-    return metrics
-
-
-def _write_run(
-    trainer: RobertaGRUTrainer,
-    splits: Splits,
-    predictions: np.ndarray,
-    metrics: dict[str, Any],
-    record: dict[str, Any],
-) -> None:
-    labels, references, history = splits.labels, splits.test["label"][:], trainer.state.log_history
-    with TemporaryDirectory(dir=trainer.args.output_dir, prefix=".unfinished-") as staging:
-        folder = Path(staging)
-        trainer.model.save_pretrained(folder / "model")
-        trainer.processing_class.save_pretrained(folder / "model")
-        write_card(folder / "model", record, metrics)
-        write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
-        draw_curves(history, folder / "curves.png", record["best_step"])
-        draw_confusion(predictions, references, labels.problem_type, labels.names, folder / "confusion.png")
-        _write_predictions(splits, predictions, folder / "predictions.parquet")
-        write_json(folder / "run.json", record)
-        write_json(folder / "metrics.json", metrics)
-        _move_run(folder, Path(trainer.args.output_dir))
-
-
-def _move_run(source: Path, folder: Path) -> None:
-    """Move a whole run to its place; a folder with metrics.json holds one run and no part of another."""
-    marker = "metrics.json"
-    (folder / marker).unlink(missing_ok=True)
-    for name in [*(name for name in RUN_FILES if name != marker), marker]:
-        with replacing(folder / name) as place:
-            os.replace(source / name, place)
-
-
-def _write_predictions(splits: Splits, predictions: np.ndarray, path: Path) -> None:
-    labels = splits.labels
-
-    def names(label: Any) -> Any:
-        if labels.problem_type == SINGLE_LABEL:
-            return labels.names[label]
-        if labels.problem_type == MULTI_LABEL:
-            return [name for name, holds in zip(labels.names, label, strict=True) if holds >= 0.5]
-        return label
-
-    chosen = predictions.argmax(axis=1) if labels.problem_type == SINGLE_LABEL else predictions
-    columns = {
-        "row_id": splits.test["row_id"][:],
-        "label": [names(label) for label in splits.test["label"][:]],
-        "prediction": [names(label) for label in chosen.tolist()],
-    }
-    if labels.problem_type != REGRESSION:
-        columns["probabilities"] = predictions.tolist()
-    with replacing(path) as unfinished:
-        pq.write_table(pa.table(columns), unfinished)
-
-
-def _report(splits: Splits, metrics: dict[str, Any], args: RobertaGRUTrainingArguments) -> str:
-    """Say what came out, what a stranger's process makes of the saved folder, and where everything lies."""
-    folder = Path(args.output_dir)
-    lines = ["", *_result_lines(metrics), "In brackets: 95 % bootstrap intervals over the rows."]
-    lines += [POOLED] if splits.pooled else []
-    if args.verify_load:
-        texts = [str(text) for text in splits.test["text"][:4]]
-        lines += ["", "Predictions of a fresh process, where importing modeling_roberta_gru fails, by", ""]
-        lines += [f'  pipeline("text-classification", "{folder / "model"}", trust_remote_code=True)', ""]
-        for text, prediction in zip(texts, predict_elsewhere(folder / "model", texts), strict=True):
-            lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
-    lines += ["", f"Everything lies in {folder}:", ""]
-    lines += [f"  {name:<20} {what}" for name, what in RUN_FILES.items()]
-    lines.append(f"  {'checkpoint-*':<20} for --resume_from_checkpoint; may be deleted")
-    return "\n".join(lines)
-
-
-def _result_lines(metrics: dict[str, Any]) -> list[str]:
-    test = metrics["test"]
-    lines = [
-        f"Test {name.replace('_', ' ')} {written(test[name])}, n = {test['n']:,}"
-        for name in ("accuracy", "macro_f1", "mae", "r2")
-        if name in test
-    ]
-    if "bag_of_words" in metrics:
-        lines.append(f"Bag of words on the same rows: accuracy {written(metrics['bag_of_words']['test']['accuracy'])}")
-    if "calibration" in metrics:
-        calibration = metrics["calibration"]
-        lines.append(
-            f"Test calibration error {written(calibration['test']['before'])} before, "
-            f"{written(calibration['test']['after'])} after dividing logits by {calibration['temperature']:.3f}"
-        )
-    return lines
+    base = model_args.model_name_or_path
+    start = "random weights" if base is None else base
+    cut = "" if max_length is None else f"\nTexts are cut to {max_length:,} tokens."
+    return (
+        f"Model: {model_args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "
+        f"{args.optimizer}.{cut}"
+    )

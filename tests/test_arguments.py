@@ -2,6 +2,7 @@
 
 import pytest
 
+from modeling_roberta_gru import RobertaGRUConfig
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.arguments import ModelArguments, RunArgumentParser
 
@@ -132,7 +133,7 @@ def test_abbreviations_are_refused(parse):
 def test_config_overrides_take_the_fields_type():
     fields = ModelArguments(
         gru_hidden_size=9, config_overrides="hidden_size=8, layer_norm_eps=1e-6,hidden_act=relu,window_overlap=0"
-    ).config_fields()
+    ).config_fields(RobertaGRUConfig())
     overrides = {"hidden_size": 8, "layer_norm_eps": 1e-6, "hidden_act": "relu", "window_overlap": 0}
     assert fields == {"gru_hidden_size": 9, **overrides}
 
@@ -147,7 +148,7 @@ def test_config_overrides_take_the_fields_type():
 )
 def test_config_overrides_that_mean_nothing_are_named(overrides, message):
     with pytest.raises(InputError) as error:
-        ModelArguments(config_overrides=overrides).config_fields()
+        ModelArguments(config_overrides=overrides).config_fields(RobertaGRUConfig())
     assert message in str(error.value)
 
 

@@ -74,6 +74,7 @@ def record():
             "fingerprint": "0123456789abcdef" * 4,
         },
         "model": {
+            "architecture": "roberta-gru",
             "base": "roberta-base",
             "base_on_hub": True,
             "base_revision": None,

@@ -85,8 +85,8 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
         ),
         (["evaluate", "{model}", "{other}"], "Unknown label 'fair'"),
         (["evaluate", "{model}", "{data}", "--output", "{model}"], "is a folder: name a file"),
-        (["evaluate", "{encoder}", "{data}"], "holds no trained RoBERTa-GRU classifier but a roberta"),
-        (["evaluate", "{headless}", "{data}"], "(it lacks head."),
+        (["evaluate", "{encoder}", "{data}"], "holds no trained classifier but a roberta that lacks classifier."),
+        (["evaluate", "{headless}", "{data}"], "holds no trained classifier but a roberta-gru that lacks head."),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(argv, message, saved, stand_in, reviews, tmp_path, roberta_gru):
@@ -158,7 +158,7 @@ def test_what_cannot_be_explained_is_said_in_one_line_and_leaves_nothing(
 def test_what_cannot_explain_is_said(saved, stand_in, roberta_gru, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, _, said = roberta_gru("explain", stand_in, "a text")
-    assert (status, "holds no trained RoBERTa-GRU classifier but a roberta" in said) == (2, True)
+    assert (status, "holds no trained classifier but a roberta that lacks classifier." in said) == (2, True)
     monkeypatch.setattr(explanation, "find_spec", lambda name: None)
     status, _, said = roberta_gru("explain", saved, "a text")
     assert (status, "pip install 'roberta-gru[explain]'" in said) == (2, True)
@@ -192,7 +192,10 @@ def test_the_command_lines_options_are_frozen():
         "steps": None,
         "attributions": True,
     }
+    compare = get_command(cli.app).commands["compare"]
+    assert [parameter.name for parameter in compare.params] == ["runs", "output_dir", "resamples"]
     assert [field.name for field in fields(ModelArguments)] == [
+        "architecture",
         "model_name_or_path",
         "model_revision",
         "tokenizer_name",
@@ -204,6 +207,8 @@ def test_the_command_lines_options_are_frozen():
         "head_hidden_size",
         "head_dropout",
         "config_overrides",
+        "embeddings",
+        "freeze_embeddings",
         "card_license",
         "card_language",
     ]
@@ -214,6 +219,8 @@ def test_the_command_lines_options_are_frozen():
         "train_file",
         "validation_file",
         "test_file",
+        "csv_columns",
+        "csv_encoding",
         "text_column",
         "label_column",
         "class_names",
@@ -231,6 +238,14 @@ def test_the_command_lines_options_are_frozen():
         "max_length",
         "max_windows",
         "window_policy",
+        "oversample",
+        "oversample_to",
+        "word_vectors",
+        "replace_share",
+        "replace_neighbours",
+        "replace_similarity",
+        "replace_vocabulary",
+        "oversample_seed",
     ]
     inherited = {field.name for field in fields(TrainingArguments)}
     assert [field.name for field in fields(RobertaGRUTrainingArguments) if field.name not in inherited] == [

@@ -8,7 +8,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..files import write_text
+from ..training.arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
 from ..training.metrics import written
+from ..training.record import SIZES
 
 PACKAGE = Path(__file__).parents[1]
 # (our figure, the Hub's metric, what people call it), in the card's order
@@ -25,6 +27,13 @@ REPORTED = (
     ("r2", "r_squared", "R²"),
     ("spearman", "spearmanr", "Spearman correlation"),
 )
+RECURRENT = "recurrent"
+SENTENCES = {
+    ROBERTA_GRU: "a RoBERTa encoder reads the text, a GRU reads the encoder's states in order, and a small head "
+    "decides",
+    TRANSFORMER: "a transformer encoder reads the text, and a linear head decides",
+    RECURRENT: "a recurrent net reads the text's word embeddings in order, and a linear head decides",
+}
 WIDGET_TEXTS = (
     "I had hoped for more, but from the second half on it won me over completely.",
     "Everyone around me loved it; I counted the minutes until it was over.",
@@ -52,9 +61,17 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         metrics=metrics,
         rows=[(title, name) for name, _, title in REPORTED if name in metrics["test"]],
         example=WIDGET_TEXTS[0],
+        sentence=SENTENCES[_kind(record)],
+        travels=_kind(record) != TRANSFORMER,
+        sizes={name: record["model"][name] for name in SIZES[record["model"]["architecture"]]},
         written=written,
         cell=_cell,
     )
+
+
+def _kind(record: dict[str, Any]) -> str:
+    architecture = record["model"]["architecture"]
+    return RECURRENT if architecture in RECURRENT_NETS else architecture
 
 
 def _cell(text: object) -> str:
@@ -69,12 +86,13 @@ def _template() -> Path:
 
 
 def _name(record: dict[str, Any]) -> str:
-    return f"roberta-gru-{record['recipe'] or 'classifier'}"
+    return f"{record['model']['architecture']}-{record['recipe'] or 'classifier'}"
 
 
 def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
     data, model = record["data"], record["model"]
     test = metrics["test"]
+    travels = _kind(record) != TRANSFORMER
     results = [
         EvalResult(
             task_type="text-classification",
@@ -93,7 +111,7 @@ def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
         language=model["language"],
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=["roberta-gru", "text-classification", "custom_code"],
+        tags=[model["architecture"], "text-classification", *(["custom_code"] if travels else [])],
         datasets=[data["hub_id"]] if data["hub_id"] else None,
         base_model=model["base"] if model["base_on_hub"] else None,
         metrics=list(dict.fromkeys(metric for name, metric, _ in REPORTED if name in test)),

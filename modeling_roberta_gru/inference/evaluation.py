@@ -12,8 +12,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
-from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
@@ -25,10 +25,10 @@ from ..training.trainer import RobertaGRUTrainer
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
+    """Load any trained text classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
 
     Raises:
-        InputError: if they cannot be read there.
+        InputError: if they cannot be read there, or the head is not trained.
     """
     in_run = Path(name) / "model"
     name = str(in_run) if (in_run / "config.json").is_file() else name
@@ -37,9 +37,11 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"No model can be read from {name}: {str(error).splitlines()[0]}") from error
-    if model.config.model_type != RobertaGRUConfig.model_type or report["missing_keys"]:
-        missing = f" (it lacks {min(report['missing_keys'])})" if report["missing_keys"] else ""
-        raise InputError(f"{name} holds no trained RoBERTa-GRU classifier but a {model.config.model_type}{missing}.")
+    if report["missing_keys"]:
+        raise InputError(
+            f"{name} holds no trained classifier but a {model.config.model_type} that lacks "
+            f"{min(report['missing_keys'])}."
+        )
     check_token_ids(tokenizer, model.config.vocab_size)
     return model.eval(), tokenizer
 
@@ -69,7 +71,7 @@ def evaluate_model(
     for column in slice_by:
         if column not in documents.column_names:
             raise unknown_name("column in --slice-by", column, documents.column_names)
-    tokens = tokenize(documents, tokenizer, data_args.num_tokens)
+    tokens = tokenize(documents, tokenizer, data_args.num_tokens or _limit(tokenizer))
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
             output_dir=folder,
@@ -90,6 +92,11 @@ def evaluate_model(
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
     }
+
+
+def _limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return how many tokens the model reads at most: RoBERTa-GRU reads any number, a stock transformer does not."""
+    return tokenizer.model_max_length if tokenizer.model_max_length < LARGE_INTEGER else None
 
 
 def report(figures: dict[str, Any]) -> str:

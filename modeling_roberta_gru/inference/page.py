@@ -120,6 +120,8 @@ def explain_model(
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"--output-dir {output_dir} cannot be used: {existing} is no folder that can be written to.")
     model, tokenizer = load_classifier(name)
+    if not hasattr(model, "running_logits"):
+        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU says what it thought on the way.")
     if label is not None:
         label_index(LabelSpace.from_config(model.config).names, label)
     model.to("cuda" if torch.cuda.is_available() else "cpu")

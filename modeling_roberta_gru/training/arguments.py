@@ -4,34 +4,60 @@ import inspect
 import json
 from argparse import ArgumentDefaultsHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Final, Literal, NoReturn
 
 import torch
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, PreTrainedConfig, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.arguments import DataArguments
 from ..errors import InputError, unknown_name
 
-UNSET = ("", "null", "~")  # how YAML writes nothing
+UNSET = ("", "null", "~")  # how YAML writes nothing; on the command line, the latter two
+ROBERTA_GRU: Final = "roberta-gru"
+TRANSFORMER: Final = "transformer"
+BAG_OF_WORDS: Final = "bag-of-words"
+# name → cell, both directions
+RECURRENT_NETS = {
+    "rnn": ("rnn", False),
+    "lstm": ("lstm", False),
+    "bilstm": ("lstm", True),
+    "gru": ("gru", False),
+    "bigru": ("gru", True),
+}
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
 
 
 @dataclass
 class ModelArguments:
-    """Which model to train. What is unset is as the checkpoint has it, or else [`RobertaGRUConfig`]'s default."""
+    """Which model to train. What is unset is as the checkpoint has it, or else the configuration's default.
+
+    Raises:
+        InputError: if an option is given that the architecture does not have.
+    """
 
     _argument_group_name: ClassVar[str] = "Model"
 
+    architecture: Literal["roberta-gru", "transformer", "rnn", "lstm", "bilstm", "gru", "bigru", "bag-of-words"] = (
+        field(
+            default=ROBERTA_GRU,
+            metadata={
+                "help": "What to train: RoBERTa-GRU; or what it is compared with: a transformer with its stock linear "
+                "head (BERT, ELECTRA, RoBERTa, XLM-R, …), which reads no more than its window; a recurrent net on "
+                "word embeddings; TF-IDF with logistic regression, which leaves figures and predictions but no model."
+            },
+        )
+    )
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id to start from: a roberta, xlm-roberta, camembert or roberta-gru checkpoint. "
-            "Unset: random weights, and a tokenizer trained on the training texts unless --tokenizer_name is given."
+            "help": "Folder or Hub id to start from: a roberta, xlm-roberta, camembert or roberta-gru checkpoint; for "
+            "--architecture transformer, any encoder's. Unset: random weights, and a tokenizer trained on the "
+            "training texts unless --tokenizer_name is given."
         },
     )
     model_revision: str | None = field(
@@ -58,32 +84,63 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Other fields of the model's configuration, as in "
-            "'hidden_size=128,num_hidden_layers=2,hidden_dropout_prob=0.2'."
+            "'hidden_size=128,num_hidden_layers=2,hidden_dropout_prob=0.2'; of a recurrent net, as in "
+            "'vocab_size=5000,embedding_size=50,hidden_size=100,num_layers=1,dropout=0.2'."
         },
     )
+    embeddings: str | None = field(
+        default=None,
+        metadata={
+            "help": "A GloVe or word2vec text file that a recurrent net's embeddings start from, and their width."
+        },
+    )
+    freeze_embeddings: bool = field(default=False, metadata={"help": "Keep --embeddings as they are in the file."})
     card_license: str = field(
         default="apache-2.0", metadata={"help": "Licence of the weights, as the Hub spells it, for the model card."}
     )
     card_language: str = field(default="en", metadata={"help": "Language of the texts, for the model card."})
 
-    def config_fields(self) -> dict[str, Any]:
-        """Return the configuration fields that were set, by name.
+    def __post_init__(self) -> None:
+        is_recurrent = self.architecture in RECURRENT_NETS
+        for name in GRU_OPTIONS:
+            if getattr(self, name) is not None and self.architecture != ROBERTA_GRU:
+                raise InputError(f"--{name} belongs to --architecture {ROBERTA_GRU}, not to {self.architecture}.")
+        if self.model_name_or_path and (is_recurrent or self.architecture == BAG_OF_WORDS):
+            raise InputError(
+                f"--architecture {self.architecture} starts from nothing: leave --model_name_or_path "
+                f"{self.model_name_or_path} out (--model_name_or_path null, where a recipe names it)."
+            )
+        if self.config_overrides and self.architecture == BAG_OF_WORDS:
+            raise InputError(f"--architecture {BAG_OF_WORDS} has no configuration: leave --config_overrides out.")
+        if self.embeddings and not is_recurrent:
+            raise InputError(f"--embeddings are for recurrent nets ({', '.join(RECURRENT_NETS)}) only.")
+        if self.freeze_embeddings and not self.embeddings:
+            raise InputError("--freeze_embeddings needs --embeddings: random ones must be trained.")
+
+    def config_fields(self, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return the fields of a configuration that were set, by name.
+
+        Args:
+            config: a configuration of the kind that is meant, with a value for every field.
 
         Raises:
             InputError: if `config_overrides` names a field that does not exist, or gives it a value of another type.
         """
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        fields = {
-            name: value for name, value in given.items() if name in inspect.signature(RobertaGRUConfig).parameters
-        }
-        defaults = {name: value for name, value in RobertaGRUConfig().to_dict().items() if value is not None}
-        defaults["window_overlap"] = 0  # unset by default, and a whole number
+        fields = {name: getattr(self, name) for name in GRU_OPTIONS if getattr(self, name) is not None}
+        defaults = {name: value for name, value in config.to_dict().items() if value is not None}
+        if self.architecture == ROBERTA_GRU:
+            defaults["window_overlap"] = 0  # unset by default, and a whole number
         for assignment in (self.config_overrides or "").split(",") if self.config_overrides else []:
             name, _, text = assignment.strip().partition("=")
             if name not in defaults:
                 raise unknown_name("field in --config_overrides", name, defaults)
             fields[name] = _parse_as(type(defaults[name]), name, text)
         return fields
+
+
+GRU_OPTIONS = [
+    field.name for field in fields(ModelArguments) if field.name in inspect.signature(RobertaGRUConfig).parameters
+]
 
 
 def _parse_as(kind: type, name: str, text: str) -> Any:
@@ -290,26 +347,25 @@ class RunArgumentParser(HfArgumentParser):
         Raises:
             InputError: if an option or key is unknown, a value is of the wrong type, or the file cannot be read.
         """
-        self._refuse_unknown(argv)
-        config_path = self.parse_known_args(argv)[0].config
-        argv = [*(self._options_of_file(config_path) if config_path else []), *argv]
-        self._refuse_unknown(argv)
-        model, data, training, rest = self.parse_args_into_dataclasses(argv, look_for_args_file=False)
-        return model, data, training, rest.config
+        self._refuse_unknown_names(argv)
+        config_path = self.parse_known_args(_without_unset(argv))[0].config
+        argv = _without_unset([*(self._options_of_file(config_path) if config_path else []), *argv])
+        _, rest = self.parse_known_args(argv)
+        if rest:
+            raise InputError(f"{rest[0]!r} belongs to no option; options look like --learning_rate 2e-5.")
+        model, data, training, others = self.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        return model, data, training, others.config
 
     def option_names(self) -> list[str]:
         """Return every option's name, without dashes, in order of declaration."""
         return list(dict.fromkeys(action.dest for action in self._actions if action.dest != "help"))
 
-    def _refuse_unknown(self, argv: Sequence[str]) -> None:
+    def _refuse_unknown_names(self, argv: Sequence[str]) -> None:
         known = [option for option in self._option_string_actions if option.startswith("--") and option != "--help"]
         for argument in argv:
             option = argument.split("=")[0]
             if option.startswith("--") and option not in (*known, "--help"):
                 raise unknown_name("option", option, known)
-        _, rest = self.parse_known_args(argv)
-        if rest:
-            raise InputError(f"{rest[0]!r} belongs to no option; options look like --learning_rate 2e-5.")
 
     def _options_of_file(self, path: str) -> list[str]:
         """Turn a YAML file into command-line words, so that both are converted by the same rules."""
@@ -332,3 +388,20 @@ class RunArgumentParser(HfArgumentParser):
             elif value not in UNSET:
                 words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
         return words
+
+
+def _without_unset(argv: Sequence[str]) -> list[str]:
+    """Leave out each option said to be null, and what was said of it before: so a recipe's key is taken back."""
+    options: list[list[str]] = []  # each with its values
+    for word in argv:
+        if word.startswith("--") or not options:
+            options.append([])
+        options[-1].append(word)
+    kept: list[list[str]] = []
+    for option in options:
+        name, _, value = option[0].partition("=")
+        if [value, *option[1:]] in (["null"], ["~"], ["", "null"], ["", "~"]):
+            kept = [other for other in kept if other[0].partition("=")[0] != name]
+        else:
+            kept.append(option)
+    return [word for option in kept for word in option]

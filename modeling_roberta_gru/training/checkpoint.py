@@ -1,4 +1,7 @@
-"""Where training starts from: the tokenizer, and a model with fresh or loaded weights."""
+"""Where the training of RoBERTa-GRU starts from: the tokenizer, and a model with fresh or loaded weights.
+
+`baselines/transformer.py` and `baselines/recurrent.py` have the same two functions for what it is compared with.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,13 +30,13 @@ def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedToke
     """
     name = args.tokenizer_name or args.model_name_or_path
     if name is None:
-        vocab_size = args.config_fields().get("vocab_size")
+        vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
         return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
     try:
         revision = None if args.tokenizer_name else args.model_revision
         return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"No tokenizer can be read from {name}: {_first_line(error)}") from error
+        raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}") from error
 
 
 def load_model(
@@ -53,21 +56,21 @@ def load_model(
             if the tokenizer does not fit it.
     """
     loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
-    fields = {**args.config_fields(), **labels.config_fields(), **loss_fields}
+    fields = {**args.config_fields(RobertaGRUConfig()), **labels.config_fields(), **loss_fields}
     name = args.model_name_or_path
     try:
         if name is None:
             special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
             config = RobertaGRUConfig(**{**fields, **special, "vocab_size": len(tokenizer)})
             return RobertaGRUForSequenceClassification(config)
-        with _quiet():
+        with quiet():
             config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
         for field, value in fields.items():
             setattr(config, field, value)
         config.calibration_temperature = 1.0
         config.check()
         check_token_ids(tokenizer, config.vocab_size)
-        with _quiet():
+        with quiet():
             model, report = RobertaGRUForSequenceClassification.from_pretrained(
                 name,
                 revision=args.model_revision,
@@ -77,16 +80,27 @@ def load_model(
                 output_loading_info=True,
             )
     except (OSError, ValueError) as error:
-        raise InputError(f"The model {name or 'to be built'} is not usable: {_first_line(error)}") from error
-    _check_encoder_came_whole(name, report)
+        raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}") from error
+    check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
     return model
 
 
-def _check_encoder_came_whole(name: str, report: dict[str, Any]) -> None:
-    """A head may be fresh; an encoder that is partly random would only look as if it worked."""
+def check_encoder_came_whole(name: str, report: dict[str, Any], encoder: str, head: str) -> None:
+    """Check what was loaded: a head may be fresh, but a partly random encoder would only look as if it worked.
+
+    Args:
+        name: of the checkpoint.
+        report: the loading information of `from_pretrained`.
+        encoder: what the names of the encoder's parameters begin with. A pooler may be missing: some are never saved.
+        head: what the names of the parameters begin with that may be of another size.
+
+    Raises:
+        InputError: naming the parameter.
+    """
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     for key in [*mismatched, *report["missing_keys"]]:
-        if key.startswith("roberta.") or (key in mismatched and not key.startswith("head.out_proj.")):
+        is_of_encoder = key.startswith(encoder) and not key.startswith(f"{encoder}pooler.")
+        if is_of_encoder or (key in mismatched and not key.startswith(head)):
             what = "is of another size in" if key in mismatched else "is missing from"
             raise InputError(
                 f"{key} {what} {name}: it is not a checkpoint for this configuration. Leave the sizes as the "
@@ -139,7 +153,7 @@ def _weight(label: str, text: Any) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from warning about what is meant: another model type, a head that starts fresh."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -149,5 +163,5 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -59,7 +59,7 @@ def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) 
     embeddings below the lowest layer; all that is not the encoder at `head_learning_rate`. Matrices decay, vectors
     (biases, norms, the summary's query) do not.
     """
-    num_layers = model.config.num_hidden_layers
+    num_layers = _num_layers(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -72,6 +72,10 @@ def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) 
     if not groups:
         raise InputError("Every parameter is frozen: there is nothing to train.")
     return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+
+
+def _num_layers(model: PreTrainedModel) -> int:
+    return getattr(model.config, "num_hidden_layers", 0)  # a recurrent net has none
 
 
 def _height(name: str, num_layers: int) -> int:
@@ -88,7 +92,7 @@ def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
     Raises:
         InputError: if the encoder has fewer layers.
     """
-    num_layers = model.config.num_hidden_layers
+    num_layers = _num_layers(model)
     if not 0 <= args.freeze_layers <= num_layers:
         raise InputError(f"--freeze_layers is {args.freeze_layers}; the encoder has {num_layers} layers.")
     if not (args.freeze_encoder or args.freeze_layers):

@@ -16,19 +16,32 @@ from transformers import PreTrainedModel, Trainer
 from ..data.arguments import DataArguments
 from ..data.corpus import BUILT_IN_CORPORA
 from ..data.splits import Splits
-from .arguments import ModelArguments, RobertaGRUTrainingArguments
+from .arguments import (
+    RECURRENT_NETS,
+    ROBERTA_GRU,
+    TRANSFORMER,
+    ModelArguments,
+    RobertaGRUTrainingArguments,
+)
 
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 
 
-def describe_training(trainer: Trainer, started: float, training_seconds: float) -> dict[str, Any]:
+def describe_times(started: float, training_seconds: float) -> dict[str, Any]:
     """Return when the run started (seconds since 1970), and how long it and its training went on."""
-    state = trainer.state
-    epochs = state.epoch or 0.0
     return {
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "duration_seconds": round(time.time() - started, 1),
         "training_seconds": round(training_seconds, 1),
+    }
+
+
+def describe_training(trainer: Trainer, started: float, training_seconds: float) -> dict[str, Any]:
+    """Return what [`describe_times`] does, and how much was read."""
+    state = trainer.state
+    epochs = state.epoch or 0.0
+    return {
+        **describe_times(started, training_seconds),
         "steps": state.global_step,
         "epochs": round(epochs, 3),
         "best_step": state.best_global_step if trainer.args.load_best_model_at_end else None,
@@ -36,8 +49,8 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float)
     }
 
 
-def describe_data(splits: Splits, args: DataArguments) -> dict[str, Any]:
-    """Return what the splits came from and how large they are."""
+def describe_data(splits: Splits, args: DataArguments, max_length: int | None) -> dict[str, Any]:
+    """Return what the splits came from and how large they are; `max_length` is what texts were cut to."""
     built_in = args.dataset_name is None or args.dataset_name in BUILT_IN_CORPORA
     on_hub = not built_in and not Path(str(args.dataset_name)).exists()
     return {
@@ -49,37 +62,53 @@ def describe_data(splits: Splits, args: DataArguments) -> dict[str, Any]:
         "split_seed": args.split_seed,
         "problem_type": splits.labels.problem_type,
         "labels": list(splits.labels.names),
-        "max_length": args.num_tokens,
+        "max_length": max_length,
         "max_windows": args.max_windows,
         "window_policy": (args.window_policy or "head") if args.max_windows else None,
         "fingerprint": splits.fingerprint,
     }
 
 
+# What is said of each kind of model beside its number of parameters, by fields of its configuration.
+SIZES = {
+    ROBERTA_GRU: (
+        "num_hidden_layers",
+        "hidden_size",
+        "encoder_window",
+        "num_gru_layers",
+        "gru_hidden_size",
+        "gru_bidirectional",
+        "summary",
+        "head_hidden_size",
+    ),
+    TRANSFORMER: ("model_type", "num_hidden_layers", "hidden_size"),
+    **dict.fromkeys(
+        RECURRENT_NETS, ("cell", "bidirectional", "vocab_size", "embedding_size", "hidden_size", "num_layers")
+    ),
+}
+
+
 def describe_model(model: PreTrainedModel, args: ModelArguments) -> dict[str, Any]:
     """Return what the model started from, and its sizes."""
     name = args.model_name_or_path
-    config = model.config
+    sizes = {field: getattr(model.config, field, None) for field in SIZES[args.architecture]}
     return {
+        "architecture": args.architecture,
         "base": name,
         "base_on_hub": name is not None and not Path(name).exists(),
         "base_revision": args.model_revision,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "num_hidden_layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "encoder_window": config.encoder_window,
-        "num_gru_layers": config.num_gru_layers,
-        "gru_hidden_size": config.gru_hidden_size,
-        "gru_bidirectional": config.gru_bidirectional,
-        "summary": config.summary,
-        "head_hidden_size": config.head_hidden_size,
+        **sizes,
+        "embeddings": args.embeddings and Path(args.embeddings).name,
         "license": args.card_license,
         "language": args.card_language,
     }
 
 
-def describe_hyperparameters(args: RobertaGRUTrainingArguments, model: PreTrainedModel) -> dict[str, Any]:
+def describe_hyperparameters(
+    args: RobertaGRUTrainingArguments, class_weights: list[float] | None, label_smoothing: float
+) -> dict[str, Any]:
     """Return what the weights depend on, as it truly was."""
     optimizer = args.optimizer if args.optimizer != "optim" else str(getattr(args.optim, "value", args.optim))
     batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -105,8 +134,8 @@ def describe_hyperparameters(args: RobertaGRUTrainingArguments, model: PreTraine
         "metric_for_best_model": args.metric_for_best_model if args.load_best_model_at_end else None,
         "freeze_encoder": args.freeze_encoder,
         "freeze_layers": args.freeze_layers,
-        "class_weights": model.config.class_weights,
-        "label_smoothing": model.config.label_smoothing,
+        "class_weights": class_weights,
+        "label_smoothing": label_smoothing,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "train_sampling_strategy": args.train_sampling_strategy,
         "seed": args.seed,

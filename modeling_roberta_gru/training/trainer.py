@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
+from ..data.splits import origins
 from ..errors import InputError
 from .arguments import RobertaGRUTrainingArguments
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
@@ -42,8 +43,9 @@ class RobertaGRUTrainer(Trainer):
         **kwargs: Any,
     ):
         if args.label_smoothing_factor:
-            # The Trainer's own smoothing would keep the labels from the model.
-            model.config.label_smoothing = args.label_smoothing_factor
+            # The Trainer's own smoothing would keep the labels from the model; another loss has its own.
+            if kwargs.get("compute_loss_func") is None:
+                model.config.label_smoothing = args.label_smoothing_factor
             args.label_smoothing_factor = 0.0
         super().__init__(model=model, args=args, **kwargs)
         self.train_collator = train_collator or self.data_collator
@@ -73,6 +75,18 @@ class RobertaGRUTrainer(Trainer):
         logits = np.empty_like(predictions)
         logits[order] = predictions
         return logits
+
+    def predict_test(self, test: Dataset) -> np.ndarray:
+        """Return the logits of a test split.
+
+        Raises:
+            AssertionError: if a row of it, or what was made of it, was trained on or chosen by.
+        """
+        for use, known in (("trained on", self.train_dataset), ("chosen by", self.eval_dataset)):
+            common = origins(known).keys() & origins(test)
+            if common:
+                raise AssertionError(f"Row {min(common)} of the test split was {use}.")
+        return self.predict_logits(test)
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the batches of training, made by `train_collator`."""

@@ -1,0 +1,118 @@
+"""Train the systems that docs/results.md compares, and record the comparison.
+
+Every row is a command of train.py: a recipe, and what a system changes of it.
+
+`python benchmarks/systems.py airline` trains what is not yet trained, in runs/systems/airline, and writes
+benchmarks/results/airline/comparison.json. `--only gru` trains those systems only whose name holds it; `--dry-run`
+prints the commands.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from modeling_roberta_gru.files import write_json
+from modeling_roberta_gru.inference.comparison import compare
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "systems"
+RESULTS = ROOT / "benchmarks" / "results"
+GLOVE = "../shared/data/glove/glove.6B.50d.subset.txt"
+RECURRENT_NETS = ("rnn", "lstm", "bilstm", "gru", "bigru")
+
+
+class Study(NamedTuple):
+    """Systems that are compared on one test split.
+
+    Attributes:
+        systems: name → recipe and options. The first one is what the others are compared with.
+        seeds: the seeds of each system; a bag of words has none to speak of and runs with the first.
+    """
+
+    systems: dict[str, str]
+    seeds: tuple[int, ...]
+
+
+REMEDIES = {
+    "": "",
+    "balanced": "--class_weights balanced",
+    "copies": "--oversample copies",
+    "neighbours": f"--oversample neighbours --word_vectors {GLOVE}",
+}
+BAG_OF_WORDS = "--architecture bag-of-words --model_name_or_path null"
+LINEAR = "--architecture transformer"
+
+
+def with_remedies(name: str, options: str) -> dict[str, str]:
+    """Return a system with and without each remedy for imbalance."""
+    return {f"{name}-{remedy}".rstrip("-"): f"{options} {words}".strip() for remedy, words in REMEDIES.items()}
+
+
+def airline() -> Study:
+    """Return every system on the airline tweets; what differs from the recipe is what a recurrent net wants."""
+    recipe = "--config recipes/airline-minilm.yaml"
+    recurrent = "--model_name_or_path null --optimizer adam --learning_rate 1e-3 --head_learning_rate null"
+    recurrent += " --weight_decay 0 --num_train_epochs 10 --early_stopping_patience 2"
+    recurrent += " --config_overrides vocab_size=5000,embedding_size=50,hidden_size=100,dropout=0.3"
+    systems = with_remedies("roberta-gru", recipe) | with_remedies("linear-head", f"{recipe} {LINEAR}")
+    for net in RECURRENT_NETS:
+        systems |= with_remedies(net, f"{recipe} {recurrent} --architecture {net}")
+        systems[f"{net}-glove"] = f"{recipe} {recurrent} --architecture {net} --embeddings {GLOVE}"
+    return Study(systems | with_remedies("bag-of-words", f"{recipe} {BAG_OF_WORDS}"), (42, 43, 44))
+
+
+def imdb_recurrent() -> Study:
+    """Return the recurrent nets on all of IMDb's reviews, with and without GloVe, beside a bag of words."""
+    recipe = "--config recipes/recurrent-imdb-local.yaml"
+    systems = {"bag-of-words": f"{recipe} {BAG_OF_WORDS} --config_overrides null"}
+    for net in RECURRENT_NETS:
+        systems[net] = f"{recipe} --architecture {net}"
+        systems[f"{net}-glove"] = f"{recipe} --architecture {net} --embeddings {GLOVE}"
+    return Study(systems, (42,))
+
+
+def imdb_encoders() -> Study:
+    """Return the pretrained encoder with a GRU and with its linear head, on the same training reviews."""
+    recipe = "--config recipes/imdb-minilm.yaml"
+    systems = {"roberta-gru": recipe, "linear-head": f"{recipe} {LINEAR}", "bag-of-words": f"{recipe} {BAG_OF_WORDS}"}
+    return Study(systems, (42,))
+
+
+STUDIES = {"airline": airline, "imdb-recurrent": imdb_recurrent, "imdb-encoders": imdb_encoders}
+
+
+def commands(study: str, only: str) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each run's folder and command, seed by seed, so that whatever has run can be compared."""
+    systems, seeds = STUDIES[study]()
+    for seed in seeds:
+        for name, options in systems.items():
+            if only in name and (seed == seeds[0] or "bag-of-words" not in options):
+                folder = RUNS / study / name / f"seed-{seed}"
+                words = [*shlex.split(options), "--seed", str(seed), "--output_dir", str(folder.relative_to(ROOT))]
+                yield folder, ["train.py", *words, "--bag_of_words", "false", "--verify_load", "false"]
+
+
+def main() -> None:
+    """Train and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--only", default="", help="train the systems whose name holds this")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
+    options = parser.parse_args()
+    for folder, words in commands(options.study, options.only):
+        if (folder / "metrics.json").is_file():
+            continue
+        print(shlex.join(["python", *words]), flush=True)
+        if not options.dry_run:
+            subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
+    finished = [folder for folder, _ in commands(options.study, "") if (folder / "metrics.json").is_file()]
+    if len(finished) > 1 and not options.dry_run:
+        write_json(RESULTS / options.study / "comparison.json", compare(finished))
+
+
+if __name__ == "__main__":
+    main()

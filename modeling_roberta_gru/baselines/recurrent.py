@@ -1,0 +1,87 @@
+"""Compare with a recurrent net that reads word embeddings: RNN, LSTM, GRU, one way or both."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..configuration_recurrent import RecurrentConfig
+from ..data.labels import LabelSpace
+from ..data.tokenization import check_token_ids
+from ..data.vectors import WordVectors, read_vectors
+from ..data.words import PreTrainedTokenizerFast, embedding_matrix, train_word_tokenizer
+from ..errors import InputError
+from ..modeling_recurrent import RecurrentForSequenceClassification
+from ..training.arguments import RECURRENT_NETS, ModelArguments
+from ..training.checkpoint import first_line
+
+logger = logging.getLogger(__name__)
+
+
+def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Learn the vocabulary from `texts`, or load the tokenizer that `args.tokenizer_name` names.
+
+    Raises:
+        InputError: if none can be read there.
+    """
+    if args.tokenizer_name is None:
+        config = RecurrentConfig(**args.config_fields(RecurrentConfig()))
+        return train_word_tokenizer(texts, config.vocab_size)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(args.tokenizer_name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"No tokenizer can be read from {args.tokenizer_name}: {first_line(error)}") from error
+
+
+def load_model(
+    args: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: LabelSpace,
+    class_weights: list[float] | None = None,
+    label_smoothing: float = 0.0,
+) -> RecurrentForSequenceClassification:
+    """Build a recurrent net of random weights; its embeddings start from the vectors of `args.embeddings`, if named.
+
+    Raises:
+        InputError: if the sizes are not possible, or the vectors do not fit them or the vocabulary.
+    """
+    vectors = read_vectors(args.embeddings, words=tokenizer.get_vocab()) if args.embeddings else None
+    cell, bidirectional = RECURRENT_NETS[args.architecture]
+    fields = {**args.config_fields(RecurrentConfig()), **labels.config_fields()}
+    fields |= {"cell": cell, "bidirectional": bidirectional, "pad_token_id": tokenizer.pad_token_id}
+    fields |= {"vocab_size": len(tokenizer), "class_weights": class_weights, "label_smoothing": label_smoothing}
+    if vectors is not None:
+        width = vectors.vectors.shape[1]
+        if fields.setdefault("embedding_size", width) != width:
+            raise InputError(
+                f"--config_overrides embedding_size={fields['embedding_size']} does not fit --embeddings "
+                f"{args.embeddings}, whose vectors have {width} numbers: leave embedding_size out."
+            )
+    try:
+        model = RecurrentForSequenceClassification(RecurrentConfig(**fields))
+    except ValueError as error:
+        raise InputError(f"The model to be built is not usable: {first_line(error)}") from error
+    check_token_ids(tokenizer, model.config.vocab_size)
+    if vectors is not None:
+        _start_from(model, tokenizer, vectors, args)
+    return model
+
+
+def _start_from(
+    model: RecurrentForSequenceClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    vectors: WordVectors,
+    args: ModelArguments,
+) -> None:
+    matrix, num_found = embedding_matrix(tokenizer, vectors, torch.initial_seed())
+    embeddings = model.recurrent.embeddings.weight
+    with torch.no_grad():
+        embeddings.copy_(torch.from_numpy(matrix))
+    embeddings.requires_grad = not args.freeze_embeddings
+    logger.warning(
+        "%d of the vocabulary's %d words are not in %s: they start from random vectors.",
+        len(tokenizer) - num_found,
+        len(tokenizer),
+        args.embeddings,
+    )

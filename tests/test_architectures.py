@@ -1,0 +1,309 @@
+"""What RoBERTa-GRU is compared with: every system through the same run, with the same figures and files."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    ElectraConfig,
+    ElectraModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+    pipeline,
+)
+
+from modeling_roberta_gru.baselines.transformer import encoder_window, fold_temperature, loss_function
+from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.data.labels import LabelSpace
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.experiment import train
+from modeling_roberta_gru.hub.load_check import predict_elsewhere
+from modeling_roberta_gru.inference.evaluation import evaluate_model
+from modeling_roberta_gru.inference.page import explain_model
+from modeling_roberta_gru.report import RUN_FILES
+from modeling_roberta_gru.training.arguments import RECURRENT_NETS, RunArgumentParser
+
+from .conftest import TINY_ENCODER
+from .test_experiment import read_json, train_tiny
+
+ENCODERS = {
+    "bert": (BertConfig, BertModel, 66),
+    "electra": (ElectraConfig, ElectraModel, 66),
+    "roberta": (RobertaConfig, RobertaModel, 68),  # positions count from above the padding's id, 1
+    "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel, 68),
+}
+WINDOW = 66
+WITHOUT_MODEL = {"metrics.json", "predictions.parquet", "confusion.png", "run.json"}
+# `train_tiny` sets the sizes of a RoBERTa-GRU.
+NOT_OURS = ["--gru_hidden_size=null", "--head_hidden_size=null"]
+SMALL_NET = "vocab_size=60,embedding_size=6,hidden_size=5"
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request, tmp_path_factory, stand_in):
+    """Return a folder of a tiny encoder of a kind, with a tokenizer, as on the Hub."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config_class, model_class, num_positions = ENCODERS[request.param]
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    sizes = {**TINY_ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": num_positions}
+    torch.manual_seed(0)
+    model_class(config_class(**sizes, pad_token_id=1)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("encoder", ["bert"], indirect=True)
+def test_texts_are_cut_to_the_window_and_longer_cuts_refused(encoder, reviews, tmp_path):
+    long = tmp_path / "long.csv"
+    rows = [f'"{"slow " * (5 + 30 * (row % 5))} {row}",{["bad", "good"][row % 2]}' for row in range(40)]
+    long.write_text("text,label\n" + "\n".join(rows) + "\n")
+    options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--train_file", long, *NOT_OURS]
+    train_tiny(tmp_path / "run", *options, verify=True)
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["data"]["max_length"] == WINDOW
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").model_max_length == WINDOW
+    evaluate_model(str(tmp_path / "run"), str(long), DataArguments())
+    with pytest.raises(InputError, match="--max_length 67 is more than the 66 tokens"):
+        train_tiny(tmp_path / "other", *options, "--max_length", 67)
+
+
+def test_a_stock_head_trains_calibrates_and_loads_without_our_code(encoder, reviews, tmp_path):
+    options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--dataset_name", reviews]
+    metrics = train_tiny(tmp_path, *options, *NOT_OURS, "--class_weights", "balanced")
+    assert {path.name for path in tmp_path.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert not list((tmp_path / "model").glob("*.py"))
+    assert metrics["calibration"]["temperature"] != 1
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    texts = [line.split(",")[0] for line in (reviews / "test.csv").read_text().splitlines()[1:]]
+    logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    probabilities = torch.tensor([row["probabilities"] for row in rows])
+    torch.testing.assert_close(logits.softmax(dim=-1), probabilities, atol=1e-5, rtol=0)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "trust_remote_code" not in card
+    assert f"reads the first {WINDOW} tokens" in card
+
+
+@pytest.mark.parametrize("name", RECURRENT_NETS)
+def test_a_recurrent_net_trains_and_loads_with_its_own_code(name, reviews, tmp_path):
+    options = ["--architecture", name, "--config_overrides", SMALL_NET, "--dataset_name", reviews]
+    train_tiny(tmp_path, *options, *NOT_OURS, "--optimizer", "adam")
+    shipped = {path.name for path in (tmp_path / "model").glob("*.py")}
+    assert shipped == {"configuration_recurrent.py", "modeling_recurrent.py"}
+    config = read_json(tmp_path / "model" / "config.json")
+    assert (config["cell"], config["bidirectional"]) == RECURRENT_NETS[name]
+    assert (config["embedding_size"], config["hidden_size"]) == (6, 5)
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    classify = pipeline("text-classification", str(tmp_path / "model"), trust_remote_code=True, top_k=None)
+    text = (reviews / "test.csv").read_text().splitlines()[1].split(",")[0]
+    scores = {score["label"]: score["score"] for score in classify([text])[0]}
+    assert [scores["bad"], scores["good"]] == pytest.approx(rows[0]["probabilities"], abs=1e-5)
+    assert evaluate_model(str(tmp_path), str(reviews), DataArguments())["n"] == 32
+
+
+def test_a_recurrent_net_of_a_run_predicts_in_a_process_without_the_package(reviews, tmp_path):
+    options = ["--architecture", "bilstm", "--config_overrides", SMALL_NET, "--dataset_name", reviews]
+    train_tiny(tmp_path, *options, *NOT_OURS)
+    predictions = predict_elsewhere(tmp_path / "model", ["splendid music " * 300])
+    assert predictions[0]["label"] in ("bad", "good")
+
+
+def test_vectors_are_what_the_embeddings_start_from_and_may_be_frozen(reviews, tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("splendid 0.5 1 -1\ndreadful -0.5 2 1\nmusic 0 0.25 4\n")
+    options = ["--architecture", "gru", "--config_overrides", "vocab_size=60,hidden_size=5", *NOT_OURS]
+    options += ["--dataset_name", reviews, "--embeddings", vectors, "--freeze_embeddings", "true"]
+    train_tiny(tmp_path / "run", *options)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    ids = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")("Splendid music")["input_ids"]
+    assert model.recurrent.embeddings.weight[ids].tolist() == [[0.5, 1, -1], [0, 0.25, 4]]
+    with pytest.raises(InputError, match=r"embedding_size=4 does not fit --embeddings .*vectors have 3 numbers"):
+        train_tiny(tmp_path / "other", *options, "--config_overrides", "embedding_size=4")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_bag_of_words_leaves_figures_and_predictions_but_no_model(reviews, tmp_path):
+    metrics = train_tiny(tmp_path, "--architecture", "bag-of-words", "--dataset_name", reviews, *NOT_OURS)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "metrics.json",
+        "predictions.parquet",
+        "confusion.png",
+        "run.json",
+    }
+    assert metrics["test"]["n"] == 32
+    assert "bag_of_words" not in metrics
+    rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
+    right = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert right == metrics["test"]["accuracy"]["value"] == 1.0
+    assert read_json(tmp_path / "run.json")["model"]["architecture"] == "bag-of-words"
+
+
+def test_a_bag_of_words_takes_the_place_of_a_whole_run(reviews, stand_in, tmp_path):
+    options = ["--dataset_name", reviews, "--overwrite_output_dir", "true"]
+    train_tiny(tmp_path, *options, "--model_name_or_path", stand_in)
+    assert (tmp_path / "model").is_dir()
+    train_tiny(tmp_path, *options, *NOT_OURS, "--architecture", "bag-of-words")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "metrics.json",
+        "predictions.parquet",
+        "confusion.png",
+        "run.json",
+    }
+
+
+def test_a_transformer_without_a_checkpoint_is_a_roberta_of_the_same_geometry(reviews, tmp_path):
+    sizes = "hidden_size=8,num_hidden_layers=1,num_attention_heads=2,intermediate_size=8"
+    options = ["--architecture", "transformer", "--config_overrides", sizes, "--dataset_name", reviews, *NOT_OURS]
+    train_tiny(tmp_path, *options)
+    config = read_json(tmp_path / "model" / "config.json")
+    assert (config["model_type"], config["hidden_size"], config["max_position_embeddings"]) == ("roberta", 8, 514)
+    assert read_json(tmp_path / "run.json")["data"]["max_length"] == 512
+
+
+def test_the_window_is_what_the_encoder_has_positions_for(encoder):
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2).eval()
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    assert encoder_window(model, tokenizer) == WINDOW
+    ids = torch.full((1, WINDOW), 7)
+    model(ids)
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        model(torch.full((1, WINDOW + 1), 7))
+
+
+def test_folding_a_temperature_divides_the_logits(encoder):
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3).eval()
+    ids = torch.arange(5, 25).reshape(2, 10)
+    before = model(ids).logits
+    fold_temperature(model, 2.5)
+    torch.testing.assert_close(model(ids).logits, before / 2.5, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_of_a_stock_head_knows_weights_smoothing_and_the_parts_of_a_batch():
+    labels = LabelSpace("single_label_classification", ("a", "b", "c"))
+    loss = loss_function(labels, [1.0, 2.0, 3.0], 0.1)
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
+    whole = loss({"logits": logits}, targets)
+    parts = [loss({"logits": logits[part]}, targets[part], num_items_in_batch=6) for part in (slice(2), slice(2, 6))]
+    torch.testing.assert_close(sum(parts), whole)
+    expected = torch.nn.functional.cross_entropy(
+        logits, targets, weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1, reduction="sum"
+    )
+    torch.testing.assert_close(whole, expected / 6)
+
+
+@pytest.mark.parametrize("encoder", ["roberta"], indirect=True)
+def test_accumulated_batches_of_a_stock_head_leave_its_losses_alone(encoder, reviews, tmp_path):
+    losses = []
+    for batch, parts in ((16, 1), (4, 4)):
+        options = [
+            "--architecture",
+            "transformer",
+            "--model_name_or_path",
+            encoder,
+            "--dataset_name",
+            reviews,
+            *NOT_OURS,
+        ]
+        options += [
+            "--per_device_train_batch_size",
+            batch,
+            "--gradient_accumulation_steps",
+            parts,
+            "--optimizer",
+            "sgd",
+        ]
+        options += ["--logging_steps", 1, "--config_overrides", "hidden_dropout_prob=0,attention_probs_dropout_prob=0"]
+        folder = tmp_path / str(batch)
+        options += ["--train_sampling_strategy", "sequential", "--label_smoothing_factor", 0.1]
+        train_tiny(folder, *options)
+        history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in history if "loss" in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_training_does_not_read_the_test_split_and_a_leak_is_caught(reviews, stand_in, tmp_path, monkeypatch):
+    argv = ["--output_dir", str(tmp_path), "--dataset_name", str(reviews), "--model_name_or_path", str(stand_in)]
+    argv += ["--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
+    system = train(*RunArgumentParser().parse([*argv, "--disable_tqdm", "true"])[:3])
+    assert len(system.predict_test()) == 32
+    system.trainer.eval_dataset = system.test.select(range(3))
+    with pytest.raises(AssertionError, match="Row test:0 of the test split was chosen by"):
+        system.predict_test()
+    system.trainer.eval_dataset = None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--architecture", "gru", "--model_name_or_path", "x"],
+            "starts from nothing: leave --model_name_or_path x out",
+        ),
+        (
+            ["--architecture", "lstm", "--gru_hidden_size", "5"],
+            "--gru_hidden_size belongs to --architecture roberta-gru",
+        ),
+        (["--architecture", "bag-of-words", "--config_overrides", "a=1"], "has no configuration"),
+        (["--embeddings", "x.txt"], "--embeddings are for recurrent nets"),
+        (["--architecture", "gru", "--freeze_embeddings", "true"], "--freeze_embeddings needs --embeddings"),
+        (["--architecture", "grru"], "invalid choice: 'grru'"),
+    ],
+)
+def test_options_of_another_architecture_are_refused(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        RunArgumentParser().parse(["--output_dir", str(tmp_path), *options])
+
+
+def test_max_windows_is_for_roberta_gru(reviews, tmp_path):
+    options = ["--architecture", "gru", "--dataset_name", reviews, "--max_windows", 2, *NOT_OURS]
+    with pytest.raises(InputError, match="--max_windows is for --architecture roberta-gru; gru has none"):
+        train_tiny(tmp_path, *options)
+
+
+def test_a_roberta_gru_is_no_transformer_to_start_from(finished_model, reviews, tmp_path):
+    options = ["--architecture", "transformer", "--model_name_or_path", finished_model, "--dataset_name", reviews]
+    with pytest.raises(InputError, match="is a RoBERTa-GRU: leave --architecture transformer out"):
+        train_tiny(tmp_path / "run", *options, *NOT_OURS)
+
+
+@pytest.fixture(scope="module")
+def finished_model(tmp_path_factory, reviews, stand_in):
+    folder = tmp_path_factory.mktemp("finished")
+    train_tiny(folder, "--dataset_name", reviews, "--model_name_or_path", stand_in)
+    return folder / "model"
+
+
+@pytest.mark.parametrize("encoder", ["electra"], indirect=True)
+def test_only_a_roberta_gru_can_be_explained(encoder, reviews, tmp_path):
+    train_tiny(
+        tmp_path / "run",
+        "--architecture",
+        "transformer",
+        "--model_name_or_path",
+        encoder,
+        "--dataset_name",
+        reviews,
+        *NOT_OURS,
+    )
+    with pytest.raises(InputError, match="only a RoBERTa-GRU says what it thought on the way"):
+        explain_model(str(tmp_path / "run"), "splendid", tmp_path / "explanation", num_steps=None)
+
+
+def test_null_on_the_command_line_takes_a_recipes_key_back(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output_dir: {tmp_path}\nmodel_name_or_path: roberta-base\ngru_hidden_size: 9\n")
+    model, *_ = RunArgumentParser().parse(
+        ["--config", str(recipe), "--architecture", "gru", "--model_name_or_path", "null", "--gru_hidden_size=null"]
+    )
+    assert (model.model_name_or_path, model.gru_hidden_size) == (None, None)
+    with pytest.raises(InputError, match="Unknown option '--model_name_or_pat'"):
+        RunArgumentParser().parse(["--config", str(recipe), "--model_name_or_pat", "null"])
