@@ -119,6 +119,36 @@ def compare(
         comparison.draw(compared, output_dir / "comparison.png")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sweep(
+    context: typer.Context,
+    space: Annotated[Path, typer.Option(help="A file that says what to vary and how: see recipes/spaces.")],
+    config: Annotated[str | None, typer.Option(help="The recipe that every trial starts from.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the study. Unset: runs/sweeps/ and the space's name.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="A data base's URL, for several machines to share the trials. Unset: study.db in the folder."
+        ),
+    ] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Afterwards train the best options again, and read the test split.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of --final.")] = 3,
+) -> None:
+    """Vary options, and choose by the validation split. Any other option of train.py holds for every trial.
+
+    A study that was cut off goes on when the same command is run again.
+    """
+    from .studies.study import sweep as run_sweep
+
+    folder = output_dir or Path("runs/sweeps") / space.stem
+    run_sweep(config, space, context.args, folder, storage, seeds if final else 0, sys.argv)
+    print(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
+
+
 def _read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")

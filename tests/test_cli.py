@@ -194,6 +194,9 @@ def test_the_command_lines_options_are_frozen():
     }
     compare = get_command(cli.app).commands["compare"]
     assert [parameter.name for parameter in compare.params] == ["runs", "output_dir", "resamples"]
+    sweep = get_command(cli.app).commands["sweep"]
+    names = ["space", "config", "output_dir", "storage", "final", "seeds"]
+    assert [parameter.name for parameter in sweep.params] == names
     assert [field.name for field in fields(ModelArguments)] == [
         "architecture",
         "model_name_or_path",

@@ -34,7 +34,7 @@ LAYERS = (
     {"hub", "inference", "baselines"},
     {"report"},
     {"experiment"},
-    {"sweep"},
+    {"studies"},
     {"cli"},
     {"train"},
 )

@@ -1,0 +1,194 @@
+"""What a study leaves: its trials as a table and as pictures. All of it is drawn from what sweep.json holds."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..training.figures import BLUE, GREY, ORANGE, save, shortened, tidy
+from ..training.metrics import SLICE_FIGURES, written
+
+LOSSES = ("log_loss", "calibration_error", "mse", "mae")
+"""Figures of which less is better."""
+
+
+def best_trial(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the trial of the best validation figure among those that were trained to their end, if any."""
+    ranked = [row for row in _ranked(record) if row["state"] == "complete"]
+    return ranked[0] if ranked else None
+
+
+def _ranked(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Sort the trials, the best one first; those that were stopped early or failed stand last."""
+    metric = record["space"]["metric"]
+    sign = 1 if metric in LOSSES else -1
+    order = ("complete", "pruned", "failed")
+
+    def key(row: Mapping[str, Any]) -> tuple[int, float]:
+        return order.index(row["state"]), sign * row["figures"][metric]["value"] if row["figures"] else 0
+
+    return sorted(record["trials"], key=key)
+
+
+def outcome(row: Mapping[str, Any], metric: str) -> str:
+    """Say how a trial ended."""
+    if row["state"] == "failed":
+        return "failed: training diverged, logits are no finite numbers"
+    return written(row["figures"][metric]) + (", stopped early" if row["state"] == "pruned" else "")
+
+
+def report(record: Mapping[str, Any], name: str) -> str:
+    """Write a study as Markdown: its trials, the best one first, and under which conditions they were trained."""
+    metric, data = record["space"]["metric"], record["data"]
+    names = list(record["space"]["space"])
+    rows = [
+        [
+            str(row["trial"]),
+            *(_shown(row["params"][option]) for option in names),
+            outcome(row, metric),
+            "–" if row["best_step"] is None else f"{row['best_step']:,}",
+            f"{row['seconds']:,.0f}",
+        ]
+        for row in _ranked(record)
+    ]
+    lines = [
+        f"# Study: {name}",
+        "",
+        f"{len(rows)} of {record['num_trials']} trials ({record['space']['sampler']}), n = "
+        f"{data['counts']['validation']:,} validation rows, temperature 1, seed {record['seed']}. In brackets: 95 % "
+        "bootstrap intervals over the rows. The best options are chosen by validation; the test split was not read.",
+        "",
+        *_table(["trial", *names, f"validation {metric}", "best step", "training, s"], rows),
+        *final_lines(record["final"], metric),
+        "",
+        f"- Command: `{record['command']}`",
+        f"- Data: {data['source']}, fingerprint {data['fingerprint']}",
+        f"- Options that all trials share: `{json.dumps(record['options'], ensure_ascii=False)}`",
+    ]
+    for platform in record["platforms"]:
+        hardware, versions = platform["hardware"], platform["versions"]
+        lines.append(
+            f"- Trained on: {hardware['device']}, {hardware['processor']}, {hardware['num_threads']} threads; torch "
+            f"{versions['torch']}, transformers {versions['transformers']}; commit {platform['commit']}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def final_lines(runs: Mapping[str, Any] | None, metric: str) -> list[str]:
+    """Write the final runs as lines of Markdown; none where there are none."""
+    if runs is None:
+        return []
+    shown = [name for name in dict.fromkeys([metric, *SLICE_FIGURES]) if name in runs["mean"]]
+    rows = [[str(run["seed"]), *(written(run["test"][name]) for name in shown)] for run in runs["runs"]]
+    mean = ["mean", *(f"{runs['mean'][name]:.4f}" for name in shown)]
+    heading = f"The best options, trained again. Only these runs read the test split, n = {runs['n']:,} rows."
+    return ["", heading, "", *_table(["seed", *(f"test {name}" for name in shown)], [*rows, mean])]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+
+
+def named(params: Mapping[str, Any]) -> str:
+    """Write a point of the space."""
+    return ", ".join(f"{name}={_shown(value)}" for name, value in params.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# Pictures
+
+
+def draw_options(record: Mapping[str, Any], path: Path) -> None:
+    """Draw the metric of the whole trials against what was varied.
+
+    Two options or more with choices: a heat map of the first two, means over the others. Else a panel for each option.
+    """
+    space = record["space"]["space"]
+    rows = [row for row in record["trials"] if row["state"] == "complete"]
+    if len(space) > 1 and all(isinstance(choices, list) for choices in space.values()):
+        figure = _heat_map(record, rows)
+    else:
+        figure = Figure(figsize=(4 * len(space) + 0.5, 3.6), layout="constrained")
+        for axes, name in zip(figure.subplots(1, len(space), squeeze=False)[0], space, strict=True):
+            _plot_option(axes, name, space[name], rows, record["space"]["metric"])
+    save(figure, path)
+
+
+def _heat_map(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Figure:
+    metric, space = record["space"]["metric"], record["space"]["space"]
+    down, across = list(space)[:2]
+    means = np.full((len(space[down]), len(space[across])), np.nan)
+    for i, j in np.ndindex(means.shape):
+        cell = {down: space[down][i], across: space[across][j]}
+        values = [row["figures"][metric]["value"] for row in rows if row["params"] | cell == row["params"]]
+        means[i, j] = np.mean(values) if values else np.nan
+    height, width = means.shape
+    figure = Figure(figsize=(1.1 * width + 2.6, 0.6 * height + 1.6), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(means, cmap="Blues_r" if metric in LOSSES else "Blues", aspect="auto")
+    for i, j in np.argwhere(np.isfinite(means)):
+        red, green, blue, _ = image.to_rgba(means[i, j])
+        colour = "white" if red + green + blue < 1.5 else "black"
+        axes.text(j, i, f"{means[i, j]:.4f}", ha="center", va="center", fontsize=9, color=colour)
+    i, j = np.unravel_index(np.nanargmin(means) if metric in LOSSES else np.nanargmax(means), means.shape)
+    axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5))
+    axes.set_xticks(range(width), [shortened(_shown(value)) for value in space[across]])
+    axes.set_yticks(range(height), [shortened(_shown(value)) for value in space[down]])
+    others = f", mean over {', '.join(list(space)[2:])}" if len(space) > 2 else ""
+    axes.set(xlabel=across, ylabel=down, title=f"Validation {metric}{others}")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _plot_option(axes: Axes, name: str, choices: Any, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+    figures = [row["figures"][metric] for row in rows]
+    values = [row["params"][name] for row in rows]
+    if isinstance(choices, list):
+        axes.set_xticks(range(len(choices)), [shortened(_shown(value)) for value in choices])
+        axes.set_xlim(-0.5, len(choices) - 0.5)
+        values = [choices.index(value) for value in values]
+    elif choices["log"]:
+        axes.set_xscale("log")
+    around = [[figure["value"] - figure["low"], figure["high"] - figure["value"]] for figure in figures]
+    heights = [figure["value"] for figure in figures]
+    axes.errorbar(values, heights, np.transpose(around), fmt="o", color=BLUE, ecolor=GREY, elinewidth=1)
+    best = int(np.argmin(heights) if metric in LOSSES else np.argmax(heights))
+    axes.plot(values[best], heights[best], marker="o", markersize=11, color=ORANGE, fillstyle="none")
+    axes.set(xlabel=name, ylabel=f"validation {metric}")
+    tidy(axes)
+
+
+def draw_courses(record: Mapping[str, Any], path: Path) -> None:
+    """Draw the metric of all trials against the epoch: the best one in colour, those stopped early dashed."""
+    metric, best = record["space"]["metric"], best_trial(record)
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for row in record["trials"]:
+        style: dict[str, Any] = {
+            "color": GREY,
+            "linewidth": 1.0,
+            "alpha": 0.6,
+            "linestyle": "--" if row["state"] == "pruned" else "-",
+        }
+        if row == best:
+            label = shorten(f"trial {row['trial']}: {named(row['params'])}", 80, placeholder="…").replace("$", r"\$")
+            style |= {"color": ORANGE, "linewidth": 2.0, "alpha": 1.0, "zorder": 3, "label": label}
+        if row["curve"]:
+            axes.plot(*zip(*row["curve"], strict=True), marker="o", markersize=3, **style)
+    axes.set(xlabel="epoch", ylabel=f"validation {metric}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+    tidy(axes)
+    save(figure, path)
