@@ -98,7 +98,7 @@ def _section(run: dict[str, Any]) -> str:
 def _table(run: dict[str, Any]) -> list[str]:
     metrics, num_rows = run["metrics"], run["run"]["data"]["counts"]["train"]
     systems = [
-        ("RoBERTa-GRU", num_rows, metrics["test"]),
+        (run["run"]["model"].get("architecture", "RoBERTa-GRU"), num_rows, metrics["test"]),
         ("bag of words, same training rows", num_rows, metrics["bag_of_words"]["test"]),
     ]
     if "bag_of_words" in run:

@@ -29,6 +29,10 @@ def evaluate(
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     label_delimiter: Annotated[str | None, typer.Option(help="Splits a cell into several labels.")] = None,
     slice_by: Annotated[list[str] | None, typer.Option(help="Also measure each value of this column apart.")] = None,
+    csv_columns: Annotated[
+        list[str] | None, typer.Option(help="Column of a CSV file without a header; give it again for each.")
+    ] = None,
+    csv_encoding: Annotated[str, typer.Option(help="Encoding of a CSV file.")] = "utf-8",
     clean_html: Annotated[bool, typer.Option(help="Turn tags into line breaks, as in training.")] = False,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave rows without usable text or label out.")] = False,
     max_length: Annotated[
@@ -47,6 +51,8 @@ def evaluate(
         text_column=text_column or ["text"],
         label_column=label_column,
         label_delimiter=label_delimiter,
+        csv_columns=csv_columns,
+        csv_encoding=csv_encoding,
         clean_html=clean_html,
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,

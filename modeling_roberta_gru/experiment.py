@@ -85,11 +85,12 @@ def run(
     """
     started = time.time()
     options = changed_options(model_args, data_args, args)
+    _check_options(model_args, data_args, args)
     fit = fit_bag_of_words if model_args.architecture == BAG_OF_WORDS else train
     system = fit(model_args, data_args, args)
     splits = system.splits
-    temperature = 1.0
-    if args.calibrate and splits.labels.problem_type == SINGLE_LABEL:
+    temperature = None
+    if args.calibrate and splits.labels.problem_type == SINGLE_LABEL and isinstance(system, TrainedModel):
         temperature = fit_temperature(system.validation_logits, splits.validation["label"][:])
     predicting = time.time()
     logits = {"validation": system.validation_logits, "test": system.predict_test()}
@@ -107,8 +108,9 @@ def run(
         "options": options,
         **describe_platform(args),
     }
-    system.calibrate(temperature)
-    predictions = to_probabilities(logits["test"] / temperature, splits.labels.problem_type)
+    if isinstance(system, TrainedModel) and temperature is not None:
+        system.calibrate(temperature)
+    predictions = to_probabilities(logits["test"] / (temperature or 1), splits.labels.problem_type)
     write_run(args.output_dir, splits, predictions, metrics, record, system.write)
     print(report(splits, metrics, args.output_dir, args.verify_load), flush=True)
     return metrics
@@ -125,7 +127,7 @@ class TrainedModel:
         validation_logits: (n, C), at temperature 1.
         max_length: the number of tokens that texts are cut to; None for whole texts.
         loss_fields: `class_weights` and `label_smoothing` of the loss.
-        training_seconds: the time that training took.
+        training_seconds: the time that training took; None where it went on from a checkpoint.
     """
 
     splits: Splits
@@ -134,7 +136,7 @@ class TrainedModel:
     validation_logits: np.ndarray
     max_length: int | None
     loss_fields: dict[str, Any]
-    training_seconds: float
+    training_seconds: float | None
 
     def predict_test(self) -> np.ndarray:
         """Return the test split's logits (n, C) at temperature 1."""
@@ -209,8 +211,6 @@ def train(
     if model_args.architecture == ROBERTA_GRU:
         _check_sharding(args, max(max(part["length"][:]) for part in tokens.values()), model.config)
         tokens["train"], train_collator = _bound_windows(tokens["train"], model.config, data_args, args, collator)
-    elif data_args.max_windows is not None:
-        raise InputError(f"--max_windows is for --architecture {ROBERTA_GRU}; {model_args.architecture} has none.")
     validation = tokens["validation"]
     trainer = RobertaGRUTrainer(
         model,
@@ -228,7 +228,7 @@ def train(
         _discard_checkpoints(args)
     training = trainer.train(resume_from_checkpoint=resumed)
     logits = trainer.predict_logits(validation)
-    seconds = training.metrics["train_runtime"]
+    seconds = training.metrics["train_runtime"] if resumed is None else None
     return TrainedModel(splits, trainer, tokens["test"], logits, max_length, loss_fields, seconds)
 
 
@@ -246,9 +246,6 @@ class FittedBagOfWords:
     def predict_test(self) -> np.ndarray:
         """Return the logarithms of the test split's probabilities (n, C)."""
         return self.model.predict_logits(self.splits.test["text"][:])
-
-    def calibrate(self, temperature: float) -> None:
-        """Do nothing: the model is not kept."""
 
     def describe(
         self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
@@ -269,18 +266,22 @@ def fit_bag_of_words(
 ) -> FittedBagOfWords:
     """Fit TF-IDF and logistic regression to whole texts. Of the training options only the class weights matter.
 
+    What comes out is not calibrated.
+
     Raises:
         InputError: as [`run`] does.
     """
     splits = _prepare(data_args, args, resumed=None)
     labels = splits.labels
     weights = class_weights(args.class_weights, labels, splits.train["label"][:])
-    print(_described_data(splits), flush=True)
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    _discard_checkpoints(args)
+    if args.process_index == 0:
+        print(_described_data(splits), flush=True)
     started = time.time()
     model = BagOfWords(weights).fit(splits.train["text"][:], splits.train["label"][:], labels.num_labels)
     seconds = time.time() - started
+    if args.process_index == 0:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        _discard_checkpoints(args)
     return FittedBagOfWords(splits, model, model.predict_logits(splits.validation["text"][:]), weights, seconds)
 
 
@@ -299,6 +300,29 @@ def _prepare(data_args: DataArguments, args: RobertaGRUTrainingArguments, resume
     return splits
 
 
+# What other architectures than RoBERTa-GRU have no use for.
+NO_WINDOWS = ("max_windows",)
+NO_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing")
+NO_MODEL = ("tokenizer_name", "model_revision", "resume_from_checkpoint")
+
+
+def _check_options(model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments) -> None:
+    """Refuse options that would have no effect on the architecture."""
+    architecture = model_args.architecture
+    refused: tuple[str, ...] = () if architecture == ROBERTA_GRU else NO_WINDOWS
+    if architecture in RECURRENT_NETS:
+        refused += (*NO_LAYERS, "model_revision")
+    if architecture == BAG_OF_WORDS:
+        refused += NO_MODEL
+    changed = changed_options(model_args, data_args, args)
+    for name in refused:
+        if changed.get(name):
+            raise InputError(
+                f"--{name} has no effect with --architecture {architecture}: leave it out (--{name} null, where a "
+                "recipe names it)."
+            )
+
+
 def _max_length(
     model_args: ModelArguments, data_args: DataArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> int | None:
@@ -306,11 +330,11 @@ def _max_length(
     wanted = data_args.num_tokens
     if model_args.architecture != TRANSFORMER:
         return wanted
-    window = transformer.encoder_window(model, tokenizer)
+    window = checkpoint.encoder_window(model, tokenizer)
     if wanted is not None and window is not None and wanted > window:
         raise InputError(
-            f"--max_length {wanted} is more than the {window} tokens that {model_args.model_name_or_path} has "
-            f"positions for: a transformer with its stock head reads at most these."
+            f"--max_length {wanted} is more than the {window} tokens that the model reads at most: a transformer with "
+            "its stock head has no windows."
         )
     return wanted or window
 
@@ -427,7 +451,7 @@ def _described_model(
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     base = model_args.model_name_or_path
-    start = "random weights" if base is None else base
+    start = base or "random weights" + (f" and {model_args.embeddings}" if model_args.embeddings else "")
     cut = "" if max_length is None else f"\nTexts are cut to {max_length:,} tokens."
     return (
         f"Model: {model_args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "

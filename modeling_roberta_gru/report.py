@@ -23,7 +23,7 @@ from .training.figures import draw_confusion
 from .training.metrics import measure, to_probabilities, written
 
 RUN_FILES = {
-    "model": "the model: loads anywhere by the Auto classes, with trust_remote_code=True",
+    "model": "the model: loads anywhere by the Auto classes",
     "metrics.json": "every figure with its 95 % interval, for validation and test",
     "predictions.parquet": "each test row's label, prediction and probabilities",
     "confusion.png": "where the predictions go wrong",
@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 def measure_run(
-    splits: Splits, logits: dict[str, np.ndarray], temperature: float, bag_of_words: bool
+    splits: Splits, logits: dict[str, np.ndarray], temperature: float | None, bag_of_words: bool
 ) -> dict[str, Any]:
     """Return what metrics.json holds.
 
     Args:
         splits: the data.
         logits: of "validation" and "test", (n, C), at temperature 1.
-        temperature: that the probabilities are calibrated by.
+        temperature: that the probabilities are calibrated by, if they are.
         bag_of_words: whether to measure one beside.
     """
     labels = splits.labels
@@ -53,22 +53,22 @@ def measure_run(
     calibration: dict[str, Any] = {"temperature": temperature}
     for name, documents in (("validation", splits.validation), ("test", splits.test)):
         references = documents["label"][:]
-        probabilities = to_probabilities(logits[name] / temperature, labels.problem_type)
+        probabilities = to_probabilities(logits[name] / (temperature or 1), labels.problem_type)
         metrics[name] = measure(probabilities, references, labels.problem_type, labels.names)
-        if labels.problem_type == SINGLE_LABEL:
+        if temperature is not None:
             uncalibrated = to_probabilities(logits[name], labels.problem_type)
             before = measure(uncalibrated, references, labels.problem_type, labels.names)
             calibration[name] = {
                 "before": before["calibration_error"],
                 "after": metrics[name]["calibration_error"],
             }
-    if labels.problem_type == SINGLE_LABEL:
+    if temperature is not None:
         metrics["calibration"] = calibration
-        if bag_of_words:
-            try:
-                metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
-            except InputError as error:  # a line of sanity must not cost the model
-                logger.warning("No bag of words beside it: %s", error)
+    if bag_of_words and labels.problem_type == SINGLE_LABEL:
+        try:
+            metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
+        except InputError as error:  # a line of sanity must not cost the model
+            logger.warning("No bag of words beside it: %s", error)
     return metrics
 
 
@@ -144,7 +144,8 @@ def report(splits: Splits, metrics: dict[str, Any], output_dir: str, verify_load
     if verify_load and (folder / "model").is_dir():
         texts = [str(text) for text in splits.test["text"][:4]]
         lines += ["", "Predictions of a fresh process, where importing modeling_roberta_gru fails, by", ""]
-        lines += [f'  pipeline("text-classification", "{folder / "model"}", trust_remote_code=True)', ""]
+        trusted = ", trust_remote_code=True" if any((folder / "model").glob("*.py")) else ""
+        lines += [f'  pipeline("text-classification", "{folder / "model"}"{trusted})', ""]
         for text, prediction in zip(texts, predict_elsewhere(folder / "model", texts), strict=True):
             lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
     lines += ["", f"Everything lies in {folder}:", ""]

@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -20,7 +22,7 @@ from transformers import (
     pipeline,
 )
 
-from modeling_roberta_gru.baselines.transformer import encoder_window, fold_temperature, loss_function
+from modeling_roberta_gru.baselines.transformer import fold_temperature, loss_function
 from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.errors import InputError
@@ -29,7 +31,9 @@ from modeling_roberta_gru.hub.load_check import predict_elsewhere
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.inference.page import explain_model
 from modeling_roberta_gru.report import RUN_FILES
-from modeling_roberta_gru.training.arguments import RECURRENT_NETS, RunArgumentParser
+from modeling_roberta_gru.training.arguments import RECURRENT_NETS, RobertaGRUTrainingArguments, RunArgumentParser
+from modeling_roberta_gru.training.checkpoint import encoder_window
+from modeling_roberta_gru.training.optimizers import freeze, parameter_groups
 
 from .conftest import TINY_ENCODER
 from .test_experiment import read_json, train_tiny
@@ -71,6 +75,8 @@ def test_texts_are_cut_to_the_window_and_longer_cuts_refused(encoder, reviews, t
     assert record["data"]["max_length"] == WINDOW
     assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").model_max_length == WINDOW
     evaluate_model(str(tmp_path / "run"), str(long), DataArguments())
+    with pytest.raises(InputError, match="--max-length 67 is more than the 66 tokens"):
+        evaluate_model(str(tmp_path / "run"), str(long), DataArguments(max_length=67))
     with pytest.raises(InputError, match="--max_length 67 is more than the 66 tokens"):
         train_tiny(tmp_path / "other", *options, "--max_length", 67)
 
@@ -265,8 +271,79 @@ def test_options_of_another_architecture_are_refused(options, message, tmp_path)
 
 def test_max_windows_is_for_roberta_gru(reviews, tmp_path):
     options = ["--architecture", "gru", "--dataset_name", reviews, "--max_windows", 2, *NOT_OURS]
-    with pytest.raises(InputError, match="--max_windows is for --architecture roberta-gru; gru has none"):
+    with pytest.raises(InputError, match="--max_windows has no effect with --architecture gru: leave it out"):
         train_tiny(tmp_path, *options)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "option"),
+    [
+        ("lstm", ["--layer_decay", 0.5]),
+        ("lstm", ["--freeze_encoder", "true"]),
+        ("lstm", ["--gradient_checkpointing", "true"]),
+        ("bag-of-words", ["--resume_from_checkpoint", "true"]),
+        ("bag-of-words", ["--tokenizer_name", "x"]),
+    ],
+)
+def test_an_option_without_effect_is_refused_before_anything_is_read(architecture, option, tmp_path):
+    message = f"{option[0]} has no effect with --architecture {architecture}"
+    with pytest.raises(InputError, match=message):
+        train_tiny(tmp_path / "run", *NOT_OURS, "--architecture", architecture, "--dataset_name", "nowhere", *option)
+
+
+def test_what_another_option_says_is_no_field_to_override(reviews, tmp_path):
+    options = ["--architecture", "gru", "--dataset_name", reviews, *NOT_OURS, "--config_overrides", "cell=lstm"]
+    with pytest.raises(InputError, match="--config_overrides cell: it is set by --architecture"):
+        train_tiny(tmp_path, *options)
+
+
+def test_a_field_without_a_default_can_be_set(encoder, reviews, tmp_path):
+    options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--dataset_name", reviews]
+    train_tiny(tmp_path, *options, *NOT_OURS, "--config_overrides", "classifier_dropout=0.25")
+    assert read_json(tmp_path / "model" / "config.json")["classifier_dropout"] == 0.25
+
+
+def test_a_recurrent_net_is_no_transformer_to_start_from(reviews, tmp_path):
+    shared = ["--dataset_name", reviews, *NOT_OURS]
+    train_tiny(tmp_path / "gru", "--architecture", "gru", "--config_overrides", SMALL_NET, *shared)
+    model = tmp_path / "gru" / "model"
+    with pytest.raises(InputError, match="is a recurrent, and --architecture transformer wants an encoder"):
+        train_tiny(tmp_path / "run", "--architecture", "transformer", "--model_name_or_path", model, *shared)
+
+
+@pytest.mark.parametrize("encoder", ["electra", "xlm-roberta"], indirect=True)
+def test_layers_of_other_encoders_are_frozen_and_decayed_too(encoder):
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
+    args = RobertaGRUTrainingArguments(output_dir="unused", freeze_layers=1, layer_decay=0.5, learning_rate=1.0)
+    freeze(model, args)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not [name for name in trained if "embedding" in name or ".layer.0." in name]
+    assert [name for name in trained if ".layer.1." in name]
+    assert {group["lr"] for group in parameter_groups(model, args)} == {1.0}
+
+
+def test_an_encoder_whose_layers_share_their_weights_cannot_be_frozen_by_layers():
+    model = AlbertForSequenceClassification(AlbertConfig(**TINY_ENCODER, embedding_size=4))
+    args = RobertaGRUTrainingArguments(output_dir="unused", freeze_layers=1)
+    with pytest.raises(InputError, match="--freeze_layers: the layers of a albert cannot be told apart"):
+        freeze(model, args)
+
+
+def test_a_bag_of_words_that_cannot_be_fitted_leaves_the_run_that_was_there(reviews, stand_in, tmp_path):
+    train_tiny(tmp_path, "--dataset_name", reviews, "--model_name_or_path", stand_in)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    numbers = tmp_path.parent / f"{tmp_path.name}.csv"
+    numbers.write_text("text,label\n" + "".join(f"slow {row},{row / 7}\n" for row in range(1, 40)))
+    options = ["--architecture", "bag-of-words", "--train_file", numbers, "--overwrite_output_dir", "true", *NOT_OURS]
+    with pytest.raises(InputError, match="takes one class a text"):
+        train_tiny(tmp_path, *options)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_the_run_of_a_bag_of_words_cannot_be_evaluated(reviews, tmp_path):
+    train_tiny(tmp_path, "--architecture", "bag-of-words", "--dataset_name", reviews, *NOT_OURS)
+    with pytest.raises(InputError, match="the run of a bag of words, which keeps no model"):
+        evaluate_model(str(tmp_path), str(reviews), DataArguments())
 
 
 def test_a_roberta_gru_is_no_transformer_to_start_from(finished_model, reviews, tmp_path):

@@ -172,6 +172,8 @@ def test_the_command_lines_options_are_frozen():
     assert sorted(parameter.name for parameter in evaluate.params) == [
         "batch_size",
         "clean_html",
+        "csv_columns",
+        "csv_encoding",
         "data",
         "label_column",
         "label_delimiter",

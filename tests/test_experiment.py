@@ -231,18 +231,25 @@ def essays(tmp_path_factory):
 
 def test_whole_documents_are_trained_on_by_default(tmp_path, essays, stand_in):
     folder = tmp_path / "run"
-    options = ["--train_file", essays, "--model_name_or_path", stand_in, "--length_curriculum", 1]
+    options = ["--train_file", essays, "--model_name_or_path", stand_in]
     train_tiny(folder, *options, verify=True)
     record = read_json(folder / "run.json")
     assert record["data"]["max_length"] is None
     assert record["data"]["max_windows"] is record["data"]["window_policy"] is None
-    assert record["hyperparameters"]["length_curriculum"] == 1
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert tokenizer.model_max_length > 1e20
     train = tokenize(load_splits(DataArguments(train_file=[str(essays)])).train, tokenizer, None)
     assert max(train["length"]) > 100
     assert record["tokens_seen"] == round(sum(train["length"]) * record["epochs"])
     assert "Texts were read\nwhole." in (folder / "model" / "README.md").read_text()
+
+
+def test_a_curriculum_is_recorded_and_its_tokens_are_not_guessed(tmp_path, essays, stand_in):
+    train_tiny(tmp_path, "--train_file", essays, "--model_name_or_path", stand_in, "--length_curriculum", 1)
+    record = read_json(tmp_path / "run.json")
+    assert record["hyperparameters"]["length_curriculum"] == 1
+    assert record["tokens_seen"] is None
+    assert "epochs in" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_a_sharded_model_is_refused_documents_beyond_the_window():

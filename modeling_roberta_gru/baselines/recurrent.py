@@ -16,6 +16,15 @@ from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..training.arguments import RECURRENT_NETS, ModelArguments
 from ..training.checkpoint import first_line
 
+SET_ELSEWHERE = {
+    "cell": "--architecture",
+    "bidirectional": "--architecture",
+    "pad_token_id": "the tokenizer",
+    "class_weights": "--class_weights",
+    "label_smoothing": "--label_smoothing_factor",
+}
+"""Fields of the configuration that another option says."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +57,10 @@ def load_model(
     """
     vectors = read_vectors(args.embeddings, words=tokenizer.get_vocab()) if args.embeddings else None
     cell, bidirectional = RECURRENT_NETS[args.architecture]
-    fields = {**args.config_fields(RecurrentConfig()), **labels.config_fields()}
+    overrides = args.config_fields(RecurrentConfig())
+    for name in overrides.keys() & SET_ELSEWHERE.keys():
+        raise InputError(f"--config_overrides {name}: it is set by {SET_ELSEWHERE[name]}. Leave it out.")
+    fields = {**overrides, **labels.config_fields()}
     fields |= {"cell": cell, "bidirectional": bidirectional, "pad_token_id": tokenizer.pad_token_id}
     fields |= {"vocab_size": len(tokenizer), "class_weights": class_weights, "label_smoothing": label_smoothing}
     if vectors is not None:
@@ -79,9 +91,12 @@ def _start_from(
     with torch.no_grad():
         embeddings.copy_(torch.from_numpy(matrix))
     embeddings.requires_grad = not args.freeze_embeddings
-    logger.warning(
-        "%d of the vocabulary's %d words are not in %s: they start from random vectors.",
-        len(tokenizer) - num_found,
-        len(tokenizer),
-        args.embeddings,
-    )
+    num_words = len(tokenizer) - len(set(tokenizer.all_special_ids))
+    if num_found < num_words:
+        logger.warning(
+            "%d of the vocabulary's %d words are not in %s: they %s random vectors.",
+            num_words - num_found,
+            num_words,
+            args.embeddings,
+            "keep" if args.freeze_embeddings else "start from",
+        )

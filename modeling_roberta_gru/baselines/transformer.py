@@ -9,21 +9,22 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     RobertaConfig,
 )
-from transformers.tokenization_utils_base import LARGE_INTEGER
 
+from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import LabelSpace
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
 from ..modeling_roberta_gru import classification_loss
-from ..training.arguments import ROBERTA_GRU, ModelArguments
+from ..training.arguments import TRANSFORMER, ModelArguments
 from ..training.checkpoint import check_encoder_came_whole, first_line, load_tokenizer, quiet
 
-__all__ = ["encoder_window", "fold_temperature", "load_model", "load_tokenizer", "loss_function"]
+__all__ = ["fold_temperature", "load_model", "load_tokenizer", "loss_function"]
 
 
 def load_model(
@@ -42,8 +43,7 @@ def load_model(
         if name is None:
             return AutoModelForSequenceClassification.from_config(_random_config(args, tokenizer, labels))
         config = AutoConfig.from_pretrained(name, revision=args.model_revision)
-        if config.model_type == ROBERTA_GRU:
-            raise InputError(f"{name} is a RoBERTa-GRU: leave --architecture {args.architecture} out to train it.")
+        _check_kind(name, config, tokenizer)
         for field, value in {**args.config_fields(config), **labels.config_fields()}.items():
             setattr(config, field, value)
         check_token_ids(tokenizer, config.vocab_size)
@@ -64,6 +64,15 @@ def load_model(
     return model
 
 
+def _check_kind(name: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    if config.model_type == RobertaGRUConfig.model_type:
+        raise InputError(f"{name} is a RoBERTa-GRU: leave --architecture {TRANSFORMER} out to train it.")
+    if config.model_type == RecurrentConfig.model_type or config.is_encoder_decoder:
+        raise InputError(f"{name} is a {config.model_type}, and --architecture {TRANSFORMER} wants an encoder.")
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another model.")
+
+
 def _random_config(args: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: LabelSpace) -> RobertaConfig:
     geometry = RobertaGRUConfig()
     names = ("max_position_embeddings", "type_vocab_size", "layer_norm_eps")
@@ -71,17 +80,6 @@ def _random_config(args: ModelArguments, tokenizer: PreTrainedTokenizerBase, lab
     fields |= {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
     fields |= args.config_fields(RobertaConfig()) | labels.config_fields()
     return RobertaConfig(**{**fields, "vocab_size": len(tokenizer)})
-
-
-def encoder_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return how many tokens the model can read: those it has positions for, or else the tokenizer's own limit.
-
-    RoBERTa and its kin count positions from above the padding's id on. None where neither bounds them.
-    """
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return tokenizer.model_max_length if tokenizer.model_max_length < LARGE_INTEGER else None
 
 
 def loss_function(

@@ -122,6 +122,8 @@ def _read_csv(path: Path, args: DataArguments) -> Part:
             raise InputError(f"{path}, line {reader.line_num}: {error}.") from None
         except UnicodeError as error:  # for bytes that no surrogate can stand for, as in UTF-16
             raise InputError(f"{path} is not {called} text: {error}.") from None
+    if args.csv_columns and rows[:1] == [args.csv_columns]:
+        raise InputError(f"{path} has a header, which --csv_columns would take for a row: leave --csv_columns out.")
     names = _column_names(path, header, called)
     ragged = [number for number, row in enumerate(rows) if len(row) != len(names)]
     columns = {name: [row[at] if at < len(row) else "" for row in rows] for at, name in enumerate(names)}

@@ -62,7 +62,7 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         rows=[(title, name) for name, _, title in REPORTED if name in metrics["test"]],
         example=WIDGET_TEXTS[0],
         sentence=SENTENCES[_kind(record)],
-        travels=_kind(record) != TRANSFORMER,
+        travels=_travels(record),
         sizes={name: record["model"][name] for name in SIZES[record["model"]["architecture"]]},
         written=written,
         cell=_cell,
@@ -72,6 +72,11 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
 def _kind(record: dict[str, Any]) -> str:
     architecture = record["model"]["architecture"]
     return RECURRENT if architecture in RECURRENT_NETS else architecture
+
+
+def _travels(record: dict[str, Any]) -> bool:
+    """Tell whether code of ours lies beside the weights."""
+    return _kind(record) != TRANSFORMER
 
 
 def _cell(text: object) -> str:
@@ -92,7 +97,6 @@ def _name(record: dict[str, Any]) -> str:
 def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
     data, model = record["data"], record["model"]
     test = metrics["test"]
-    travels = _kind(record) != TRANSFORMER
     results = [
         EvalResult(
             task_type="text-classification",
@@ -111,7 +115,7 @@ def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
         language=model["language"],
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=[model["architecture"], "text-classification", *(["custom_code"] if travels else [])],
+        tags=[model["architecture"], "text-classification", *(["custom_code"] if _travels(record) else [])],
         datasets=[data["hub_id"]] if data["hub_id"] else None,
         base_model=model["base"] if model["base_on_hub"] else None,
         metrics=list(dict.fromkeys(metric for name, metric, _ in REPORTED if name in test)),

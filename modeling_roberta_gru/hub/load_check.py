@@ -13,7 +13,7 @@ STRANGER = Path(__file__).with_name("stranger.py")
 
 
 def predict_elsewhere(folder: str | os.PathLike[str], texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Predict texts by `pipeline("text-classification", folder, trust_remote_code=True)` in a fresh process.
+    """Predict texts by `pipeline("text-classification", folder)` in a fresh process, trusting the code that is there.
 
     The process runs outside this folder, offline, with an empty cache of remote code; importing this package is made
     to fail there, and is shown to fail before anything is loaded.

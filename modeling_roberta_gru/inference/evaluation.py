@@ -12,14 +12,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.tokenization_utils_base import LARGE_INTEGER
 
+from ..configuration_recurrent import RecurrentConfig
+from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import check_token_ids, tokenize
 from ..errors import InputError, unknown_name
 from ..training.arguments import RobertaGRUTrainingArguments
+from ..training.checkpoint import encoder_window
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.trainer import RobertaGRUTrainer
 
@@ -31,6 +33,8 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         InputError: if they cannot be read there, or the head is not trained.
     """
     in_run = Path(name) / "model"
+    if (Path(name) / "metrics.json").is_file() and not in_run.is_dir():
+        raise InputError(f"{name} is the run of a bag of words, which keeps no model.")
     name = str(in_run) if (in_run / "config.json").is_file() else name
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
@@ -71,7 +75,7 @@ def evaluate_model(
     for column in slice_by:
         if column not in documents.column_names:
             raise unknown_name("column in --slice-by", column, documents.column_names)
-    tokens = tokenize(documents, tokenizer, data_args.num_tokens or _limit(tokenizer))
+    tokens = tokenize(documents, tokenizer, _max_length(model, tokenizer, data_args))
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
             output_dir=folder,
@@ -94,9 +98,13 @@ def evaluate_model(
     }
 
 
-def _limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return how many tokens the model reads at most: RoBERTa-GRU reads any number, a stock transformer does not."""
-    return tokenizer.model_max_length if tokenizer.model_max_length < LARGE_INTEGER else None
+def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data_args: DataArguments) -> int | None:
+    """Return how many tokens of a text are read: ours and recurrent nets read all, a stock transformer cannot."""
+    reads_all = model.config.model_type in (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
+    limit = None if reads_all else encoder_window(model, tokenizer)
+    if limit is not None and (data_args.num_tokens or 0) > limit:
+        raise InputError(f"--max-length {data_args.num_tokens} is more than the {limit} tokens that the model reads.")
+    return data_args.num_tokens or limit
 
 
 def report(figures: dict[str, Any]) -> str:

@@ -104,14 +104,20 @@ class ModelArguments:
         is_recurrent = self.architecture in RECURRENT_NETS
         for name in GRU_OPTIONS:
             if getattr(self, name) is not None and self.architecture != ROBERTA_GRU:
-                raise InputError(f"--{name} belongs to --architecture {ROBERTA_GRU}, not to {self.architecture}.")
+                raise InputError(
+                    f"--{name} belongs to --architecture {ROBERTA_GRU}, not to {self.architecture}: leave it out "
+                    f"(--{name} null, where a recipe names it)."
+                )
         if self.model_name_or_path and (is_recurrent or self.architecture == BAG_OF_WORDS):
             raise InputError(
                 f"--architecture {self.architecture} starts from nothing: leave --model_name_or_path "
                 f"{self.model_name_or_path} out (--model_name_or_path null, where a recipe names it)."
             )
         if self.config_overrides and self.architecture == BAG_OF_WORDS:
-            raise InputError(f"--architecture {BAG_OF_WORDS} has no configuration: leave --config_overrides out.")
+            raise InputError(
+                f"--architecture {BAG_OF_WORDS} has no configuration: leave --config_overrides out "
+                "(--config_overrides null, where a recipe names them)."
+            )
         if self.embeddings and not is_recurrent:
             raise InputError(f"--embeddings are for recurrent nets ({', '.join(RECURRENT_NETS)}) only.")
         if self.freeze_embeddings and not self.embeddings:
@@ -127,7 +133,7 @@ class ModelArguments:
             InputError: if `config_overrides` names a field that does not exist, or gives it a value of another type.
         """
         fields = {name: getattr(self, name) for name in GRU_OPTIONS if getattr(self, name) is not None}
-        defaults = {name: value for name, value in config.to_dict().items() if value is not None}
+        defaults = config.to_dict()
         if self.architecture == ROBERTA_GRU:
             defaults["window_overlap"] = 0  # unset by default, and a whole number
         for assignment in (self.config_overrides or "").split(",") if self.config_overrides else []:
@@ -151,6 +157,8 @@ def _parse_as(kind: type, name: str, text: str) -> Any:
             return float(value)
     except (yaml.YAMLError, ValueError, TypeError):
         value = None
+    if kind is type(None):  # unset by default: any value is of the right type
+        return value
     if type(value) is not kind:
         raise InputError(f"--config_overrides: {name} must be a {kind.__name__}, got {text!r}.")
     return value
@@ -200,7 +208,11 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         },
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of GRU, summary and head. Unset: --learning_rate."}
+        default=None,
+        metadata={
+            "help": "Learning rate of GRU, summary and head, of other models than RoBERTa-GRU of the head. Unset: "
+            "--learning_rate."
+        },
     )
     layer_decay: float = field(
         default=1.0,
@@ -329,7 +341,8 @@ class RunArgumentParser(HfArgumentParser):
             formatter_class=ArgumentDefaultsHelpFormatter,
             prog="train.py",
             usage="accelerate launch train.py [--config recipes/NAME.yaml] [--OPTION VALUE ...]",
-            description="Train RoBERTa-GRU, measure it on the test split, and save a model that loads anywhere.",
+            description="Train RoBERTa-GRU, or what it is compared with, measure it on the test split, and save a "
+            "model that loads anywhere.",
         )
         self.add_argument("--config", help="A flat YAML file of options (see recipes/); the command line wins.")
         for action in self._actions:

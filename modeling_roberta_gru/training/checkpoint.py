@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
 from ..configuration_roberta_gru import RobertaGRUConfig
@@ -106,6 +108,17 @@ def check_encoder_came_whole(name: str, report: dict[str, Any], encoder: str, he
                 f"{key} {what} {name}: it is not a checkpoint for this configuration. Leave the sizes as the "
                 "checkpoint has them, or name another --model_name_or_path."
             )
+
+
+def encoder_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return how many tokens the model can read: those it has positions for, or else the tokenizer's own limit.
+
+    RoBERTa and its kin count positions from above the padding's id on. None where neither bounds them.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return tokenizer.model_max_length if tokenizer.model_max_length < LARGE_INTEGER else None
 
 
 def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> list[float] | None:

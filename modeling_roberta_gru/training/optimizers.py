@@ -60,6 +60,8 @@ def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) 
     (biases, norms, the summary's query) do not.
     """
     num_layers = _num_layers(model)
+    if args.layer_decay != 1:
+        _check_layers(model, "--layer_decay")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -80,10 +82,18 @@ def _num_layers(model: PreTrainedModel) -> int:
 
 def _height(name: str, num_layers: int) -> int:
     """Return 0 for embeddings, i + 1 for the encoder's layer i, and the top for what stands above the layers."""
-    layer = re.search(r"\.layer\.(\d+)\.", name)
+    layer = re.search(r"\.layers?\.(\d+)\.", name)
     if layer:
         return int(layer[1]) + 1
-    return 0 if ".embeddings." in name else num_layers
+    return 0 if "embedding" in name else num_layers
+
+
+def _check_layers(model: PreTrainedModel, option: str) -> None:
+    """Check that the names of the parameters tell the encoder's layers apart."""
+    num_layers = _num_layers(model)
+    names = [f".{name}" for name, _ in model.base_model.named_parameters()]
+    if {_height(name, num_layers) for name in names} < set(range(num_layers + 1)):
+        raise InputError(f"{option}: the layers of a {model.config.model_type} cannot be told apart. Leave it out.")
 
 
 def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
@@ -97,6 +107,8 @@ def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
         raise InputError(f"--freeze_layers is {args.freeze_layers}; the encoder has {num_layers} layers.")
     if not (args.freeze_encoder or args.freeze_layers):
         return
+    if args.freeze_layers:
+        _check_layers(model, "--freeze_layers")
     for name, parameter in model.base_model.named_parameters():
         if args.freeze_encoder or _height(f".{name}", num_layers) <= args.freeze_layers:
             parameter.requires_grad = False

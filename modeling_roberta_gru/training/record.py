@@ -27,17 +27,17 @@ from .arguments import (
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 
 
-def describe_times(started: float, training_seconds: float) -> dict[str, Any]:
-    """Return when the run started (seconds since 1970), and how long it and its training went on."""
+def describe_times(started: float, training_seconds: float | None) -> dict[str, Any]:
+    """Return when the run started (seconds since 1970), and how long it and, where known, its training went on."""
     return {
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "duration_seconds": round(time.time() - started, 1),
-        "training_seconds": round(training_seconds, 1),
+        "training_seconds": None if training_seconds is None else round(training_seconds, 1),
     }
 
 
-def describe_training(trainer: Trainer, started: float, training_seconds: float) -> dict[str, Any]:
-    """Return what [`describe_times`] does, and how much was read."""
+def describe_training(trainer: Trainer, started: float, training_seconds: float | None) -> dict[str, Any]:
+    """Return what [`describe_times`] does, and how much was read; tokens are not counted in a curriculum."""
     state = trainer.state
     epochs = state.epoch or 0.0
     return {
@@ -45,7 +45,9 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float)
         "steps": state.global_step,
         "epochs": round(epochs, 3),
         "best_step": state.best_global_step if trainer.args.load_best_model_at_end else None,
-        "tokens_seen": round(sum(trainer.train_dataset["length"][:]) * epochs),
+        "tokens_seen": None
+        if trainer.args.length_curriculum
+        else round(sum(trainer.train_dataset["length"][:]) * epochs),
     }
 
 
