@@ -84,7 +84,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "learning_rate": 2e-3,
             "warmup_steps": 0.05,
             "num_train_epochs": 8,
-            "per_device_train_batch_size": 16,
+            "per_device_train_batch_size": 8,
             "length_curriculum": 2,
             "label_smoothing_factor": 0.1,
         },
@@ -216,7 +216,7 @@ def test_parts(task: str, tokens: Dataset, window: int) -> dict[str, Dataset]:
 
 def ten_times_longer() -> Dataset:
     """Write reviews at least ten times longer than the longest that may be trained on."""
-    reviews = long_reviews("ten times", 0, NUM_TEN_TIMES, 80_000, 104_000)
+    reviews = long_reviews("ten times", 0, NUM_TEN_TIMES, 20_000, 26_000)
     return Dataset.from_list(
         [{"row_id": str(row), "text": review["text"], "label": review["label"]} for row, review in enumerate(reviews)]
     )
@@ -248,7 +248,7 @@ NAMES = {
 
 Strata = list[tuple[float, np.ndarray]]  # share of the rows, hits (seeds, rows)
 PARTS = {
-    "built-in-long": {"test": "1,000 to 8,000 tokens", "ten_times": "80,000 to 104,000 tokens"},
+    "built-in-long": {"test": "1,000 to 8,000 tokens", "ten_times": "20,000 to 26,000 tokens"},
     "imdb": {"long": "over 512 tokens", "short": "up to 512 tokens", "all": "all, in the test split's proportion"},
 }
 
