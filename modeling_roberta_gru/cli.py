@@ -178,8 +178,8 @@ def exit_status(program: Callable[[], object]) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "Interrupted. What was saved is whole: --resume_from_checkpoint true goes on from a checkpoint, and a study "
-            "goes on by the same command.",
+            "Interrupted. What was saved is whole: --resume_from_checkpoint true goes on from a checkpoint, and a "
+            "study goes on by the same command.",
             file=sys.stderr,
         )
         return 130

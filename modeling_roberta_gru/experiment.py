@@ -64,6 +64,14 @@ from .training.trainer import RobertaGRUTrainer, find_checkpoint
 # Modules that have load_tokenizer and load_model.
 LOADERS = {ROBERTA_GRU: checkpoint, TRANSFORMER: transformer, **dict.fromkeys(RECURRENT_NETS, recurrent)}
 
+# Options that an architecture has no use for.
+OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing")
+WITHOUT_EFFECT = {
+    TRANSFORMER: ("max_windows",),
+    **dict.fromkeys(RECURRENT_NETS, ("max_windows", "model_revision", *OF_LAYERS)),
+    BAG_OF_WORDS: ("max_windows", "model_revision", "tokenizer_name", "resume_from_checkpoint"),
+}
+
 
 def run(
     model_args: ModelArguments,
@@ -85,7 +93,6 @@ def run(
     """
     started = time.time()
     options = changed_options(model_args, data_args, args)
-    _check_options(model_args, data_args, args)
     fit = fit_bag_of_words if model_args.architecture == BAG_OF_WORDS else train
     system = fit(model_args, data_args, args)
     splits = system.splits
@@ -187,7 +194,7 @@ def train(
     """
     is_main = args.process_index == 0
     resumed = find_checkpoint(args)
-    splits = _prepare(data_args, args, resumed)
+    splits = _prepare(model_args, data_args, args, resumed)
     labels = splits.labels
     loader = LOADERS[model_args.architecture]
     tokenizer = loader.load_tokenizer(model_args, splits.train["text"])
@@ -271,7 +278,7 @@ def fit_bag_of_words(
     Raises:
         InputError: as [`run`] does.
     """
-    splits = _prepare(data_args, args, resumed=None)
+    splits = _prepare(model_args, data_args, args, resumed=None)
     labels = splits.labels
     weights = class_weights(args.class_weights, labels, splits.train["label"][:])
     if args.process_index == 0:
@@ -288,8 +295,11 @@ def fit_bag_of_words(
 # Before training
 
 
-def _prepare(data_args: DataArguments, args: RobertaGRUTrainingArguments, resumed: str | None) -> Splits:
-    """Check where the run goes, seed all that is random, and load the data."""
+def _prepare(
+    model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments, resumed: str | None
+) -> Splits:
+    """Check the options and where the run goes, seed all that is random, and load the data."""
+    _check_options(model_args, data_args, args)
     if args.process_index == 0:
         _check_output_dir(args, resumed)
     else:
@@ -300,26 +310,13 @@ def _prepare(data_args: DataArguments, args: RobertaGRUTrainingArguments, resume
     return splits
 
 
-# What other architectures than RoBERTa-GRU have no use for.
-NO_WINDOWS = ("max_windows",)
-NO_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing")
-NO_MODEL = ("tokenizer_name", "model_revision", "resume_from_checkpoint")
-
-
 def _check_options(model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments) -> None:
-    """Refuse options that would have no effect on the architecture."""
-    architecture = model_args.architecture
-    refused: tuple[str, ...] = () if architecture == ROBERTA_GRU else NO_WINDOWS
-    if architecture in RECURRENT_NETS:
-        refused += (*NO_LAYERS, "model_revision")
-    if architecture == BAG_OF_WORDS:
-        refused += NO_MODEL
     changed = changed_options(model_args, data_args, args)
-    for name in refused:
+    for name in WITHOUT_EFFECT.get(model_args.architecture, ()):
         if changed.get(name):
             raise InputError(
-                f"--{name} has no effect with --architecture {architecture}: leave it out (--{name} null, where a "
-                "recipe names it)."
+                f"--{name} has no effect with --architecture {model_args.architecture}: leave it out (--{name} null, "
+                "where a recipe names it)."
             )
 
 
