@@ -11,6 +11,10 @@ import torch
 from PIL import Image
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.experiment import run
+from modeling_roberta_gru.files import write_json
+from modeling_roberta_gru.inference.comparison import compare
+from modeling_roberta_gru.training.arguments import RunArgumentParser
 
 from .conftest import TINY_ENCODER, tiny_config
 
@@ -28,6 +32,12 @@ def document_length(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def long_documents(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("long_documents")
+
+
+@pytest.fixture
+def systems(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("systems")
 
 
 @pytest.fixture
@@ -157,3 +167,42 @@ def test_systems_are_compared_on_the_same_rows(long_documents, tmp_path, monkeyp
     share = 3086 / 25000  # of long ones, which "max" gets wrong
     assert f"| {100 * (1 - share):.1f} (87.7 to 87.7); +{100 * share:.1f}" in rows["largest window logits"]
     assert "first and last 256 tokens" not in rows
+
+
+@pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders"])
+def test_every_systems_command_parses_and_writes_to_a_folder_of_its_own(systems, study):
+    runs = list(systems.commands(study, ""))
+    assert len({folder for folder, _ in runs}) == len(runs)
+    for folder, words in runs:
+        options = [str(systems.ROOT / word) if word.startswith("recipes/") else word for word in words[1:]]
+        model_args, data_args, args, _ = RunArgumentParser().parse(options)
+        assert systems.ROOT / args.output_dir == folder
+        assert folder.name == f"seed-{args.seed}"
+        assert model_args.architecture in folder.parent.name.replace("linear-head", "transformer")
+        assert ("neighbours" in folder.parent.name) == (data_args.oversample == "neighbours")
+
+
+def test_a_recorded_comparison_becomes_a_section_and_a_figure(systems, results, tmp_path, monkeypatch, reviews):
+    runs = []
+    for name in ("bag-of-words", "bag-of-words-balanced"):
+        words = [
+            "--architecture",
+            "bag-of-words",
+            "--dataset_name",
+            str(reviews),
+            "--output_dir",
+            str(tmp_path / name),
+        ]
+        words += ["--class_weights", "balanced"] if "balanced" in name else []
+        run(*RunArgumentParser().parse(words), command=["train.py", *words])
+        runs.append(tmp_path / name)
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "results")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    write_json(tmp_path / "results" / "airline" / "comparison.json", compare(runs))
+    section = results._comparison("airline", "Airline")
+    assert section.startswith("## Airline\n\n![Accuracy and macro-F1 of every system](airline.png)\n")
+    assert "| bag-of-words, class_weights balanced | 42 | 100.0 (100.0 to 100.0) |" in section
+    assert "`python benchmarks/systems.py airline`" in section
+    with Image.open(tmp_path / "docs" / "airline.png") as picture:
+        assert picture.width > 300
