@@ -234,6 +234,7 @@ def test_the_command_lines_options_are_frozen():
         "group_column",
         "split",
         "pool_splits",
+        "drop_repeats",
         "split_seed",
         "clean_html",
         "on_bad_row",

@@ -177,6 +177,7 @@ def test_equal_texts_never_straddle_and_the_test_split_stays_whole(load):
         "test": 6,
         "skipped": {},
         "removed_conflicting": 0,
+        "removed_repeats": 0,
         "removed_duplicates": {"train": 2, "validation": 1},
     }
 
@@ -193,6 +194,22 @@ def test_texts_whose_labels_disagree_leave_training_first(load):
     assert splits.counts["removed_conflicting"] == 3
     assert splits.counts["removed_duplicates"] == {"train": 0, "validation": 0}
     assert sizes(splits) == (10, 4, 7)
+
+
+def test_repeats_are_dropped_before_anything_is_split_off(load):
+    disagreeing = [{"text": "well", "label": "pos"}, {"text": "Well", "label": "neg"}]
+    repeated = [{"text": "fine", "label": "pos"}, {"text": " fine", "label": "pos"}, {"text": "FINE", "label": "pos"}]
+    splits = load({"train": [*rows("a", 30), *disagreeing, *repeated]}, drop_repeats=True, split="0.5,0.25,0.25")
+    assert splits.counts["removed_repeats"] == 4
+    assert (splits.counts["removed_conflicting"], splits.counts["removed_duplicates"]["train"]) == (0, 0)
+    texts = [text for split in (splits.train, splits.validation, splits.test) for text in split["text"]]
+    assert sorted(texts) == sorted([*(row["text"] for row in rows("a", 30)), "fine"])
+
+
+def test_repeats_of_a_given_test_split_stay(load):
+    test = [*rows("c", 4), *[{"text": "fine", "label": "pos"}] * 2]
+    splits = load({"train": rows("a", 8), "validation": rows("b", 4), "test": test}, drop_repeats=True)
+    assert sizes(splits) == (8, 4, 6)
 
 
 def test_targets_of_equal_texts_may_disagree(load):

@@ -104,6 +104,13 @@ class DataArguments:
             "is reported on the official test split."
         },
     )
+    drop_repeats: bool = field(
+        default=False,
+        metadata={
+            "help": "Of equal texts among the training rows keep the first before anything is split off, and none "
+            "where their labels disagree."
+        },
+    )
     split_seed: int = field(default=0, metadata={"help": "Seed of the split and of the --max_*_samples subsets."})
     clean_html: bool = field(
         default=False, metadata={"help": "Turn <br /> and paragraphs into line breaks, drop tags, decode entities."}

@@ -61,9 +61,10 @@ class Splits:
 def load_splits(args: DataArguments) -> Splits:
     """Read, label, split and purge the data that `args` name.
 
-    Splits that are given are kept; missing ones are carved out of training. Then, in this order, texts whose labels
-    disagree leave training (targets of a regression may disagree), texts of validation or test leave training, and
-    texts of test leave validation. Test stays whole. Subsets are taken then, and training is over-sampled last.
+    Splits that are given are kept; missing ones are carved out of training, whose repeated texts are dropped before that
+    on request. Then, in this order, texts whose labels disagree leave training (targets of a regression may disagree),
+    texts of validation or test leave training, and texts of test leave validation. Test stays whole. Then subsets are
+    taken, and last, minority classes of training are over-sampled.
 
     Raises:
         InputError: if something is wrong with source, columns, rows or labels, or a split ends up empty.
@@ -79,8 +80,12 @@ def load_splits(args: DataArguments) -> Splits:
         raise InputError(f"There are no training rows: {describe_source(args)} gives {', '.join(documents)} only.")
     labels = infer_labels(documents["train"], args)
     documents = {split: encode_documents(rows, labels, args) for split, rows in documents.items()}
+    repeats = 0
+    if args.drop_repeats:
+        documents["train"], repeats = _drop_repeats(documents["train"], labels)
     documents, carved = _fill_splits(documents, labels, args)
     documents, removed = _purge(documents, labels)
+    removed["removed_repeats"] = repeats
     sizes = (args.max_train_samples, args.max_validation_samples, args.max_test_samples)
     documents = {
         split: take_sample(documents[split], size, labels, args.split_seed)
@@ -247,6 +252,16 @@ def _purge(documents: dict[str, Dataset], labels: LabelSpace) -> tuple[dict[str,
         "removed_conflicting": disagreeing,
         "removed_duplicates": {"train": from_train, "validation": from_validation},
     }
+
+
+def _drop_repeats(documents: Dataset, labels: LabelSpace) -> tuple[Dataset, int]:
+    """Keep the first of equal texts, and none of those whose labels disagree; return how many were dropped, too."""
+    keys = _keys(documents)
+    row_of_key = {key: row for row, key in reversed(list(enumerate(keys)))}
+    for key in _conflicting(keys, documents["label"][:], labels):
+        del row_of_key[key]
+    kept = documents.select(sorted(row_of_key.values()))
+    return kept, len(documents) - len(kept)
 
 
 def _leave_out(documents: Dataset, keys: list[bytes], unwanted: set[bytes]) -> tuple[Dataset, list[bytes], int]:
