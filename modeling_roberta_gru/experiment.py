@@ -431,9 +431,9 @@ def _described_data(splits: Splits) -> str:
         f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
         f"{counts['test']:,} test rows.",
         f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')}).",
-        f"Removed: {counts['removed_repeats']} repeated rows before splitting, {counts['removed_conflicting']} training "
-        f"rows whose equal texts disagree, {duplicates['train']} training and {duplicates['validation']} validation rows "
-        "whose text stands in a later split.",
+        f"Removed: {counts['removed_repeats']} repeated rows before splitting, {counts['removed_conflicting']} "
+        f"training rows whose equal texts disagree, {duplicates['train']} training and {duplicates['validation']} "
+        "validation rows whose text stands in a later split.",
     ]
     if "oversampled" in counts:
         added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())

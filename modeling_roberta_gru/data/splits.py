@@ -61,10 +61,10 @@ class Splits:
 def load_splits(args: DataArguments) -> Splits:
     """Read, label, split and purge the data that `args` name.
 
-    Splits that are given are kept; missing ones are carved out of training, whose repeated texts are dropped before that
-    on request. Then, in this order, texts whose labels disagree leave training (targets of a regression may disagree),
-    texts of validation or test leave training, and texts of test leave validation. Test stays whole. Then subsets are
-    taken, and last, minority classes of training are over-sampled.
+    Splits that are given are kept; missing ones are carved out of training, whose repeated texts are dropped before
+    that on request. Then, in this order, texts whose labels disagree leave training (targets of a regression may
+    disagree), texts of validation or test leave training, and texts of test leave validation. Test stays whole. Then
+    subsets are taken, and last, minority classes of training are over-sampled.
 
     Raises:
         InputError: if something is wrong with source, columns, rows or labels, or a split ends up empty.
