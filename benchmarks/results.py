@@ -76,7 +76,8 @@ def _read(folder: Path) -> dict[str, Any]:
 def _section(run: dict[str, Any]) -> str:
     data, metrics = run["run"]["data"], run["metrics"]
     counts, test, calibration = data["counts"], metrics["test"], metrics["calibration"]
-    texts = "whole texts" if data["max_length"] is None else f"texts cut to {data['max_length']} tokens"
+    length = data["max_length"]
+    texts = "whole texts" if length is None else f"texts cut to {length} tokens (of the bag of words, whole)"
     return "\n".join(
         [
             f"## {run['name']}",

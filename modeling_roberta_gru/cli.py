@@ -131,12 +131,12 @@ def sweep(
     space: Annotated[Path, typer.Option(help="A file that says what to vary and how: see recipes/spaces.")],
     config: Annotated[str | None, typer.Option(help="The recipe that every trial starts from.")] = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the study. Unset: runs/sweeps/ and the space's name.")
+        Path | None, typer.Option(help="Folder of the study. Unset: runs/sweeps/ and the names of recipe and space.")
     ] = None,
     storage: Annotated[
         str | None,
         typer.Option(
-            help="A data base's URL, for several machines to share the trials. Unset: study.db in the folder."
+            help="A database's URL, for several machines to share the trials. Unset: study.db in the folder."
         ),
     ] = None,
     final: Annotated[
@@ -150,7 +150,8 @@ def sweep(
     """
     from .studies.study import sweep as run_sweep
 
-    folder = output_dir or Path("runs/sweeps") / space.stem
+    name = f"{Path(config).stem}-{space.stem}" if config else space.stem
+    folder = output_dir or Path("runs/sweeps") / name
     run_sweep(config, space, context.args, folder, storage, seeds if final else 0, sys.argv)
     print(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
 

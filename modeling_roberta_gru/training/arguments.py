@@ -66,26 +66,42 @@ class ModelArguments:
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the tokenizer. Unset: the model's own."}
     )
-    gru_hidden_size: int | None = field(default=None, metadata={"help": "Width of one GRU direction."})
-    num_gru_layers: int | None = field(default=None, metadata={"help": "Number of GRU layers."})
-    gru_bidirectional: bool | None = field(
-        default=None, metadata={"help": "Also read from right to left; the paper's GRU does not."}
+    gru_hidden_size: int | None = field(
+        default=None, metadata={"help": "Width of one GRU direction. Unset: the checkpoint's, else 256."}
     )
-    gru_dropout: float | None = field(default=None, metadata={"help": "Dropout between GRU layers."})
+    num_gru_layers: int | None = field(
+        default=None, metadata={"help": "Number of GRU layers. Unset: the checkpoint's, else 1."}
+    )
+    gru_bidirectional: bool | None = field(
+        default=None,
+        metadata={"help": "Also read from right to left. Unset: as the checkpoint, else not, as in the paper."},
+    )
+    gru_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout between GRU layers. Unset: the checkpoint's, else 0."}
+    )
     summary: Literal["last", "mean", "max", "attention"] | None = field(
         default=None,
-        metadata={"help": "What the head sees: the GRU's last state (the paper), or mean, max, attention over all."},
+        metadata={
+            "help": "What the head sees: the GRU's last state, or mean, max, attention over all. Unset: as the "
+            "checkpoint, else last, as in the paper."
+        },
     )
     head_hidden_size: int | None = field(
-        default=None, metadata={"help": "Width of the head's dense layer; 0 leaves a single linear layer."}
+        default=None,
+        metadata={
+            "help": "Width of the head's dense layer; 0 leaves a single linear layer. Unset: the checkpoint's, else "
+            "256."
+        },
     )
-    head_dropout: float | None = field(default=None, metadata={"help": "Dropout before the head's linear layers."})
+    head_dropout: float | None = field(
+        default=None, metadata={"help": "Dropout before the head's linear layers. Unset: the checkpoint's, else 0.1."}
+    )
     config_overrides: str | None = field(
         default=None,
         metadata={
             "help": "Other fields of the model's configuration, as in "
-            "'hidden_size=128,num_hidden_layers=2,hidden_dropout_prob=0.2'; of a recurrent net, as in "
-            "'vocab_size=5000,embedding_size=50,hidden_size=100,num_layers=1,dropout=0.2'."
+            "'hidden_size=128, num_hidden_layers=2, hidden_dropout_prob=0.2'; of a recurrent net, as in "
+            "'vocab_size=5000, embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'."
         },
     )
     embeddings: str | None = field(
