@@ -76,7 +76,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "model": {
             "config_overrides": "hidden_size=64,num_hidden_layers=1,num_attention_heads=4,intermediate_size=128,"
             "max_position_embeddings=130," + NO_ATTENTION_DROPOUT,
-            "gru_hidden_size": 64,
+            "gru_hidden_size": 128,
             "head_hidden_size": 64,
         },
         "data": {"dataset_name": "built-in-long", "max_test_samples": 500},
