@@ -14,7 +14,7 @@ from ..data.words import PreTrainedTokenizerFast, embedding_matrix, train_word_t
 from ..errors import InputError
 from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..training.arguments import RECURRENT_NETS, ModelArguments
-from ..training.checkpoint import first_line
+from ..training.checkpoint import first_line, read_tokenizer
 
 SET_ELSEWHERE = {
     "cell": "--architecture",
@@ -37,10 +37,7 @@ def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedToke
     if args.tokenizer_name is None:
         config = RecurrentConfig(**args.config_fields(RecurrentConfig()))
         return train_word_tokenizer(texts, config.vocab_size)
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(args.tokenizer_name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"No tokenizer can be read from {args.tokenizer_name}: {first_line(error)}") from error
+    return read_tokenizer(args.tokenizer_name, tokenizer_class=PreTrainedTokenizerFast)
 
 
 def load_model(
@@ -55,11 +52,11 @@ def load_model(
     Raises:
         InputError: if the sizes are not possible, or the vectors do not fit them or the vocabulary.
     """
-    vectors = read_vectors(args.embeddings, words=tokenizer.get_vocab()) if args.embeddings else None
     cell, bidirectional = RECURRENT_NETS[args.architecture]
     overrides = args.config_fields(RecurrentConfig())
     for name in overrides.keys() & SET_ELSEWHERE.keys():
         raise InputError(f"--config_overrides {name}: it is set by {SET_ELSEWHERE[name]}. Leave it out.")
+    vectors = read_vectors(args.embeddings, words=tokenizer.get_vocab()) if args.embeddings else None
     fields = {**overrides, **labels.config_fields()}
     fields |= {"cell": cell, "bidirectional": bidirectional, "pad_token_id": tokenizer.pad_token_id}
     fields |= {"vocab_size": len(tokenizer), "class_weights": class_weights, "label_smoothing": label_smoothing}

@@ -34,9 +34,19 @@ def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedToke
     if name is None:
         vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
         return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
+    return read_tokenizer(name, revision=None if args.tokenizer_name else args.model_revision)
+
+
+def read_tokenizer(
+    name: str, revision: str | None = None, tokenizer_class: Any = AutoTokenizer
+) -> PreTrainedTokenizerBase:
+    """Read a tokenizer from a folder or the Hub.
+
+    Raises:
+        InputError: if none can be read there.
+    """
     try:
-        revision = None if args.tokenizer_name else args.model_revision
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        return tokenizer_class.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}") from error
 
