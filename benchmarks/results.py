@@ -10,6 +10,7 @@ import long_documents
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.inference import comparison
+from modeling_roberta_gru.studies import report as study
 from modeling_roberta_gru.training.metrics import written
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,9 @@ def main() -> None:
     """Write the pages."""
     runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
     compared = [_comparison(name, title) for name, title in COMPARISONS.items() if _recorded(name).is_file()]
-    write_text(ROOT / "docs" / "results.md", "\n".join([INTRODUCTION, *compared, *(_section(run) for run in runs)]))
+    studies = [_study(path) for path in sorted(RECORDED.glob("studies/*.json"))]
+    sections = [INTRODUCTION, *compared, *studies, *(_section(run) for run in runs)]
+    write_text(ROOT / "docs" / "results.md", "\n".join(sections))
     page = ROOT / "docs" / "long-documents.md"
     measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
     document_length.draw(measured, ROOT / "docs" / "document-length.png")
@@ -64,6 +67,16 @@ def _comparison(name: str, title: str) -> str:
     picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
     command = f"- recorded by `python benchmarks/systems.py {name}`"
     return "\n".join([f"## {title}", "", picture, "", comparison.report(compared), command, ""])
+
+
+def _study(path: Path) -> str:
+    """Return the section of a study, recorded as the sweep.json that `roberta-gru sweep` leaves, and draw its figures."""
+    record, name = json.loads(path.read_text(encoding="utf-8")), path.stem
+    study.draw_options(record, ROOT / "docs" / f"{name}.png")
+    study.draw_courses(record, ROOT / "docs" / f"{name}-curves.png")
+    heading, _, rest = study.report(record, name).partition("\n")
+    pictures = [f"![The options and their figures]({name}.png)", "", f"![Figures by epoch]({name}-curves.png)"]
+    return "\n".join([f"#{heading}", "", *pictures, rest])
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -206,3 +206,29 @@ def test_a_recorded_comparison_becomes_a_section_and_a_figure(systems, results, 
     assert "`python benchmarks/systems.py airline`" in section
     with Image.open(tmp_path / "docs" / "airline.png") as picture:
         assert picture.width > 300
+
+
+def test_a_recorded_study_becomes_a_section_and_figures(results, tmp_path, monkeypatch):
+    figures = {"accuracy": {"value": 0.75, "low": 0.5, "high": 1.0, "n": 8}}
+    row = {"figures": figures, "state": "complete", "best_step": 2, "seconds": 3.0, "curve": [[1.0, 0.5], [2.0, 0.75]]}
+    better = {"accuracy": {"value": 0.875, "low": 0.5, "high": 1.0, "n": 8}}
+    record = {
+        "space": {"sampler": "grid", "metric": "accuracy", "space": {"optimizer": ["sgd", "nadam"]}},
+        "num_trials": 2,
+        "trials": [
+            {**row, "trial": 0, "params": {"optimizer": "sgd"}},
+            {**row, "trial": 1, "params": {"optimizer": "nadam"}, "figures": better},
+        ],
+        **{"data": {"counts": {"validation": 8}, "source": "reviews", "fingerprint": "ab12"}, "seed": 42},
+        **{"final": None, "command": "roberta-gru sweep", "options": {}, "platforms": []},
+    }
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    write_json(tmp_path / "reviews-optimizers.json", record)
+    section = results._study(tmp_path / "reviews-optimizers.json")
+    assert section.startswith("## Study: reviews-optimizers\n\n![")
+    assert section.index("| 1 | nadam | 0.8750 (0.5000 to 1.0000) |") < section.index("| 0 | sgd |")
+    for name in ("reviews-optimizers.png", "reviews-optimizers-curves.png"):
+        assert f"({name})" in section
+        with Image.open(tmp_path / "docs" / name) as picture:
+            assert picture.width > 300
