@@ -70,7 +70,7 @@ def _comparison(name: str, title: str) -> str:
 
 
 def _study(path: Path) -> str:
-    """Return the section of a study, recorded as the sweep.json that `roberta-gru sweep` leaves, and draw its figures."""
+    """Return the section of a study, recorded as the sweep.json of `roberta-gru sweep`, and draw its figures."""
     record, name = json.loads(path.read_text(encoding="utf-8")), path.stem
     study.draw_options(record, ROOT / "docs" / f"{name}.png")
     study.draw_courses(record, ROOT / "docs" / f"{name}-curves.png")
