@@ -169,7 +169,7 @@ class TrainedModel:
 
     def write(self, folder: Path) -> None:
         """Write the model and the course of its training."""
-        self.trainer.model.save_pretrained(folder / "model")
+        self.trainer.model.save_pretrained(folder / "model", max_shard_size="5GB")  # as the Hub advises
         self.trainer.processing_class.save_pretrained(folder / "model")
         history = self.trainer.state.log_history
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))

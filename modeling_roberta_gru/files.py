@@ -1,4 +1,4 @@
-"""Write files and folders so that nobody ever sees half of one."""
+"""Write files and folders so that nobody ever sees half of one, and find those that the package carries."""
 
 import json
 import os
@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+
+def carried(name: str) -> Path:
+    """Return where a file of the repository lies that is no code of this package, such as "model_card/template.md".
+
+    An installed package has it inside itself, a checkout beside the package.
+    """
+    inside = PACKAGE / "carried" / name
+    return inside if inside.exists() else PACKAGE.parent / name
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +18,7 @@ from .baselines.bag_of_words import measure_bag_of_words
 from .data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from .data.splits import Splits
 from .errors import InputError
-from .files import delete, replacing, write_json
+from .files import carried, delete, replacing, write_json
 from .hub.card import write_card
 from .hub.load_check import predict_elsewhere
 from .training.figures import draw_confusion
@@ -31,6 +33,9 @@ RUN_FILES = {
     "history.jsonl": "what was logged during training",
     "run.json": "command, options, data, versions, hardware, duration",
 }
+
+# Of Windows, too. Neither what follows a URL's scheme nor "and/or".
+ABSOLUTE_FOLDERS = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+")
 
 POOLED = "The given splits were pooled: these figures compare with nothing reported on the official test split."
 
@@ -93,13 +98,35 @@ def write_run(
     with TemporaryDirectory(dir=output_dir, prefix=".unfinished-") as staging:
         folder = Path(staging)
         write_model(folder)
-        if (folder / "model").is_dir():
-            write_card(folder / "model", record, metrics)
         draw_confusion(predictions, references, labels.problem_type, labels.names, folder / "confusion.png")
         _write_predictions(splits, predictions, folder / "predictions.parquet")
         write_json(folder / "run.json", record)
         write_json(folder / "metrics.json", metrics)
+        if (folder / "model").is_dir():
+            _complete_model(folder, record, metrics)
         _move_run(folder, Path(output_dir))
+
+
+def _complete_model(folder: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Put beside a run's model what travels with it: card, figures, pictures, record, licence and endpoint handler."""
+    model = folder / "model"
+    write_card(model, record, metrics)
+    write_json(model / "run.json", _without_places(record))
+    for name in ("metrics.json", "confusion.png", "curves.png"):
+        shutil.copy(folder / name, model)
+    if any(model.glob("*.py")):
+        shutil.copy(carried("LICENSE"), model)
+    if (model / "modeling_roberta_gru.py").is_file():
+        shutil.copy(carried("model_card/handler.py"), model)
+
+
+def _without_places(value: Any) -> Any:
+    """Shorten absolute paths to their last name: where things lie on this machine is nobody else's business."""
+    if isinstance(value, dict):
+        return {name: _without_places(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_places(part) for part in value]
+    return ABSOLUTE_FOLDERS.sub("…/", value) if isinstance(value, str) else value
 
 
 def _move_run(source: Path, folder: Path) -> None:

@@ -23,6 +23,7 @@ from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import RUN_FILES, _check_sharding, run
 from modeling_roberta_gru.hub.load_check import predict_elsewhere
+from modeling_roberta_gru.report import _without_places
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.training.calibration import fit_temperature
 
@@ -54,16 +55,11 @@ def read_json(path: Path) -> dict:
 def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
     folder, _ = finished
     assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
-    assert {path.name for path in (folder / "model").iterdir()} >= {
-        "README.md",
-        "config.json",
-        "configuration_roberta_gru.py",
-        "model.safetensors",
-        "modeling_roberta_gru.py",
-        "tokenizer.json",
-        "tokenizer_config.json",
+    assert {path.name for path in (folder / "model").iterdir()} == {
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        *("configuration_roberta_gru.py", "modeling_roberta_gru.py", "handler.py", "LICENSE"),
+        *("README.md", "run.json", "metrics.json", "confusion.png", "curves.png"),
     }
-    assert not [path for path in (folder / "model").iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
     assert len(read_json(folder / "model" / "config.json")["auto_map"]) == 4
 
 
@@ -119,6 +115,29 @@ def test_the_record_says_what_the_run_was(finished, reviews, stand_in):
     assert record["steps"] == 3
     assert record["tokens_seen"] > 0
     assert record["hardware"]["num_cores"] >= 1
+
+
+def test_what_travels_does_not_tell_where_things_lay(finished, reviews, stand_in):
+    folder, _ = finished
+    for place in (folder.parent, reviews, stand_in):
+        assert str(place) in (folder / "run.json").read_text()
+        for path in (folder / "model").iterdir():
+            assert str(place).encode() not in path.read_bytes(), path.name
+    assert read_json(folder / "model" / "run.json")["model"]["base"] == f"…/{stand_in.name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.py --train_file=/home/ann/a.csv --seed 1", "train.py --train_file=…/a.csv --seed 1"),
+        ("--dataset_name '/data/my reviews'", "--dataset_name '…/my reviews'"),
+        (r"C:\Users\ann\a.csv", "…/a.csv"),
+        ("../data/imdb and/or runs/mine", "../data/imdb and/or runs/mine"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+    ],
+)
+def test_only_absolute_paths_are_shortened(text, expected):
+    assert _without_places({"words": [text, 3]}) == {"words": [expected, 3]}
 
 
 def test_history_holds_every_logged_row(finished):

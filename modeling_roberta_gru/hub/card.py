@@ -7,12 +7,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..files import write_text
+from ..files import carried, write_text
 from ..training.arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
 from ..training.metrics import written
 from ..training.record import SIZES
 
-PACKAGE = Path(__file__).parents[1]
 # (our figure, the Hub's metric, what people call it), in the card's order
 REPORTED = (
     ("accuracy", "accuracy", "Accuracy"),
@@ -55,7 +54,7 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
     """Fill the template; every number in the card is a field of `record` or `metrics`."""
     return ModelCard.from_template(
         _metadata(record, metrics),
-        template_path=str(_template()),
+        template_path=str(carried("model_card/template.md")),
         name=_name(record),
         record=record,
         metrics=metrics,
@@ -82,12 +81,6 @@ def _travels(record: dict[str, Any]) -> bool:
 def _cell(text: object) -> str:
     """Write any text so that neither a table nor the page's HTML breaks on it."""
     return " ".join(html.escape(str(text), quote=False).split()).replace("|", "\\|")
-
-
-def _template() -> Path:
-    # An installed package carries the checkout's model_card/ inside itself.
-    carried = PACKAGE / "model_card" / "template.md"
-    return carried if carried.is_file() else PACKAGE.parent / "model_card" / "template.md"
 
 
 def _name(record: dict[str, Any]) -> str:
