@@ -22,7 +22,7 @@ from ..data.tokenization import check_token_ids
 from ..errors import InputError
 from ..modeling_roberta_gru import classification_loss
 from ..training.arguments import TRANSFORMER, ModelArguments
-from ..training.checkpoint import check_encoder_came_whole, first_line, load_tokenizer, quiet
+from ..training.checkpoint import check_encoder_came_whole, first_line, load_tokenizer, read_weights
 
 __all__ = ["fold_temperature", "load_model", "load_tokenizer", "loss_function"]
 
@@ -47,15 +47,7 @@ def load_model(
         for field, value in {**args.config_fields(config), **labels.config_fields()}.items():
             setattr(config, field, value)
         check_token_ids(tokenizer, config.vocab_size)
-        with quiet():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                revision=args.model_revision,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+        model, report = read_weights(AutoModelForSequenceClassification, args, config)
     except InputError:
         raise
     except (OSError, ValueError) as error:

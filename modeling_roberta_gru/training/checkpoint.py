@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
@@ -82,19 +82,30 @@ def load_model(
         config.calibration_temperature = 1.0
         config.check()
         check_token_ids(tokenizer, config.vocab_size)
-        with quiet():
-            model, report = RobertaGRUForSequenceClassification.from_pretrained(
-                name,
-                revision=args.model_revision,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+        model, report = read_weights(RobertaGRUForSequenceClassification, args, config)
     except (OSError, ValueError) as error:
         raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}") from error
     check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
     return model
+
+
+def read_weights(
+    model_class: Any, args: ModelArguments, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Read the weights of `args.model_name_or_path` in float32, what is missing or of another size being fresh.
+
+    Returns:
+        The model, and what `check_encoder_came_whole` takes as its report.
+    """
+    with quiet():
+        return model_class.from_pretrained(
+            args.model_name_or_path,
+            revision=args.model_revision,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
 
 
 def check_encoder_came_whole(name: str, report: dict[str, Any], encoder: str, head: str) -> None:
