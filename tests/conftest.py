@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
 
@@ -37,6 +38,27 @@ TINY_ENCODER: dict[str, Any] = {
 
 def tiny_config(**fields: Any) -> RobertaGRUConfig:
     return RobertaGRUConfig(**{**TINY_ENCODER, "gru_hidden_size": 7, "head_hidden_size": 5, **fields})
+
+
+def batch(ids: list[torch.Tensor], side: str = "right", extra: int = 0) -> dict[str, torch.Tensor]:
+    """Arrange documents in one batch; the padding holds a token that would matter if it were read."""
+    width = max(len(row) for row in ids) + extra
+    input_ids = torch.full((len(ids), width), 7)
+    mask = torch.zeros(len(ids), width, dtype=torch.long)
+    for row, tokens in enumerate(ids):
+        if side == "scattered":
+            columns = torch.randperm(width)[: len(tokens)].sort().values
+        else:
+            start = 0 if side == "right" else width - len(tokens)
+            columns = torch.arange(start, start + len(tokens))
+        input_ids[row, columns], mask[row, columns] = tokens, 1
+    return {"input_ids": input_ids, "attention_mask": mask}
+
+
+def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def write_reviews(path: Path, num_rows: int, seed: int, num_labels: int = 2) -> Path:

@@ -22,28 +22,20 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOKENS = {"short": 100, "long": 1000}
 
 
-@pytest.fixture
-def document_length(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("document_length")
+def script(name: str) -> Any:
+    """Return a fixture: the module of benchmarks/ that has this name."""
+
+    @pytest.fixture(name=name)
+    def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        return importlib.import_module(name)
+
+    return module
 
 
-@pytest.fixture
-def long_documents(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("long_documents")
-
-
-@pytest.fixture
-def systems(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("systems")
-
-
-@pytest.fixture
-def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("results")
+document_length, long_documents, systems, results = map(
+    script, ("document_length", "long_documents", "systems", "results")
+)
 
 
 def run_of(system: str, length: int, mib: float, seconds: float) -> dict[str, Any]:

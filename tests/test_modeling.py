@@ -27,7 +27,7 @@ from modeling_roberta_gru import (
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 
-from .conftest import TINY_ENCODER, tiny_config
+from .conftest import TINY_ENCODER, batch, gradients, tiny_config
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -46,29 +46,8 @@ def documents(*lengths: int) -> list[torch.Tensor]:
     return [torch.cat([torch.tensor([0]), torch.randint(3, 61, (n - 2,)), torch.tensor([2])]) for n in lengths]
 
 
-def batch(ids: list[torch.Tensor], side: str = "right", extra: int = 0) -> dict[str, torch.Tensor]:
-    """Arrange documents in one batch; the padding holds a token that would matter if it were read."""
-    width = max(len(row) for row in ids) + extra
-    input_ids = torch.full((len(ids), width), 7)
-    mask = torch.zeros(len(ids), width, dtype=torch.long)
-    for row, tokens in enumerate(ids):
-        if side == "scattered":
-            columns = torch.randperm(width)[: len(tokens)].sort().values
-        else:
-            start = 0 if side == "right" else width - len(tokens)
-            columns = torch.arange(start, start + len(tokens))
-        input_ids[row, columns], mask[row, columns] = tokens, 1
-    return {"input_ids": input_ids, "attention_mask": mask}
-
-
 def classifier(**fields) -> RobertaGRUForSequenceClassification:
     return RobertaGRUForSequenceClassification(tiny_config(num_labels=3, **fields)).eval()
-
-
-def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 @pytest.mark.parametrize("fields", EVERY_READING, ids=str)

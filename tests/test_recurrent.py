@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from modeling_roberta_gru import (
@@ -24,6 +23,8 @@ from modeling_roberta_gru import (
     modeling_recurrent,
     modeling_roberta_gru,
 )
+
+from .conftest import batch, gradients
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -61,27 +62,6 @@ def classifier(**fields: Any) -> RecurrentForSequenceClassification:
 
 def documents(*lengths: int) -> list[torch.Tensor]:
     return [torch.randint(1, 61, (n,)) for n in lengths]
-
-
-def batch(ids: list[torch.Tensor], side: str = "right", extra: int = 0) -> dict[str, torch.Tensor]:
-    """Arrange documents in one batch; the padding holds a token that would matter if it were read."""
-    width = max(len(row) for row in ids) + extra
-    input_ids = torch.full((len(ids), width), 7)
-    mask = torch.zeros(len(ids), width, dtype=torch.long)
-    for row, tokens in enumerate(ids):
-        if side == "scattered":
-            columns = torch.randperm(width)[: len(tokens)].sort().values
-        else:
-            start = 0 if side == "right" else width - len(tokens)
-            columns = torch.arange(start, start + len(tokens))
-        input_ids[row, columns], mask[row, columns] = tokens, 1
-    return {"input_ids": input_ids, "attention_mask": mask}
-
-
-def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 # The definition: one document, one step at a time
