@@ -281,7 +281,7 @@ def _strata(tests: list[dict[str, Any]], part: str) -> Strata:
 
 def _matrix(tests: list[dict[str, Any]], part: str) -> np.ndarray:
     hits = [[int(digit) for digit in test[part]["right"]] for test in tests if part in test]
-    return np.array(hits, dtype=float).reshape(len(hits), -1)
+    return np.array(hits, dtype=float) if hits else np.empty((0, 0))
 
 
 def _cell(ours: Strata, theirs: Strata, system: str) -> str:

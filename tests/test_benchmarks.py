@@ -139,26 +139,45 @@ def test_windows_vote_on_their_own(long_documents, system, pooled):
     torch.testing.assert_close(logits, torch.stack([expected, expected_short]), rtol=1e-5, atol=1e-5)
 
 
+def record_run(folder: Path, task: str, system: str, seed: int, tests: dict[str, str]) -> None:
+    """Write what a run of benchmarks/long_documents.py does; `tests` says which rows were right, part by part."""
+    run = {
+        **{"task": task, "system": system, "seed": seed, "window": 512, "commit": "0123abc", "steps": 3},
+        **{"num_train": 5, "longest_training_document": 9, "training_seconds": 2.0, "precision": "fp32"},
+        "tests": {part: {"right": right} for part, right in tests.items()},
+        "versions": {"python": "3.11", "torch": "2.13", "transformers": "5.23"},
+        "hardware": {"num_threads": 1, "num_cores": 2, "processor": "a processor"},
+    }
+    (folder / f"{task}-{system}-{seed}.json").write_text(json.dumps(run))
+
+
+def rows_of(table: list[str]) -> dict[str, str]:
+    return {line.split(" | ")[0].strip("| "): line for line in table if line.startswith("| ")}
+
+
 def test_systems_are_compared_on_the_same_rows(long_documents, tmp_path, monkeypatch):
     monkeypatch.setattr(long_documents, "RESULTS", tmp_path)
     hits = {"whole": "1" * 60, "head": "10" * 30, "mean": "1" * 60, "max": "0" * 60}
     for system, right in hits.items():
         for seed in (0, 1):
-            run = {
-                **{"task": "imdb", "system": system, "seed": seed, "window": 512, "commit": "0123abc", "steps": 3},
-                **{"num_train": 5, "longest_training_document": 9, "training_seconds": 2.0, "precision": "fp32"},
-                "tests": {"long": {"right": right}, "short": {"right": "1" * 60 if system == "max" else right}},
-                "versions": {"python": "3.11", "torch": "2.13", "transformers": "5.23"},
-                "hardware": {"num_threads": 1, "num_cores": 2, "processor": "a processor"},
-            }
-            (tmp_path / f"imdb-{system}-{seed}.json").write_text(json.dumps(run))
-    rows = {line.split(" | ")[0].strip("| "): line for line in long_documents.table("imdb") if line.startswith("| ")}
+            short = "1" * 60 if system == "max" else right
+            record_run(tmp_path, "imdb", system, seed, {"long": right, "short": short})
+    rows = rows_of(long_documents.table("imdb"))
     assert rows["first 512 tokens"].count("| 50.0 (") == 3
     assert "; +50.0 (+3" in rows["first 512 tokens"]
     assert rows["mean of window logits"].count("100.0 (100.0 to 100.0); +0.0 (+0.0 to +0.0)") == 3
     share = 3086 / 25000  # of long ones, which "max" gets wrong
     assert f"| {100 * (1 - share):.1f} (87.7 to 87.7); +{100 * share:.1f}" in rows["largest window logits"]
     assert "first and last 256 tokens" not in rows
+
+
+def test_what_only_ours_was_tested_on_stays_empty_for_the_others(long_documents, tmp_path, monkeypatch):
+    monkeypatch.setattr(long_documents, "RESULTS", tmp_path)
+    record_run(tmp_path, "built-in-long", "whole", 0, {"test": "1" * 60, "ten_times": "1" * 60})
+    record_run(tmp_path, "built-in-long", "head", 0, {"test": "10" * 30})
+    rows = rows_of(long_documents.table("built-in-long"))
+    assert rows["**RoBERTa-GRU, whole document**"].endswith("| 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) |")
+    assert rows["first 512 tokens"].endswith(") |  |")
 
 
 @pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders"])
