@@ -108,16 +108,15 @@ def write_run(
 
 
 def _complete_model(folder: Path, record: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Put beside a run's model what travels with it: card, figures, pictures, record, licence and endpoint handler."""
+    """Put beside a run's model what travels with it: card, figures, pictures, record, licence, endpoint."""
     model = folder / "model"
     write_card(model, record, metrics)
     write_json(model / "run.json", _without_places(record))
     for name in ("metrics.json", "confusion.png", "curves.png"):
         shutil.copy(folder / name, model)
-    if any(model.glob("*.py")):
-        shutil.copy(carried("LICENSE"), model)
-    if (model / "modeling_roberta_gru.py").is_file():
-        shutil.copy(carried("model_card/handler.py"), model)
+    if any(model.glob("*.py")):  # code of ours
+        for name in ("LICENSE", "model_card/handler.py", "model_card/requirements.txt"):
+            shutil.copy(carried(name), model)
 
 
 def _without_places(value: Any) -> Any:

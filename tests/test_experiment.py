@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
     assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
     assert {path.name for path in (folder / "model").iterdir()} == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-        *("configuration_roberta_gru.py", "modeling_roberta_gru.py", "handler.py", "LICENSE"),
+        *("configuration_roberta_gru.py", "modeling_roberta_gru.py", "handler.py", "requirements.txt", "LICENSE"),
         *("README.md", "run.json", "metrics.json", "confusion.png", "curves.png"),
     }
     assert len(read_json(folder / "model" / "config.json")["auto_map"]) == 4
