@@ -1,8 +1,10 @@
 """Replay the Dockerfile without Docker, in a bare Debian that has nothing but what FROM provides.
 
-Each instruction runs as Docker would run it: RUN in a chroot, COPY from the context that `.dockerignore` leaves, then
-the ENTRYPOINT as the image's user, with `--help` and for two training steps. A missing step shows, because nothing of
-this machine is in the chroot but its way to the package index: pip's settings, its local folders, the certificates.
+Each instruction runs as Docker would run it: RUN in a chroot, COPY from the context that `.dockerignore` leaves; a
+stage that builds on another begins with a copy of it. Then the training image's ENTRYPOINT runs as its user, with
+`--help` and for two training steps, and the serving image serves what came out until its HEALTHCHECK passes. A missing
+step shows, because nothing of this machine is in the chroot but its way to the package index: pip's settings, its
+local folders, the certificates.
 
 Everything is mounted in a mount namespace of its own, which ends with the last process in it. So no mount outlives the
 replay, and the folder is deleted from outside the namespace, where there never was a mount to delete through.
@@ -23,11 +25,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENTRY_ARGUMENTS = (["--help"], ["--config", "recipes/quickstart.yaml", "--max_steps", "2"])
+TRAINED = "app/runs/quickstart/model"
+STOPPING_SECONDS = 10  # before Docker kills
 
 # What an image has beyond debootstrap's minbase: the official Python images bring Python, here Debian's own.
 PROVIDED = {"python": "ca-certificates,python3,python3-venv", "debian": ""}
@@ -70,22 +76,39 @@ def delete(root: Path) -> None:
     shutil.rmtree(root)
 
 
+@dataclass
+class Image:
+    """A root folder, and what the instructions so far say beside it."""
+
+    root: Path
+    arguments: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"PATH": IMAGE_PATH})
+    folder: str = "/"
+    user: str = "0:0"
+    entrypoint: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+    stop_signal: str = "SIGTERM"
+    health_check: list[str] = field(default_factory=list)
+    start_period: int = 0
+
+    def expand(self, value: str) -> str:
+        return Template(value).substitute(self.arguments | self.environment)
+
+
 class Replay:
-    """Carry out a Dockerfile in `root`; the attributes are the image's, as they stand after the latest step."""
+    """Carry out a Dockerfile, each stage in a folder of its own below `root`; `image` is the one being built."""
 
     def __init__(self, root: Path, build_arguments: dict[str, str], mirror: str) -> None:
         self.root = root
         self.mirror = mirror
         self.carried, self.folders = pip_settings()
         self.build_arguments = self.carried | build_arguments
-        self.arguments: dict[str, str] = {}
-        self.environment = {"PATH": IMAGE_PATH}
-        self.folder = "/"
-        self.user = "0:0"
-        self.entrypoint: list[str] = []
+        self.image = Image(root)  # holds the ARGs before the first FROM, which are FROM's alone
+        self.outermost = self.image
+        self.stages: dict[str, Image] = {}
 
     def run(self) -> None:
-        """Carry out every instruction, then start the entry as the user of the image would."""
+        """Carry out every instruction, then start each image as its user would."""
         for instruction, value in instructions((REPOSITORY / "Dockerfile").read_text(encoding="utf-8")):
             step: Callable[[str], None] | None = getattr(self, f"do_{instruction.lower()}", None)
             if step is None:
@@ -94,45 +117,89 @@ class Replay:
             start = time.monotonic()
             step(value)
             print(f"    {time.monotonic() - start:.1f} s", flush=True)
-        if self.user.startswith("0:"):
-            sys.exit("The image runs as root: USER is missing.")
-        for entry_arguments in ENTRY_ARGUMENTS:
-            announce(shlex.join([*self.entrypoint, *entry_arguments]))
-            self.execute([*self.entrypoint, *entry_arguments])
+        for name, image in self.stages.items():
+            if image.entrypoint and image.user.startswith("0:"):
+                sys.exit(f"The image {name} runs as root: USER is missing.")
+        self.try_training(self.stages["train"])
+        self.try_serving(self.stages["serve"], self.stages["train"].root / TRAINED)
         announce("The Dockerfile holds.")
+
+    def try_training(self, image: Image) -> None:
+        for entry_arguments in ENTRY_ARGUMENTS:
+            command = [*image.entrypoint, *entry_arguments]
+            announce(shlex.join(command))
+            self.execute(image, command)
+
+    def try_serving(self, image: Image, model: Path) -> None:
+        """Serve a model until the health check passes, and stop as Docker does."""
+        call("cp", "--archive", model, image.root / image.environment["MODEL_ID"].lstrip("/"))
+        if self.is_healthy(image):
+            sys.exit("The health check passes before anything is served.")
+        command = [*image.entrypoint, *image.command]
+        announce(shlex.join(command))
+        server, start = self.start(image, command), time.monotonic()
+        while not self.is_healthy(image):
+            if server.poll() is not None or time.monotonic() - start > image.start_period:
+                sys.exit(f"Not healthy after {time.monotonic() - start:.0f} s: {shlex.join(command)}")
+            time.sleep(1)
+        print(f"    healthy after {time.monotonic() - start:.1f} s", flush=True)
+        server.send_signal(signal.Signals[image.stop_signal])
+        server.wait(STOPPING_SECONDS)
+
+    def is_healthy(self, image: Image) -> bool:
+        return self.start(image, image.health_check, stderr=subprocess.DEVNULL).wait() == 0
 
     def do_arg(self, value: str) -> None:
         name, _, default = value.partition("=")
-        self.arguments[name] = self.build_arguments.get(name, default)
+        self.image.arguments[name] = self.build_arguments.get(name, default)
 
     def do_from(self, value: str) -> None:
-        image = self.expand(value)
+        parent, _, name = re.sub(" as ", " AS ", self.outermost.expand(value), flags=re.IGNORECASE).partition(" AS ")
+        root = self.root / (name or str(len(self.stages)))
+        if parent in self.stages:
+            before = self.stages[parent]
+            self.unmount(before.root)  # what is mounted is no part of it
+            call("cp", "--archive", before.root, root)
+            self.mount(before.root)
+            self.image = replace(deepcopy(before), root=root)
+        else:
+            self.debootstrap(parent, root)
+            self.image = Image(root)
+        self.mount(root)
+        self.stages[root.name] = self.image
+
+    def debootstrap(self, image: str, root: Path) -> None:
         name, _, tag = image.partition(":")
         if name not in PROVIDED or "bookworm" not in tag:
             sys.exit(f"{image} is not replayed: BASE_IMAGE is a bookworm tag of {' or '.join(PROVIDED)}.")
         include = [f"--include={PROVIDED[name]}"] if PROVIDED[name] else []
-        call("debootstrap", "--variant=minbase", *include, "bookworm", self.root, *filter(None, [self.mirror]))
-        call("mount", "-t", "proc", "proc", self.root / "proc")
-        call("mount", "-t", "sysfs", "-o", "ro", "sysfs", self.root / "sys")
-        call("mount", "-t", "tmpfs", "tmpfs", self.root / "dev/shm")
-        shutil.copy("/etc/resolv.conf", self.root / "etc/resolv.conf")
-        for folder in self.folders:
-            target = self.root / folder.relative_to("/")
-            target.mkdir(parents=True)
-            call("mount", "--bind", "-o", "ro", folder, target)
+        call("debootstrap", "--variant=minbase", *include, "bookworm", root, *filter(None, [self.mirror]))
+        shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
         for variable in CERTIFICATE_VARIABLES:
             if variable in self.carried:
-                shutil.copy(self.carried[variable], self.root / "run/certificates.pem")
+                shutil.copy(self.carried[variable], root / "run/certificates.pem")
                 self.carried[variable] = "/run/certificates.pem"
-        self.arguments.clear()  # as in Docker: what stood before FROM is FROM's alone
+
+    def mount(self, root: Path) -> None:
+        call("mount", "-t", "proc", "proc", root / "proc")
+        call("mount", "-t", "sysfs", "-o", "ro", "sysfs", root / "sys")
+        call("mount", "-t", "tmpfs", "tmpfs", root / "dev/shm")
+        for folder in self.folders:
+            target = root / folder.relative_to("/")
+            target.mkdir(parents=True, exist_ok=True)
+            call("mount", "--bind", "-o", "ro", folder, target)
+
+    def unmount(self, root: Path) -> None:
+        for folder in ("proc", "sys", "dev/shm", *(folder.relative_to("/") for folder in self.folders)):
+            call("umount", root / folder)
 
     def do_env(self, value: str) -> None:
-        for pair in shlex.split(self.expand(value)):
+        for pair in shlex.split(self.image.expand(value)):
             name, _, content = pair.partition("=")
-            self.environment[name] = content
+            self.image.environment[name] = content
 
     def do_run(self, value: str) -> None:
-        self.execute(["/bin/sh", "-c", value], self.arguments)
+        self.execute(self.image, ["/bin/sh", "-c", value], self.image.arguments)
 
     def do_copy(self, value: str) -> None:
         *sources, destination = value.split()
@@ -143,44 +210,63 @@ class Replay:
                 sys.exit(f"COPY {source}: the build context has no such file (see .dockerignore).")
             for file in files:
                 name = Path(file).name if file == source else Path(file).relative_to(source)
-                target = self.root / self.folder.lstrip("/") / destination / name
+                target = self.image.root / self.image.folder.lstrip("/") / destination / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(REPOSITORY / file, target)
 
     def do_workdir(self, value: str) -> None:
-        self.folder = os.path.join(self.folder, self.expand(value))
-        (self.root / self.folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        self.image.folder = os.path.join(self.image.folder, self.image.expand(value))
+        (self.image.root / self.image.folder.lstrip("/")).mkdir(parents=True, exist_ok=True)
 
     def do_user(self, value: str) -> None:
         if not re.fullmatch(r"\d+:\d+", value):
             sys.exit(f"USER {value} is not replayed: give numbers, user:group.")
-        self.user = value
+        self.image.user = value
 
     def do_volume(self, value: str) -> None:
-        if not (self.root / value.lstrip("/")).is_dir():
+        if not (self.image.root / value.lstrip("/")).is_dir():
             sys.exit(f"VOLUME {value}: no such folder, so it would belong to root.")
 
+    def do_expose(self, value: str) -> None:
+        if not 1024 <= int(value) < 65536:
+            sys.exit(f"EXPOSE {value}: an ordinary user cannot listen there.")
+
+    def do_healthcheck(self, value: str) -> None:
+        options, _, command = value.partition("CMD ")
+        given = dict(option.removeprefix("--").split("=") for option in options.split())
+        self.image.health_check = command_line(command)
+        self.image.start_period = int(given["start-period"].removesuffix("s"))
+
+    def do_stopsignal(self, value: str) -> None:
+        self.image.stop_signal = value
+
     def do_entrypoint(self, value: str) -> None:
-        self.entrypoint = json.loads(value)
+        self.image.entrypoint = command_line(value)
 
-    def expand(self, value: str) -> str:
-        return Template(value).substitute(self.arguments | self.environment)
+    def do_cmd(self, value: str) -> None:
+        self.image.command = command_line(value)
 
-    def execute(self, command: list[str], extra: dict[str, str] | None = None) -> None:
-        """Run a command in the chroot, in the image's folder and as its user; end the replay where it fails."""
-        user, group = (int(number) for number in self.user.split(":"))
+    def execute(self, image: Image, command: list[str], extra: dict[str, str] | None = None) -> None:
+        """Run a command in an image; end the replay where it fails."""
+        if status := self.start(image, command, extra).wait():
+            sys.exit(f"Exit status {status}: {shlex.join(command)}")
+
+    def start(
+        self, image: Image, command: list[str], extra: dict[str, str] | None = None, stderr: int | None = None
+    ) -> "subprocess.Popen[bytes]":
+        """Start a command in an image's chroot, in its folder and as its user."""
+        user, group = (int(number) for number in image.user.split(":"))
 
         def enter() -> None:
-            os.chroot(self.root)
-            os.chdir(self.folder)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, if we were started in the background
+            os.chroot(image.root)
+            os.chdir(image.folder)
             os.setgroups([])
             os.setgid(group)
             os.setuid(user)
 
-        environment = {"HOME": home(self.root, user)} | self.carried | (extra or {}) | self.environment
-        status = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=enter).returncode
-        if status:
-            sys.exit(f"Exit status {status}: {shlex.join(command)}")
+        environment = {"HOME": home(image.root, user)} | self.carried | (extra or {}) | image.environment
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=stderr, preexec_fn=enter)
 
 
 def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
@@ -189,6 +275,11 @@ def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
     for line in "\n".join(lines).replace("\\\n", "").splitlines():
         instruction, value = line.split(maxsplit=1)
         yield instruction.upper(), value.strip()
+
+
+def command_line(value: str) -> list[str]:
+    """Read a command in exec form or in shell form."""
+    return json.loads(value) if value.startswith("[") else ["/bin/sh", "-c", value]
 
 
 def context_files(repository: Path) -> list[str]:
@@ -200,7 +291,13 @@ def context_files(repository: Path) -> list[str]:
     def is_let_in(file: str) -> bool:
         return next((let_in for matches, let_in in reversed(rules) if matches.fullmatch(file)), True)
 
-    files = (path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file())
+    if nested := [pattern for pattern in patterns if pattern.startswith("!") and "/" in pattern]:
+        sys.exit(f"{nested[0]} is not replayed: below a folder that is left out, nothing is let in.")
+    files = []
+    for top, folders, names in os.walk(repository):
+        place = Path(top).relative_to(repository)
+        folders[:] = [folder for folder in folders if is_let_in((place / folder).as_posix())]
+        files += [(place / name).as_posix() for name in names]
     return sorted(filter(is_let_in, files))
 
 
