@@ -1,0 +1,63 @@
+"""Serve the page of model_card/space/ for a model, from this machine."""
+
+import socket
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from types import ModuleType
+
+import torch
+
+from ..errors import InputError
+from ..files import carried
+from .evaluation import load_classifier
+
+HOST, PORT = "127.0.0.1", 7860
+
+
+def demo(name: str, host: str = HOST, port: int = PORT, open_browser: bool = True) -> None:
+    """Serve a model's page until interrupted.
+
+    The model is loaded by this package: no code from its folder runs.
+
+    Args:
+        name: a run's folder, a saved model's folder or a Hub id.
+        host: the address to listen on; 0.0.0.0 lets other machines in.
+        port: the port to listen on.
+        open_browser: open the page in this machine's browser.
+
+    Raises:
+        InputError: if Gradio is not installed, the port not free, or the model not one that can be shown.
+    """
+    if find_spec("gradio") is None:
+        raise InputError("The demo needs Gradio: pip install 'roberta-gru[demo]'.")
+    check_port(host, port)
+    model, tokenizer = load_classifier(name)
+    if not hasattr(model, "running_logits"):
+        raise InputError(f"{name} is a {model.config.model_type}: the page shows how a RoBERTa-GRU reads.")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    space = load_space()
+    page = space.page(space.Classifier(model, tokenizer), space.examples(model.name_or_path))
+    space.serve(page, server_name=host, server_port=port, inbrowser=open_browser)
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that a server can be started there.
+
+    Raises:
+        InputError: if not.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+            probe.bind((host, port))
+    except OSError as error:
+        raise InputError(f"Nothing can listen on {host}:{port} ({error.strerror}): give another --port.") from error
+
+
+def load_space() -> ModuleType:
+    """Import app.py, which is a program of its own and no module of this package."""
+    spec = spec_from_file_location("roberta_gru_space", carried("model_card/space/app.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    space = module_from_spec(spec)
+    spec.loader.exec_module(space)
+    return space

@@ -1,0 +1,470 @@
+"""The Space: what its functions promise, and what a person sees who types, clicks and uploads."""
+
+import csv
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import demo as demo_module
+from modeling_roberta_gru.inference.demo import demo, load_space
+from modeling_roberta_gru.inference.explanation import trace
+
+from .conftest import TINY_ENCODER, tiny_config
+from .space_browser import APP, CHROMIUM, app, browser, classify, free_port, running, text_box
+
+# Beyond three windows of 20 tokens, with whatever can go wrong on the way to HTML and back.
+TEXT = (
+    'The plot was dreadful & "slow".\n\n  But we <script>alert("liked")</script> its music 😀 more than\tmost, '
+    "日本 ${1 + 1} {{value}} and <img src=x onerror=alert(1)> the rest &amp; so on…  "
+)
+FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
+WIDGET = ["A splendid plot.", 'Slow, and "long".']
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def space():
+    return load_space()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(stand_in):
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    lift_limits(tokenizer)  # as a run saves it
+    return tokenizer
+
+
+def make_model(tokenizer, labels=("bad", "good"), **fields):
+    id2label = dict(enumerate(labels))
+    label2id = {label: index for index, label in id2label.items()}
+    fields |= {"vocab_size": len(tokenizer), "id2label": id2label, "label2id": label2id}
+    torch.manual_seed(0)
+    return RobertaGRUForSequenceClassification(tiny_config(**fields)).eval()
+
+
+@pytest.fixture
+def classifier(space, tokenizer):
+    # Sharp enough that the verdict takes every colour.
+    return space.Classifier(make_model(tokenizer, calibration_temperature=0.1), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tokenizer):
+    """Return the folder of a classifier, with a card."""
+    folder = tmp_path_factory.mktemp("saved") / "run" / "model"
+    make_model(tokenizer, calibration_temperature=1.5).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    widget = json.dumps([{"text": text} for text in WIDGET])  # which is YAML too
+    (folder / "README.md").write_text(f"---\nlicense: mit\nwidget: {widget}\n---\n# A model\n")
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Return a function that writes a file and gives its path."""
+
+    def write(content, name="reviews.csv"):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(tmp_path / name)
+
+    return write
+
+
+def probabilities(model, tokenizer, text):
+    inputs = tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        return model(inputs["input_ids"]).logits[0].softmax(-1)
+
+
+class Reader(HTMLParser):
+    """Read what stands in <div class="text">, and the spans there."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.spans, self.tags, self.is_in_text = "", [], set(), False
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        attributes = dict(attributes)
+        self.is_in_text |= attributes.get("class") == "text"
+        if self.is_in_text and tag == "span":
+            self.spans.append((attributes["class"], attributes["title"], len(self.text)))
+
+    def handle_data(self, data):
+        self.text += data if self.is_in_text else ""
+
+
+def read_html(html):
+    reader = Reader()
+    reader.feed(html)
+    return reader
+
+
+def points(svg):
+    """Return the coordinates of the first polyline."""
+    drawn = re.search(r'<polyline points="([^"]*)"', svg)[1]
+    return np.array([[float(number) for number in point.split(",")] for point in drawn.split()])
+
+
+@pytest.mark.parametrize("fields", [{}, {"summary": "attention", "gru_bidirectional": True}])
+def test_the_scores_of_a_reading_are_those_that_the_package_traces(space, tokenizer, fields):
+    model = make_model(tokenizer, calibration_temperature=1.5, **fields)
+    reading, traced = space.Classifier(model, tokenizer).read(TEXT), trace(model, tokenizer, TEXT)
+    assert len(traced.tokens) > 60
+    np.testing.assert_allclose(reading.scores, traced.scores, rtol=1e-5, atol=1e-6)
+    assert [*reading.ends.values()] == [at for at in traced.ends if traced.offsets[at][1] > traced.offsets[at][0]]
+    torch.testing.assert_close(reading.scores[-1], probabilities(model, tokenizer, TEXT), **FLOAT32)
+
+
+def test_the_drawn_text_is_the_text_coloured_by_the_label_that_led(classifier, space):
+    reading = classifier.read(TEXT)
+    read = read_html(space.draw(reading, classifier.answer))
+    assert read.text == TEXT
+    assert read.tags <= {"p", "span", "div", "svg", "line", "polygon", "polyline"}
+    for css_class, title, start in read.spans:
+        end = next(end for end in reading.ends if end > start)
+        bad, good = reading.scores[reading.ends[end]].tolist()
+        assert title == (f"good {good:.2f}" if good > bad else f"bad {bad:.2f}")
+        assert css_class == f"h{int(good <= bad)}{round(abs(good - bad) * space.NUM_LEVELS)}"
+    assert len({css_class for css_class, _, _ in read.spans}) > 4
+
+
+def test_the_curve_runs_through_every_score(classifier, space):
+    reading = classifier.read(TEXT)
+    drawn = points(space.curve(reading))
+    np.testing.assert_allclose(drawn[:, 1], 100 * (1 - reading.scores[:, 1]), atol=0.051)
+    assert (drawn[0, 0], drawn[-1, 0]) == (0, 1000)
+
+
+def test_a_long_curve_keeps_its_peaks(space):
+    scores = torch.rand(12345)
+    scores[[0, 777, 12344]] = torch.tensor([0.5, 2.0, 0.5])
+    scores[9999] = -1
+    chosen = space.drawn_positions(scores)
+    assert {0, 777, 9999, 12344} <= set(chosen)
+    assert chosen == sorted(chosen)
+    assert len(chosen) <= space.MOST_POINTS
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type"),
+    [
+        (("a", "b", "c", "d", "e", "f"), "single_label_classification"),
+        (("a", "b"), "multi_label_classification"),
+        (("stars",), "regression"),
+    ],
+)
+def test_other_kinds_of_labels_are_drawn_too(space, tokenizer, labels, problem_type):
+    model = make_model(tokenizer, labels, problem_type=problem_type)
+    classifier = space.Classifier(model, tokenizer)
+    reading = classifier.read(TEXT)
+    np.testing.assert_allclose(reading.scores, trace(model, tokenizer, TEXT).scores, rtol=1e-5, atol=1e-6)
+    html = space.draw(reading, classifier.answer)
+    read = read_html(html)
+    assert read.text == TEXT
+    assert html.count("<polyline") == min(len(labels), len(space.COLOURS))
+    drawn = points(html)[:, 1]
+    assert drawn.min() >= 0
+    assert drawn.max() <= 100
+    ends = {title.split()[0] for _, title, _ in read.spans}
+    assert len(ends) > 1 or problem_type != "single_label_classification"
+    if problem_type != "single_label_classification":
+        assert ends == {labels[int(reading.scores[-1].argmax())]}
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_a_text_without_words_is_refused(space, text):
+    with pytest.raises(gr.Error, match="There is no text"):
+        space.checked(text)
+
+
+def test_half_a_character_is_refused_by_its_place(space):
+    with pytest.raises(gr.Error, match="Character 5 of the text"):
+        space.checked("half\ud83d")
+
+
+def test_a_text_beyond_the_limit_is_refused_whole(space):
+    assert space.checked("x" * space.MAX_CHARACTERS)
+    with pytest.raises(gr.Error, match="has 100,001 characters"):
+        space.checked("x" * (space.MAX_CHARACTERS + 1))
+
+
+def test_rows_keep_their_order_and_columns_and_score_as_if_alone(space, classifier, tokenizer, table):
+    texts = ["the plot was slow " * (number % 7 + 1) + f"and {number}" for number in range(20)]
+    rows = [[str(number), text, 'a "quoted", cell'] for number, text in enumerate(texts)]
+    path = table("")
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["id", "text", "note"], *rows])
+    steps = []
+    scored = space.score_table(classifier, space.read_table(path), "text", lambda step, unit: steps.append(step))
+    assert scored.header == ["id", "text", "note", "predicted", "score_bad", "score_good"]
+    assert [row[:3] for row in scored.rows] == rows
+    for text, row in zip(texts, scored.rows, strict=True):
+        expected = probabilities(classifier.model, tokenizer, text)
+        torch.testing.assert_close(torch.tensor([*map(float, row[4:])]), expected, **FLOAT32)
+        assert row[3] == ["bad", "good"][int(expected.argmax())]
+    assert steps == [(0, 20), (8, 20), (16, 20)]
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "scores", "cells"),
+    [
+        ("single_label_classification", [0.2, 0.8], ["good"]),
+        ("multi_label_classification", [0.6, 0.5], ["bad, good"]),
+        ("multi_label_classification", [0.4, 0.1], [""]),
+        ("regression", [3.5], []),
+    ],
+)
+def test_the_predicted_cell_says_what_the_kind_of_label_allows(space, problem_type, scores, cells):
+    assert space.predicted(scores, ["bad", "good"], problem_type) == cells
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_is_written_as_it_was_read(space, table, tmp_path, delimiter, encoding):
+    content = delimiter.join(["text", "id"]) + "\r\n" + delimiter.join(['"über\n""alles"", ja; nein"', "1"]) + "\r\n"
+    read = space.read_table(table(content.encode(encoding)))
+    assert read.rows == [['über\n"alles", ja; nein', "1"]]
+    written = Path(space.write_table(read, str(tmp_path)))
+    assert written.name == "reviews-scored.csv"
+    assert space.read_table(written)[1:] == read[1:]
+    assert written.read_bytes().startswith(b"\xef\xbb\xbf") == (encoding == "utf-8-sig")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "reviews.csv is empty"),
+        ("\n\n", "reviews.csv is empty"),
+        ("text,id\n", "has a header and no rows"),
+        (b"text\nfine\ncaf\xe9\n", r"not UTF-8 text \(line 3\)"),
+        ("text,id\na,1\nb\n", "Row 3 of reviews.csv has 1 cells and the header 2"),
+        ("text,id\n\na,1\n", "Row 2 of reviews.csv has 0 cells"),
+        ('text,id\na,1\n"b,2\n', "Row 3 of reviews.csv cannot be read"),
+        ("text,id\n" + "a,1\n" * 5001, "has 5,001 rows, and this page scores up to 5,000"),
+    ],
+)
+def test_a_broken_file_is_refused_by_its_row(space, table, content, said):
+    with pytest.raises(gr.Error, match=said):
+        space.read_table(table(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "said"),
+    [
+        ("review,id\na,1\n", "text", "has no column 'text': choose one of review, id"),
+        ("review,id\na,1\n", None, "has no column '': choose one of review, id"),
+        ("<b>,id\na,1\n", "<i>", "has no column '&lt;i&gt;': choose one of &lt;b&gt;, id"),
+        ("text,predicted\na,1\n", "text", "has a column 'predicted' already"),
+        ("text,id\na,1\n  ,2\n", "text", "Row 3 of reviews.csv has no text in 'text'"),
+        ("text,id\n" + "a" * 100_001 + ",1\n", "text", "Row 2 of reviews.csv has 100,001 characters"),
+    ],
+)
+def test_rows_that_cannot_be_scored_are_refused_by_name(space, classifier, table, content, column, said):
+    with pytest.raises(gr.Error, match=re.escape(said)):
+        space.score_table(classifier, space.read_table(table(content)), column, lambda *_, **__: pytest.fail("began"))
+
+
+def test_blank_lines_at_the_end_are_no_rows(space, table):
+    assert space.read_table(table("text,id\na,1\n\n\n")).rows == [["a", "1"]]
+
+
+def test_the_examples_are_the_cards(space, saved, tmp_path):
+    assert space.examples(str(saved)) == WIDGET
+    assert space.examples(str(tmp_path)) == list(space.EXAMPLES)
+    for front in ("", "---\nlicense: mit\n---\n", "---\nwidget: ]\n---\n", "---\nwidget: [text, {text: [1]}]\n---\n"):
+        (tmp_path / "README.md").write_text(f"{front}# Nothing in front\n")
+        assert space.examples(str(tmp_path)) == list(space.EXAMPLES)
+
+
+def test_a_model_that_is_no_roberta_gru_is_refused(space, tokenizer, tmp_path):
+    RobertaForSequenceClassification(RobertaConfig(**{**TINY_ENCODER, "vocab_size": 400})).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a roberta"):
+        space.load(str(tmp_path))
+    with pytest.raises(InputError, match="is a roberta: the page shows how a RoBERTa-GRU reads"):
+        demo(str(tmp_path), port=free_port())
+
+
+def test_the_demo_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(demo_module, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=re.escape("pip install 'roberta-gru[demo]'")):
+        demo("anything")
+
+
+def test_the_demo_says_that_a_port_is_taken(saved):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(InputError, match=rf"Nothing can listen on 127.0.0.1:{port} \(Address already in use\)"):
+            demo(str(saved), port=port)
+
+
+def test_the_demo_serves_a_run_where_it_is_told_to(space, saved, monkeypatch):
+    made, served = [], {}
+    monkeypatch.setattr(demo_module, "load_space", lambda: space)
+    monkeypatch.setattr(space, "page", lambda classifier, texts: made.append(texts))  # Gradio leaves loops open
+    monkeypatch.setattr(space, "serve", lambda blocks, **options: served.update(options))
+    port = free_port()
+    demo(str(saved.parent), host="127.0.0.1", port=port, open_browser=False)
+    assert made == [WIDGET]
+    assert served == {"server_name": "127.0.0.1", "server_port": port, "inbrowser": False}
+
+
+def test_an_unnamed_model_ends_the_program(space, monkeypatch):
+    monkeypatch.delenv("MODEL_ID", raising=False)
+    monkeypatch.setattr(sys, "argv", [str(APP)])
+    with pytest.raises(SystemExit, match="Name the model: MODEL_ID="):
+        space.main()
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def url(saved, tmp_path_factory):
+    with app(saved, tmp_path_factory.mktemp("log") / "log") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(chromium, url):
+    """Return the page, which may ask this machine only, and open no dialogue."""
+    context = chromium.new_context(viewport={"width": 375, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    asked, dialogues, errors = [], [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: (dialogues.append(dialog.message), dialog.dismiss()))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    text_box(page).wait_for()
+    yield page
+    context.close()
+    assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
+    assert (dialogues, errors) == ([], [])
+
+
+def toast(page):
+    return page.get_by_test_id("toast-body").inner_text()
+
+
+def upload(page, path):
+    page.get_by_role("tab", name="A file").click()
+    page.locator("input[type=file]").set_input_files(path)
+    # Its columns are in the list once the choice that it does not have is gone.
+    page.wait_for_function("document.querySelector('[role=combobox]').value === ''")
+
+
+def score(page, column):
+    box = page.get_by_role("combobox", name="Column of the text")
+    box.fill(column)
+    box.press("Enter")
+    page.get_by_role("button", name="Score the rows").click()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_typed_text_is_scored_and_shown_as_it_is(page, saved, tokenizer):
+    classify(page, TEXT)
+    expected = probabilities(RobertaGRUForSequenceClassification.from_pretrained(saved), tokenizer, TEXT)
+    label = page.get_by_test_id("label-output-value").inner_text()
+    assert label.strip() == ["bad", "good"][int(expected.argmax())]
+    shown = page.locator(".confidence-set, [data-testid$=confidence-set]").all_inner_texts()
+    for name, probability in zip(["bad", "good"], expected.tolist(), strict=True):
+        assert any(name in line and f"{100 * probability:.0f}%" in line for line in shown), shown
+    assert page.get_by_role("region", name="The text, coloured").evaluate("region => region.textContent") == TEXT
+    curve = page.get_by_role("img", name="Curve of the scores").get_attribute("aria-label")
+    assert curve.endswith(f"bad {expected[0]:.2f}, good {expected[1]:.2f}")
+    assert page.evaluate("document.documentElement.scrollWidth") == 375  # nothing sticks out on a phone
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_an_example_of_the_card_can_be_clicked(page):
+    page.get_by_role("button", name=WIDGET[0]).click()
+    page.wait_for_function("text => document.querySelector('textarea').value === text", arg=WIDGET[0])
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "said"), [("  \n", "There is no text"), ("word " * 210_000, "1,050,000 characters")])
+def test_nonsense_is_answered_by_one_sentence(page, text, said):
+    text_box(page).fill(text)
+    page.get_by_role("button", name="Classify").click()
+    assert said in toast(page)
+    classify(page, "a plot")  # and the page goes on
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_an_uploaded_file_comes_back_scored(page, saved, tokenizer, table, tmp_path):
+    texts = [f"the plot was slow {number} " * (number + 1) for number in range(11)]
+    path = table("id;review\n" + "".join(f"{number};{text}\n" for number, text in enumerate(texts)))
+    upload(page, path)
+    score(page, "review")
+    with page.expect_download() as download:
+        page.get_by_role("row", name="reviews-scored.csv").get_by_role("link").click()
+    download.value.save_as(tmp_path / "scored.csv")
+    with (tmp_path / "scored.csv").open(newline="") as file:
+        header, *rows = csv.reader(file, delimiter=";")
+    assert header == ["id", "review", "predicted", "score_bad", "score_good"]
+    model = RobertaGRUForSequenceClassification.from_pretrained(saved)
+    for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
+        expected = probabilities(model, tokenizer, text)
+        assert row[:3] == [str(number), text, ["bad", "good"][int(expected.argmax())]]
+        torch.testing.assert_close(torch.tensor([*map(float, row[3:])]), expected, **FLOAT32)
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_file_without_the_column_is_answered_by_its_columns(page, table):
+    upload(page, table("<img src=x onerror=alert(1)>,id\na,1\n"))
+    score(page, "text")
+    assert "has no column 'text': choose one of <img src=x onerror=alert(1)>, id" in toast(page)
+
+
+@pytest.mark.slow
+def test_a_built_page_names_its_endpoints_and_has_limits(saved):
+    script = f"""
+import json, runpy
+blocks = runpy.run_path({str(APP)!r})["build"]({str(saved)!r})
+named = [function["api_name"] for function in blocks.config["dependencies"]]
+queue = blocks._queue
+print(json.dumps([named, queue.max_size, queue.default_concurrency_limit, blocks.api_open, blocks.analytics_enabled]))
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    named, *limits = json.loads(output.splitlines()[-1])
+    assert {"classify", "columns", "score_file"} <= set(named)
+    assert limits == [20, 1, False, False]
+
+
+@pytest.mark.slow
+def test_the_demo_answers(saved, tmp_path):
+    port = free_port()
+    call = (
+        f"from modeling_roberta_gru.inference.demo import demo; demo({str(saved)!r}, port={port}, open_browser=False)"
+    )
+    with (
+        running([sys.executable, "-c", call], port, tmp_path / "log") as url,
+        urllib.request.urlopen(f"{url}/gradio_api/info", timeout=20) as answer,
+    ):
+        assert {"/classify", "/columns", "/score_file"} <= set(json.load(answer)["named_endpoints"])
