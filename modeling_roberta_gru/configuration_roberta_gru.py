@@ -9,6 +9,27 @@ from typing import Any
 from transformers import RobertaConfig
 
 SUMMARIES = ("last", "mean", "max", "attention")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+PROBABILITIES = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "gru_dropout",
+    "head_dropout",
+    "label_smoothing",
+)
+LEAST_SIZES = {
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "max_position_embeddings": 1,
+    "type_vocab_size": 1,
+    "gru_hidden_size": 1,
+    "num_gru_layers": 1,
+    "head_hidden_size": 0,
+    "windows_per_chunk": 1,
+}
 
 # Encoders whose checkpoints hold RobertaModel's parameters under RobertaModel's names.
 WARM_START_MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")
@@ -124,34 +145,28 @@ class RobertaGRUConfig(RobertaConfig):
         return self.gru_hidden_size * (2 if self.gru_bidirectional else 1)
 
     def check(self) -> None:
-        """Check every added field; the model does so again, since fields can be set after construction.
+        """Check the fields that make the model; the model does so again, since fields can be set after construction.
 
         Raises:
             ValueError: naming the field, its value and what it may be.
         """
-        least_values = {"gru_hidden_size": 1, "num_gru_layers": 1, "head_hidden_size": 0, "windows_per_chunk": 1}
-        for name, least in least_values.items():
+        for name, least in LEAST_SIZES.items():
             value = getattr(self, name)
             _require(_is_whole(value) and value >= least, name, value, f"a whole number of at least {least}")
-        for name in ("gru_dropout", "head_dropout", "label_smoothing"):
+        for name in PROBABILITIES:
             value = getattr(self, name)
             _require(_is_number(value) and 0 <= value < 1, name, value, "a number from 0 to below 1")
         _require(self.summary in SUMMARIES, "summary", self.summary, f"one of {', '.join(SUMMARIES)}")
         _require(
             isinstance(self.gru_bidirectional, bool), "gru_bidirectional", self.gru_bidirectional, "true or false"
         )
-        temperature = self.calibration_temperature
-        _require(_is_number(temperature) and temperature > 0, "calibration_temperature", temperature, "above 0")
-        weights = self.class_weights
-        _require(
-            weights is None
-            or (len(weights) == self.num_labels and all(_is_number(weight) and weight >= 0 for weight in weights)),
-            "class_weights",
-            weights,
-            f"unset, or {self.num_labels} numbers of at least 0, one per label",
-        )
-        _require(not self.is_decoder, "is_decoder", self.is_decoder, "false: the encoder reads both ways")
-        _require(self.pad_token_id is not None, "pad_token_id", None, "a token id")
+        for name in ("calibration_temperature", "layer_norm_eps"):
+            value = getattr(self, name)
+            _require(_is_number(value) and value > 0, name, value, "above 0")
+        spread = self.initializer_range
+        _require(_is_number(spread) and spread >= 0, "initializer_range", spread, "a number of at least 0")
+        self._check_labels()
+        self._check_encoder()
         window, overlap = self.encoder_window, self.window_overlap
         _require(window >= 3, "max_position_embeddings", self.max_position_embeddings, "above `pad_token_id` + 3")
         _require(
@@ -159,6 +174,42 @@ class RobertaGRUConfig(RobertaConfig):
             "window_overlap",
             overlap,
             f"unset, or a whole number from 0 to {window - 3}, three below the encoder's window",
+        )
+
+    def _check_labels(self) -> None:
+        num_labels, weights, problem_type = self.num_labels, self.class_weights, self.problem_type
+        _require(_is_whole(num_labels) and num_labels >= 1, "num_labels", num_labels, "a whole number of at least 1")
+        _require(
+            {str(label) for label in self.id2label} == {str(label) for label in range(num_labels)},
+            "id2label",
+            self.id2label,
+            f"one name for each label from 0 to {num_labels - 1}",
+        )
+        _require(
+            problem_type is None or problem_type in PROBLEM_TYPES,
+            "problem_type",
+            problem_type,
+            f"unset, or one of {', '.join(PROBLEM_TYPES)}",
+        )
+        _require(
+            weights is None
+            or (
+                isinstance(weights, (list, tuple))
+                and len(weights) == num_labels
+                and all(_is_number(weight) and weight >= 0 for weight in weights)
+            ),
+            "class_weights",
+            weights,
+            f"unset, or {num_labels} numbers of at least 0, one per label",
+        )
+
+    def _check_encoder(self) -> None:
+        width, heads = self.hidden_size, self.num_attention_heads
+        last, padding = self.vocab_size - 1, self.pad_token_id
+        _require(width % heads == 0, "num_attention_heads", heads, f"a divisor of `hidden_size`, {width}")
+        _require(not self.is_decoder, "is_decoder", self.is_decoder, "false: the encoder reads both ways")
+        _require(
+            _is_whole(padding) and 0 <= padding <= last, "pad_token_id", padding, f"a whole number from 0 to {last}"
         )
 
 

@@ -339,6 +339,31 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         self.roberta = RobertaModel(config, add_pooling_layer=False)
         self.gru = RobertaGRURecurrence(config)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load weights; see [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Raises:
+            ValueError: if the weights lack a part of the encoder, or if the configuration says that they are of this
+                very class and they are not: random values in their place would only look as if they worked.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        # What is of another size is refused before, or was asked for by `ignore_mismatched_sizes`.
+        resized = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+        missing = set(report["missing_keys"]) - resized
+        if cls.__name__ in (model.config.architectures or ()):
+            wrong = missing.union(report["unexpected_keys"])
+        else:
+            wrong = {name for name in missing if name.startswith("roberta.")}
+        if wrong:
+            name = min(wrong)
+            raise ValueError(
+                f"The weights are not those of this configuration: {name} is "
+                f"{'missing' if name in missing else 'left over'}. Leave the configuration as it was saved with them; "
+                "for a fresh GRU and head on an encoder, start from a configuration without `architectures`."
+            )
+        return (model, report) if output_loading_info else model
+
     def train(self, mode: bool = True) -> "RobertaGRUPreTrainedModel":
         # A temperature fitted to the weights as they were says nothing about the weights to come.
         if mode:

@@ -48,6 +48,9 @@ def test_every_field_survives_saving(tmp_path):
     }
 
 
+PROBLEM_TYPES = "unset, or one of single_label_classification, multi_label_classification, regression"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
@@ -63,6 +66,24 @@ def test_every_field_survives_saving(tmp_path):
         ("calibration_temperature", 0, "above 0"),
         ("class_weights", [1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("class_weights", [1.0, -1.0], "unset, or 2 numbers of at least 0, one per label"),
+        ("class_weights", 3, "unset, or 2 numbers of at least 0, one per label"),
+        ("problem_type", "guessing", PROBLEM_TYPES),
+        ("id2label", {0: "bad", 2: "good"}, "one name for each label from 0 to 1"),
+        ("vocab_size", 0, "a whole number of at least 1"),
+        ("hidden_size", -12, "a whole number of at least 1"),
+        ("num_hidden_layers", 0, "a whole number of at least 1"),
+        ("num_attention_heads", 0, "a whole number of at least 1"),
+        ("num_attention_heads", 5, "a divisor of `hidden_size`, 12"),
+        ("intermediate_size", -1, "a whole number of at least 1"),
+        ("type_vocab_size", 0, "a whole number of at least 1"),
+        ("hidden_dropout_prob", 1.5, "a number from 0 to below 1"),
+        ("hidden_dropout_prob", float("nan"), "a number from 0 to below 1"),
+        ("attention_probs_dropout_prob", -0.1, "a number from 0 to below 1"),
+        ("layer_norm_eps", 0.0, "above 0"),
+        ("initializer_range", float("inf"), "a number of at least 0"),
+        ("pad_token_id", -1, "a whole number from 0 to 60"),
+        ("pad_token_id", 61, "a whole number from 0 to 60"),
+        ("pad_token_id", None, "a whole number from 0 to 60"),
         ("is_decoder", True, "false: the encoder reads both ways"),
         ("windows_per_chunk", 0, "a whole number of at least 1"),
         ("window_overlap", -1, "unset, or a whole number from 0 to 17, three below the encoder's window"),
@@ -80,6 +101,19 @@ def test_impossible_values_are_refused_by_name_also_when_set_later(name, value, 
     with pytest.raises(ValueError, match="must be") as error:
         RobertaGRUForSequenceClassification(config)
     assert str(error.value) == f"`{name}` is {value!r}; it must be {allowed}."
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"])
+@pytest.mark.parametrize("value", [12.5, "12", None, True])
+def test_a_size_that_is_no_whole_number_is_refused_by_name(name, value):
+    # By this configuration under transformers 4.57, by RobertaConfig's own types before it under 5.
+    with pytest.raises(Exception, match=rf"['`]{name}['`]"):
+        tiny_config(**{name: value})
+
+
+def test_no_labels_are_refused():
+    with pytest.raises(ValueError, match="`num_labels` is 0; it must be a whole number of at least 1"):
+        tiny_config(num_labels=0)
 
 
 @pytest.mark.parametrize("name", ["gru_hiden_size", "gru_hidden_sizes", "sumary", "class_weight", "head_dropuot"])

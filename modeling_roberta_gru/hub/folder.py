@@ -1,0 +1,209 @@
+"""Is a folder a whole model that a stranger can load?
+
+Weights are read by `safetensors`, headers first and then one tensor at a time; nothing is read through pickle, and no
+code that lies in the folder runs.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig
+
+from ..data.tokenization import check_token_ids
+from ..errors import InputError
+from ..training.checkpoint import quiet
+
+CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies."""
+
+    path: Path
+    shape: list[int]
+
+
+def check_model(folder: Path) -> None:
+    """Check that a folder holds configuration, weights, code and tokenizer, and that they belong together.
+
+    Args:
+        folder: of a classifier, as `save_pretrained` or a run leaves it.
+
+    Raises:
+        InputError: naming the file and the way out.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give one that holds a saved model.")
+    config = _read_config(folder / CONFIG)
+    stored = _find_weights(folder)
+    _check_names(folder, dict(stored), _expected_shapes(folder, config))
+    for path in sorted({tensor.path for tensor in stored.values()}):
+        _check_values(path)
+    _check_tokenizer(folder, config)
+
+
+def check_adapter(folder: Path) -> None:
+    """Check that a folder holds a LoRA adapter, as a run leaves it, that others can load onto its encoder.
+
+    Raises:
+        InputError: naming the file and the way out.
+    """
+    base = _read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base or Path(base).exists() or Path(base).is_absolute():
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG}: the adapter's encoder is {base!r}, a folder of this machine: nobody else "
+            "could load it. Train from an encoder of the Hub, or publish the merged model, model/."
+        )
+    _read_config(folder / CONFIG)
+    _read_header(folder / ADAPTER_WEIGHTS)
+    _check_values(folder / ADAPTER_WEIGHTS)
+
+
+def _read_config(path: Path) -> PretrainedConfig:
+    """Build the configuration, whose class checks its fields, and see that the code that it names lies beside it."""
+    fields = _read_json(path)
+    if not isinstance(fields.get("model_type"), str):
+        raise InputError(f"{path} has no `model_type`: it is not the configuration of a model. {SAVE_AGAIN}")
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+    except Exception as error:  # whatever a field edited to nonsense makes fail
+        raise InputError(f"{path} cannot be used: {_one_line(error)} Put the field right.") from error
+    named = fields.get("auto_map") or {}
+    for auto_class, reference in getattr(config, "auto_map", {}).items():
+        _check_code(path, auto_class, named.get(auto_class) if isinstance(named, dict) else None, reference)
+    return config
+
+
+def _check_code(path: Path, auto_class: str, named: Any, reference: str) -> None:
+    if named != reference:
+        raise InputError(
+            f"{path} has {named!r} for {auto_class} in `auto_map`, where {reference!r} belongs: nobody without this "
+            f"package could load the model. {SAVE_AGAIN}"
+        )
+    code = path.with_name(reference.split(".")[0] + ".py")
+    if not code.is_file():
+        raise InputError(f"{code} is missing, which {path.name} names for {auto_class}. {SAVE_AGAIN}")
+
+
+def _find_weights(folder: Path) -> dict[str, Stored]:
+    """Return where every tensor lies, by its name."""
+    if (folder / WEIGHTS).is_file():
+        return _read_header(folder / WEIGHTS)
+    if (folder / INDEX).is_file():
+        return _find_shards(folder / INDEX)
+    pickle = next((path for pattern in PICKLES for path in sorted(folder.glob(pattern))), None)
+    if pickle is not None:
+        raise InputError(
+            f"{pickle} is a pickle, which can run code where it is loaded, and {WEIGHTS} is missing. Load it where "
+            "you trust it, and save the model again with `save_pretrained`."
+        )
+    raise InputError(f"{folder / WEIGHTS} is missing. {SAVE_AGAIN}")
+
+
+def _find_shards(index: Path) -> dict[str, Stored]:
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise InputError(f"{index} has no `weight_map` from tensors to files. {SAVE_AGAIN}")
+    stored: dict[str, Stored] = {}
+    for shard in sorted(set(shards.values())):
+        path = index.with_name(Path(shard).name)
+        if shard != path.name or not path.is_file():
+            raise InputError(f"{index.parent / shard} is missing, which {index.name} names. {SAVE_AGAIN}")
+        stored |= _read_header(path)
+    for name in sorted(shards.keys() | stored.keys()):
+        if name not in shards or name not in stored or stored[name].path.name != shards[name]:
+            raise InputError(f"{index} and the files beside it do not agree on where {name} lies. {SAVE_AGAIN}")
+    return stored
+
+
+def _expected_shapes(folder: Path, config: PretrainedConfig) -> list[tuple[set[str], list[int]]]:
+    """Return names and shape of every tensor of the model; a tied one has several names, any of which will do."""
+    try:
+        with torch.device("meta"), quiet():
+            model = AutoModelForSequenceClassification.from_config(config)
+    except Exception as error:
+        raise InputError(f"{folder / CONFIG} describes no classifier that can be built: {_one_line(error)}") from error
+    tensors: dict[int, tuple[set[str], list[int]]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), (set(), list(tensor.shape)))[0].add(name)
+    return list(tensors.values())
+
+
+def _check_names(folder: Path, stored: dict[str, Stored], expected: list[tuple[set[str], list[int]]]) -> None:
+    """Check that the weights are those of the model: all of them, no others, every one of its shape."""
+    foreign = f"The weights are not those of {folder / CONFIG}: put the two that were saved together into one folder."
+    for names, shape in expected:
+        if names.isdisjoint(stored):
+            raise InputError(f"{min(names)} is missing from the weights in {folder}. {foreign}")
+        for name in sorted(names & stored.keys()):
+            path, found = stored.pop(name)
+            if found != shape:
+                raise InputError(f"{name} in {path} has the shape {found}, and in the model {shape}. {foreign}")
+    for name, (path, _) in sorted(stored.items()):
+        raise InputError(f"{name} in {path} is no part of the model. {foreign}")
+
+
+def _check_values(path: Path) -> None:
+    with safe_open(path, "pt") as tensors:
+        for name in tensors.offset_keys():
+            tensor = tensors.get_tensor(name)
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise InputError(
+                    f"{name} in {path} holds NaN or infinity: the training diverged. Take an earlier checkpoint, or "
+                    "train with a lower --learning_rate."
+                )
+
+
+def _check_tokenizer(folder: Path, config: PretrainedConfig) -> None:
+    keep = "Save the tokenizer that the model was trained with there."
+    if not (folder / TOKENIZER_CONFIG).is_file():  # transformers 4.57 finds its class there only
+        raise InputError(f"{folder / TOKENIZER_CONFIG} is missing. {keep}")
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the libraries behind it have no common one
+        raise InputError(f"No tokenizer can be read from {folder}: {_one_line(error)} {keep}") from error
+    # Without a vocabulary, transformers 5 makes a tokenizer that gives <unk> for every word.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise InputError(f"{folder / TOKENIZER} is missing or holds no words. {keep}")
+    try:
+        check_token_ids(tokenizer, config.vocab_size)
+    except InputError as error:
+        raise InputError(f"{folder / TOKENIZER} does not fit {CONFIG}: {error}") from error
+
+
+def _read_header(path: Path) -> dict[str, Stored]:
+    """Return where a file's tensors lie; its header says where it must end, so a file cut off is found out."""
+    try:
+        with safe_open(path, "pt") as tensors:
+            return {name: Stored(path, tensors.get_slice(name).get_shape()) for name in tensors.offset_keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is no whole safetensors file ({_one_line(error)}) It was cut off or is something else: fetch or "
+            "save it again."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing. {SAVE_AGAIN}")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # neither JSON nor text
+        raise InputError(f"{path} is not JSON: {_one_line(error)} {SAVE_AGAIN}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path} is a JSON {type(fields).__name__} instead of an object. {SAVE_AGAIN}")
+    return fields
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".") + "."

@@ -1,0 +1,904 @@
+# Copyright 2026 The RoBERTa-GRU authors. Licensed under the Apache License, Version 2.0.
+"""RoBERTa-GRU: a RoBERTa encoder whose states a GRU reads in order.
+
+Source: Tan, Lee, Lim, Applied Sciences 2023, 13(6), 3915. Travels to the Hub beside the weights: needs torch and
+transformers only. `reference.py` in the package states the same model as slow, obvious code, and is the definition
+that this file is tested against.
+
+Shapes:
+    B  documents in the batch
+    T  columns of the batch, padding included; n real tokens in a document (`lengths`, shape (B,))
+    D  encoder width (`hidden_size`)
+    H  width of one GRU direction (`gru_hidden_size`), K directions (1 or 2), L layers
+    C  labels
+    W  the encoder's window (`encoder_window`), N windows encoded at once
+    R  documents of the batch that reach into a chunk, S tokens there at most
+
+A document's real tokens are those whose attention mask is 1. Nothing that stands where the mask is 0 can change a
+result. Positions count real tokens: 0 … n-1.
+
+The encoder sees a batch of short documents as it came. Documents of more than W tokens it sees in overlapping windows,
+each wrapped in the document's first and last token; every token keeps its state from the window in which it lies
+farthest from an edge. The GRU runs over these states, one a token, from the first to the last: windows are no
+boundaries for it. It reads in *chunks*: all of the document at once where gradients are wanted, else a few windows at
+a time, carrying its state along, so that memory does not grow with n.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PretrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput, TokenClassifierOutput
+from transformers.models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+
+from .configuration_roberta_gru import RobertaGRUConfig
+
+IGNORED_LABEL = -100
+
+
+class Chunk(NamedTuple):
+    """Consecutive tokens of the documents that reach so far, packed to the left."""
+
+    rows: torch.Tensor  # (R,) which documents of the batch these are
+    first: torch.Tensor  # (R,) position of each one's first token here
+    lengths: torch.Tensor  # (R,) number of its tokens here, at least one
+    states: torch.Tensor  # (R, S, D) from the encoder, then (R, S, K·H) from the GRU; anything beyond `lengths`
+    hidden_states: tuple[torch.Tensor, ...] = ()  # (R, S, D) each, if asked for and cut into windows
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(R, S) bool: True for real tokens."""
+        return torch.arange(self.states.shape[1], device=self.lengths.device) < self.lengths[:, None]
+
+
+class Batch(NamedTuple):
+    """Documents as the caller gave them, and where their real tokens stand."""
+
+    input_ids: torch.Tensor | None  # (B, T)
+    inputs_embeds: torch.Tensor | None  # (B, T, D)
+    token_type_ids: torch.Tensor | None  # (B, T)
+    mask: torch.Tensor  # (B, T) bool, True for real tokens
+    order: torch.Tensor | None  # (B, T) columns: those of real tokens first, in order; None: as they stand
+    lengths: torch.Tensor  # (B,) number n of real tokens
+
+    def columns(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return the columns in which the tokens at these positions of these documents stand."""
+        return positions if self.order is None else self.order[rows, positions]
+
+    def place(self, values: torch.Tensor, chunk: Chunk, into: torch.Tensor | None) -> torch.Tensor:
+        """Put a chunk's values (R, S, C) where their tokens stand in `into` (B, T, C), zeros at first."""
+        num_columns = self.mask.shape[1]
+        if into is None:
+            into = values.new_zeros(*self.mask.shape, values.shape[-1])
+        positions = chunk.first[:, None] + torch.arange(values.shape[1], device=values.device)
+        rows = chunk.rows[:, None]
+        targets = rows * num_columns + self.columns(rows, positions.clamp(max=num_columns - 1))  # (R, S)
+        # What is no token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
+        values = values.masked_fill(~chunk.mask[..., None], 0.0)
+        into.flatten(0, 1).index_add_(0, targets.flatten(), values.flatten(0, 1))
+        return into
+
+
+class Windows:
+    """How documents are cut for the encoder; computed on the CPU, from their lengths alone.
+
+    Window k of a document holds its first token, W-2 tokens from position `start(k)` + 1 on, and its last token. The
+    last window is moved back until it is full; a document of up to W tokens is one window as it stands.
+    """
+
+    def __init__(self, lengths: torch.Tensor, config: RobertaGRUConfig):
+        self.lengths = lengths  # (B,)
+        self.size, self.stride = config.encoder_window, config.window_stride
+        self.width = min(self.size, int(lengths.max()))  # columns that a window fills
+        self.last_start = (lengths - self.size).clamp(min=0)
+        self.counts = (self.last_start + self.stride - 1) // self.stride + 1  # (B,) number of windows
+
+    def start(self, rows: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(windows * self.stride, self.last_start[rows])
+
+    def first_kept(self, rows: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        """Return the first position whose state comes from this window or a later one; n if there is none."""
+        # A token lies farthest from an edge where it lies nearest to the middle; between two, the earlier window.
+        after_middle = (self.start(rows, windows - 1) + self.start(rows, windows) + self.size - 3) // 2 + 2
+        kept = torch.where(windows < self.counts[rows], after_middle, self.lengths[rows])
+        return torch.where(windows > 0, kept, 0)
+
+    def cut(self, begin: int, end: int, device: torch.device) -> "WindowCut":
+        """Cut windows `begin` … `end` - 1 of every document that has any of them."""
+        cpu = self.lengths.device  # said everywhere: the caller may have made another one torch's default
+        rows = (self.counts > begin).nonzero()[:, 0]  # (R,)
+        counts = self.counts[rows].clamp(max=end) - begin
+        offsets = counts.cumsum(0) - counts
+        row_of_window = rows.repeat_interleave(counts)  # (N,)
+        index_of_window = torch.arange(len(row_of_window), device=cpu) - offsets.repeat_interleave(counts) + begin
+
+        columns = torch.arange(self.width, device=cpu)
+        last = self.lengths[row_of_window, None] - 1
+        last_column = last.clamp(max=self.size - 1)
+        positions = (self.start(row_of_window, index_of_window)[:, None] + columns).where(columns > 0, 0)
+
+        first, after = (self.first_kept(rows, torch.tensor(index, device=cpu)) for index in (begin, end))
+        kept = first[:, None] + torch.arange(int((after - first).max()), device=cpu)
+        kept = kept.minimum(self.lengths[rows, None] - 1)  # (R, S)
+        boundaries = self.first_kept(rows[:, None], torch.arange(begin + 1, end, device=cpu)[None])
+        window = torch.searchsorted(boundaries, kept, right=True)
+        column = kept - self.start(rows[:, None], window + begin)
+        cut = WindowCut(
+            row_of_window=row_of_window,
+            positions=positions.where(columns < last_column, last),
+            mask=columns <= last_column,
+            rows=rows,
+            first=first,
+            lengths=after - first,
+            kept=(offsets[:, None] + window) * self.width + column,
+        )
+        return WindowCut(*(tensor.to(device) for tensor in cut))
+
+
+class WindowCut(NamedTuple):
+    """Some windows of some documents, and which states are kept of them."""
+
+    row_of_window: torch.Tensor  # (N,)
+    positions: torch.Tensor  # (N, W) which token of its document stands in each column
+    mask: torch.Tensor  # (N, W) bool, False beyond the end of a document shorter than W
+    rows: torch.Tensor  # (R,)
+    first: torch.Tensor  # (R,) position of the first token whose state is kept
+    lengths: torch.Tensor  # (R,) number of such tokens
+    kept: torch.Tensor  # (R, S) where their states stand among the N·W
+
+
+class RobertaGRURecurrence(nn.Module):
+    """Read packed states with L layers of GRU in K directions.
+
+    Packed sequences (`nn.utils.rnn`) are not used: they need the lengths on the CPU and break export. One `nn.GRU` per
+    layer and direction gives the same numbers: left to right, what stands after the last real token comes too late to
+    matter; right to left, the real tokens are reversed among themselves first.
+    """
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__()
+        input_sizes = [config.hidden_size] + [config.gru_output_size] * (config.num_gru_layers - 1)
+        self.left_to_right = nn.ModuleList(
+            nn.GRU(input_size, config.gru_hidden_size, batch_first=True) for input_size in input_sizes
+        )
+        self.right_to_left = nn.ModuleList(
+            nn.GRU(input_size, config.gru_hidden_size, batch_first=True)
+            for input_size in (input_sizes if config.gru_bidirectional else [])
+        )
+        self.dropout = nn.Dropout(config.gru_dropout)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        lengths: torch.Tensor,
+        left: torch.Tensor | None = None,
+        right: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Read consecutive tokens.
+
+        Args:
+            states (`torch.FloatTensor` of shape `(R, S, D)`): encoder states, packed.
+            lengths (`torch.LongTensor` of shape `(R,)`): number of real tokens, at least 1.
+            left (`torch.FloatTensor` of shape `(L, R, H)`): what the left-to-right GRUs carry to the first token.
+            right (`torch.FloatTensor` of shape `(L, R, H)`): what the right-to-left GRUs carry to the last token.
+
+        Returns:
+            Packed GRU states `(R, S, K·H)`, left-to-right half first; what the left-to-right GRUs carry on beyond the
+            last token, and the right-to-left ones beyond the first, `(L, R, H)` each.
+        """
+        columns = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
+        ends = lengths[:, None] - 1
+        reversal = torch.where(columns <= ends, ends - columns, columns)  # (R, S), its own inverse
+        dtype, carried_right, carried_left = states.dtype, [], []
+        for layer, left_to_right in enumerate(self.left_to_right):
+            inputs = self.dropout(states) if layer else states
+            outputs = _run_gru(left_to_right, inputs, None if left is None else left[layer])
+            carried_right.append(_take_columns(outputs, ends)[:, 0])
+            if self.right_to_left:
+                inputs = _take_columns(self.dropout(states) if layer else states, reversal)
+                mirrored = _run_gru(self.right_to_left[layer], inputs, None if right is None else right[layer])
+                carried_left.append(_take_columns(mirrored, ends)[:, 0])
+                outputs = torch.cat([outputs, _take_columns(mirrored, reversal)], dim=-1)
+            states = outputs
+        return states.to(dtype), torch.stack(carried_right), torch.stack(carried_left) if carried_left else None
+
+
+class Part(NamedTuple):
+    """A summary of some of a document's tokens, in at least float32, and what they weigh together."""
+
+    value: torch.Tensor  # (…, K·H)
+    log_weight: torch.Tensor  # (…, 1), for "mean" and "attention"
+
+
+class RobertaGRUSummary(nn.Module):
+    """Reduce a document's GRU states to one vector (K·H,), chunk by chunk.
+
+    "last" adds what the chunk that holds t_n and the one that holds t_1 have to give. "mean" is an attention that
+    scores all tokens alike; the parts of an attention merge as in Milakov and Gimelshein 2018 (Online normalizer
+    calculation for softmax).
+    """
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__()
+        self.kind = config.summary
+        self.gru_hidden_size = config.gru_hidden_size
+        if self.kind == "attention":
+            self.query = nn.Parameter(torch.empty(config.gru_output_size))
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        begins: torch.Tensor,
+        ends: torch.Tensor,
+        is_running: bool = False,
+    ) -> Part:
+        """Summarise a chunk.
+
+        Args:
+            states (`torch.FloatTensor` of shape `(R, S, K·H)`): GRU states, packed.
+            mask (`torch.BoolTensor` of shape `(R, S)`): True for real tokens.
+            begins, ends (`torch.BoolTensor` of shape `(R,)`): whether the document begins, or ends, in this chunk.
+            is_running: summarise, for every token, the chunk up to it.
+
+        Returns:
+            Value `(R, K·H)` and log-weight `(R, 1)`; with `is_running`, `(R, S, K·H)` and `(R, S, 1)`.
+        """
+        states = states.to(torch.promote_types(states.dtype, torch.float32))
+        if is_running:
+            return self._running(states, begins)
+        if self.kind == "last":
+            # The final state of each direction: left to right at t_n, right to left at t_1.
+            left_to_right, right_to_left = self._halves(states)
+            last = _take_columns(left_to_right, mask.sum(dim=1, keepdim=True) - 1)[:, 0]
+            first = right_to_left[:, 0]
+            value = [last.masked_fill(~ends[:, None], 0.0), first.masked_fill(~begins[:, None], 0.0)]
+            return Part(torch.cat(value, dim=-1), _no_weight(last))
+        if self.kind == "max":
+            largest = states.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)
+            return Part(largest, _no_weight(largest))
+        scores = self._scores(states).masked_fill(~mask, float("-inf"))
+        states = states.masked_fill(~mask[..., None], 0.0)
+        return Part((scores.softmax(dim=1)[..., None] * states).sum(dim=1), scores.logsumexp(dim=1, keepdim=True))
+
+    def _running(self, states: torch.Tensor, begins: torch.Tensor) -> Part:
+        # "last" keeps the right-to-left half of t_1 throughout: it has read the whole document.
+        if self.kind == "last":
+            left_to_right, right_to_left = self._halves(states)
+            first = right_to_left[:, :1].masked_fill(~begins[:, None, None], 0.0).expand_as(right_to_left)
+            return Part(torch.cat([left_to_right, first], dim=-1), _no_weight(left_to_right))
+        if self.kind == "max":
+            return Part(states.cummax(dim=1).values, _no_weight(states))
+        # A sum of weights far apart must not lose the small ones; Apple's devices have no float64.
+        scores = self._scores(states).to(torch.float32 if states.device.type == "mps" else torch.float64)
+        largest = scores.amax(dim=1, keepdim=True)
+        weights = (scores - largest).exp()[..., None]
+        total = weights.cumsum(dim=1)
+        value = (weights * states).cumsum(dim=1) / total
+        return Part(value.to(states.dtype), (total.log() + largest[..., None]).to(states.dtype))
+
+    def merge(self, one: Part, other: Part) -> Part:
+        """Merge summaries of different tokens of the same documents."""
+        if self.kind == "last":
+            return Part(one.value + other.value, other.log_weight)
+        if self.kind == "max":
+            return Part(torch.maximum(one.value, other.value), other.log_weight)
+        log_weight = torch.logaddexp(one.log_weight, other.log_weight)
+        shares = [(part.log_weight - log_weight).exp() for part in (one, other)]
+        return Part(shares[0] * one.value + shares[1] * other.value, log_weight)
+
+    def of_nothing(self, num_rows: int, like: Part) -> Part:
+        """Return the summary of no tokens: merged with any other, it gives that other."""
+        value = like.value.new_full((num_rows, like.value.shape[-1]), float("-inf") if self.kind == "max" else 0.0)
+        return Part(value, value.new_full((num_rows, 1), float("-inf")))
+
+    def _halves(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        left_to_right, right_to_left = states.split(
+            [self.gru_hidden_size, states.shape[-1] - self.gru_hidden_size], dim=-1
+        )
+        return left_to_right, right_to_left
+
+    def _scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Score every token: (R, S)."""
+        if self.kind == "mean":
+            return states.new_zeros(states.shape[:2])
+        return (states @ self.query.to(states.dtype)).to(states.dtype) / states.shape[-1] ** 0.5
+
+
+class RobertaGRUClassificationHead(nn.Module):
+    """Map a summary (B, K·H), or every GRU state (B, T, K·H), to logits (…, C)."""
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.dense = nn.Linear(config.gru_output_size, config.head_hidden_size) if config.head_hidden_size else None
+        self.out_proj = nn.Linear(config.head_hidden_size or config.gru_output_size, config.num_labels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if self.dense is not None:
+            features = torch.relu(self.dense(self.dropout(features)))
+        return self.out_proj(self.dropout(features))
+
+
+class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
+    """What the RoBERTa-GRU classes share: loading, initialisation, and reading a batch up to its GRU states."""
+
+    config_class = RobertaGRUConfig
+    _no_split_modules = ["RobertaEmbeddings", "RobertaLayer", "RobertaGRURecurrence", "RobertaGRUSummary"]
+    # Left over when a masked language model or a stock encoder warm-starts one of our classes.
+    _keys_to_ignore_on_load_unexpected = [r"lm_head\.", r"pooler\."]
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__(config)
+        config.check()
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.gru = RobertaGRURecurrence(config)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load weights; see [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Raises:
+            ValueError: if the weights lack a part of the encoder, or if the configuration says that they are of this
+                very class and they are not: random values in their place would only look as if they worked.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        # What is of another size is refused before, or was asked for by `ignore_mismatched_sizes`.
+        resized = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+        missing = set(report["missing_keys"]) - resized
+        if cls.__name__ in (model.config.architectures or ()):
+            wrong = missing.union(report["unexpected_keys"])
+        else:
+            wrong = {name for name in missing if name.startswith("roberta.")}
+        if wrong:
+            name = min(wrong)
+            raise ValueError(
+                f"The weights are not those of this configuration: {name} is "
+                f"{'missing' if name in missing else 'left over'}. Leave the configuration as it was saved with them; "
+                "for a fresh GRU and head on an encoder, start from a configuration without `architectures`."
+            )
+        return (model, report) if output_loading_info else model
+
+    def train(self, mode: bool = True) -> "RobertaGRUPreTrainedModel":
+        # A temperature fitted to the weights as they were says nothing about the weights to come.
+        if mode:
+            self.config.calibration_temperature = 1.0
+        return super().train(mode)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.GRU):
+            for name, parameter in module.named_parameters(recurse=False):
+                if _is_loaded(parameter):
+                    continue
+                for gate in parameter.chunk(3):
+                    if name.startswith("bias"):
+                        gate.zero_()
+                    elif name.startswith("weight_ih"):
+                        nn.init.xavier_uniform_(gate)
+                    else:
+                        # The QR factorisation behind it exists in float32 and float64 only.
+                        dtype = torch.promote_types(gate.dtype, torch.float32)
+                        gate.copy_(nn.init.orthogonal_(torch.empty_like(gate, dtype=dtype)))
+        elif isinstance(module, RobertaGRUSummary) and module.kind == "attention" and not _is_loaded(module.query):
+            module.query.normal_(mean=0.0, std=self.config.initializer_range)
+
+    def _read(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        ascending: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> "Reading":
+        """Check the inputs and return their reading, over whose chunks the caller iterates."""
+        if kwargs.pop("position_ids", None) is not None:
+            raise ValueError("`position_ids` are not accepted: positions follow from `attention_mask`.")
+        inputs = inputs_embeds if input_ids is None else input_ids
+        if inputs is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        mask, is_padded = self._real_tokens(inputs, attention_mask)
+        if input_ids is not None:
+            self._check_token_ids(input_ids, mask)
+        order = None
+        if is_padded:
+            # Unique keys make any sort a stable one; a call for a stable sort does not export.
+            num_columns = mask.shape[1]
+            order = (torch.arange(num_columns, device=mask.device) + (~mask) * num_columns).argsort(dim=1)
+        batch = Batch(input_ids, inputs_embeds, token_type_ids, mask, order, mask.sum(dim=1))
+        return Reading(self, batch, ascending, kwargs)
+
+    def _real_tokens(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, bool]:
+        """Return the (B, T) bool mask of real tokens, one in every row at least, and whether it leaves any out."""
+        is_padded = attention_mask is not None
+        if attention_mask is None:
+            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        if attention_mask.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"`attention_mask` has shape {tuple(attention_mask.shape)}; it must be {tuple(inputs.shape[:2])}, "
+                "one entry per token."
+            )
+        mask = attention_mask == 1
+        if _values_can_be_read(mask):
+            lengths = mask.sum(dim=1).tolist()
+            if not lengths:
+                raise ValueError("The batch holds no document.")
+            if 0 in lengths:
+                raise ValueError(f"Row {lengths.index(0)} of `attention_mask` has no real token.")
+            is_padded = min(lengths) < mask.shape[1]
+        return mask, is_padded
+
+    def _check_token_ids(self, input_ids: torch.Tensor, mask: torch.Tensor) -> None:
+        # On an accelerator this would cost a synchronisation more, and the embedding's own assertion fires.
+        if input_ids.device.type != "cpu" or not _values_can_be_read(input_ids):
+            return
+        wrong = input_ids[mask & ((input_ids < 0) | (input_ids >= self.config.vocab_size))]
+        if len(wrong):
+            raise ValueError(
+                f"Token id {int(wrong[0])} is outside the vocabulary of {self.config.vocab_size} entries: the "
+                "tokenizer is not the one this model was trained with."
+            )
+
+    def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
+        """Add a chunk to the summary (B, K·H) of what was read before."""
+        begins, ends = reading.edges(chunk)
+        part = self.summary(chunk.states, chunk.mask, begins, ends)
+        before = before or self.summary.of_nothing(reading.batch.lengths.shape[0], like=part)
+        merged = self.summary.merge(Part(*(field[chunk.rows] for field in before)), part)
+        return Part(*(old.index_copy(0, chunk.rows, new) for old, new in zip(before, merged, strict=True)))
+
+    def _calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        single_label = self.config.problem_type in (None, "single_label_classification") and self.config.num_labels > 1
+        if self.training or not single_label:
+            return logits
+        return logits / self.config.calibration_temperature
+
+
+class Reading:
+    """A batch on its way through encoder and GRU; iterating over it, once, gives its chunks.
+
+    With gradients there is one chunk. Without, documents beyond the window come in chunks of `windows_per_chunk`
+    windows, and a GRU that reads both ways needs L + 1 passes over them, in turn from the left and from the right:
+    what its layers carry over every boundary is kept and is right up to one more layer after each pass. Every pass
+    encodes anew, in training mode with other dropout.
+    """
+
+    def __init__(
+        self, model: RobertaGRUPreTrainedModel, batch: Batch, ascending: bool, encoder_kwargs: dict[str, Any]
+    ):
+        """Plan the reading.
+
+        Args:
+            model: the model that reads.
+            batch: what it reads.
+            ascending: chunks must come from the first to the last; costs a pass more where the last one runs back.
+            encoder_kwargs: passed to the encoder.
+        """
+        self.model, self.batch, self.encoder_kwargs = model, batch, encoder_kwargs
+        # The encoder's own, whole when the iteration has ended.
+        self.hidden_states: tuple[torch.Tensor, ...] | None = None
+        self.attentions: tuple[torch.Tensor, ...] | None = None
+        config = model.config
+        self.windows = self._windows(config)
+        self.windows_per_chunk = self.num_chunks = 1
+        if self.windows is not None:
+            most = int(self.windows.counts.max())
+            self.windows_per_chunk = most if torch.is_grad_enabled() else config.windows_per_chunk
+            self.num_chunks = -(-most // self.windows_per_chunk)
+        self.num_passes = config.num_gru_layers + 1 if config.gru_bidirectional and self.num_chunks > 1 else 1
+        if ascending and self.num_passes % 2 == 0:
+            self.num_passes += 1
+
+    def __iter__(self) -> Iterator[Chunk]:
+        left: list[torch.Tensor | None] = [None] * (self.num_chunks + 1)  # left[c] (L, B, H) enters chunk c
+        right: list[torch.Tensor | None] = [None] * (self.num_chunks + 1)  # right[c + 1] (L, B, H) does, backwards
+        for number in range(self.num_passes):
+            indices = range(self.num_chunks)
+            for index in indices if number % 2 == 0 else reversed(indices):
+                chunk = self._encode(index)
+                states, left[index + 1], right[index] = self._run(chunk, left[index], right[index + 1])
+                if self.num_passes == 1:
+                    left[index] = None  # read for the last time
+                if number == self.num_passes - 1:
+                    self._collect(chunk)
+                    yield chunk._replace(states=states)
+
+    def edges(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tell which of a chunk's documents begin, and which end, in it: (R,) bool each."""
+        return chunk.first == 0, chunk.first + chunk.lengths == self.batch.lengths[chunk.rows]
+
+    def _windows(self, config: RobertaGRUConfig) -> Windows | None:
+        """Return how the documents are cut, or None if the encoder is to see the batch as it came."""
+        batch, window = self.batch, config.encoder_window
+        if batch.mask.shape[1] <= window or batch.mask.device.type == "meta":
+            return None
+        if not _values_can_be_read(batch.mask):
+            raise ValueError(
+                f"The batch has {batch.mask.shape[1]} columns. How it is cut into windows of {window} tokens depends "
+                "on its values, which a compiled or traced model cannot read: compile `model.roberta` alone."
+            )
+        lengths = batch.lengths.cpu()
+        wanted = self.encoder_kwargs.get("output_attentions")
+        if config.output_attentions if wanted is None else wanted:
+            if lengths.max() <= window:
+                return None
+            raise ValueError(
+                f"Row {int(lengths.argmax())} holds {int(lengths.max())} tokens: attentions exist for documents of up "
+                f"to {window} tokens only, the encoder's window. Leave `output_attentions` out, or cut the text."
+            )
+        return Windows(lengths, config)
+
+    def _run(
+        self, chunk: Chunk, left: torch.Tensor | None, right: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Run the GRU over a chunk: its states, and what is carried over either boundary, for all B documents."""
+        entering = [None if carried is None else carried[:, chunk.rows] for carried in (left, right)]
+        states, *leaving = self.model.gru(chunk.states, chunk.lengths, *entering)
+        if self.num_chunks == 1:
+            return states, None, None
+        num_documents = len(self.batch.lengths)
+        # Documents that do not reach this chunk have nothing to carry: zeros, in which any direction starts.
+        left, right = (
+            None
+            if carried is None
+            else carried.new_zeros(len(carried), num_documents, carried.shape[-1]).index_copy(1, chunk.rows, carried)
+            for carried in leaving
+        )
+        return states, left, right
+
+    def _encode(self, index: int) -> Chunk:
+        return self._encode_whole() if self.windows is None else self._encode_windows(self.windows, index)
+
+    def _encode_whole(self) -> Chunk:
+        """Encode documents that fit the window, in the arrangement in which they came."""
+        batch = self.batch
+        is_padded = batch.order is not None
+        encoded = self._run_encoder(batch.mask, is_padded, batch.input_ids, batch.inputs_embeds, batch.token_type_ids)
+        self.hidden_states, self.attentions = encoded.hidden_states, encoded.attentions
+        rows = torch.arange(batch.mask.shape[0], device=batch.mask.device)
+        states = encoded.last_hidden_state
+        states = states if batch.order is None else _take_columns(states, batch.order)
+        return Chunk(rows, torch.zeros_like(rows), batch.lengths, states)
+
+    def _encode_windows(self, windows: Windows, index: int) -> Chunk:
+        """Encode a chunk's windows, and keep of each the states of its own tokens."""
+        begin = index * self.windows_per_chunk
+        cut = windows.cut(begin, begin + self.windows_per_chunk, self.batch.mask.device)
+        # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
+        layers_keep_inputs_only = torch.is_grad_enabled() and any(
+            layer.gradient_checkpointing for layer in self.model.roberta.encoder.layer
+        )
+        at_once = self.model.config.windows_per_chunk if layers_keep_inputs_only else len(cut.positions)
+        parts = [self._encode_some(cut, slice(n, n + at_once)) for n in range(0, len(cut.positions), at_once)]
+        layers = [torch.cat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts, strict=True)]
+        states, *hidden_states = (_take_rows(layer.flatten(0, 1), cut.kept) for layer in layers)  # (R, S, D) each
+        return Chunk(cut.rows, cut.first, cut.lengths, states, tuple(hidden_states))
+
+    def _encode_some(self, cut: WindowCut, some: slice) -> tuple[torch.Tensor, ...]:
+        """Encode some windows: their final states (N, W, D), and those of every layer if they are asked for."""
+        batch = self.batch
+        rows = cut.row_of_window[some, None]
+        places = rows * batch.mask.shape[1] + batch.columns(rows, cut.positions[some])  # (N, W) among the B·T
+        inputs = (
+            None if given is None else _take_rows(given.flatten(0, 1), places)
+            for given in (batch.input_ids, batch.inputs_embeds, batch.token_type_ids)
+        )
+        encoded = self._run_encoder(cut.mask[some], True, *inputs)
+        return encoded.last_hidden_state, *(encoded.hidden_states or ())
+
+    def _run_encoder(
+        self,
+        mask: torch.Tensor,
+        is_padded: bool,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+    ) -> Any:
+        padding_idx = self.model.config.pad_token_id
+        return self.model.roberta(
+            # What stands where the mask is 0 is replaced: out-of-range ids or NaN there must not reach the encoder.
+            input_ids=None if input_ids is None else input_ids.masked_fill(~mask, padding_idx),
+            inputs_embeds=None if inputs_embeds is None else inputs_embeds.masked_fill(~mask[..., None], 0.0),
+            attention_mask=mask.long() if is_padded else None,
+            token_type_ids=mask.long() * (0 if token_type_ids is None else token_type_ids),
+            position_ids=mask.cumsum(dim=1) * mask + padding_idx,
+            return_dict=True,
+            **self.encoder_kwargs,
+        )
+
+    def _collect(self, chunk: Chunk) -> None:
+        if chunk.hidden_states:
+            places = self.hidden_states or (None,) * len(chunk.hidden_states)
+            self.hidden_states = tuple(
+                self.batch.place(layer, chunk, into) for layer, into in zip(chunk.hidden_states, places, strict=True)
+            )
+
+
+class RobertaGRUModel(RobertaGRUPreTrainedModel):
+    """RoBERTa-GRU without a head: GRU states and their summary."""
+
+    _keys_to_ignore_on_load_unexpected = [*RobertaGRUPreTrainedModel._keys_to_ignore_on_load_unexpected, r"^head\."]
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__(config)
+        self.summary = RobertaGRUSummary(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPooling:
+        """Read a batch of documents of any length.
+
+        With gradients off, documents beyond the encoder's window are read in chunks of `config.windows_per_chunk`
+        windows: memory then grows with what is returned only. A bidirectional GRU pays with L + 1 passes.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): token ids, `<s>` … `</s>`. A document's first and last
+                token stand around each of its windows, whatever they are.
+            attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for real tokens; each row needs one. Unset: all real.
+            token_type_ids (`torch.LongTensor` of shape `(B, T)`): passed to the encoder.
+            inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`): word embeddings instead of `input_ids`.
+
+        Returns:
+            `last_hidden_state`: GRU states `(B, T, K·H)` in the input's arrangement, zeros where the mask is 0.
+            `pooler_output`: the summary `(B, K·H)`. `hidden_states`: the encoder's own, each token's from the window
+            that its state comes from; anything where the mask is 0. `attentions`: the encoder's own, for documents of
+            up to W tokens.
+
+        Raises:
+            ValueError: if there is no row, or one without a real token, if a token id is outside the vocabulary, if
+                `position_ids` are given, or if attentions are asked for and a row holds more than W tokens.
+        """
+        reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
+        states: Any = None  # (B, T, K·H)
+        summary: Any = None
+        for chunk in reading:
+            states = reading.batch.place(chunk.states, chunk, states)
+            summary = self._summarise(reading, chunk, summary)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=states,
+            pooler_output=summary.value.to(states.dtype),
+            hidden_states=reading.hidden_states,
+            attentions=reading.attentions,
+        )
+
+
+class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
+    """RoBERTa-GRU that labels documents: one label, several labels, or numbers, by `config.problem_type`."""
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.summary = RobertaGRUSummary(config)
+        self.head = RobertaGRUClassificationHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        """Score a batch of documents; see [`RobertaGRUModel.forward`] for the inputs and errors.
+
+        Args:
+            labels: `(B,)` int64 for one label per document; `(B, C)` float for several; `(B,)` or `(B, C)` float for
+                regression. Entries equal to -100 do not count.
+
+        Returns:
+            `logits` `(B, C)`, raw: softmax or sigmoid is the caller's. `loss` (scalar) if labels are given.
+        """
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
+        summary: Any = None
+        for chunk in reading:
+            summary = self._summarise(reading, chunk, summary)
+        logits = self._calibrate(self.head(summary.value.to(chunk.states.dtype)))
+        return SequenceClassifierOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
+            logits=logits,
+            hidden_states=reading.hidden_states,
+            attentions=reading.attentions,
+        )
+
+    @torch.no_grad()
+    def running_logits(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Score every document after each of its tokens: what the verdict was when the GRU had come so far.
+
+        The summary is taken over the tokens read so far; after the last token, the logits are those of `forward`. The
+        encoder looks ahead as far as a token's window goes. A right-to-left GRU has read the whole document before:
+        with it, the logits show what reading from the left adds. In bounded memory, as in `forward`.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, T, C)`: calibrated logits in the input's arrangement, zeros where the
+            mask is 0.
+        """
+        inputs = (input_ids, attention_mask, token_type_ids, inputs_embeds)
+        reading = self._read(*inputs, ascending=True, output_hidden_states=False)
+        logits: Any = None  # (B, T, C)
+        summary: Any = None
+        for chunk in reading:
+            running = self.summary(chunk.states, chunk.mask, *reading.edges(chunk), is_running=True)
+            if summary is not None:
+                before = Part(*(field[chunk.rows, None] for field in summary))
+                running = self.summary.merge(before, running)
+            scores = self._calibrate(self.head(running.value.to(chunk.states.dtype)))
+            logits = reading.batch.place(scores, chunk, logits)
+            summary = self._summarise(reading, chunk, summary)
+        return logits
+
+
+class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
+    """RoBERTa-GRU that labels every token: the same head on every GRU state."""
+
+    _keys_to_ignore_on_load_unexpected = [*RobertaGRUPreTrainedModel._keys_to_ignore_on_load_unexpected, r"^summary\."]
+
+    def __init__(self, config: RobertaGRUConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.head = RobertaGRUClassificationHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TokenClassifierOutput:
+        """Score every token of a batch; see [`RobertaGRUModel.forward`] for the inputs and errors.
+
+        Args:
+            labels (`torch.LongTensor` of shape `(B, T)`): one label per token; -100 does not count.
+
+        Returns:
+            `logits` `(B, T, C)` in the input's arrangement, zeros where the mask is 0. `loss` (scalar) if
+            labels are given.
+        """
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
+        logits: Any = None  # (B, T, C)
+        for chunk in reading:
+            logits = reading.batch.place(self._calibrate(self.head(chunk.states)), chunk, logits)
+        return TokenClassifierOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
+            logits=logits,
+            hidden_states=reading.hidden_states,
+            attentions=reading.attentions,
+        )
+
+
+def classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    config: PretrainedConfig,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Compute Σ w·ℓ / number of items, in at least float32.
+
+    An item is an entry of `labels` other than -100. Dividing by their number, and not by Σ w, is what lets a batch be
+    accumulated in parts or spread over ranks: each part divides by the whole batch's number and the parts add up.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(…, C)`).
+        labels: `(…)` int64, or float of the logits' shape; a trailing axis of one target may be left out.
+        config: gives `problem_type`, `class_weights` and `label_smoothing`.
+        num_items_in_batch: the number of items in the whole batch that this one is a part of; unset: in this one.
+
+    Raises:
+        ValueError: if the labels' shape does not fit the logits'.
+    """
+    problem_type = config.problem_type or _problem_type(labels, config.num_labels)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    counted = labels != IGNORED_LABEL
+    if problem_type == "single_label_classification":
+        if labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)}; one label each for {tuple(logits.shape[:-1])}."
+            )
+        losses = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]),
+            labels.reshape(-1),
+            weight=weights,
+            ignore_index=IGNORED_LABEL,
+            reduction="none",
+            label_smoothing=config.label_smoothing,
+        )
+    else:
+        if labels.numel() != logits.numel():
+            raise ValueError(f"`labels` has shape {tuple(labels.shape)}; it must be {tuple(logits.shape)}.")
+        counted = counted.reshape(logits.shape)
+        targets = labels.reshape(logits.shape).to(logits.dtype).masked_fill(~counted, 0.0)
+        if problem_type == "multi_label_classification":
+            targets = targets * (1 - config.label_smoothing) + config.label_smoothing / 2
+            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        else:
+            losses = F.mse_loss(logits, targets, reduction="none")
+        losses = losses.masked_fill(~counted, 0.0)
+        losses = losses if weights is None else losses * weights
+    num_items = counted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    return losses.sum() / num_items
+
+
+def _problem_type(labels: torch.Tensor, num_labels: int) -> str:
+    if num_labels == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
+def _take_columns(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Pick, for each row, the given columns (B, T) of states (B, T, D)."""
+    return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def _take_rows(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Pick rows (…) of states (n, D) or (n,). Plain indexing has a slow gradient on the CPU."""
+    return states.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+
+
+def _values_can_be_read(tensor: torch.Tensor) -> bool:
+    """Tell whether looking at values neither stops a trace nor meets a tensor without data."""
+    return not (tensor.device.type == "meta" or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _no_weight(states: torch.Tensor) -> torch.Tensor:
+    return states.new_zeros(*states.shape[:-1], 1)
+
+
+def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
+    """Run one layer in one direction from state `initial` (R, H) or from zeros: (R, S, D) → (R, S, H).
+
+    On the CPU the recurrence computes in at least float32, whatever the parameters or autocast say: bfloat16 is half
+    as fast there, and rounding would add up over the steps.
+    """
+    if states.device.type not in ("cpu", "meta"):
+        autocast = torch.is_autocast_enabled(states.device.type)
+        states = states if autocast else states.to(gru.weight_ih_l0.dtype)
+        return gru(states, None if initial is None else initial[None].to(states.dtype))[0]
+    dtype = torch.promote_types(states.dtype, torch.float32)
+    weights = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
+    with torch.autocast("cpu", enabled=False):
+        if initial is None:
+            initial = states.new_zeros(states.shape[0], gru.hidden_size, dtype=dtype)
+        weights = [weight.to(dtype) for weight in weights]
+        return torch.gru(states.to(dtype), initial[None].to(dtype), weights, True, 1, 0.0, False, False, True)[0]
+
+
+def _is_loaded(parameter: torch.Tensor) -> bool:
+    # Set by transformers (4.57 and 5) on each parameter that a checkpoint gave.
+    return getattr(parameter, "_is_hf_initialized", False)
+
+
+__all__ = [
+    "RobertaGRUForSequenceClassification",
+    "RobertaGRUForTokenClassification",
+    "RobertaGRUModel",
+    "RobertaGRUPreTrainedModel",
+]

@@ -1,0 +1,321 @@
+"""Is a folder a whole model? What a stranger would stumble over is told before anything is pushed."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig, T5Config
+from transformers import RobertaForSequenceClassification as StockClassifier
+from transformers import T5ForSequenceClassification as TiedClassifier
+
+from modeling_roberta_gru import (
+    RecurrentConfig,
+    RecurrentForSequenceClassification,
+    RobertaGRUForSequenceClassification,
+    RobertaGRUModel,
+)
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.hub.folder import check_model
+
+from .conftest import TINY_ENCODER, tiny_config
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TINY_T5 = {"d_model": 12, "d_kv": 4, "d_ff": 20, "num_layers": 1, "num_heads": 3}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(stand_in):
+    return AutoTokenizer.from_pretrained(stand_in)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tokenizer):
+    """Return a folder as a run leaves it."""
+    torch.manual_seed(0)
+    model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer)))
+    return save(model, tokenizer, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """Return a copy of it that a test may break."""
+    return shutil.copytree(whole, tmp_path / "model")
+
+
+def save(model: Any, tokenizer: Any, folder: Path, **options: Any) -> Path:
+    model.save_pretrained(folder, **options)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def edit(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    weights = change(load_file(folder / WEIGHTS))
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(InputError) as error:
+        check_model(folder)
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+@pytest.mark.parametrize("kind", ["roberta-gru", "recurrent", "transformer", "tied transformer"])
+@pytest.mark.parametrize("max_shard_size", ["5GB", "5KB"])
+def test_what_training_saves_is_whole_in_one_file_or_several(kind, max_shard_size, tokenizer, tmp_path):
+    size = {"vocab_size": len(tokenizer)}
+    model = {
+        "roberta-gru": lambda: RobertaGRUForSequenceClassification(tiny_config(**size, summary="attention")),
+        "recurrent": lambda: RecurrentForSequenceClassification(RecurrentConfig(**size, bidirectional=True)),
+        "transformer": lambda: StockClassifier(RobertaConfig(**{**TINY_ENCODER, **size})),
+        "tied transformer": lambda: TiedClassifier(T5Config(**TINY_T5, **size)),
+    }[kind]()
+    save(model, tokenizer, tmp_path, max_shard_size=max_shard_size)
+    assert (tmp_path / INDEX).is_file() == (max_shard_size == "5KB")
+    check_model(tmp_path)
+
+
+def test_a_model_in_bfloat16_is_whole_too(tokenizer, tmp_path):
+    model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer))).to(torch.bfloat16)
+    check_model(save(model, tokenizer, tmp_path))
+
+
+def test_no_folder_or_no_config_is_said(folder):
+    (folder / "config.json").unlink()
+    assert complaint(folder).startswith(f"{folder / 'config.json'} is missing. Save the model again")
+    assert (
+        complaint(folder / "elsewhere") == f"{folder / 'elsewhere'} is no folder: give one that holds a saved model."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", "is not JSON: JSONDecodeError"),
+        (b"\xff\xfe", "is not JSON: UnicodeDecodeError"),
+        (b"[]", "is a JSON list instead of an object"),
+        (b"{}", "has no `model_type`"),
+        (b'{"model_type": "elephant"}', "cannot be used: ValueError"),
+    ],
+)
+def test_a_config_that_is_none_is_named(content, said, folder):
+    (folder / "config.json").write_bytes(content)
+    assert complaint(folder).startswith(f"{folder / 'config.json'} {said}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", -12),
+        ("hidden_size", "wide"),
+        ("num_attention_heads", 5),
+        ("summary", "median"),
+        ("hidden_dropout_prob", 1.5),
+        ("vocab_size", None),
+        ("id2label", ["bad", "good"]),
+        ("hidden_act", "gleu"),
+        ("gru_hidden_size", 10**12),
+    ],
+)
+def test_a_config_edited_to_nonsense_is_named(field, value, folder):
+    edit(folder / "config.json", **{field: value})
+    assert complaint(folder).startswith(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_attention_heads", "summary", "hidden_dropout_prob"])
+def test_the_field_edited_to_nonsense_is_named(field, folder):
+    edit(folder / "config.json", **{field: -5})
+    assert f"`{field}`" in complaint(folder)
+
+
+def test_code_that_auto_map_does_not_name_or_that_is_missing_is_named(folder):
+    (folder / "modeling_roberta_gru.py").unlink()
+    assert f"{folder / 'modeling_roberta_gru.py'} is missing, which config.json names" in complaint(folder)
+    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+    for foreign in ([], {}, {**auto_map, "AutoConfig": "someone/else--configuration_roberta_gru.RobertaGRUConfig"}):
+        edit(folder / "config.json", auto_map=foreign)
+        assert "for AutoConfig in `auto_map`, where 'configuration_roberta_gru.RobertaGRUConfig'" in complaint(folder)
+
+
+def test_code_in_the_folder_does_not_run(folder, tmp_path):
+    (folder / "configuration_roberta_gru.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    check_model(folder)
+    edit(folder / "config.json", model_type="elephant")
+    assert "cannot be used" in complaint(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+class Bomb:
+    """Go off where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("it was unpickled",)
+
+
+def test_a_pickle_is_refused_unread_and_harmless_beside_the_weights(folder):
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    check_model(folder)
+    (folder / WEIGHTS).unlink()
+    assert complaint(folder).startswith(f"{folder / 'pytorch_model.bin'} is a pickle, which can run code")
+
+
+def test_missing_weights_are_said(folder):
+    (folder / WEIGHTS).unlink()
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is missing.")
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5, 100, -1])
+def test_weights_cut_off_anywhere_are_named(num_bytes, folder):
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:num_bytes])
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is no whole safetensors file (SafetensorError: ")
+
+
+def test_a_pointer_in_place_of_the_weights_is_named(folder):
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n")
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is no whole safetensors file")
+
+
+@pytest.fixture
+def sharded(tokenizer, tmp_path):
+    model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer)))
+    return save(model, tokenizer, tmp_path / "sharded", max_shard_size="5KB")
+
+
+def test_a_shard_missing_or_cut_off_is_named(sharded):
+    *_, last = sorted(sharded.glob("*.safetensors"))
+    last.write_bytes(last.read_bytes()[:-1])
+    assert complaint(sharded).startswith(f"{last} is no whole safetensors file")
+    last.unlink()
+    assert complaint(sharded).startswith(f"{last} is missing, which {INDEX} names")
+
+
+def test_an_index_that_disagrees_with_its_shards_is_named(sharded):
+    index = sharded / INDEX
+    shards = json.loads(index.read_text())["weight_map"]
+    first, last = min(shards.items(), key=lambda item: item[1]), max(shards.items(), key=lambda item: item[1])
+    for name, wrong in (
+        (first[0], {**shards, first[0]: last[1]}),
+        ("head.elephant", {**shards, "head.elephant": last[1]}),
+        (last[0], {name: shard for name, shard in shards.items() if name != last[0]}),
+    ):
+        edit(index, weight_map=wrong)
+        assert complaint(sharded).startswith(f"{index} and the files beside it do not agree on where {name} lies")
+    for wrong in (None, {first[0]: 7}):
+        edit(index, weight_map=wrong)
+        assert complaint(sharded).startswith(f"{index} has no `weight_map`")
+    edit(index, weight_map={**shards, first[0]: f"../{first[1]}"})
+    assert "is missing, which" in complaint(sharded)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weights: {"elephant": torch.ones(2)}, "roberta.embeddings.word_embeddings.weight is missing"),
+        (lambda weights: {**weights, "elephant": torch.ones(2)}, "elephant in "),
+        (lambda weights: {**weights, "head.out_proj.bias": torch.ones(3)}, "head.out_proj.bias in "),
+        (
+            lambda weights: {name: tensor for name, tensor in weights.items() if name != "head.dense.weight"},
+            "head.dense.weight is missing",
+        ),
+    ],
+)
+def test_foreign_weights_are_named(change, said, folder):
+    rewrite(folder, change)
+    message = complaint(folder)
+    assert message.startswith(said)
+    assert message.endswith("put the two that were saved together into one folder.")
+
+
+def test_weights_of_another_number_of_layers_are_foreign(folder):
+    for layers, said in ((1, "roberta.encoder.layer.1."), (3, "roberta.encoder.layer.2.")):
+        edit(folder / "config.json", num_hidden_layers=layers)
+        assert complaint(folder).startswith(said)
+
+
+def test_a_model_without_a_head_is_no_classifier(tokenizer, tmp_path):
+    save(RobertaGRUModel(tiny_config(vocab_size=len(tokenizer))), tokenizer, tmp_path)
+    assert complaint(tmp_path).startswith("head.dense.weight is missing from the weights")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_value_that_is_no_number_is_found_and_its_tensor_named(value, dtype, folder):
+    def poison(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+        weights["gru.left_to_right.0.weight_hh_l0"][-1, -1] = value
+        return weights
+
+    rewrite(folder, poison)
+    start = f"gru.left_to_right.0.weight_hh_l0 in {folder / WEIGHTS} holds NaN or infinity"
+    assert complaint(folder).startswith(start)
+
+
+def test_a_tokenizer_missing_broken_or_empty_is_named(folder):
+    (folder / "tokenizer.json").rename(folder / "kept")
+    # transformers 5 would load one that knows its special tokens only.
+    assert complaint(folder).startswith(f"{folder / 'tokenizer.json'} is missing or holds no words")
+    (folder / "tokenizer.json").write_text("{")
+    assert complaint(folder).startswith(f"No tokenizer can be read from {folder}: JSONDecodeError")
+    (folder / "kept").replace(folder / "tokenizer.json")
+    check_model(folder)
+    (folder / "tokenizer_config.json").unlink()
+    assert complaint(folder).startswith(f"{folder / 'tokenizer_config.json'} is missing.")
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_named(tokenizer, tmp_path):
+    save(RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer) - 1)), tokenizer, tmp_path)
+    assert f"ids up to {len(tokenizer) - 1} " in complaint(tmp_path)
+
+
+# What loading itself says
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weights: {"elephant": torch.ones(2)}, "elephant is left over"),
+        (lambda weights: {name: tensor for name, tensor in weights.items() if "gru" not in name}, "is missing"),
+        (lambda weights: {name: tensor for name, tensor in weights.items() if "head" not in name}, "is missing"),
+    ],
+)
+def test_foreign_weights_do_not_load_as_random_ones(change, said, folder):
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=rf"^The weights are not those of this configuration: .*{said}\."):
+        AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("fields", [{"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"summary": "attention"}])
+def test_a_config_edited_to_other_parts_does_not_load(fields, folder):
+    edit(folder / "config.json", **fields)
+    with pytest.raises(ValueError, match=r"^The weights are not those of this configuration: "):
+        AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def test_an_encoder_of_other_layers_does_not_warm_start(stand_in):
+    with pytest.raises(ValueError, match=r"encoder\.layer\.2\.attention\.output\.LayerNorm\.bias is missing"):
+        RobertaGRUForSequenceClassification.from_pretrained(stand_in, num_hidden_layers=3)
+    # Fewer layers are a choice, and a fresh GRU and head are meant.
+    model = RobertaGRUForSequenceClassification.from_pretrained(stand_in, num_hidden_layers=1)
+    assert len(model.roberta.encoder.layer) == 1
+
+
+def test_fresh_parts_on_a_checkpoint_of_our_own_are_to_be_had_where_they_are_meant(folder):
+    _, report = RobertaGRUForSequenceClassification.from_pretrained(
+        folder, num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert {key[0] for key in report["mismatched_keys"]} == {"head.out_proj.weight", "head.out_proj.bias"}
+    edit(folder / "config.json", architectures=None, num_gru_layers=2)
+    _, report = RobertaGRUForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert {name.rpartition(".")[0] for name in report["missing_keys"]} == {"gru.left_to_right.1"}
