@@ -125,6 +125,47 @@ def compare(
         comparison.draw(compared, output_dir / "comparison.png")
 
 
+@app.command()
+def demo(
+    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Show a model in the browser: its verdict on a text, how it came about, and scored CSV files."""
+    from .inference.demo import demo as serve_demo
+
+    serve_demo(model, host, port, browser)
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="A run's folder or a saved model's folder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="USER/NAME", help="The repository on the Hub; made if it is not there.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, begun at main if it is not there. Unset: main.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Name of this version. Unset: the next of v1, v2, …")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would travel; push nothing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Overwrite what else the repository holds without asking.")
+    ] = False,
+) -> None:
+    """Publish a model on the Hub in one commit, and tag it. A push that was cut off goes on by the same command."""
+    from .hub import publish as publishing
+
+    def agrees(question: str) -> bool:
+        return yes or (sys.stdin.isatty() and typer.confirm(question))
+
+    publication = publishing.publish(
+        run, name, private=private or None, revision=revision, tag=tag, dry_run=dry_run, confirm=agrees
+    )
+    print(publishing.report(publication))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sweep(
     context: typer.Context,

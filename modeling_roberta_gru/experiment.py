@@ -35,8 +35,10 @@ from .data.splits import Splits, load_splits
 from .data.tokenization import lift_limits, tokenize
 from .errors import InputError, unknown_name
 from .files import delete, write_text
+from .hub.publish import check_rights, publish
 from .report import POOLED, RUN_FILES, measure_run, report, write_run
 from .training import checkpoint
+from .training.adapter import adapt, base_of, count_parameters, is_adapted, write_adapter
 from .training.arguments import (
     BAG_OF_WORDS,
     RECURRENT_NETS,
@@ -65,11 +67,13 @@ from .training.trainer import RobertaGRUTrainer, find_checkpoint
 LOADERS = {ROBERTA_GRU: checkpoint, TRANSFORMER: transformer, **dict.fromkeys(RECURRENT_NETS, recurrent)}
 
 # Options that an architecture has no use for.
-OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing")
+OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
 WITHOUT_EFFECT = {
     TRANSFORMER: ("max_windows",),
     **dict.fromkeys(RECURRENT_NETS, ("max_windows", "model_revision", *OF_LAYERS)),
-    BAG_OF_WORDS: ("max_windows", "model_revision", "tokenizer_name", "resume_from_checkpoint"),
+    BAG_OF_WORDS: (
+        *("max_windows", "model_revision", "tokenizer_name", "resume_from_checkpoint", "hub_model_id", "lora"),
+    ),
 }
 
 
@@ -120,6 +124,8 @@ def run(
     predictions = to_probabilities(logits["test"] / (temperature or 1), splits.labels.problem_type)
     write_run(args.output_dir, splits, predictions, metrics, record, system.write)
     print(report(splits, metrics, args.output_dir, args.verify_load), flush=True)
+    if args.publish_as is not None:
+        _publish(args.publish_as, args)
     return metrics
 
 
@@ -135,6 +141,7 @@ class TrainedModel:
         max_length: the number of tokens that texts are cut to; None for whole texts.
         loss_fields: `class_weights` and `label_smoothing` of the loss.
         training_seconds: the time that training took; None where it went on from a checkpoint.
+        card_license: the model's licence.
     """
 
     splits: Splits
@@ -144,6 +151,7 @@ class TrainedModel:
     max_length: int | None
     loss_fields: dict[str, Any]
     training_seconds: float | None
+    card_license: str
 
     def predict_test(self) -> np.ndarray:
         """Return the test split's logits (n, C) at temperature 1."""
@@ -151,7 +159,7 @@ class TrainedModel:
 
     def calibrate(self, temperature: float) -> None:
         """Have the model divide its logits by a temperature from now on."""
-        model = self.trainer.model
+        model = base_of(self.trainer.model)
         if hasattr(model.config, "calibration_temperature"):
             model.config.calibration_temperature = temperature
         else:
@@ -168,9 +176,13 @@ class TrainedModel:
         }
 
     def write(self, folder: Path) -> None:
-        """Write the model and the course of its training."""
-        self.trainer.model.save_pretrained(folder / "model", max_shard_size="5GB")  # as the Hub advises
-        self.trainer.processing_class.save_pretrained(folder / "model")
+        """Write the model and the course of its training; an adapter alone first, since it is then merged for good."""
+        model, tokenizer = self.trainer.model, self.trainer.processing_class
+        if is_adapted(model):
+            write_adapter(model, tokenizer.name_or_path, self.card_license, folder / "adapter")
+            model = model.merge_and_unload()
+        model.save_pretrained(folder / "model", max_shard_size="5GB")  # as the Hub advises
+        tokenizer.save_pretrained(folder / "model")
         history = self.trainer.state.log_history
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
         best_step = self.trainer.state.best_global_step if self.trainer.args.load_best_model_at_end else None
@@ -204,6 +216,9 @@ def train(
     }
     model = loader.load_model(model_args, tokenizer, labels, **loss_fields)
     freeze(model, args)
+    if args.lora is not None:
+        chosen = (args.lora, args.lora_alpha, args.lora_dropout, args.lora_target_modules)
+        model = adapt(model, *chosen, revision=model_args.model_revision)
     max_length = _max_length(model_args, data_args, model, tokenizer)
     if is_main:
         print(_described_data(splits), _described_model(model_args, model, args, max_length), sep="\n", flush=True)
@@ -236,7 +251,9 @@ def train(
     training = trainer.train(resume_from_checkpoint=resumed)
     logits = trainer.predict_logits(validation)
     seconds = training.metrics["train_runtime"] if resumed is None else None
-    return TrainedModel(splits, trainer, tokens["test"], logits, max_length, loss_fields, seconds)
+    return TrainedModel(
+        splits, trainer, tokens["test"], logits, max_length, loss_fields, seconds, model_args.card_license
+    )
 
 
 @dataclass
@@ -292,6 +309,16 @@ def fit_bag_of_words(
     return FittedBagOfWords(splits, model, model.predict_logits(splits.validation["text"][:]), weights, seconds)
 
 
+def _publish(name: str, args: RobertaGRUTrainingArguments) -> None:
+    """Publish the finished run; what goes wrong does not cost it."""
+    try:
+        publication = publish(args.output_dir, name, private=args.hub_private_repo, revision=args.hub_revision)
+    except InputError as error:
+        again = f"roberta-gru publish {args.output_dir} {name}"
+        raise InputError(f"{error} The run itself is whole, and can be published later: {again}") from error
+    print(f"\nPublished as {name}, {publication.tag}: {publication.url}", flush=True)
+
+
 # Before training
 
 
@@ -302,6 +329,8 @@ def _prepare(
     _check_options(model_args, data_args, args)
     if args.process_index == 0:
         _check_output_dir(args, resumed)
+        if args.publish_as is not None:
+            check_rights(args.publish_as, private=args.hub_private_repo)
     else:
         _fall_silent()
     set_seed(args.seed)
@@ -311,6 +340,8 @@ def _prepare(
 
 
 def _check_options(model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments) -> None:
+    if args.lora and args.fsdp:
+        raise InputError("--lora cannot go with --fsdp, which leaves no process the whole model to merge it into.")
     changed = changed_options(model_args, data_args, args)
     for name in WITHOUT_EFFECT.get(model_args.architecture, ()):
         if changed.get(name):
@@ -446,8 +477,7 @@ def _described_data(splits: Splits) -> str:
 def _described_model(
     model_args: ModelArguments, model: PreTrainedModel, args: RobertaGRUTrainingArguments, max_length: int | None
 ) -> str:
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total, trainable = count_parameters(model)
     base = model_args.model_name_or_path
     start = base or "random weights" + (f" and {model_args.embeddings}" if model_args.embeddings else "")
     cut = "" if max_length is None else f"\nTexts are cut to {max_length:,} tokens."

@@ -26,6 +26,7 @@ from .training.metrics import measure, to_probabilities, written
 
 RUN_FILES = {
     "model": "the model: loads anywhere by the Auto classes",
+    "adapter": "the LoRA adapter alone, which model/ holds merged: its README.md says how to load it",
     "metrics.json": "every figure with its 95 % interval, for validation and test",
     "predictions.parquet": "each test row's label, prediction and probabilities",
     "confusion.png": "where the predictions go wrong",
@@ -117,6 +118,8 @@ def _complete_model(folder: Path, record: dict[str, Any], metrics: dict[str, Any
     if any(model.glob("*.py")):  # code of ours
         for name in ("LICENSE", "model_card/handler.py", "model_card/requirements.txt"):
             shutil.copy(carried(name), model)
+    for path in model.glob("*.safetensors"):  # which safetensors lets nobody else read, in a container neither
+        path.chmod((model / "config.json").stat().st_mode)
 
 
 def _without_places(value: Any) -> Any:
@@ -133,7 +136,7 @@ def _move_run(source: Path, folder: Path) -> None:
     marker = "metrics.json"
     (folder / marker).unlink(missing_ok=True)
     for name in [*(name for name in RUN_FILES if name != marker), marker]:
-        if not (source / name).exists():  # a bag of words has no model
+        if not (source / name).exists():  # a bag of words has no model, and most models no adapter
             delete(folder / name)
             continue
         with replacing(folder / name) as place:

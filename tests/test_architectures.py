@@ -84,7 +84,7 @@ def test_texts_are_cut_to_the_window_and_longer_cuts_refused(encoder, reviews, t
 def test_a_stock_head_trains_calibrates_and_loads_without_our_code(encoder, reviews, tmp_path):
     options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--dataset_name", reviews]
     metrics = train_tiny(tmp_path, *options, *NOT_OURS, "--class_weights", "balanced")
-    assert {path.name for path in tmp_path.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in tmp_path.iterdir()} == {*RUN_FILES, "checkpoint-3"} - {"adapter"}
     assert not list((tmp_path / "model").glob("*.py"))
     assert metrics["calibration"]["temperature"] != 1
     rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
@@ -104,7 +104,7 @@ def test_a_recurrent_net_trains_and_loads_with_its_own_code(name, reviews, tmp_p
     options = ["--architecture", name, "--config_overrides", SMALL_NET, "--dataset_name", reviews]
     train_tiny(tmp_path, *options, *NOT_OURS, "--optimizer", "adam")
     shipped = {path.name for path in (tmp_path / "model").glob("*.py")}
-    assert shipped == {"configuration_recurrent.py", "modeling_recurrent.py"}
+    assert shipped == {"configuration_recurrent.py", "modeling_recurrent.py", "handler.py"}
     config = read_json(tmp_path / "model" / "config.json")
     assert (config["cell"], config["bidirectional"]) == RECURRENT_NETS[name]
     assert (config["embedding_size"], config["hidden_size"]) == (6, 5)

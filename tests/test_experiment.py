@@ -35,6 +35,8 @@ TINY_RUN = [
     *("--disable_tqdm", "true", "--use_cpu", "true"),
 ]
 
+LEFT = RUN_FILES.keys() - {"adapter"}
+
 
 def train_tiny(folder: Path, *options: object, verify: bool = False) -> dict:
     argv = ["--output_dir", str(folder), *TINY_RUN, "--verify_load", str(verify), *map(str, options)]
@@ -54,7 +56,7 @@ def read_json(path: Path) -> dict:
 
 def test_a_run_leaves_what_it_promises_and_nothing_else(finished):
     folder, _ = finished
-    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in folder.iterdir()} == {*LEFT, "checkpoint-3"}
     assert {path.name for path in (folder / "model").iterdir()} == {
         *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
         *("configuration_roberta_gru.py", "modeling_roberta_gru.py", "handler.py", "requirements.txt", "LICENSE"),
@@ -117,6 +119,11 @@ def test_the_record_says_what_the_run_was(finished, reviews, stand_in):
     assert record["hardware"]["num_cores"] >= 1
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(finished):
+    model = finished[0] / "model"
+    assert (model / "model.safetensors").stat().st_mode == (model / "config.json").stat().st_mode
+
+
 def test_what_travels_does_not_tell_where_things_lay(finished, reviews, stand_in):
     folder, _ = finished
     for place in (folder.parent, reviews, stand_in):
@@ -171,7 +178,7 @@ def test_the_report_names_result_interval_files_and_predictions(tmp_path, review
     assert "n = 32" in report
     assert "Bag of words on the same rows: accuracy" in report
     assert "where importing modeling_roberta_gru fails" in report
-    for name in RUN_FILES:
+    for name in LEFT:
         assert name in report
 
 
@@ -200,7 +207,7 @@ def test_several_labels_and_numbers_are_learned_too(kind, tmp_path, stand_in):
     metrics = train_tiny(tmp_path / "run", "--train_file", tmp_path / "data.jsonl", "--model_name_or_path", stand_in)
     assert ("micro_f1" if kind.startswith("multi") else "mae") in metrics["test"]
     assert read_json(tmp_path / "run" / "model" / "config.json")["problem_type"] == kind
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*LEFT, "checkpoint-3"}
 
 
 def test_training_from_nothing_needs_no_checkpoint(tmp_path, reviews):
@@ -334,7 +341,7 @@ def test_an_interrupted_save_leaves_the_old_folder_whole(tmp_path, reviews, stan
     with pytest.raises(KeyboardInterrupt):
         train_tiny(folder, *options, "--overwrite_output_dir", "true", "--learning_rate", "0.1")
     assert {path: path.read_bytes() for path in sorted((folder / "model").iterdir())} == before
-    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in folder.iterdir()} == {*LEFT, "checkpoint-3"}
 
 
 def test_an_interrupt_after_the_model_is_written_leaves_the_old_run_whole(tmp_path, reviews, stand_in, monkeypatch):
@@ -351,7 +358,7 @@ def test_an_interrupt_after_the_model_is_written_leaves_the_old_run_whole(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train_tiny(folder, *options, "--overwrite_output_dir", "true", "--learning_rate", "0.1")
     assert {path: path.read_bytes() for path in results} == before
-    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in folder.iterdir()} == {*LEFT, "checkpoint-3"}
 
 
 def test_a_baseline_that_cannot_be_had_does_not_cost_the_model(tmp_path, stand_in, caplog):
@@ -377,7 +384,7 @@ def test_two_ranks_leave_one_run_and_one_report(tmp_path, finished, reviews, sta
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert process.stdout.count("Test accuracy") == 1
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {*RUN_FILES, "checkpoint-3"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*LEFT, "checkpoint-3"}
     rows = pq.read_table(tmp_path / "run" / "predictions.parquet").to_pylist()
     assert [row["row_id"] for row in rows] == [f"test:{row}" for row in range(32)]
     _, metrics = finished  # of one rank, with the same sixteen rows a step
@@ -448,6 +455,16 @@ BAD_RUNS = {
     "a file for a folder": (["--output_dir", "{tmp}/one.csv"], "no folder that can be written to"),
     "misspelt": (["--learning_rat", "1"], "Did you mean '--learning_rate'?"),
     "another run": (["--output_dir", "{finished}"], "holds another run"),
+    "no rank": (["--lora", "0"], "--lora must be a rank of at least 1, got 0"),
+    "no alpha": (["--lora", "2", "--lora_alpha", "0"], "--lora_alpha must be above 0"),
+    "dropout of all": (["--lora", "2", "--lora_dropout", "1"], "--lora_dropout must be at least 0 and below 1"),
+    "no LoRA": (["--lora_target_modules", "query"], "--lora_target_modules takes effect only with --lora RANK"),
+    "twice frozen": (["--lora", "2", "--freeze_layers", "1"], "--freeze_layers cannot go with --lora"),
+    "unknown layer": (["--lora", "2", "--lora_target_modules", "qeury"], "Did you mean 'query'?"),
+    "LoRA on a checkpoint without": (
+        [*("--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--max_steps", "6"), "--lora", "2"],
+        "was written without --lora",
+    ),
     "nothing to resume": (["--resume_from_checkpoint", "true"], "holds no whole checkpoint yet"),
 }
 

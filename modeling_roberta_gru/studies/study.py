@@ -104,6 +104,8 @@ class Plan:
                 self.parse({})  # what is wrong with recipe or command is not the point's fault
                 raise InputError(f"{self.space.path}: {named(params)}: {error}") from error
         _, data_args, args = self.parse(samples[0])
+        if args.publish_as is not None:
+            raise InputError("A study publishes nothing: leave --push_to_hub out, and publish a run of --final.")
         if args.world_size > 1:
             raise InputError("A study trains in one process: start it without accelerate launch or torchrun.")
         splits = load_splits(data_args)

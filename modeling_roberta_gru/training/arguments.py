@@ -194,6 +194,8 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     "group_by_length", `logging_steps` 20, `restore_callback_states_from_checkpoint` True (early stopping counts on
     after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is an accelerator.
 
+    `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
+
     Raises:
         InputError: if options contradict each other or a value is out of range.
     """
@@ -238,6 +240,25 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     freeze_layers: int = field(
         default=0, metadata={"help": "Freeze the embeddings and this many of the encoder's lowest layers."}
     )
+    lora: int | None = field(
+        default=None,
+        metadata={
+            "help": "Leave the encoder's weights as they are, and train LoRA matrices of this rank beside them; GRU, "
+            "summary and head are trained wholly. Needs peft and --model_name_or_path, and wants about ten times "
+            "the --learning_rate. Unset: train the weights."
+        },
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "What LoRA adds is multiplied by this over the rank. Unset: the rank."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on what the LoRA matrices read."})
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "The encoder's linear layers that LoRA stands beside, by the ends of their names, or all-linear. "
+            "Unset: as peft has it, query and value of each RoBERTa layer."
+        },
+    )
     class_weights: str = field(
         default="none",
         metadata={
@@ -267,6 +288,11 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "Load the saved folder in a fresh process without this package; predict four texts."},
     )
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "Publish the finished run as --hub_model_id USER/NAME, as `roberta-gru publish` does."},
+    )
+    publish_as: str | None = field(default=None, init=False)
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Replace the run that --output_dir holds. Without it, that is an error."}
     )
@@ -282,17 +308,13 @@ class RobertaGRUTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"--{name} must be above 0, got {value}.")
-        if self.push_to_hub or self.hub_token:
-            raise InputError(
-                "--push_to_hub and --hub_token are not for this script: the Trainer would push a pickle, a card with "
-                "the wrong optimizer, and no model code until the end. Upload the finished model instead: "
-                "hf upload USER/NAME OUTPUT_DIR/model"
-            )
+        self._check_publishing()
         trackers = ("none", "all", *get_available_reporting_integrations())
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:
                 raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
         self._check_curriculum()
+        self._check_lora()
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
@@ -316,6 +338,18 @@ class RobertaGRUTrainingArguments(TrainingArguments):
         """The seed of the order in which documents are read."""
         return self.seed if self.data_seed is None else self.data_seed
 
+    def _check_publishing(self) -> None:
+        if self.hub_token:
+            raise InputError("--hub_token would stand in the run's record: use `hf auth login`, or HF_TOKEN.")
+        if self.push_to_hub and not self.hub_model_id:
+            raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
+        for name in ("hub_strategy", "hub_always_push"):
+            if getattr(self, name) != _default(name):
+                raise InputError(f"--{name} has no effect: a run publishes once, at its end. Leave it out.")
+        # The Trainer must not push by itself: it would push pickles, and a card with another optimizer.
+        self.publish_as = self.hub_model_id if self.push_to_hub else None
+        self.push_to_hub = False
+
     def _check_curriculum(self) -> None:
         epochs = self.length_curriculum
         if epochs < 0:
@@ -331,6 +365,22 @@ class RobertaGRUTrainingArguments(TrainingArguments):
                 "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance, which deals documents "
                 "of all lengths to the processes: choose group_by_length, random or sequential."
             )
+
+    def _check_lora(self) -> None:
+        if self.lora is None:
+            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+                if getattr(self, name):
+                    raise InputError(f"--{name} takes effect only with --lora RANK.")
+            return
+        for name in ("freeze_encoder", "freeze_layers"):
+            if getattr(self, name):
+                raise InputError(f"--{name} cannot go with --lora, which leaves the encoder's weights as they are.")
+        if self.lora < 1:
+            raise InputError(f"--lora must be a rank of at least 1, got {self.lora}.")
+        if self.lora_alpha is not None and self.lora_alpha <= 0:
+            raise InputError(f"--lora_alpha must be above 0, got {self.lora_alpha}.")
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}.")
 
 
 def _prefer_bfloat16(args: TrainingArguments) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import InputError, unknown_name
+from .adapter import base_of
 from .arguments import RobertaGRUTrainingArguments
 
 # NAdam decays weights as AdamW does, apart from the gradient's moments (Loshchilov and Hutter 2019).
@@ -57,8 +58,9 @@ def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) 
 
     The encoder's top layer learns at `learning_rate`, each layer below at `layer_decay` times the rate above it, the
     embeddings below the lowest layer; all that is not the encoder at `head_learning_rate`. Matrices decay, vectors
-    (biases, norms, the summary's query) do not.
+    (biases, norms, the summary's query) do not. LoRA matrices learn as the layer that they stand beside.
     """
+    model = base_of(model)
     num_layers = _num_layers(model)
     if args.layer_decay != 1:
         _check_layers(model, "--layer_decay")

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, Trainer
 from ..data.arguments import DataArguments
 from ..data.corpus import BUILT_IN_CORPORA
 from ..data.splits import Splits
+from .adapter import count_parameters
 from .arguments import (
     RECURRENT_NETS,
     ROBERTA_GRU,
@@ -94,13 +95,14 @@ def describe_model(model: PreTrainedModel, args: ModelArguments) -> dict[str, An
     """Return what the model started from, and its sizes."""
     name = args.model_name_or_path
     sizes = {field: getattr(model.config, field, None) for field in SIZES[args.architecture]}
+    num_parameters, num_trained_parameters = count_parameters(model)
     return {
         "architecture": args.architecture,
         "base": name,
         "base_on_hub": name is not None and not Path(name).exists(),
         "base_revision": args.model_revision,
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "num_trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "num_parameters": num_parameters,
+        "num_trained_parameters": num_trained_parameters,
         **sizes,
         "embeddings": args.embeddings and Path(args.embeddings).name,
         "license": args.card_license,
@@ -136,6 +138,9 @@ def describe_hyperparameters(
         "metric_for_best_model": args.metric_for_best_model if args.load_best_model_at_end else None,
         "freeze_encoder": args.freeze_encoder,
         "freeze_layers": args.freeze_layers,
+        "lora_rank": args.lora,
+        "lora_alpha": args.lora_alpha or args.lora,
+        "lora_dropout": args.lora_dropout if args.lora else None,
         "class_weights": class_weights,
         "label_smoothing": label_smoothing,
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",

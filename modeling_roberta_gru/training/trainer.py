@@ -12,6 +12,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from ..data.splits import origins
 from ..errors import InputError
+from .adapter import is_adapted
 from .arguments import RobertaGRUTrainingArguments
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
 from .sampler import EpochSampler
@@ -109,6 +110,12 @@ class RobertaGRUTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        holds_adapter = (Path(resume_from_checkpoint) / "adapter_config.json").is_file()
+        if holds_adapter != is_adapted(self.model):
+            raise InputError(
+                f"{resume_from_checkpoint} was written {'with' if holds_adapter else 'without'} --lora: resume as it "
+                "was trained, or train anew in another --output_dir."
+            )
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         except RuntimeError as error:

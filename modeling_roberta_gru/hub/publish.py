@@ -1,0 +1,338 @@
+"""Publish a model on the Hub: one commit that replaces the earlier version, and a tag."""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import file_digest, sha1
+from pathlib import Path
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+    hf_hub_url,
+    is_offline_mode,
+)
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
+
+from ..errors import InputError
+from .parcel import belongs, model_folder, pack
+from .persistence import LOG_IN, persist
+
+# What a repository may hold that holds no model yet.
+PRELIMINARY = {".gitattributes", ".gitignore", "README.md", "LICENSE"}
+FOREIGN_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf", ".tflite")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What publishing changes in a repository.
+
+    Attributes:
+        uploads: files that are new or have changed, with their sizes in bytes.
+        unchanged: files that the repository holds already, likewise.
+        deletions: files of an earlier version.
+        left_out: what lies in the folder and does not travel.
+        objection: what else the repository holds, in words; None where it holds an earlier version or nothing.
+    """
+
+    uploads: dict[str, int]
+    unchanged: dict[str, int]
+    deletions: list[str]
+    left_out: list[str]
+    objection: str | None
+
+    @property
+    def changes_nothing(self) -> bool:
+        return not self.uploads and not self.deletions
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published, or would be.
+
+    Attributes:
+        repo_id: the repository.
+        plan: what changes there.
+        tag: the version's tag.
+        oid, url: the commit and its page; None after a dry run.
+    """
+
+    repo_id: str
+    plan: Plan
+    tag: str
+    oid: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository as it was read at one commit.
+
+    Attributes:
+        head: the commit, which the next one is added to; None where there is no repository.
+        branches, tags: name → commit.
+        files: the commit's files.
+        model: what kind of model it holds, in words; None without a configuration.
+        is_private: whether others cannot see it.
+    """
+
+    head: str | None
+    branches: dict[str, str]
+    tags: dict[str, str]
+    files: dict[str, RepoSibling]
+    model: str | None
+    is_private: bool | None
+
+
+NO_REPOSITORY = Remote(None, {}, {}, {}, None, None)
+
+
+def publish(
+    run: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    tag: str | None = None,
+    dry_run: bool = False,
+    confirm: Callable[[str], bool] = lambda question: False,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> Publication:
+    """Publish a model on the Hub in one commit, and tag it.
+
+    Where it fails or is interrupted, the repository holds the earlier version or this one, whole, and the same call
+    completes what is left. A repository that holds this version already gets no further commit, and no further tag if
+    it has one.
+
+    Args:
+        run: a run's folder or a saved model's folder; nothing in it is changed.
+        repo_id: USER/NAME.
+        private: whether a new repository is private; None leaves it to the Hub. An old one must agree.
+        revision: the branch, begun where `main` is if it is not there. None: `main`.
+        tag: None: the next of `v1`, `v2`, …
+        dry_run: only find out what would be done, which needs no right to write.
+        confirm: asked before a repository that holds something else is overwritten.
+        token: None: the one that `hf auth login` keeps, or HF_TOKEN.
+        endpoint: the Hub's address. None: HF_ENDPOINT, or the Hub itself.
+
+    Raises:
+        InputError: if the folder, the name, the rights or the Hub stand in the way.
+    """
+    api = _connect(repo_id, token, endpoint, may_be_anonymous=dry_run)
+    branch = _checked_name("--revision", revision or "main")
+    tag = None if tag is None else _checked_name("--tag", tag)
+    folder = model_folder(run)
+    sizes = pack(folder)
+    confirm = functools.cache(confirm)  # so that a second attempt does not ask again
+
+    def attempt() -> Publication:
+        remote = _read(api, repo_id, branch)
+        if remote.head is None and not dry_run:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            remote = _read(api, repo_id, branch)
+        _check_visibility(repo_id, remote.is_private, private)
+        plan = _plan(folder, sizes, remote)
+        version = _version(remote, branch, tag, plan)
+        if dry_run:
+            return Publication(repo_id, plan, version)
+        if plan.objection and not confirm(f"{repo_id} holds {plan.objection}. Overwrite it?"):
+            raise InputError(
+                f"Nothing was pushed: {repo_id} holds {plan.objection}. Choose another name, or overwrite it by --yes."
+            )
+        oid = _commit(api, repo_id, branch, folder, plan, remote, version)
+        if version not in remote.tags:
+            api.create_tag(repo_id, tag=version, revision=oid)
+        return Publication(repo_id, plan, version, oid, f"{api.endpoint}/{repo_id}/commit/{oid}")
+
+    if not dry_run:
+        check_rights(repo_id, token=token, private=private, endpoint=endpoint)
+    return persist(attempt, repo_id)
+
+
+def check_rights(
+    repo_id: str, *, token: str | None = None, private: bool | None = None, endpoint: str | None = None
+) -> None:
+    """Find out, without writing anything, whether [`publish`] may publish under a name; it takes the same arguments.
+
+    Raises:
+        InputError: if nothing can have this name, there is no token, it has no right to write there, or what is there
+            is not as private as wanted.
+    """
+    api = _connect(repo_id, token, endpoint)
+
+    def attempt() -> None:
+        account = api.whoami()
+        user = account["name"]
+        if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise InputError(f"The token of {user} may only read. {LOG_IN}.")
+        accounts = [user, *(organization["name"] for organization in account.get("orgs", []))]
+        owner, name = repo_id.split("/")
+        if owner.lower() not in map(str.lower, accounts):
+            raise InputError(
+                f"The token of {user} cannot publish {repo_id}: it writes for {', '.join(accounts)}. Name it "
+                f"{user}/{name}, or give {owner}'s token to `hf auth login`."
+            )
+        try:
+            found = api.model_info(repo_id)
+        except RepositoryNotFoundError:
+            return
+        _check_visibility(repo_id, found.private, private)
+        api.auth_check(repo_id, write=True)
+
+    persist(attempt, repo_id)
+
+
+def report(publication: Publication) -> str:
+    """Say what travelled, or would, and where it is."""
+    plan, name = publication.plan, f"{publication.repo_id}, {publication.tag}"
+    sized = [("upload", plan.uploads), ("unchanged", plan.unchanged)]
+    lines = [f"{what:<10} {size:>15,} bytes  {path}" for what, sizes in sized for path, size in sizes.items()]
+    lines += [f"{'delete':<10} {'':>21}  {path}" for path in plan.deletions]
+    lines += [f"{'stays here':<10} {'':>21}  {path}" for path in plan.left_out]
+    if publication.url is not None:
+        return "\n".join([*lines, f"Published as {name}: {publication.url}"])
+    if plan.objection:
+        lines.append(f"{publication.repo_id} holds {plan.objection}: publishing asks before it overwrites that.")
+    return "\n".join([*lines, f"A dry run of {name}: nothing was pushed."])
+
+
+# Before anything is asked of the Hub
+
+
+def _connect(repo_id: str, token: str | None, endpoint: str | None, may_be_anonymous: bool = False) -> HfApi:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"The Hub has no such names. {error}") from error
+    if "/" not in repo_id:
+        raise InputError(f"{repo_id!r} names no account: write USER/{repo_id}.")
+    if is_offline_mode():
+        raise InputError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to publish.")
+    if not (token or get_token() or may_be_anonymous):
+        raise InputError(f"There is no token to publish with. {LOG_IN}, or set HF_TOKEN.")
+    return HfApi(endpoint, token=token)
+
+
+def _checked_name(option: str, name: str) -> str:
+    if not re.fullmatch(r"\w[\w./-]*", name, re.ASCII) or re.search(r"\.\.|//|/\.|[./]$|\.lock$", name):
+        raise InputError(f"{option} {name!r} is no name that git takes: use letters, digits, '-', '_' and '.'.")
+    return name
+
+
+def _check_visibility(repo_id: str, found: bool | None, wanted: bool | None) -> None:
+    if None not in (found, wanted) and found != wanted:
+        states = {True: "private", False: "public"}
+        raise InputError(
+            f"{repo_id} is {states[bool(found)]}, and publishing does not change that: make it "
+            f"{states[bool(wanted)]} in its settings on the Hub, or choose another name."
+        )
+
+
+# What the repository holds
+
+
+def _read(api: HfApi, repo_id: str, branch: str) -> Remote:
+    try:
+        refs = api.list_repo_refs(repo_id)
+    except RepositoryNotFoundError:
+        return NO_REPOSITORY
+    branches = {ref.name: ref.target_commit for ref in refs.branches}
+    head = branches.get(branch) or branches["main"]
+    info = api.model_info(repo_id, revision=head, files_metadata=True)
+    files = {file.rfilename: file for file in info.siblings or []}
+    model = _describe_model(_download(api, repo_id, head, "config.json")) if "config.json" in files else None
+    return Remote(head, branches, {ref.name: ref.target_commit for ref in refs.tags}, files, model, info.private)
+
+
+def _download(api: HfApi, repo_id: str, oid: str, name: str) -> bytes:
+    # Not by hf_hub_download, which keeps what it gets in a cache and takes it from there when the Hub is away.
+    url = hf_hub_url(repo_id, name, revision=oid, endpoint=api.endpoint)
+    response = get_session().get(url, headers=build_hf_headers(token=api.token))
+    hf_raise_for_status(response)
+    return response.content
+
+
+def _describe_model(config: bytes) -> str:
+    try:
+        fields = json.loads(config)
+        return f"a {fields['model_type']} model ({', '.join(fields['architectures'])})"
+    except (ValueError, TypeError, KeyError):
+        return "a model whose configuration does not tell its type"
+
+
+def _is_same(path: Path, remote: RepoSibling) -> bool:
+    """Compare a file's content with the remote one's, which is known by SHA-256 if large, or else by git's SHA-1."""
+    if remote.lfs is None:
+        content = path.read_bytes()
+        return sha1(b"blob %d\0%b" % (len(content), content)).hexdigest() == remote.blob_id
+    if path.stat().st_size != remote.lfs.size:
+        return False
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest() == remote.lfs.sha256
+
+
+# What changes
+
+
+def _plan(folder: Path, sizes: Mapping[str, int], remote: Remote) -> Plan:
+    same = {name for name in sizes if name in remote.files and _is_same(folder / name, remote.files[name])}
+    return Plan(
+        uploads={name: size for name, size in sizes.items() if name not in same},
+        unchanged={name: size for name, size in sizes.items() if name in same},
+        deletions=sorted(name for name in remote.files if belongs(name) and name not in sizes),
+        left_out=sorted(path.name for path in folder.iterdir() if path.name not in sizes),
+        objection=_objection(_describe_model((folder / "config.json").read_bytes()), remote),
+    )
+
+
+def _objection(model: str, remote: Remote) -> str | None:
+    others = sorted(remote.files.keys() - PRELIMINARY)
+    if remote.model is None:
+        return f"files and no config.json ({', '.join(others[:3])})" if others else None
+    if remote.model != model:
+        return f"{remote.model}, and this is {model}"
+    weights = [name for name in others if name.endswith(FOREIGN_WEIGHTS)]
+    return f"weights of another format, which would stay ({', '.join(weights[:3])})" if weights else None
+
+
+def _version(remote: Remote, branch: str, tag: str | None, plan: Plan) -> str:
+    """Name the version: as wanted, or as it is tagged already, or by the next number."""
+    if branch in remote.tags and branch not in remote.branches:
+        raise InputError(f"--revision {branch} is a tag, which stays where it is: name a branch.")
+    head = remote.head if plan.changes_nothing else None
+    if tag is not None:
+        if tag in remote.branches or remote.tags.get(tag, head) != head:
+            raise InputError(f"--tag {tag} is taken, by a branch or another version: choose another.")
+        return tag
+    tagged = [name for name, oid in remote.tags.items() if oid == head]
+    numbers = [int(name[1:]) for name in remote.tags if re.fullmatch(r"v[0-9]+", name)]
+    return tagged[0] if tagged else f"v{max(numbers, default=0) + 1}"
+
+
+def _commit(
+    api: HfApi, repo_id: str, branch: str, folder: Path, plan: Plan, remote: Remote, version: str
+) -> str | None:
+    """Bring the branch to hold this version, by one commit if it takes any, and return the commit that holds it."""
+    if branch not in remote.branches:
+        api.create_branch(repo_id, branch=branch, revision=remote.head, exist_ok=True)
+    if plan.changes_nothing:
+        return remote.head
+    additions = [CommitOperationAdd(name, folder / name) for name in plan.uploads]
+    deletions = [CommitOperationDelete(name, is_folder=False) for name in plan.deletions]
+    # With a list of its own that ignores nothing: the Hub would silently leave out what the repository's names.
+    api.preupload_lfs_files(repo_id, additions, revision=branch, gitignore_content="# nothing")
+    return api.create_commit(
+        repo_id,
+        [*additions, *deletions],
+        commit_message=f"Publish {version}",
+        revision=branch,
+        parent_commit=remote.head,
+    ).oid

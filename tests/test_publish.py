@@ -1,0 +1,698 @@
+"""Publishing, by the real client, on a Hub of our own: what arrives, what never travels, and what faults leave."""
+
+import hashlib
+import importlib
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from huggingface_hub import HfApi, constants
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+from modeling_roberta_gru.cli import app
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.hub import persistence
+from modeling_roberta_gru.hub.publish import Publication, check_rights, publish, report
+from modeling_roberta_gru.training.adapter import adapt, write_adapter
+
+from .hub_server import FAULTS, READER, STRANGER, WRITER, HubServer
+from .test_experiment import train_tiny
+
+# huggingface_hub 2.4 gives an upload's file to its HTTP client as `data`, which has gone out of use there.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+
+NAME = "ada/model"
+MADE_BY_THE_HUB = ".gitattributes"
+SECRET = "hf_" + "Ab1" * 12
+
+
+@pytest.fixture(scope="module")
+def hub_faults() -> ModuleType:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    try:
+        return importlib.import_module("hub_faults")
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def versions(hub_faults, tmp_path_factory) -> tuple[Path, Path]:
+    return hub_faults.save_versions(tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture
+def model(versions, tmp_path) -> Path:
+    """Return a folder of one's own to spoil."""
+    return Path(shutil.copytree(versions[1], tmp_path / "model"))
+
+
+@pytest.fixture
+def waits(hub_faults):
+    """Let the client reach our Hub; return the seconds that it wanted to wait, which pass at once."""
+    with hub_faults.on_loopback() as waits:
+        yield waits
+
+
+@pytest.fixture
+def hub(waits):
+    with HubServer() as hub:
+        yield hub
+        assert hub.unknown == []
+
+
+def push(hub: HubServer, run: Path, repo_id: str = NAME, **options) -> Publication:
+    return publish(run, repo_id, **{"token": WRITER, "endpoint": hub.url, **options})
+
+
+def contents(hub: HubServer, branch: str = "main") -> dict[str, bytes]:
+    """Return what a branch holds, but for what the Hub itself puts there."""
+    return {name: held for name, held in hub.head(NAME, branch).contents.items() if name != MADE_BY_THE_HUB}
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def requests_before_any_upload(hub: HubServer) -> bool:
+    return not any(request.method == "PUT" or "/commit/" in request.path for request in hub.requests)
+
+
+# What travels
+
+
+def test_what_arrives_is_what_the_folder_holds_of_a_model_byte_for_byte(hub, model) -> None:
+    whole = read(model)
+    for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", ".env", "notes.txt", "modeling_other.py"):
+        (model / name).write_text("stays here")
+    for folder in (".cache", "checkpoint-10"):
+        (model / folder).mkdir()
+        (model / folder / "model.safetensors").write_text("stays here")
+    publication = push(hub, model)
+    assert contents(hub) == whole
+    assert publication.plan.left_out == sorted(path.name for path in model.iterdir() if path.name not in whole)
+    assert not any(b"stays here" in content for content in hub.objects.values())
+
+
+def test_a_run_publishes_its_model_and_keeps_the_rest(hub, model, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    (run / "predictions.parquet").write_text("rows")
+    push(hub, run)
+    assert contents(hub) == read(model)
+
+
+def test_the_next_version_replaces_the_earlier_one_in_one_commit(hub, versions) -> None:
+    earlier, later = versions
+    first = push(hub, earlier)
+    repository = hub.repositories[NAME]
+    commits = len(repository.commits)
+    second = push(hub, later)
+    assert contents(hub) == read(later)
+    assert len(repository.commits) == commits + 1
+    assert hub.head(NAME).parent == first.oid
+    assert repository.tags == {"v1": first.oid, "v2": second.oid}
+    assert repository.commits[first.oid].contents.items() >= read(earlier).items()
+    assert report(second).splitlines()[-1] == f"Published as {NAME}, v2: {hub.url}/{NAME}/commit/{second.oid}"
+
+
+def test_files_of_others_stay_in_the_repository(hub, versions) -> None:
+    others = {"docs/notes.md": b"theirs", "logo.png": b"theirs", "app.py": b"theirs"}
+    hub.create(NAME, {**read(versions[0]), **others})
+    push(hub, versions[1])
+    assert contents(hub) == {**read(versions[1]), **others}
+
+
+def test_a_model_loads_from_the_hub_with_the_logits_it_was_saved_with(hub, model, tmp_path) -> None:
+    tag = push(hub, model).tag
+    push(hub, shutil.copytree(model, tmp_path / "other"), tag="other")
+    loaded = HfApi(hub.url, token=READER).snapshot_download(NAME, revision=tag, local_dir=tmp_path / "loaded")
+    inputs = AutoTokenizer.from_pretrained(loaded)("dreadful music, and long", return_tensors="pt")
+    expected, actual = (
+        RobertaGRUForSequenceClassification.from_pretrained(folder).eval()(**inputs).logits
+        for folder in (model, loaded)
+    )
+    assert torch.equal(actual, expected)
+
+
+def test_what_the_repository_ignores_travels_too(hub, model) -> None:
+    hub.create(NAME, {".gitignore": b"*.json\n*.safetensors\n"})
+    push(hub, model)
+    assert contents(hub).items() >= read(model).items()
+
+
+# A dry run
+
+
+@pytest.mark.parametrize("token", [None, READER])
+def test_a_dry_run_sends_no_request_that_writes_and_needs_no_rights(hub, versions, token, no_token) -> None:
+    hub.create(NAME, read(versions[0]))
+    publication = push(hub, versions[1], dry_run=True, token=token)
+    assert {request.method for request in hub.requests} == {"GET"}
+    assert publication.oid is None
+    uploads = {name: len(content) for name, content in read(versions[1]).items()}
+    plan = publication.plan
+    assert {**plan.uploads, **plan.unchanged} == uploads
+    assert set(plan.deletions) == read(versions[0]).keys() - uploads.keys()
+    lines = report(publication).splitlines()
+    assert any("upload" in line and "35,348 bytes  model.safetensors" in line for line in lines)
+    assert any("delete" in line and "model.safetensors.index.json" in line for line in lines)
+
+
+def test_a_dry_run_of_a_new_name_makes_no_repository(hub, model) -> None:
+    publication = push(hub, model, dry_run=True)
+    assert hub.repositories == {}
+    assert (publication.tag, publication.plan.uploads.keys()) == ("v1", read(model).keys())
+
+
+def test_a_dry_run_tells_what_would_be_overwritten_and_does_not_ask(hub, model) -> None:
+    hub.create(NAME, {"config.json": b'{"model_type": "bert", "architectures": ["BertModel"]}'})
+    questions: list[str] = []
+    said = report(push(hub, model, dry_run=True, confirm=lambda question: bool(questions.append(question))))
+    assert "holds a bert model (BertModel)" in said
+    assert questions == []
+
+
+# Versions
+
+
+def test_what_is_published_already_gets_no_second_commit_and_no_second_tag(hub, model) -> None:
+    first = push(hub, model)
+    assert push(hub, model).oid == first.oid
+    assert hub.repositories[NAME].tags == {"v1": first.oid}
+    push(hub, model, tag="paper")
+    assert hub.repositories[NAME].tags == {"v1": first.oid, "paper": first.oid}
+
+
+def test_versions_are_counted_as_numbers(hub, model) -> None:
+    repository = hub.create(NAME)
+    repository.tags = dict.fromkeys(["v2", "v10", "v3.5", "draft"], hub.head(NAME).oid)
+    assert push(hub, model).tag == "v11"
+
+
+@pytest.mark.parametrize("options", [{"tag": "v1"}, {"tag": "main"}, {"revision": "v1"}])
+def test_a_name_that_means_something_else_is_refused_before_anything_is_pushed(hub, versions, options) -> None:
+    head = push(hub, versions[0]).oid
+    hub.requests.clear()
+    with pytest.raises(InputError, match="tag"):
+        push(hub, versions[1], **options)
+    assert hub.head(NAME).oid == head
+    assert requests_before_any_upload(hub)
+
+
+@pytest.mark.parametrize("name", ["two words", "-x", "a..b", "v1.lock", "", "a/"])
+def test_a_name_that_git_does_not_take_is_refused(waits, model, name) -> None:
+    with pytest.raises(InputError, match="--tag"):
+        publish(model, NAME, tag=name, token=WRITER)
+
+
+def test_a_branch_begins_at_main_and_leaves_main_alone(hub, versions) -> None:
+    main = push(hub, versions[0])
+    trial = push(hub, versions[1], revision="trials/one")
+    assert hub.head(NAME).oid == main.oid
+    assert hub.head(NAME, "trials/one").parent == main.oid
+    assert contents(hub, "trials/one") == read(versions[1])
+    assert trial.tag == "v2"
+
+
+# What a repository holds
+
+
+OTHERS = {
+    "bert": {"config.json": b'{"model_type": "bert", "architectures": ["BertModel"]}'},
+    "no config.json": {"data.csv": b"1,2"},
+    "does not tell its type": {"config.json": b"[]"},
+}
+
+
+@pytest.mark.parametrize("held", OTHERS)
+def test_something_else_is_overwritten_only_when_it_is_confirmed(hub, model, held) -> None:
+    before = hub.create(NAME, OTHERS[held]).branches["main"]
+    questions: list[str] = []
+    with pytest.raises(InputError, match=held):
+        push(hub, model, confirm=lambda question: bool(questions.append(question)))
+    assert hub.head(NAME).oid == before
+    assert requests_before_any_upload(hub)
+    assert len(questions) == 1
+    push(hub, model, confirm=lambda question: True)
+    assert contents(hub) == {**OTHERS[held], **read(model)}
+
+
+def test_weights_of_another_format_are_asked_about_and_stay(hub, model) -> None:
+    hub.create(NAME, {**read(model), "pytorch_model.bin": b"theirs"})
+    with pytest.raises(InputError, match=r"pytorch_model\.bin"):
+        push(hub, model)
+    push(hub, model, confirm=lambda question: True)
+    assert contents(hub) == {**read(model), "pytorch_model.bin": b"theirs"}
+
+
+def test_a_second_attempt_does_not_ask_again(hub, model) -> None:
+    hub.create(NAME, OTHERS["bert"])
+    questions: list[str] = []
+    hub.faults = lambda index, method, path: "503" if "/validate-yaml" in path and len(hub.requests) < 12 else None
+    push(hub, model, confirm=lambda question: not questions.append(question))
+    assert len(questions) == 1
+    assert sum("/validate-yaml" in request.path for request in hub.requests) > 1
+
+
+@pytest.mark.parametrize("name", [".gitattributes", "README.md", "LICENSE"])
+def test_a_repository_without_a_model_is_not_asked_about(hub, model, name) -> None:
+    hub.create(NAME, {name: b"begun by hand"})
+    push(hub, model)
+    assert contents(hub)["config.json"] == (model / "config.json").read_bytes()
+
+
+def test_a_private_model_is_for_its_owner(hub, model) -> None:
+    push(hub, model, private=True)
+    assert HfApi(hub.url, token=READER).repo_exists(NAME)
+    assert not HfApi(hub.url, token=STRANGER).repo_exists(NAME)
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_what_is_public_is_not_taken_for_private_nor_the_other_way_round(hub, model, is_private) -> None:
+    before = hub.create(NAME, is_private=is_private).branches["main"]
+    for call in (check_rights, lambda *names, **options: publish(model, *names, **options)):
+        with pytest.raises(InputError, match="private"):
+            call(NAME, private=not is_private, token=WRITER, endpoint=hub.url)
+    assert hub.head(NAME).oid == before
+
+
+# Bad folders: nothing is even asked of the Hub
+
+
+def poison(model: Path, value: float) -> None:
+    tensors = load_file(model / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = value
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def pickle_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    torch.save({}, model / "pytorch_model.bin")
+
+
+def cut_weights(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def card(text: str):
+    return lambda model: (model / "README.md").write_text(text)
+
+
+SPOILT = {
+    "not a number": (lambda model: poison(model, float("nan")), r"model\.safetensors"),
+    "infinite": (lambda model: poison(model, float("inf")), r"model\.safetensors"),
+    "truncated": (cut_weights, r"model\.safetensors"),
+    "pickle": (pickle_weights, r"pytorch_model\.bin"),
+    "no configuration": (lambda model: (model / "config.json").unlink(), r"config\.json"),
+    "no code": (lambda model: (model / "modeling_roberta_gru.py").unlink(), r"modeling_roberta_gru\.py"),
+    "no card": (lambda model: (model / "README.md").unlink(), r"README\.md is missing"),
+    "card without metadata": (card("# A model"), "names no licence"),
+    "card without licence": (card("---\nlanguage: en\n---\n"), "names no licence"),
+    "card that is no YAML": (card("---\nlicense: [mit\n---\n"), r"README\.md is no model card"),
+    "card of a list": (card("---\n- mit\n---\n"), r"README\.md is no model card"),
+    "card with odd results": (card("---\nlicense: mit\nmodel-index: 7\n---\n"), r"README\.md is no model card"),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_folder_that_is_not_whole_is_one_clear_error_and_no_request(hub, model, spoilt) -> None:
+    spoil, said = SPOILT[spoilt]
+    spoil(model)
+    with pytest.raises(InputError, match=said) as raised:
+        push(hub, model)
+    assert "\n" not in str(raised.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("run.json", SECRET),
+        ("README.md", "AKIA" + "Q7" * 8),
+        ("handler.py", "-----BEGIN RSA " + "PRIVATE KEY-----"),
+        ("tokenizer_config.json", "ghp_" + "a1" * 18),
+        ("config.json", "aws_secret_access_key = " + "aB3/" * 10),
+    ],
+)
+def test_a_secret_stops_everything_and_is_named_by_its_line(hub, model, name, secret) -> None:
+    path = model / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "note": secret}, indent=1))
+    else:
+        path.write_text(f"{path.read_text()}\n{secret}\n")
+    line = path.read_text()[: path.read_text().index(secret)].count("\n") + 1
+    with pytest.raises(InputError, match=f"{name}, line {line}, ") as raised:
+        push(hub, model)
+    assert secret not in str(raised.value)
+    assert hub.requests == []
+
+
+def test_a_secret_in_a_file_that_stays_here_is_nobodys_business(hub, model) -> None:
+    (model / ".env").write_text(SECRET)
+    push(hub, model)
+    assert not any(SECRET.encode() in content for content in contents(hub).values())
+
+
+def test_a_run_without_a_model_says_so(waits, tmp_path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        publish(tmp_path / "nowhere", NAME, token=WRITER)
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match="keeps no model"):
+        publish(tmp_path, NAME, token=WRITER)
+
+
+# Names, tokens and rights
+
+
+@pytest.fixture
+def no_token(monkeypatch, tmp_path) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "ada/a model", "ada/", "ada/x--y"])
+def test_a_name_that_the_hub_cannot_have_is_refused(hub, model, name) -> None:
+    for call in (check_rights, lambda *names, **options: publish(model, *names, **options)):
+        with pytest.raises(InputError, match="name"):
+            call(name, token=WRITER, endpoint=hub.url)
+    assert hub.requests == []
+
+
+def test_without_a_token_the_way_to_one_is_told(hub, model, no_token) -> None:
+    for call in (check_rights, lambda *names, **options: publish(model, *names, **options)):
+        with pytest.raises(InputError, match="hf auth login"):
+            call(NAME, endpoint=hub.url)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "said"),
+    [
+        ("hf_unknown", NAME, "does not accept the token.*hf auth login"),
+        (READER, NAME, "ada may only read.*hf auth login"),
+        (STRANGER, NAME, "Name it charles/model"),
+        (WRITER, "babbage/model", "ada, lovelace.*Name it ada/model"),
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False])
+def test_missing_rights_are_told_before_anything_is_written(hub, model, token, name, said, exists) -> None:
+    if exists:
+        hub.create(name)
+    for call in (check_rights, lambda *names, **options: publish(model, *names, **options)):
+        with pytest.raises(InputError, match=said):
+            call(name, token=token, endpoint=hub.url)
+    assert {request.method for request in hub.requests} == {"GET"}
+
+
+@pytest.mark.parametrize("name", [NAME, "Ada/model", "lovelace/model"])
+def test_rights_are_found_out_without_writing(hub, name) -> None:
+    check_rights(name, token=WRITER, endpoint=hub.url)
+    assert {request.method for request in hub.requests} == {"GET"}
+    assert hub.repositories == {}
+
+
+def test_a_repository_that_a_token_may_not_write_to_is_found_out(hub) -> None:
+    hub.create(NAME)
+    hub.faults = lambda index, method, path: "403" if path.endswith("/auth-check/write") else None
+    with pytest.raises(InputError, match="no right to write to ada/model"):
+        check_rights(NAME, token=WRITER, endpoint=hub.url)
+
+
+def test_offline_mode_is_named(model) -> None:
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        publish(model, NAME, token=WRITER)
+
+
+# Faults
+
+
+def fail(hub: HubServer, part: str, *faults: str) -> None:
+    """Let the first requests whose method and path hold `part` meet these faults."""
+    remaining = list(faults)
+    hub.faults = lambda index, *words: remaining.pop(0) if part in " ".join(words) and remaining else None
+
+
+def test_what_may_pass_is_tried_again_with_a_line_for_each(hub, model, waits, caplog) -> None:
+    fail(hub, "/commit/", "503", "500", "cut")
+    with caplog.at_level(logging.WARNING, logger=persistence.__name__):
+        push(hub, model)
+    assert contents(hub) == read(model)
+    lines = [record.getMessage() for record in caplog.records if record.name == persistence.__name__]
+    assert [f"({number} of 5)" in line for number, line in enumerate(lines, start=1)] == [True] * 3
+    assert waits == [2, 4, 8]
+
+
+def test_the_wait_that_the_hub_asks_for_is_kept(hub, model, waits) -> None:
+    hub.retry_after = 7
+    fail(hub, "/commit/", "429")
+    push(hub, model)
+    assert waits == [7]
+
+
+def test_a_wait_that_is_too_long_is_told_instead(hub, model, waits) -> None:
+    hub.retry_after = 3600
+    fail(hub, "/commit/", "429")
+    with pytest.raises(InputError, match="in 3,600 s"):
+        push(hub, model)
+    assert waits == []
+
+
+def test_trying_ends(hub, model, waits) -> None:
+    fail(hub, "/commit/", *["503"] * 100)
+    with pytest.raises(InputError, match=r"6 attempts.*HTTP 503.*the same command completes it"):
+        push(hub, model)
+    assert sum("/commit/" in request.path for request in hub.requests) == 6
+    assert waits == sorted(waits)
+
+
+def test_what_the_hub_refuses_is_not_tried_again(hub, model, waits) -> None:
+    fail(hub, "/validate-yaml", "400")
+    with pytest.raises(InputError, match="Bad request"):
+        push(hub, model)
+    assert waits == []
+
+
+def test_an_upload_whose_address_has_expired_is_begun_again(hub, model, waits) -> None:
+    fail(hub, "PUT /lfs/", "403")
+    push(hub, model)
+    assert contents(hub) == read(model)
+    assert waits == [2]
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, versions) -> None:
+    push(hub, versions[0])
+    commits = len(hub.repositories[NAME].commits)
+    fail(hub, "/commit/", "lost")
+    publication = push(hub, versions[1])
+    assert len(hub.repositories[NAME].commits) == commits + 1
+    assert hub.repositories[NAME].tags["v2"] == publication.oid == hub.head(NAME).oid
+
+
+def test_a_commit_of_somebody_else_in_between_is_kept(hub, versions) -> None:
+    push(hub, versions[0])
+    repository = hub.repositories[NAME]
+
+    def interfere(index: int, method: str, path: str) -> None:
+        if "/commit/" in path and "theirs" not in [commit.title for commit in repository.commits.values()]:
+            files = hub.head(NAME).files
+            theirs = {"theirs.md": files["README.md"], "tokenizer.json": files["README.md"]}
+            repository.add("main", "theirs", {**files, **theirs})
+
+    hub.faults = interfere
+    push(hub, versions[1])
+    assert contents(hub) == {**read(versions[1]), "theirs.md": read(versions[0])["README.md"]}
+    assert repository.commits[hub.head(NAME).parent].title == "theirs"
+
+
+def test_a_tag_of_somebody_else_in_between_is_kept(hub, versions) -> None:
+    first = push(hub, versions[0]).oid
+    tags = hub.repositories[NAME].tags
+    hub.faults = lambda index, method, path: tags.setdefault("v2", first) and None if "/tag/" in path else None
+    second = push(hub, versions[1])
+    assert tags == {"v1": first, "v2": first, "v3": second.oid}
+
+
+def check_harmless(outcomes) -> None:
+    outcomes = list(outcomes)
+    assert outcomes
+    assert [outcome for outcome in outcomes if outcome.broken is not None] == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_whatever_happens_to_the_commit_the_repository_is_whole(hub_faults, versions, waits, first) -> None:
+    earlier, later = versions
+    check_harmless(hub_faults.rehearse(None if first else earlier, later, paths="/commit/"))
+
+
+@pytest.mark.parametrize("paths", ["/lfs/", "/tag/", "/refs"])
+def test_a_broken_line_leaves_the_repository_whole(hub_faults, versions, waits, paths) -> None:
+    check_harmless(hub_faults.rehearse(*versions, faults=("cut", "lost"), paths=paths))
+
+
+def test_a_push_that_leaves_half_a_version_is_reported(hub_faults, versions, waits, monkeypatch) -> None:
+    def push_in_two_commits(api, repo_id, branch, folder, plan, remote, version) -> str:
+        api.upload_file(path_or_fileobj=folder / "README.md", path_in_repo="README.md", repo_id=repo_id)
+        return api.upload_folder(folder_path=folder, repo_id=repo_id).oid
+
+    monkeypatch.setattr("modeling_roberta_gru.hub.publish._commit", push_in_two_commits)
+    outcomes = hub_faults.rehearse(None, versions[1], faults=("403",), paths="/tag/", lasting=(True,))
+    assert [outcome.broken for outcome in outcomes] == [
+        "the repository held neither the earlier state nor the new one"
+    ]
+
+
+def test_faults_are_counted(hub_faults) -> None:
+    outcomes = [
+        hub_faults.Outcome("first", "cut", 3, False, True, None),
+        hub_faults.Outcome("next", "cut", 4, True, False, None),
+        hub_faults.Outcome("next", "cut", 5, True, False, "a tag names another commit"),
+    ]
+    counted = hub_faults.summary(outcomes)
+    assert (counted["tried"], counted["survived"], counted["requests"]) == (3, 2, {"first": 4, "next": 6})
+    assert counted["by_fault"]["cut, lasting"] == {"tried": 2, "survived": 1, "completed": 0}
+    assert [broken["index"] for broken in counted["broken"]] == [5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("first", [True, False])
+def test_no_fault_at_any_request_does_harm(hub_faults, versions, waits, fault, first) -> None:
+    earlier, later = versions
+    before = {folder: hashlib.sha256(repr(sorted(read(folder).items())).encode()).digest() for folder in versions}
+    check_harmless(hub_faults.rehearse(None if first else earlier, later, faults=(fault,)))
+    after = {folder: hashlib.sha256(repr(sorted(read(folder).items())).encode()).digest() for folder in versions}
+    assert after == before
+
+
+# The Hub of our own
+
+
+# Adapters
+
+LOAD_ADAPTER = """
+import json, runpy, sys
+sys.meta_path.insert(0, runpy.run_path({stranger!r})["Refuse"]())
+{code}
+import torch
+with torch.no_grad():
+    print(json.dumps(model.requires_grad_(False)(torch.tensor({ids})).logits.tolist()))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_in, tmp_path) -> None:
+    hub.create("ada/encoder", read(stand_in))
+    config = RobertaGRUConfig.from_pretrained(stand_in, gru_hidden_size=7, head_hidden_size=5)
+    model = adapt(RobertaGRUForSequenceClassification.from_pretrained(stand_in, config=config), rank=2).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.peft_config["default"].base_model_name_or_path = "ada/encoder"
+    write_adapter(model, "ada/encoder", "apache-2.0", tmp_path / "adapter")
+    push(hub, tmp_path / "adapter", "ada/adapter")
+    held = hub.head("ada/adapter").contents
+    assert {name: held[name] for name in held if name != MADE_BY_THE_HUB} == read(tmp_path / "adapter")
+
+    readme = (tmp_path / "adapter" / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1].replace('adapter = "."', 'adapter = "ada/adapter"')
+    ids = [[0, 5, 9, 30, 2]]
+    program = LOAD_ADAPTER.format(stranger=str(Path(__file__).with_name("stranger.py")), code=code, ids=ids)
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.run([sys.executable, "-I", "-c", program], env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    expected = model.requires_grad_(False)(torch.tensor(ids)).logits
+    torch.testing.assert_close(torch.tensor(json.loads(process.stdout.splitlines()[-1])), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_of_a_local_encoder_is_refused(hub, stand_in, tmp_path) -> None:
+    config = RobertaGRUConfig.from_pretrained(stand_in, gru_hidden_size=7, head_hidden_size=5)
+    model = adapt(RobertaGRUForSequenceClassification.from_pretrained(stand_in, config=config), rank=2)
+    write_adapter(model, str(stand_in), "apache-2.0", tmp_path / "adapter")
+    with pytest.raises(InputError, match=r"adapter_config\.json: the adapter's encoder is .*publish the merged model"):
+        push(hub, tmp_path / "adapter")
+    assert hub.repositories == {}
+
+
+# At the end of a training, and by the command line
+
+
+@pytest.fixture
+def at_home(hub, monkeypatch) -> HubServer:
+    """Return the Hub that the client talks to without being told."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    return hub
+
+
+def test_a_training_publishes_its_run_at_the_end(at_home, reviews, stand_in, tmp_path, capsys) -> None:
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in]
+    train_tiny(tmp_path / "run", *options, "--push_to_hub", "true", "--hub_model_id", NAME, "--hub_private_repo", True)
+    assert contents(at_home) == read(tmp_path / "run" / "model")
+    assert at_home.repositories[NAME].is_private
+    assert f"Published as {NAME}, v1: {at_home.url}/{NAME}/commit/" in capsys.readouterr().out
+
+
+def test_missing_rights_are_told_before_the_training(at_home, reviews, stand_in, tmp_path) -> None:
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in]
+    with pytest.raises(InputError, match="cannot publish bob/model"):
+        train_tiny(tmp_path / "run", *options, "--push_to_hub", "true", "--hub_model_id", "bob/model")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_push_does_not_cost_the_run(at_home, reviews, stand_in, tmp_path) -> None:
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in]
+    fail(at_home, "/commit/", *["500"] * 9)
+    with pytest.raises(InputError, match=f"The run itself is whole.*: roberta-gru publish {tmp_path}/run {NAME}"):
+        train_tiny(tmp_path / "run", *options, "--push_to_hub", "true", "--hub_model_id", NAME)
+    at_home.faults = lambda index, method, path: None
+    published = CliRunner().invoke(app, ["publish", str(tmp_path / "run"), NAME])
+    assert published.exit_code == 0, published.output
+    assert f"Published as {NAME}, v1" in published.output
+    assert contents(at_home) == read(tmp_path / "run" / "model")
+
+
+def test_without_a_terminal_nothing_is_overwritten_unless_told(at_home, model) -> None:
+    at_home.create(NAME, {"config.json": b"{}"})
+    refused = CliRunner().invoke(app, ["publish", str(model), NAME])
+    assert isinstance(refused.exception, InputError)
+    assert contents(at_home) == {"config.json": b"{}"}
+    assert CliRunner().invoke(app, ["publish", str(model), NAME, "--yes"]).exit_code == 0
+    assert contents(at_home) == read(model)
+
+
+# Our own Hub
+
+
+def test_a_request_that_our_hub_does_not_know_is_refused_and_kept(waits) -> None:
+    with HubServer() as hub:
+        with pytest.raises(OSError, match="501"):
+            HfApi(hub.url, token=WRITER).delete_repo(NAME)
+        assert [(request.method, request.path) for request in hub.unknown] == [("DELETE", "/api/repos/delete")]
+
+
+def test_our_hub_commits_nothing_whose_content_never_came(hub, model) -> None:
+    push(hub, model)
+    before = hub.head(NAME).oid
+    (model / "README.md").write_text((model / "README.md").read_text() + "More.")
+    poison(model, 0.5)
+    # As if the upload had been answered and lost.
+    hub.faults = lambda index, method, path: hub.objects.clear() if "/commit/" in path else None
+    with pytest.raises(InputError, match="never uploaded"):
+        push(hub, model)
+    assert hub.head(NAME).oid == before
