@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -212,6 +212,27 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "by_fault": by_fault,
         "broken": [outcome._asdict() for outcome in outcomes if outcome.broken is not None],
     }
+
+
+def table(recorded: Mapping[str, Any]) -> list[str]:
+    """Return the lines of what docs/hub.md says of a record."""
+    first, following = recorded["requests"]["first"], recorded["requests"]["next"]
+    lines = [
+        "| fault | tried | survived | of these, the push got through all the same |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for fault, counts in recorded["by_fault"].items():
+        lines.append(f"| {fault} | {counts['tried']} | {counts['survived']} | {counts['completed']} |")
+    return [
+        f"**{recorded['survived']} of {recorded['tried']} faults survived**: the repository held the version before "
+        "or the new one, whole, and a second push completed it. Tried at each of a first push's "
+        f"{first} requests and of a later one's {following}, once and from there on (lasting).",
+        "",
+        *lines,
+        "",
+        f"- command: `python benchmarks/hub_faults.py`; commit `{recorded['commit']}`; huggingface_hub "
+        f"{huggingface_hub.__version__}",
+    ]
 
 
 def main() -> None:

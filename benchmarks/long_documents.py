@@ -272,6 +272,20 @@ def table(task: str) -> list[str]:
     return [*lines, "", *_conditions(runs)]
 
 
+def verdicts_table() -> list[str]:
+    """Return the lines of the built-in corpus's table by how often a document's verdict is given and overturned."""
+    runs = recorded("built-in-long")
+    test = load_splits(DataArguments(**TASKS["built-in-long"]["data"])).test
+    counts = np.asarray(test["num_judgements"][:])
+    heads = [f"{number}, n = {(counts == number).sum()}" for number in np.unique(counts)]
+    lines = [f"| verdicts in the document | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    for system in SYSTEMS:
+        hits = _matrix([run["tests"] for run in runs if run["system"] == system], "test")
+        cells = [_written([(1, hits[:, counts == number])]) for number in np.unique(counts)]
+        lines.append(f"| {NAMES[system]} | {' | '.join(cells)} |")
+    return lines
+
+
 def _strata(tests: list[dict[str, Any]], part: str) -> Strata:
     """Return the shares of a part's strata, and their hits (seeds, rows)."""
     shares = IN_TEST if part == "all" else {part: 1}

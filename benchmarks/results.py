@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import document_length
+import first_prediction
+import hub_faults
+import loading_matrix
 import long_documents
 
 from modeling_roberta_gru.files import write_text
@@ -46,6 +49,15 @@ def main() -> None:
     for task in long_documents.TASKS:
         if long_documents.recorded(task):
             renew(page, task, long_documents.table(task))
+    renew(page, "verdicts", long_documents.verdicts_table())
+    for name, script in {
+        "faults": hub_faults,
+        "loading": loading_matrix,
+        "first-prediction": first_prediction,
+    }.items():
+        if script.RECORDED.is_file():
+            record = json.loads(script.RECORDED.read_text(encoding="utf-8"))
+            renew(ROOT / "docs" / "hub.md", name, script.table(record))
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:

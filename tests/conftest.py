@@ -9,6 +9,9 @@ os.environ.update(
 
 import csv
 import random
+import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUConfig
 from modeling_roberta_gru.data.corpus import train_tokenizer
+
+from .strangers import install_transformers
 
 logging.disable_progress_bar()
 torch.set_num_threads(1)
@@ -96,6 +101,19 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Path:
     RobertaModel(RobertaConfig(**sizes), add_pooling_layer=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str | Path]:
+    """Return a function from a release of transformers, or "installed", to an interpreter that has it."""
+
+    @cache
+    def find(release: str) -> str | Path:
+        if release == "installed":
+            return sys.executable
+        return install_transformers(tmp_path_factory.mktemp("venv") / release, release)
+
+    return find
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,8 @@
 """A saved folder in the hands of someone who has only transformers and torch."""
 
 import json
-import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -19,9 +17,9 @@ from modeling_roberta_gru import (
 from modeling_roberta_gru.data.tokenization import lift_limits
 
 from .conftest import TINY_ENCODER, tiny_config
-from .stranger import LONG_TEXT
+from .stranger import INPUT_IDS, LONG_TEXT, TEXTS
+from .strangers import OLDER_RELEASES, ask
 
-STRANGER = Path(__file__).with_name("stranger.py")
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 SHIPPED = {"configuration_roberta_gru.py", "modeling_roberta_gru.py"}
 
@@ -41,22 +39,14 @@ def saved(tmp_path_factory, stand_in):
     return folder
 
 
-def load_as_stranger(python: Path, folder: Path, workplace: Path) -> dict:
-    environment = {**os.environ, "HF_MODULES_CACHE": str(workplace / "modules"), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.run(
-        [python, "-I", STRANGER, folder, workplace / "resaved"],
-        capture_output=True,
-        text=True,
-        cwd=workplace,
-        env=environment,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    assert "sequence length" not in process.stderr  # as said of a text beyond a tokenizer's limit
-    return json.loads(process.stdout.splitlines()[-1])
+def load_as_stranger(python: str | Path, folder: Path, workplace: Path) -> dict:
+    return ask(python, folder, "--train", "--save-to", str(workplace / "resaved"), home=workplace / "home")
 
 
 def check_outputs(outputs: dict, saved: Path, resaved: Path) -> None:
-    input_ids = torch.tensor(outputs["input_ids"])
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    assert outputs["tokens"] == tokenizer(TEXTS)["input_ids"]
+    input_ids = torch.tensor(INPUT_IDS)
     inputs = {"input_ids": input_ids, "attention_mask": (input_ids != 1).long()}
     classifier = RobertaGRUForSequenceClassification.from_pretrained(saved)
     logits = classifier(**inputs).logits
@@ -67,10 +57,11 @@ def check_outputs(outputs: dict, saved: Path, resaved: Path) -> None:
     torch.testing.assert_close(torch.tensor(outputs["token_logits"]), token_model(**inputs).logits, **FLOAT32)
     # bfloat16 keeps 8 bits, and the logits are of order 1.
     torch.testing.assert_close(torch.tensor(outputs["bfloat16_logits"]), logits, rtol=0.05, atol=0.1)
+    read = classifier(**tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)).logits
     for row, scores in enumerate(outputs["pipeline"]):
         named = {entry["label"]: entry["score"] for entry in scores}
         torch.testing.assert_close(
-            torch.tensor([named["bad"], named["good"]]), logits[row].detach().softmax(0), **FLOAT32
+            torch.tensor([named["bad"], named["good"]]), read[row].detach().softmax(0), **FLOAT32
         )
     check_long_text(outputs["long"], saved, classifier)
     assert {path.name for path in resaved.iterdir()} >= SHIPPED
@@ -97,20 +88,14 @@ def check_long_text(prediction: dict, saved: Path, classifier: RobertaGRUForSequ
 
 
 def test_every_auto_class_loads_in_a_fresh_process_without_the_package(saved, tmp_path):
-    outputs = load_as_stranger(Path(sys.executable), saved, tmp_path)
+    outputs = load_as_stranger(sys.executable, saved, tmp_path)
     check_outputs(outputs, saved, tmp_path / "resaved")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("release", ["4.57.6", "5.0.0"])
-def test_older_releases_of_transformers_load_it_too(release, saved, tmp_path):
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    constraints = (Path(__file__).parents[1] / "constraints.txt").read_text().splitlines()
-    torch_pin = next(line for line in constraints if line.startswith("torch=="))
-    install = [python, "-m", "pip", "install", "--quiet", torch_pin, f"transformers=={release}"]
-    subprocess.run(install, check=True, capture_output=True)
-    outputs = load_as_stranger(python, saved, tmp_path)
+@pytest.mark.parametrize("release", OLDER_RELEASES)
+def test_older_releases_of_transformers_load_it_too(release, interpreter, saved, tmp_path):
+    outputs = load_as_stranger(interpreter(release), saved, tmp_path)
     assert outputs["transformers"] == release
     check_outputs(outputs, saved, tmp_path / "resaved")
 

@@ -1,0 +1,118 @@
+"""Fresh processes in which strangers load a model: interpreters, caches, Hubs, and what comes out."""
+
+import json
+import math
+import os
+import subprocess
+import venv
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from . import stranger
+from .hub_server import LARGE, File, HubServer
+
+ROOT = Path(__file__).parents[1]
+STRANGER = ROOT / "tests" / "stranger.py"
+
+OLDER_RELEASES = ("4.57.6", "5.0.0")
+LOADERS = (
+    "AutoConfig",
+    "AutoTokenizer",
+    "AutoModel",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "pipeline",
+)
+MODEL = "ada/model"
+SERVER, OFFLINE, PINNED = "from the Hub", "from the cache, offline", "pinned revision"
+WAYS = (SERVER, OFFLINE, PINNED)
+
+
+def install(folder: Path, *requirements: str) -> Path:
+    """Make a virtual environment with these packages, by pip, and return its interpreter."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True, capture_output=True)
+    return python
+
+
+def install_transformers(folder: Path, release: str) -> Path:
+    """Make a virtual environment with a release of transformers and the torch that constraints.txt pins."""
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    torch_pin = next(line for line in constraints if line.startswith("torch=="))
+    return install(folder, torch_pin, f"transformers=={release}")
+
+
+def ask(
+    python: str | Path, name: str | Path, *options: str, home: Path, hub: str = "", token: str = ""
+) -> dict[str, Any]:
+    """Load a model in a fresh process.
+
+    Args:
+        python: the interpreter.
+        name: a folder, or the name of a model.
+        options: further arguments of stranger.py.
+        home: what the process has for HF_HOME; the caches of models and of their code lie there.
+        hub: the address of a Hub; without one the process is offline.
+        token: for the Hub.
+
+    Raises:
+        RuntimeError: with the process's last words.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment |= {"HF_ENDPOINT": hub, "HF_TOKEN": token} if hub else {"HF_HUB_OFFLINE": "1"}
+    home.mkdir(parents=True, exist_ok=True)
+    process = subprocess.run(
+        [python, "-I", STRANGER, name, *options], capture_output=True, text=True, cwd=home, env=environment
+    )
+    if process.returncode:
+        raise RuntimeError(process.stderr[-3000:])
+    assert "sequence length" not in process.stderr  # as said of a text beyond a tokenizer's limit
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def push_twice(hub: HubServer, first: Path, second: Path) -> str:
+    """Have a Hub hold one model under MODEL and then another; return the commit of the first."""
+    repository = hub.create(MODEL, read_files(first))
+    pinned = hub.head(MODEL).oid
+    files = {name: File(content, name.endswith(LARGE)) for name, content in read_files(second).items()}
+    repository.add("main", "trained again", files)
+    return pinned
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def load(python: str | Path, loader: str, way: str, hub: HubServer, pinned: str, home: Path) -> dict[str, Any]:
+    """Load MODEL one way of WAYS; offline, `home` must be one to which it was loaded before."""
+    revision = ("--revision", pinned) if way == PINNED else ()
+    address = "" if way == OFFLINE else hub.url
+    home = home / loader / ("pinned" if way == PINNED else "latest")
+    outputs = ask(python, MODEL, *revision, "--by", loader, home=home, hub=address)
+    assert set(find_code(home)) <= {pinned if way == PINNED else hub.head(MODEL).oid}
+    del outputs["transformers"]
+    return outputs
+
+
+def find_code(home: Path) -> list[str]:
+    """Return the commits whose code a process has run."""
+    return [path.parent.name for path in home.glob("modules/transformers_modules/*/*/*/configuration_*.py")]
+
+
+def expect(folder: Path, loader: str) -> dict[str, Any]:
+    """Return what the package makes of a folder, for the inputs that strangers have."""
+    return stranger.LOADERS[loader](Namespace(name=folder, input_ids=stranger.INPUT_IDS), {})
+
+
+def largest_difference(found: Any, expected: Any) -> float:
+    """Return the largest difference between numbers in the same places; infinity where anything else differs."""
+    if isinstance(expected, float):
+        return abs(found - expected)
+    if isinstance(expected, dict) and found.keys() == expected.keys():
+        return max(largest_difference(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list) and len(found) == len(expected):
+        return max((largest_difference(*pair) for pair in zip(found, expected, strict=True)), default=0.0)
+    return 0.0 if found == expected else math.inf
