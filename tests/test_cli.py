@@ -254,7 +254,8 @@ def test_the_command_lines_options_are_frozen():
         "oversample_seed",
     ]
     inherited = {field.name for field in fields(TrainingArguments)}
-    assert [field.name for field in fields(RobertaGRUTrainingArguments) if field.name not in inherited] == [
+    own = [field for field in fields(RobertaGRUTrainingArguments) if field.init and field.name not in inherited]
+    assert [field.name for field in own] == [
         "bf16_if_available",
         "optimizer",
         "head_learning_rate",
