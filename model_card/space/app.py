@@ -266,6 +266,9 @@ def serve(blocks: gr.Blocks, **options: Any) -> None:
         button_primary_background_fill_hover="#005a8d",
         button_primary_background_fill_hover_dark="#005a8d",
     )
+    # Gradio asks its own address whether it answers, which a proxy does not know.
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = ",".join(filter(None, [spared, "localhost,127.0.0.1,0.0.0.0"]))
     page_options = {"theme": theme, "css": STYLE, "footer_links": ["api"], "run_history": False, "ssr_mode": False}
     blocks.launch(max_file_size=MAX_FILE_SIZE, **page_options, **options)
 
