@@ -147,7 +147,7 @@ def _conditions(record: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return [
         f"- command: `{record['command']}`",
-        f"- commit: `{record['commit']}`; seeds: {hyperparameters['seed']} (one)",
+        f"- commit: `{record['commit']}`, the recipe as it stood there; seeds: {hyperparameters['seed']} (one)",
         f"- {record['steps']} steps, {record['tokens_seen']:,} tokens, {record['training_seconds']:,} s of training, "
         f"{record['duration_seconds']:,} s in all, on {hardware['num_threads']} of {hardware['num_cores']} cores "
         f"({hardware['processor']}, {hyperparameters['precision']}; shared with other work)",

@@ -7,7 +7,7 @@ Needs torch and transformers (4.57 to 5.x) only. The endpoint's server finds thi
 and `{"error": message}`.
 
 Request:
-    inputs              a text, or a list of texts; of any length, "" included
+    inputs              a text, or a list of texts; of any length, "" included (but for recurrent nets)
     parameters          optional, and so is each of these:
         top_k               how many labels to return, the best first; null: all of them. Unset: the best one
         function_to_apply   "softmax", "sigmoid" or "none". Unset: by the kind of problem, as transformers does
@@ -156,6 +156,9 @@ class EndpointHandler:
     def _score(self, texts: list[str], parameters: Parameters) -> torch.Tensor:
         """Score texts, batches of like lengths at a time: `(number of texts, C)`, in the order of the texts."""
         token_ids = self._tokenize(texts)["input_ids"]
+        for row, ids in enumerate(token_ids):
+            if not ids:  # of a recurrent net, whose tokenizer adds no special tokens
+                raise RequestError(f"inputs[{row}]", "there is no word in it. Leave it out.")
         batches = list(_batches([len(row) for row in token_ids], self.batch_tokens))
         parts = []
         for rows in batches:

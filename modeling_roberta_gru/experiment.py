@@ -179,7 +179,8 @@ class TrainedModel:
         """Write the model and the course of its training; an adapter alone first, since it is then merged for good."""
         model, tokenizer = self.trainer.model, self.trainer.processing_class
         if is_adapted(model):
-            write_adapter(model, tokenizer.name_or_path, self.card_license, folder / "adapter")
+            write_adapter(model, self.card_license, folder / "adapter")
+            tokenizer.save_pretrained(folder / "adapter")
             model = model.merge_and_unload()
         model.save_pretrained(folder / "model", max_shard_size="5GB")  # as the Hub advises
         tokenizer.save_pretrained(folder / "model")
@@ -314,7 +315,9 @@ def _publish(name: str, args: RobertaGRUTrainingArguments) -> None:
     try:
         publication = publish(args.output_dir, name, private=args.hub_private_repo, revision=args.hub_revision)
     except InputError as error:
-        again = f"roberta-gru publish {args.output_dir} {name}"
+        options = ["--private"] if args.hub_private_repo else []
+        options += ["--revision", args.hub_revision] if args.hub_revision else []
+        again = shlex.join(["roberta-gru", "publish", args.output_dir, name, *options])
         raise InputError(f"{error} The run itself is whole, and can be published later: {again}") from error
     print(f"\nPublished as {name}, {publication.tag}: {publication.url}", flush=True)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,10 @@ RUN_FILES = {
     "run.json": "command, options, data, versions, hardware, duration",
 }
 
-# Of Windows, too. Neither what follows a URL's scheme nor "and/or".
-ABSOLUTE_FOLDERS = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+")
+SLASHES = r"[/\\]"
+WHOLE_PATH = re.compile(rf"(?:file://)?(?:[A-Za-z]:)?{SLASHES}")
+# In running text. Neither what follows a URL's scheme nor "and/or".
+ABSOLUTE_FOLDERS = re.compile(rf"(?<![\w.:/\\])(?:[A-Za-z]:)?{SLASHES}(?:[^\s/\\'\"]+{SLASHES})+")
 
 POOLED = "The given splits were pooled: these figures compare with nothing reported on the official test split."
 
@@ -125,10 +128,18 @@ def _complete_model(folder: Path, record: dict[str, Any], metrics: dict[str, Any
 def _without_places(value: Any) -> Any:
     """Shorten absolute paths to their last name: where things lie on this machine is nobody else's business."""
     if isinstance(value, dict):
-        return {name: _without_places(part) for name, part in value.items()}
+        return {
+            name: shlex.join(map(_without_places, shlex.split(part))) if name == "command" else _without_places(part)
+            for name, part in value.items()
+        }
     if isinstance(value, list):
         return [_without_places(part) for part in value]
-    return ABSOLUTE_FOLDERS.sub("…/", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    option, equals, path = value.rpartition("=") if value.startswith("--") else ("", "", value)
+    if WHOLE_PATH.match(path):
+        return f"{option}{equals}…/{re.split(SLASHES, path)[-1]}"
+    return ABSOLUTE_FOLDERS.sub("…/", value)
 
 
 def _move_run(source: Path, folder: Path) -> None:

@@ -151,7 +151,7 @@ def test_an_adapter_loaded_onto_its_encoder_gives_equal_logits(summary, dtype, e
         RobertaModel.from_pretrained(encoder, dtype=dtype, add_pooling_layer=False).save_pretrained(tmp_path / "base")
     model = disturb(adapt(load(tmp_path / "base", summary=summary, gru_bidirectional=True), rank=3))
     model.config.calibration_temperature = 1.7
-    write_adapter(model, "unused", "apache-2.0", tmp_path / "adapter")
+    write_adapter(model, "apache-2.0", tmp_path / "adapter")
     code = loading_code(tmp_path / "adapter").replace('"."', f'"{tmp_path / "adapter"}"').rpartition("tokenizer")[0]
     code = code.replace("get_class_from_dynamic_module(", "(lambda *_: RobertaGRUForSequenceClassification)(")
     names: dict[str, Any] = {"RobertaGRUForSequenceClassification": RobertaGRUForSequenceClassification}
@@ -178,7 +178,7 @@ def test_merging_gives_the_same_logits_and_a_model_as_any_other(encoder, tmp_pat
 
 def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder, tmp_path):
     model = adapt(load(encoder, summary="attention"), rank=3, revision="v1")
-    write_adapter(model, "words/of/it", "apache-2.0", tmp_path)
+    write_adapter(model, "apache-2.0", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "LICENSE",
         "README.md",
@@ -199,7 +199,7 @@ def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder,
     assert "architectures" not in config  # or the loading of a bare encoder is refused for its missing GRU
     assert len(config["auto_map"]) == 4
     readme = (tmp_path / "README.md").read_text()
-    for words in ("library_name: peft", f"adapter for {encoder}", "revision='v1'", "'words/of/it'", "bad, fair, good"):
+    for words in ("library_name: peft", f"adapter for {encoder}", "revision='v1'", "bad, fair, good"):
         assert words in readme
     assert "base_model:" not in readme  # a folder is no model on the Hub
 
@@ -207,7 +207,7 @@ def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder,
 def test_a_readme_names_the_encoder_on_the_hub(encoder, tmp_path):
     model = load(encoder)
     model.name_or_path = "somebody/encoder"
-    write_adapter(adapt(model, rank=1), "somebody/encoder", "apache-2.0", tmp_path)
+    write_adapter(adapt(model, rank=1), "apache-2.0", tmp_path)
     assert "\nbase_model: somebody/encoder\n---" in (tmp_path / "README.md").read_text()
 
 
@@ -221,7 +221,7 @@ def test_a_stock_head_keeps_its_pooler_even_where_the_encoder_came_without(tmp_p
     with quiet():
         base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", config=config)
         model = disturb(adapt(base, rank=2))
-        write_adapter(model, "unused", "apache-2.0", tmp_path / "adapter")
+        write_adapter(model, "apache-2.0", tmp_path / "adapter")
         code = loading_code(tmp_path / "adapter").replace('"."', f'"{tmp_path / "adapter"}"')
         names: dict[str, Any] = {}
         exec(code.rpartition("tokenizer")[0], names)
@@ -273,7 +273,8 @@ def test_a_stranger_has_the_same_model_from_the_adapter_and_from_the_whole(stand
     AutoTokenizer.from_pretrained(stand_in).save_pretrained(base)
     model = disturb(adapt(load(base), rank=3))
     model.config.calibration_temperature = 1.7
-    write_adapter(model, str(base), "apache-2.0", tmp_path / "adapter")
+    write_adapter(model, "apache-2.0", tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "adapter")
     texts = ["dreadful music", "splendid plot but slow " * 30]
     inputs = AutoTokenizer.from_pretrained(stand_in)(texts, padding=True, return_tensors="pt")
     assert inputs["input_ids"].shape[1] > 64  # the window
@@ -389,7 +390,7 @@ def test_a_checkpoint_of_another_rank_is_refused(encoder, tmp_path):
 
 def test_without_peft_the_way_to_it_is_said(encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(InputError, match=r"--lora needs peft: pip install 'roberta-gru\[lora\]'"):
+    with pytest.raises(InputError, match=r"--lora needs peft: pip install peft"):
         adapt(load(encoder), rank=1)
 
 

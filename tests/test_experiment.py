@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -136,8 +137,12 @@ def test_what_travels_does_not_tell_where_things_lay(finished, reviews, stand_in
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train.py --train_file=/home/ann/a.csv --seed 1", "train.py --train_file=…/a.csv --seed 1"),
-        ("--dataset_name '/data/my reviews'", "--dataset_name '…/my reviews'"),
+        ("--train_file=/home/ann/my data/a.csv", "--train_file=…/a.csv"),
+        ("/home/ann/my data/secret project/a.csv", "…/a.csv"),
+        ("file:///home/ann/a.csv", "…/a.csv"),
+        (r"\\server\ann\a.csv", "…/a.csv"),
+        ("/home/ann/a.csv; test carved out", "…/a.csv; test carved out"),
+        ("rows of /home/ann/a.csv", "rows of …/a.csv"),
         (r"C:\Users\ann\a.csv", "…/a.csv"),
         ("../data/imdb and/or runs/mine", "../data/imdb and/or runs/mine"),
         ("https://example.org/a/b", "https://example.org/a/b"),
@@ -145,6 +150,12 @@ def test_what_travels_does_not_tell_where_things_lay(finished, reviews, stand_in
 )
 def test_only_absolute_paths_are_shortened(text, expected):
     assert _without_places({"words": [text, 3]}) == {"words": [expected, 3]}
+
+
+def test_a_command_is_shortened_word_by_word():
+    command = "train.py --train_file '/home/ann/my data/a.csv' --config=recipes/imdb.yaml"
+    shortened = _without_places({"command": command})["command"]
+    assert shlex.split(shortened) == ["train.py", "--train_file", "…/a.csv", "--config=recipes/imdb.yaml"]
 
 
 def test_history_holds_every_logged_row(finished):

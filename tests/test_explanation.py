@@ -405,5 +405,5 @@ def test_models_and_tokenizers_that_cannot_do_it_are_refused(byte_level, monkeyp
     with pytest.raises(InputError, match=r"Unknown label 'LABL_1'\. Did you mean 'LABEL_1'"):
         attribute(classifier(), byte_level, TEXT, "LABL_1")
     monkeypatch.setattr(explanation, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=re.escape("pip install 'roberta-gru[explain]'")):
+    with pytest.raises(InputError, match=re.escape("pip install captum")):
         attribute(classifier(), byte_level, TEXT)

@@ -438,6 +438,8 @@ def test_a_recurrent_nets_folder_is_served_but_not_explained(module, tmp_path):
     )
     with pytest.raises(module.RequestError, match=r"^parameters\.explain: a Recurrent.* Leave it out\.$"):
         handler({"inputs": "slow", "parameters": {"explain": True}})
+    with pytest.raises(module.RequestError, match=r"^inputs\[1\]: there is no word in it"):
+        handler({"inputs": ["slow", ""]})
 
 
 def test_it_imports_nothing_but_torch_and_transformers():

@@ -600,7 +600,8 @@ def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_i
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
     model.peft_config["default"].base_model_name_or_path = "ada/encoder"
-    write_adapter(model, "ada/encoder", "apache-2.0", tmp_path / "adapter")
+    write_adapter(model, "apache-2.0", tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "adapter")
     push(hub, tmp_path / "adapter", "ada/adapter")
     held = hub.head("ada/adapter").contents
     assert {name: held[name] for name in held if name != MADE_BY_THE_HUB} == read(tmp_path / "adapter")
@@ -618,10 +619,12 @@ def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_i
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_an_adapter_of_a_local_encoder_is_refused(hub, stand_in, tmp_path) -> None:
+@pytest.mark.parametrize("base", [None, "../shared/encoder", "/home/ada/encoder", "encoders\\ours"])
+def test_an_adapter_of_a_local_encoder_is_refused(hub, stand_in, tmp_path, base) -> None:
     config = RobertaGRUConfig.from_pretrained(stand_in, gru_hidden_size=7, head_hidden_size=5)
     model = adapt(RobertaGRUForSequenceClassification.from_pretrained(stand_in, config=config), rank=2)
-    write_adapter(model, str(stand_in), "apache-2.0", tmp_path / "adapter")
+    model.peft_config["default"].base_model_name_or_path = base or str(stand_in)
+    write_adapter(model, "apache-2.0", tmp_path / "adapter")
     with pytest.raises(InputError, match=r"adapter_config\.json: the adapter's encoder is .*publish the merged model"):
         push(hub, tmp_path / "adapter")
     assert hub.repositories == {}
@@ -658,8 +661,12 @@ def test_missing_rights_are_told_before_the_training(at_home, reviews, stand_in,
 def test_a_failed_push_does_not_cost_the_run(at_home, reviews, stand_in, tmp_path) -> None:
     options = ["--dataset_name", reviews, "--model_name_or_path", stand_in]
     fail(at_home, "/commit/", *["500"] * 9)
-    with pytest.raises(InputError, match=f"The run itself is whole.*: roberta-gru publish {tmp_path}/run {NAME}"):
-        train_tiny(tmp_path / "run", *options, "--push_to_hub", "true", "--hub_model_id", NAME)
+    with pytest.raises(
+        InputError, match=f"The run itself is whole.*: roberta-gru publish {tmp_path}/run {NAME} --private$"
+    ):
+        train_tiny(
+            tmp_path / "run", *options, "--push_to_hub", True, "--hub_model_id", NAME, "--hub_private_repo", True
+        )
     at_home.faults = lambda index, method, path: None
     published = CliRunner().invoke(app, ["publish", str(tmp_path / "run"), NAME])
     assert published.exit_code == 0, published.output

@@ -302,7 +302,7 @@ def test_a_model_that_is_no_roberta_gru_is_refused(space, tokenizer, tmp_path):
 
 def test_the_demo_says_what_to_install(monkeypatch):
     monkeypatch.setattr(demo_module, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=re.escape("pip install 'roberta-gru[demo]'")):
+    with pytest.raises(InputError, match=re.escape("pip install gradio")):
         demo("anything")
 
 
@@ -328,6 +328,12 @@ def test_an_unnamed_model_ends_the_program(space, monkeypatch):
     monkeypatch.delenv("MODEL_ID", raising=False)
     monkeypatch.setattr(sys, "argv", [str(APP)])
     with pytest.raises(SystemExit, match="Name the model: MODEL_ID="):
+        space.main()
+
+
+def test_a_model_that_is_not_there_ends_the_program_in_one_line(space, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", [str(APP), str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"^{tmp_path} cannot be shown: "):
         space.main()
 
 

@@ -479,7 +479,11 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL_ID")
     if not name:
         sys.exit("Name the model: MODEL_ID=user/name python app.py, or python app.py FOLDER")
-    serve(build(name))
+    try:
+        blocks = build(name)
+    except (OSError, ValueError) as error:  # no such model, or none for this page
+        sys.exit(f"{name} cannot be shown: {error}")
+    serve(blocks)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ code that lies in the folder runs.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from ..training.checkpoint import quiet
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
@@ -57,14 +59,15 @@ def check_adapter(folder: Path) -> None:
         InputError: naming the file and the way out.
     """
     base = _read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not base or Path(base).exists() or Path(base).is_absolute():
+    if not isinstance(base, str) or Path(base).exists() or not re.fullmatch(HUB_NAME, base):
         raise InputError(
             f"{folder / ADAPTER_CONFIG}: the adapter's encoder is {base!r}, a folder of this machine: nobody else "
             "could load it. Train from an encoder of the Hub, or publish the merged model, model/."
         )
-    _read_config(folder / CONFIG)
+    config = _read_config(folder / CONFIG)
     _read_header(folder / ADAPTER_WEIGHTS)
     _check_values(folder / ADAPTER_WEIGHTS)
+    _check_tokenizer(folder, config)
 
 
 def _read_config(path: Path) -> PretrainedConfig:

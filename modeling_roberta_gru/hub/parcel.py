@@ -19,7 +19,8 @@ TRAVELS = (
     *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
     *("adapter_config.json", "adapter_model.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "sentencepiece.bpe.model", "spiece.model"),
+    *("vocab.json", "merges.txt", "vocab.txt", "bpe.codes"),
+    *("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model"),
     *(*CODE, "handler.py", "requirements.txt"),
     *("README.md", "LICENSE", "run.json", "metrics.json", "confusion.png", "curves.png"),
 )

@@ -28,7 +28,7 @@ def demo(name: str, host: str = HOST, port: int = PORT, open_browser: bool = Tru
         InputError: if Gradio is not installed, the port not free, or the model not one that can be shown.
     """
     if find_spec("gradio") is None:
-        raise InputError("The demo needs Gradio: pip install 'roberta-gru[demo]'.")
+        raise InputError("The demo needs Gradio: pip install gradio.")
     check_port(host, port)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):

@@ -374,8 +374,7 @@ def check_captum() -> None:
     """
     if find_spec("captum") is None:
         raise InputError(
-            "Attributions need Captum: pip install 'roberta-gru[explain]'. The command line goes without them by "
-            "--no-attributions."
+            "Attributions need Captum: pip install captum. The command line goes without them by --no-attributions."
         )
 
 

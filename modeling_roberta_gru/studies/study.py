@@ -147,7 +147,7 @@ def sweep(
         InputError: if something given is not usable, or the folder holds another study.
     """
     if find_spec("optuna") is None:
-        raise InputError("A study needs optuna: pip install 'roberta-gru[sweep]'")
+        raise InputError("A study needs optuna: pip install optuna.")
     plan = Plan(read_space(space_path), config, words, Path(output_dir), _without_password(shlex.join(command)))
     described = plan.describe()
     try:

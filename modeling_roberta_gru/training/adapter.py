@@ -66,7 +66,7 @@ config = AutoConfig.from_pretrained(adapter)
 LOADING_CODE = """\
 base = Classifier.from_pretrained({base!r}{revision}, config=config, ignore_mismatched_sizes=True)
 model = PeftModel.from_pretrained(base, adapter)
-tokenizer = AutoTokenizer.from_pretrained({tokenizer!r}{trust})"""
+tokenizer = AutoTokenizer.from_pretrained(adapter{trust})"""
 
 
 def adapt(
@@ -97,7 +97,7 @@ def adapt(
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise InputError("--lora needs peft: pip install 'roberta-gru[lora]'.") from error
+        raise InputError("--lora needs peft: pip install peft.") from error
     if not model.name_or_path:
         raise InputError(
             "--lora needs --model_name_or_path: an adapter is nothing without the encoder that it was trained on, and "
@@ -170,12 +170,13 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return whole, sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
 
 
-def write_adapter(adapted: Any, tokenizer_name: str, license_name: str, folder: Path) -> None:
+def write_adapter(adapted: Any, license_name: str, folder: Path) -> None:
     """Write an adapter: its weights and configuration, the model's configuration and code, and how to load it.
+
+    The tokenizer is to be saved there, too.
 
     Args:
         adapted: what [`adapt`] returned.
-        tokenizer_name: where the tokenizer was read from.
         license_name: the adapter's licence, as the Hub calls it.
         folder: made if need be.
     """
@@ -190,21 +191,18 @@ def write_adapter(adapted: Any, tokenizer_name: str, license_name: str, folder: 
     if model._auto_class is not None:
         custom_object_save(model, folder, config=model.config)
         shutil.copy(carried("LICENSE"), folder)
-    write_text(folder / "README.md", _readme(model, config, tokenizer_name, license_name))
+    write_text(folder / "README.md", _readme(model, config, license_name))
 
 
-def _readme(model: PreTrainedModel, config: Any, tokenizer_name: str, license_name: str) -> str:
+def _readme(model: PreTrainedModel, config: Any, license_name: str) -> str:
     base, revision = config.base_model_name_or_path, config.revision
     kind = type(model)
     has_code = model._auto_class is not None
     code = CODE.format(module=kind.__module__.rpartition(".")[2], name=kind.__name__) if has_code else STOCK_CODE
-    # A tokenizer that lies beside a RoBERTa-GRU is read by way of its configuration's code.
-    is_based_on_code = kind.__name__ in (model.config.architectures or ()) and has_code
     code += LOADING_CODE.format(
         base=base,
         revision=f", revision={revision!r}" if revision else "",
-        tokenizer=tokenizer_name,
-        trust=", trust_remote_code=True" if is_based_on_code else "",
+        trust=", trust_remote_code=True" if has_code else "",  # of the configuration, which is read first
     )
     return README.format(
         base=base,
