@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -127,11 +126,10 @@ def measure(
         runs = list(_runs(Path(folder), sorted(length or LENGTHS), repeats))
     figures = summarise(runs)
     targets = check_targets(figures)
-    place = SimpleNamespace(device=torch.device("cpu"), world_size=1)
     measured = {
         "command": shlex.join(["python", "benchmarks/document_length.py", *sys.argv[1:]]),
         "started": started,
-        **describe_platform(place),
+        **describe_platform(),
         "dtype": "float32",
         "geometry": {"source": source, **geometry},
         "models": models,

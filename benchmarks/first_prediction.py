@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
@@ -26,6 +25,7 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "benchmarks" / "results" / "hub" / "first-prediction.json"
+STRANGER = ROOT / "tests" / "stranger.py"
 
 SYSTEMS = {"roberta": "stock RoBERTa", "roberta-gru": "RoBERTa-GRU"}
 CACHES = ("cold", "warm")
@@ -42,19 +42,13 @@ TOY = {
 }
 
 PROBE = """
-import json, sys, time
-from importlib.abc import MetaPathFinder
+import json, runpy, sys, time
 
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, *_):
-        if name.split(".")[0] == "modeling_roberta_gru":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Refuse())
+stranger, name, sentence = sys.argv[1:]
+sys.meta_path.insert(0, runpy.run_path(stranger)["Refuse"]())
 import torch
 from transformers import pipeline
 
-name, sentence = sys.argv[1:]
 torch.set_num_threads(1)
 started, cpu_started = time.perf_counter(), time.process_time()
 classify = pipeline("text-classification", name, trust_remote_code=True, device="cpu")
@@ -87,11 +81,10 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         models = {system: save_model(Path(folder) / system, system, TOY if toy else GEOMETRY) for system in SYSTEMS}
         runs = list(measure(Path(folder), repeats))
-    place = SimpleNamespace(device=torch.device("cpu"), world_size=1)
     measured = {
         "command": shlex.join(["python", "benchmarks/first_prediction.py", *sys.argv[1:]]),
         "started": started,
-        **describe_platform(place),
+        **describe_platform(),
         "dtype": "float32",
         "repeats": repeats,
         "models": models,
@@ -126,35 +119,19 @@ def measure(folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
     from tests.hub_server import HubServer
 
     with HubServer() as hub:
-        sent = count_bytes(hub)
         for system in SYSTEMS:
             hub.create(f"ada/{system}", {path.name: path.read_bytes() for path in (folder / system).iterdir()})
         for repeat in range(repeats):
             for system in SYSTEMS:
                 with tempfile.TemporaryDirectory(dir=folder) as home:
                     for cache in CACHES:
-                        num_requests, num_bytes = len(hub.requests), sum(sent)
+                        num_requests, num_bytes = len(hub.requests), hub.bytes_sent
                         load = os.getloadavg()[0]
                         run = run_probe(f"ada/{system}", home, hub.url)
-                        run |= {"requests": len(hub.requests) - num_requests, "bytes": sum(sent) - num_bytes}
+                        run |= {"requests": len(hub.requests) - num_requests, "bytes": hub.bytes_sent - num_bytes}
                         run = {"system": system, "cache": cache, "repeat": repeat, "load": round(load, 2), **run}
                         print(run, file=sys.stderr)
                         yield run
-
-
-def count_bytes(hub: Any) -> list[int]:
-    """Have a Hub note the length of every body that it sends, from now on."""
-    sent: list[int] = []
-    handler = hub._server.RequestHandlerClass
-
-    class Counting(handler):  # type: ignore[valid-type, misc]
-        def send_header(self, keyword: str, value: str) -> None:
-            if keyword == "Content-Length" and self.command != "HEAD":
-                sent.append(int(value))
-            super().send_header(keyword, value)
-
-    hub._server.RequestHandlerClass = Counting
-    return sent
 
 
 def run_probe(name: str, home: str, url: str) -> dict[str, Any]:
@@ -162,7 +139,7 @@ def run_probe(name: str, home: str, url: str) -> dict[str, Any]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     environment |= {"HF_HOME": home, "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, "-I", "-c", PROBE, name, SENTENCE]
+    command = [sys.executable, "-I", "-c", PROBE, STRANGER, name, SENTENCE]
     process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=home)
     figures = json.loads(process.stdout.splitlines()[-1])
     return {key: round(value, 4) for key, value in figures.items()}

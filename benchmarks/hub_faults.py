@@ -30,7 +30,6 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import write_json, write_text
 from modeling_roberta_gru.hub import publish as publishing
 from modeling_roberta_gru.hub.publish import publish
-from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.record import describe_platform
 
 ROOT = Path(__file__).parents[1]
@@ -189,8 +188,7 @@ def record() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, on_loopback():
         earlier, later = save_versions(Path(place))
         outcomes = [*rehearse(None, later), *rehearse(earlier, later)]
-        platform = describe_platform(RobertaGRUTrainingArguments(output_dir=place, use_cpu=True))
-    return {**summary(outcomes), **platform}
+    return {**summary(outcomes), **describe_platform()}
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
@@ -51,11 +50,10 @@ def main(
             for name in release or [*OLDER_RELEASES, transformers.__version__]
         }
         cells = list(load_cells(pythons, workplace))
-    place = SimpleNamespace(device=torch.device("cpu"), world_size=1)
     measured = {
         "command": shlex.join(["python", "benchmarks/loading_matrix.py", *sys.argv[1:]]),
         "started": started,
-        **describe_platform(place),
+        **describe_platform(),
         "equal_up_to": FLOAT32,
         "cells": cells,
     }

@@ -18,6 +18,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 APP = REPOSITORY / "model_card/space/app.py"
+STRANGER = REPOSITORY / "tests/stranger.py"
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -27,13 +28,8 @@ FLAGS = [
 AS_STRANGER = """
 import runpy, sys
 
-class Refuse:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] == "modeling_roberta_gru":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-sys.meta_path.insert(0, Refuse())
-app, *sys.argv[1:] = sys.argv[1:]
+stranger, app, *sys.argv[1:] = sys.argv[1:]
+sys.meta_path.insert(0, runpy.run_path(stranger)["Refuse"]())
 runpy.run_path(app, run_name="__main__")
 """
 # As the built-in long corpus has them: others' opinions, opinions on other things, and the author's own two.
@@ -86,7 +82,7 @@ def answers(url: str) -> bool:
 def app(model: str | os.PathLike[str], log: Path) -> Iterator[str]:
     """Run app.py without this package; give its address."""
     port = free_port()
-    with running([sys.executable, "-I", "-c", AS_STRANGER, APP, Path(model)], port, log) as url:
+    with running([sys.executable, "-I", "-c", AS_STRANGER, STRANGER, APP, Path(model)], port, log) as url:
         yield url
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -74,9 +75,9 @@ def push(hub: HubServer, run: Path, repo_id: str = NAME, **options) -> Publicati
     return publish(run, repo_id, **{"token": WRITER, "endpoint": hub.url, **options})
 
 
-def contents(hub: HubServer, branch: str = "main") -> dict[str, bytes]:
+def contents(hub: HubServer, branch: str = "main", repo_id: str = NAME) -> dict[str, bytes]:
     """Return what a branch holds, but for what the Hub itself puts there."""
-    return {name: held for name, held in hub.head(NAME, branch).contents.items() if name != MADE_BY_THE_HUB}
+    return {name: held for name, held in hub.head(repo_id, branch).contents.items() if name != MADE_BY_THE_HUB}
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -576,9 +577,6 @@ def test_no_fault_at_any_request_does_harm(hub_faults, versions, waits, fault, f
     assert after == before
 
 
-# The Hub of our own
-
-
 # Adapters
 
 LOAD_ADAPTER = """
@@ -591,20 +589,25 @@ with torch.no_grad():
 """
 
 
+def with_adapter(encoder: Path, base: str) -> Any:
+    """Return a model with a fresh adapter, which says that its encoder is `base`."""
+    config = RobertaGRUConfig.from_pretrained(encoder, gru_hidden_size=7, head_hidden_size=5)
+    model = adapt(RobertaGRUForSequenceClassification.from_pretrained(encoder, config=config), rank=2).eval()
+    model.peft_config["default"].base_model_name_or_path = base
+    return model
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_in, tmp_path) -> None:
     hub.create("ada/encoder", read(stand_in))
-    config = RobertaGRUConfig.from_pretrained(stand_in, gru_hidden_size=7, head_hidden_size=5)
-    model = adapt(RobertaGRUForSequenceClassification.from_pretrained(stand_in, config=config), rank=2).eval()
+    model = with_adapter(stand_in, base="ada/encoder")
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
-    model.peft_config["default"].base_model_name_or_path = "ada/encoder"
     write_adapter(model, "apache-2.0", tmp_path / "adapter")
     AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "adapter")
     push(hub, tmp_path / "adapter", "ada/adapter")
-    held = hub.head("ada/adapter").contents
-    assert {name: held[name] for name in held if name != MADE_BY_THE_HUB} == read(tmp_path / "adapter")
+    assert contents(hub, repo_id="ada/adapter") == read(tmp_path / "adapter")
 
     readme = (tmp_path / "adapter" / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1].replace('adapter = "."', 'adapter = "ada/adapter"')
@@ -621,10 +624,7 @@ def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_i
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize("base", [None, "../shared/encoder", "/home/ada/encoder", "encoders\\ours"])
 def test_an_adapter_of_a_local_encoder_is_refused(hub, stand_in, tmp_path, base) -> None:
-    config = RobertaGRUConfig.from_pretrained(stand_in, gru_hidden_size=7, head_hidden_size=5)
-    model = adapt(RobertaGRUForSequenceClassification.from_pretrained(stand_in, config=config), rank=2)
-    model.peft_config["default"].base_model_name_or_path = base or str(stand_in)
-    write_adapter(model, "apache-2.0", tmp_path / "adapter")
+    write_adapter(with_adapter(stand_in, base or str(stand_in)), "apache-2.0", tmp_path / "adapter")
     with pytest.raises(InputError, match=r"adapter_config\.json: the adapter's encoder is .*publish the merged model"):
         push(hub, tmp_path / "adapter")
     assert hub.repositories == {}

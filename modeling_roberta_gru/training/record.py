@@ -162,8 +162,9 @@ def changed_options(*arguments: Any) -> dict[str, Any]:
     return changed
 
 
-def describe_platform(args: RobertaGRUTrainingArguments) -> dict[str, Any]:
-    """Return the versions and the hardware."""
+def describe_platform(args: RobertaGRUTrainingArguments | None = None) -> dict[str, Any]:
+    """Return the versions and the hardware; without options, of one process on the CPU."""
+    device = args.device if args else torch.device("cpu")
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED_PACKAGES}},
@@ -172,8 +173,8 @@ def describe_platform(args: RobertaGRUTrainingArguments) -> dict[str, Any]:
             "num_cores": os.cpu_count(),
             "num_threads": torch.get_num_threads(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "device": torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type,
-            "num_processes": args.world_size,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "num_processes": args.world_size if args else 1,
         },
     }
 
