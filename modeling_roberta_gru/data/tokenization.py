@@ -30,9 +30,7 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
     Raises:
         InputError: if `max_length` leaves no room for text.
     """
-    special = tokenizer.num_special_tokens_to_add()
-    if max_length is not None and max_length <= special:
-        raise InputError(f"--max_length {max_length} leaves no room for text beside {special} special tokens.")
+    check_max_length(tokenizer, max_length)
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         encoded = tokenizer(
@@ -53,6 +51,17 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
         labels=dataset.features["label"],
     )
     return dataset.map(encode, batched=True, remove_columns=dataset.column_names, features=features, desc="Tokenising")
+
+
+def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
+    """Check that a text cut to so many tokens has some of its own.
+
+    Raises:
+        InputError: if not.
+    """
+    special = tokenizer.num_special_tokens_to_add()
+    if max_length is not None and max_length <= special:
+        raise InputError(f"--max_length {max_length} leaves no room for text beside {special} special tokens.")
 
 
 def lift_limits(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -75,7 +75,7 @@ def evaluate_model(
     for column in slice_by:
         if column not in documents.column_names:
             raise unknown_name("column in --slice-by", column, documents.column_names)
-    tokens = tokenize(documents, tokenizer, _max_length(model, tokenizer, data_args))
+    tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
             output_dir=folder,
@@ -98,13 +98,24 @@ def evaluate_model(
     }
 
 
-def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data_args: DataArguments) -> int | None:
-    """Return how many tokens of a text are read: ours and recurrent nets read all, a stock transformer cannot."""
+def longest_read(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+) -> int | None:
+    """Return how many tokens of a text are read: ours and recurrent nets read all, a stock transformer cannot.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        max_length: how many shall be read at most; None: as many as can be.
+
+    Raises:
+        InputError: if the model cannot read so many.
+    """
     reads_all = model.config.model_type in (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
     limit = None if reads_all else encoder_window(model, tokenizer)
-    if limit is not None and (data_args.num_tokens or 0) > limit:
-        raise InputError(f"--max-length {data_args.num_tokens} is more than the {limit} tokens that the model reads.")
-    return data_args.num_tokens or limit
+    if limit is not None and (max_length or 0) > limit:
+        raise InputError(f"--max-length {max_length} is more than the {limit} tokens that the model reads.")
+    return max_length or limit
 
 
 def report(figures: dict[str, Any]) -> str:

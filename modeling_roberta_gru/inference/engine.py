@@ -1,0 +1,228 @@
+"""What computes a model's scores: torch or OpenVINO, in float32, bfloat16 or int8.
+
+Float32 is torch's, and the definition. On the CPU the encoder in bfloat16 and int8 is OpenVINO's where that is
+installed; window cutting, GRU, summary and head stay torch's, in float32. On a GPU all is torch's.
+
+In int8, weights have a scale an output, and what they are multiplied with has scales of its own for every token: no
+token's numbers depend on its neighbours' size (torch's dynamic quantisation scales over a whole batch).
+"""
+
+import copy
+import math
+import warnings
+from importlib.metadata import version
+from importlib.util import find_spec
+from threading import local
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..errors import InputError, unknown_name
+from ..modeling_roberta_gru import RobertaGRUPreTrainedModel
+from ..training.checkpoint import first_line, quiet
+
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
+DTYPES = (FLOAT32, BFLOAT16, INT8)
+AUTO = "auto"
+
+# What a processor must have for a type to be faster than float32, by torch's names for it.
+INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+
+
+class Engine(NamedTuple):
+    """A model that is ready to score.
+
+    Attributes:
+        model: takes `input_ids` and `attention_mask` on `device`, gives `logits`.
+        device: where it computes.
+        dtype: "float32", "bfloat16" or "int8".
+        description: one line for people.
+        num_workers: how many batches are scored at once, each on one thread; 1: one batch, on all threads.
+    """
+
+    model: PreTrainedModel
+    device: torch.device
+    dtype: str
+    description: str
+    num_workers: int
+
+
+def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None) -> Engine:
+    """Prepare a model for scoring; the given one stays as it is.
+
+    Args:
+        model: a classifier in float32.
+        dtype: "float32", "bfloat16", "int8", or "auto": the fastest that the processor has instructions for and that
+            is installed.
+        device: "cpu", "cuda", …; unset: a GPU if there is one.
+
+    Raises:
+        InputError: if type or device is unknown, or cannot be had here.
+    """
+    place = _place(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype not in (AUTO, *DTYPES):
+        raise unknown_name("--dtype", dtype, (AUTO, *DTYPES))
+    with_openvino = place.type == "cpu" and _is_openvino_usable(model)
+    if dtype == AUTO:
+        dtype = _fastest(place, with_openvino)
+    if dtype == INT8 and not with_openvino:
+        raise InputError(f"--dtype int8 {_lacking(model, place)} Or leave --dtype out.")
+    if with_openvino and dtype != FLOAT32:
+        encoder = OpenVINOEncoder(model.roberta, dtype)
+        fast = _with_encoder(model, encoder)
+        what = f"{dtype}, OpenVINO {version('openvino')}, {encoder.num_requests} threads"
+        return Engine(fast, place, dtype, what, encoder.num_requests)
+    fast = copy.deepcopy(model) if dtype == BFLOAT16 or place.type != "cpu" else model
+    fast = fast.to(place, getattr(torch, dtype)).eval()
+    where = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return Engine(fast, place, dtype, f"{dtype}, torch {torch.__version__}, {where}", 1)
+
+
+def _place(device: str) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {device} is not to be had: {first_line(error)}") from error
+    return place
+
+
+def _fastest(place: torch.device, with_openvino: bool) -> str:
+    if place.type == "cuda":
+        return BFLOAT16 if torch.cuda.is_bf16_supported(including_emulation=False) else FLOAT32
+    if place.type != "cpu":
+        return FLOAT32
+    has = torch.cpu.get_capabilities()
+    if with_openvino and any(map(has.get, INT8_INSTRUCTIONS)):
+        return INT8
+    return BFLOAT16 if any(map(has.get, BFLOAT16_INSTRUCTIONS)) else FLOAT32
+
+
+def _is_openvino_usable(model: PreTrainedModel) -> bool:
+    return isinstance(model, RobertaGRUPreTrainedModel) and find_spec("openvino") is not None
+
+
+def _lacking(model: PreTrainedModel, place: torch.device) -> str:
+    if place.type != "cpu":
+        return f"is for processors, not for {place.type}: give --device cpu."
+    if not isinstance(model, RobertaGRUPreTrainedModel):
+        return f"is for RoBERTa-GRU, and this is a {model.config.model_type}: give --dtype bfloat16."
+    return "needs OpenVINO: pip install 'roberta-gru[fast]'."
+
+
+def _with_encoder(model: PreTrainedModel, encoder: nn.Module) -> PreTrainedModel:
+    """Return a model with another encoder that shares everything else with the given one."""
+    other = copy.copy(model)
+    other._modules = {**model._modules, "roberta": encoder}
+    return other.eval()
+
+
+class OpenVINOEncoder(nn.Module):
+    """A RoBERTa encoder compiled by OpenVINO, in the place of [`~transformers.RobertaModel`].
+
+    Several threads may call it, up to `num_requests` at once; each computes on its own.
+    """
+
+    def __init__(self, roberta: PreTrainedModel, dtype: str):
+        """Compile an encoder.
+
+        Args:
+            roberta: the encoder, in float32 on the CPU.
+            dtype: "bfloat16" or "int8"; with int8, what is no matrix product with weights computes in bfloat16 where
+                the processor can.
+        """
+        super().__init__()
+        import openvino
+
+        core = openvino.Core()
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        settings: dict[str, str | int] = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16 else "f32",
+        }
+        if dtype == INT8:
+            # One scale for so many inputs of a token; OpenVINO wants a divisor of every product's width.
+            config = roberta.config
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = math.gcd(config.hidden_size, config.intermediate_size)
+            roberta = _in_int8(roberta)
+        self.compiled = core.compile_model(_converted(roberta), "CPU", settings)
+        self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.of_thread = local()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """Encode windows (N, W), as [`~transformers.RobertaModel`] does; states (N, W, D) in float32."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if not hasattr(self.of_thread, "request"):
+            self.of_thread.request = self.compiled.create_infer_request()
+        inputs = [tensor.numpy() for tensor in (input_ids, attention_mask, position_ids)]
+        states = self.of_thread.request.infer(inputs, share_inputs=True)[0]
+        return BaseModelOutput(last_hidden_state=torch.from_numpy(states))
+
+
+def _converted(roberta: PreTrainedModel) -> Any:
+    """Make an OpenVINO model of an encoder."""
+    # What `openvino.convert_model` does, less its telemetry.
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    example = tuple(torch.ones(3, 2, 3, dtype=torch.long))
+    with torch.no_grad(), quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of itself, and of shapes that never change
+        traced = TorchScriptPythonDecoder(_Traced(roberta), example_input=example)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        return frontend.convert(frontend.load(traced))
+
+
+class _Traced(nn.Module):
+    """An encoder as a function of tensors alone."""
+
+    def __init__(self, roberta: nn.Module):
+        super().__init__()
+        self.roberta = roberta
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        return self.roberta(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=torch.zeros_like(input_ids),
+            position_ids=position_ids,
+        ).last_hidden_state
+
+
+class _Int8Linear(nn.Module):
+    """A linear map, its weights int8 times a scale an output: OpenVINO knows the pattern, and multiplies in int8."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        scale = linear.weight.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        self.register_buffer("weight", (linear.weight / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+        self.bias = linear.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return F.linear(inputs, self.weight.to(self.scale.dtype) * self.scale, self.bias)
+
+
+@torch.no_grad()
+def _in_int8(roberta: PreTrainedModel) -> PreTrainedModel:
+    roberta = copy.deepcopy(roberta)
+    for module in list(roberta.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, _Int8Linear(child))
+    return roberta

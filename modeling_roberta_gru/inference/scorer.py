@@ -1,0 +1,216 @@
+"""Score many texts of any length, fast: pools sorted by length, batches by token budget, tokenised ahead."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
+from ..data.tokenization import check_max_length
+from ..training.metrics import to_probabilities
+from .engine import AUTO, Engine, prepare
+from .evaluation import load_classifier, longest_read
+
+POOL_SIZE = 1024
+"""Texts that are sorted by length together. Pools begin anew with every call."""
+TOKENISED_AT_ONCE = 2**20
+"""Characters."""
+TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}
+
+
+class Scores(NamedTuple):
+    """What a model says of some texts.
+
+    Attributes:
+        labels: of each text its label, its labels (those of a probability of at least one half), or its value.
+        probabilities: (n, C) float32; of a regression its values.
+    """
+
+    labels: list[Any]
+    probabilities: np.ndarray
+
+
+class Scorer:
+    """A trained text classifier, ready to score.
+
+    A text's scores do not depend on the texts beside it, but for rounding.
+
+    Args:
+        model: a run's folder, a saved model's folder, a Hub id, or a classifier in float32, which stays as it is.
+        tokenizer: that of the model; for a model given by name, its own.
+        dtype: "float32", "bfloat16", "int8", or "auto": the fastest that this machine has.
+        device: "cpu", "cuda", …; unset: a GPU if there is one.
+        max_length: texts are cut to this many tokens, special tokens included. Unset: texts are read whole, by a
+            stock transformer as far as it can.
+        tokens_per_batch: tokens read at once, padding included; one text may hold more.
+
+    Attributes:
+        dtype: what was chosen.
+        description: one line that says what computes.
+        labels: the labels' names, by index.
+        problem_type: see [`~.data.labels.LabelSpace`].
+        fingerprint: a digest of weights, configuration and tokenizer.
+
+    Raises:
+        InputError: if model, type or device is not usable.
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        dtype: str = AUTO,
+        device: str | None = None,
+        max_length: int | None = None,
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            model, tokenizer = load_classifier(model)
+        if tokenizer is None:
+            raise ValueError("A model that is given as such needs its tokenizer beside it.")
+        labels = LabelSpace.from_config(model.config)
+        self.labels, self.problem_type = labels.names, labels.problem_type
+        self.fingerprint = _fingerprint(model, tokenizer)
+        self.tokenizer = tokenizer
+        check_max_length(tokenizer, max_length)
+        self.max_length = longest_read(model, tokenizer, max_length)
+        self.engine = prepare(model, dtype, device)
+        self.dtype, self.description = self.engine.dtype, self.engine.description
+        default = TOKENS_PER_BATCH["cuda" if self.engine.device.type == "cuda" else "cpu"]
+        self.tokens_per_batch = tokens_per_batch or default
+
+    def score(self, texts: Sequence[str], progress: bool = False) -> Scores:
+        """Score texts.
+
+        Args:
+            texts: of any length.
+            progress: show a bar.
+        """
+        with tqdm(total=len(texts), disable=not progress, desc="Scoring", unit=" texts") as bar:
+            rows = list(self.stream(texts, bar.update))
+        width = len(self.labels)
+        probabilities = np.stack(rows) if rows else np.empty((0, width), dtype=np.float32)
+        return Scores([self.label(row) for row in probabilities], probabilities)
+
+    def label(self, probabilities: np.ndarray) -> Any:
+        """Return what a text's probabilities (C,) say: its label, its list of labels, or its value or values."""
+        if self.problem_type == REGRESSION:
+            values = probabilities.tolist()
+            return values[0] if len(values) == 1 else values
+        if self.problem_type == MULTI_LABEL:
+            return [name for name, share in zip(self.labels, probabilities, strict=True) if share >= 0.5]
+        return self.labels[int(probabilities.argmax())]
+
+    def stream(
+        self, texts: Iterable[str], on_scored: Callable[[int], object] = lambda count: None
+    ) -> Iterator[np.ndarray]:
+        """Yield each text's probabilities (C,) in float32, in the order of the texts.
+
+        Reads two pools ahead, so that tokenisation runs beside the model.
+
+        Args:
+            texts: as many as there are.
+            on_scored: called with the number of texts whenever some are scored.
+        """
+        texts = iter(texts)
+        engine = self.engine
+        # Left in this order: first what fills the queue, then what empties it.
+        with (
+            ThreadPoolExecutor(engine.num_workers, initializer=_begin_worker, initargs=(engine,)) as workers,
+            ThreadPoolExecutor(1) as tokenisation,
+        ):
+            pools: deque[tuple[int, Future]] = deque()
+            try:
+                while pool := list(islice(texts, POOL_SIZE)):
+                    pools.append((len(pool), tokenisation.submit(self._submit, pool, workers)))
+                    if len(pools) > 2:
+                        yield from self._collect(*pools.popleft(), on_scored)
+                while pools:
+                    yield from self._collect(*pools.popleft(), on_scored)
+            except BaseException:
+                tokenisation.shutdown(cancel_futures=True)
+                workers.shutdown(cancel_futures=True)
+                raise
+
+    def _submit(self, texts: list[str], workers: ThreadPoolExecutor) -> list[tuple[np.ndarray, Future]]:
+        """Tokenise a pool and queue its batches."""
+        documents = self._tokenise(texts)
+        batches = list(batches_by_length([len(ids) for ids in documents], self.tokens_per_batch))
+        return [(rows, workers.submit(self._predict, [documents[row] for row in rows])) for rows in batches]
+
+    def _collect(self, num_texts: int, submitted: Future, on_scored: Callable[[int], object]) -> Iterator[np.ndarray]:
+        scores = np.empty((num_texts, len(self.labels)), dtype=np.float32)
+        for rows, predicted in submitted.result():
+            scores[rows] = predicted.result()
+            on_scored(len(rows))
+        yield from scores
+
+    def _tokenise(self, texts: list[str]) -> list[np.ndarray]:
+        documents: list[np.ndarray] = []
+        for some in slices_by_size(texts, TOKENISED_AT_ONCE):
+            encoded = self.tokenizer(
+                some,
+                truncation=self.max_length is not None,
+                max_length=self.max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )
+            documents.extend(np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"])
+        return documents
+
+    @torch.inference_mode()
+    def _predict(self, documents: list[np.ndarray]) -> np.ndarray:
+        """Score one batch: (B, C)."""
+        shape = len(documents), max(map(len, documents))
+        input_ids, mask = np.full(shape, self.tokenizer.pad_token_id or 0), np.zeros(shape, dtype=np.int64)
+        for row, ids in enumerate(documents):
+            input_ids[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+        device = self.engine.device
+        inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+        logits = self.engine.model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+        return to_probabilities(logits.float().cpu(), self.problem_type).reshape(len(documents), -1)
+
+
+def _begin_worker(engine: Engine) -> None:
+    if engine.num_workers > 1:
+        torch.set_num_threads(1)  # of this thread
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
+    """Yield the rows of each batch, longest first: as many as fit the budget once padded, and one at least."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        num_rows = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + num_rows]
+        start += num_rows
+
+
+def slices_by_size(texts: Sequence[str], num_characters: int) -> Iterator[Sequence[str]]:
+    """Yield consecutive texts that hold about as many characters together; one text may hold more."""
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        size += len(text)
+        if size >= num_characters or index == len(texts) - 1:
+            yield texts[start : index + 1]
+            start, size = index + 1, 0
+
+
+def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest what a text's scores follow from; of every tensor two sums, which another training does not leave."""
+    digest = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    for name, tensor in model.state_dict().items():
+        sums = [float(tensor.double().sum()), float(tensor.double().square().sum())]
+        digest.update(f"{name} {tuple(tensor.shape)} {sums}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,272 @@
+"""Scoring many texts: the same answers as one by one, whatever stands beside a text, and in the order of the texts."""
+
+import random
+from itertools import count, islice
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
+from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION
+from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import engine, scorer
+from modeling_roberta_gru.inference.scorer import Scorer, batches_by_length, slices_by_size
+from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
+
+from .conftest import TINY_ENCODER, tiny_config
+
+# Neighbours change the sizes of the matrices, and with them the rounding; a bfloat16 number has eight bits.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 2e-2}
+WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
+
+pytest.importorskip("openvino")
+
+
+def reviews_of(lengths, seed=0):
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=length)) for length in lengths]
+
+
+# Windows hold 20 tokens: some of these documents have a tenth of one, some several.
+TEXTS = reviews_of([3, 70, 1, 12, 18, 17, 5, 40, 2, 30, 0, 19, 3, 8])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(stand_in):
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    lift_limits(tokenizer)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(0)
+    names = {"id2label": {0: "bad", 1: "fair", 2: "good"}, "label2id": {"bad": 0, "fair": 1, "good": 2}}
+    config = tiny_config(vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, **names)
+    model = RobertaGRUForSequenceClassification(config).eval()
+    with torch.no_grad():
+        logits = torch.cat([model(**tokenizer(text, return_tensors="pt", verbose=False)).logits for text in TEXTS])
+        model.head.out_proj.bias -= logits.mean(dim=0)  # so that every label is some text's
+    return model
+
+
+@pytest.fixture(scope="module")
+def scorers(model, tokenizer):
+    return {dtype: Scorer(model, tokenizer, dtype=dtype, device="cpu") for dtype in engine.DTYPES}
+
+
+@pytest.fixture(params=engine.DTYPES)
+def dtype(request):
+    return request.param
+
+
+@torch.no_grad()
+def alone(model, tokenizer, text):
+    logits = model(**tokenizer(text, return_tensors="pt", verbose=False)).logits
+    return logits.softmax(dim=-1)[0].numpy()
+
+
+def test_every_text_gets_what_the_model_says_of_it_alone(model, tokenizer, scorers, dtype) -> None:
+    found = scorers[dtype].score(TEXTS).probabilities
+    expected = np.stack([alone(model, tokenizer, text) for text in TEXTS])
+    assert found.dtype == np.float32
+    # What rounds away from the model's float32 is the type's own error, over two random layers.
+    assert found == pytest.approx(expected, abs={"float32": 1e-5, "bfloat16": 0.03, "int8": 0.05}[dtype])
+    assert np.abs(expected[0] - expected[1]).max() > 0.1  # texts out of order would show
+
+
+def test_neighbours_do_not_change_a_texts_scores(scorers, dtype) -> None:
+    together = scorers[dtype].score(TEXTS).probabilities
+    for row in (0, 1, 5):
+        assert scorers[dtype].score([TEXTS[row]]).probabilities[0] == pytest.approx(
+            together[row], abs=TOLERANCE[dtype]
+        )
+
+
+def test_order_follows_the_texts_however_they_come(scorers) -> None:
+    shuffled = random.Random(0).sample(range(len(TEXTS)), len(TEXTS))
+    found = scorers["float32"].score([TEXTS[row] for row in shuffled]).probabilities
+    assert found == pytest.approx(scorers["float32"].score(TEXTS).probabilities[shuffled], abs=1e-5)
+
+
+def test_calls_of_whole_pools_give_the_bits_of_one_call(scorers, monkeypatch, dtype) -> None:
+    monkeypatch.setattr(scorer, "POOL_SIZE", 4)
+    whole = np.stack(list(scorers[dtype].stream(TEXTS)))
+    parts = np.concatenate([np.stack(list(scorers[dtype].stream(TEXTS[n : n + 4]))) for n in range(0, len(TEXTS), 4)])
+    assert (whole == parts).all()
+
+
+def test_an_endless_stream_is_read_three_pools_ahead_at_most(scorers, monkeypatch) -> None:
+    monkeypatch.setattr(scorer, "POOL_SIZE", 4)
+    taken = []
+    stream = scorers["float32"].stream((taken.append(n) or WORDS[n % 13]) for n in count())
+    for number, _ in enumerate(islice(stream, 30)):
+        assert len(taken) <= number + 3 * 4
+    stream.close()
+    num_taken = len(taken)
+    assert list(stream) == []
+    assert len(taken) == num_taken
+
+
+def test_each_text_is_announced_once(scorers) -> None:
+    counts = []
+    list(scorers["int8"].stream(TEXTS, counts.append))
+    assert sum(counts) == len(TEXTS)
+
+
+def test_an_error_among_the_texts_is_the_callers(scorers) -> None:
+    def texts():
+        yield "the plot"
+        raise OSError("the file broke off")
+
+    with pytest.raises(OSError, match="broke off"):
+        list(scorers["float32"].stream(texts()))
+
+
+def test_nothing_gives_nothing(scorers) -> None:
+    labels, probabilities = scorers["float32"].score([])
+    assert labels == []
+    assert probabilities.shape == (0, 3)
+
+
+def test_labels_are_those_of_the_largest_probability(scorers) -> None:
+    labels, probabilities = scorers["float32"].score(TEXTS)
+    assert labels == [["bad", "fair", "good"][index] for index in probabilities.argmax(axis=1)]
+    assert set(labels) == {"bad", "fair", "good"}
+
+
+@pytest.mark.parametrize(("problem_type", "num_labels"), [(MULTI_LABEL, 3), (REGRESSION, 1)])
+def test_several_labels_and_values(tokenizer, problem_type, num_labels) -> None:
+    config = tiny_config(vocab_size=len(tokenizer), num_labels=num_labels, problem_type=problem_type)
+    model = RobertaGRUForSequenceClassification(config).eval()
+    labels, probabilities = Scorer(model, tokenizer, dtype="float32").score(TEXTS)
+    with torch.no_grad():
+        logits = model(**tokenizer(TEXTS[1], return_tensors="pt", verbose=False)).logits[0]
+    if problem_type == REGRESSION:
+        assert labels[1] == pytest.approx(logits.item(), abs=1e-5)
+        assert probabilities[:, 0].tolist() == labels
+    else:
+        assert probabilities[1] == pytest.approx(logits.sigmoid().numpy(), abs=1e-5)
+        assert labels[1] == [f"LABEL_{n}" for n in range(3) if logits[n] >= 0]
+
+
+def test_texts_are_cut_where_that_is_asked_for(model, tokenizer) -> None:
+    cut = Scorer(model, tokenizer, dtype="float32", max_length=10).score([TEXTS[1]]).probabilities[0]
+    ids = tokenizer(TEXTS[1], truncation=True, max_length=10, return_tensors="pt")
+    with torch.no_grad():
+        assert cut == pytest.approx(model(**ids).logits.softmax(dim=-1)[0].numpy(), abs=1e-5)
+
+
+def test_a_length_without_room_for_text_is_refused(model, tokenizer) -> None:
+    with pytest.raises(InputError, match="--max_length 2 leaves no room for text beside 2 special tokens"):
+        Scorer(model, tokenizer, max_length=2)
+
+
+def test_a_stock_transformer_reads_as_far_as_it_can(tokenizer) -> None:
+    config = RobertaConfig(**{**TINY_ENCODER, "vocab_size": len(tokenizer)})
+    stock = RobertaForSequenceClassification(config).eval()
+    found = Scorer(stock, tokenizer, dtype="float32").score(TEXTS).probabilities
+    ids = tokenizer(TEXTS[1], truncation=True, max_length=20, return_tensors="pt")
+    with torch.no_grad():
+        assert found[1] == pytest.approx(stock(**ids).logits.softmax(dim=-1)[0].numpy(), abs=1e-5)
+
+
+def test_the_model_that_was_given_stays_as_it_is(model, tokenizer, dtype) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    encoder = model.roberta
+    Scorer(model, tokenizer, dtype=dtype, device="cpu").score(TEXTS[:2])
+    assert model.roberta is encoder
+    after = model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_another_model_has_another_fingerprint(model, tokenizer, scorers) -> None:
+    assert len({one.fingerprint for one in scorers.values()}) == 1
+    other = RobertaGRUForSequenceClassification(model.config)
+    other.load_state_dict(model.state_dict())
+    assert Scorer(other, tokenizer).fingerprint == scorers["int8"].fingerprint
+    with torch.no_grad():
+        other.gru.left_to_right[0].weight_hh_l0[0, 0] += 1e-3
+    assert Scorer(other, tokenizer).fingerprint != scorers["int8"].fingerprint
+
+
+# Engines
+
+
+@pytest.mark.parametrize(
+    ("instructions", "installed", "expected"),
+    [
+        ({"avx512_vnni", "avx512_bf16"}, True, "int8"),
+        ({"avx_vnni"}, True, "int8"),
+        ({"avx512_vnni", "avx512_bf16"}, False, "bfloat16"),
+        ({"amx_bf16"}, False, "bfloat16"),
+        ({"avx512_vnni"}, False, "float32"),
+        ({"avx2"}, True, "float32"),
+    ],
+)
+def test_the_type_is_the_fastest_that_the_processor_has(model, monkeypatch, instructions, installed, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(instructions, True))
+    monkeypatch.setattr(engine, "find_spec", lambda name: installed or None)
+    chosen = engine.prepare(model, device="cpu")
+    assert chosen.dtype == expected
+    assert chosen.description.startswith(expected)
+    assert ("OpenVINO" in chosen.description) == (installed and expected != "float32")
+
+
+def test_int8_weights_are_within_half_a_step_of_the_trained_ones(model) -> None:
+    linear = model.roberta.encoder.layer[0].intermediate.dense
+    held = engine._Int8Linear(linear)
+    step = linear.weight.abs().amax(dim=1, keepdim=True) / 127
+    assert ((held.weight * held.scale - linear.weight).abs() <= step / 2 * 1.001).all()
+    assert held.weight.abs().amax(dim=1).eq(127).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int4"}, r"Unknown --dtype 'int4'\. Did you mean 'int8'\?"),
+        ({"dtype": "int8", "device": "meta"}, "--dtype int8 is for processors, not for meta"),
+        ({"device": "cdua"}, "--device cdua is not to be had: Expected one of cpu, cuda"),
+        ({"device": "cuda:99"}, "--device cuda:99 is not to be had"),
+    ],
+)
+def test_a_type_that_cannot_be_had_is_refused(model, options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        engine.prepare(model, **options)
+
+
+def test_int8_without_openvino_says_what_to_install(model, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs OpenVINO: pip install 'roberta-gru\[fast\]'"):
+        engine.prepare(model, "int8", "cpu")
+
+
+def test_int8_is_for_roberta_gru_only() -> None:
+    net = RecurrentForSequenceClassification(RecurrentConfig(vocab_size=9, embedding_size=4, hidden_size=3))
+    with pytest.raises(InputError, match="--dtype int8 is for RoBERTa-GRU, and this is a recurrent"):
+        engine.prepare(net, "int8", "cpu")
+
+
+# Batches
+
+
+def test_batches_hold_each_row_once_and_keep_to_the_budget() -> None:
+    rng = random.Random(0)
+    lengths = [rng.randint(0, 50) for _ in range(100)] + [500, 90]
+    batches = list(batches_by_length(lengths, 100))
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    for rows in batches:
+        longest = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or len(rows) * longest <= 100
+    assert lengths[batches[0][0]] == 500
+
+
+def test_slices_hold_every_text_in_order() -> None:
+    texts = ["a" * n for n in (3, 9, 0, 1, 40, 2, 2)]
+    slices = [list(some) for some in slices_by_size(texts, 10)]
+    assert [text for some in slices for text in some] == texts
+    assert all(sum(map(len, some[:-1])) < 10 for some in slices)
