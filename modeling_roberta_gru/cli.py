@@ -166,6 +166,73 @@ def publish(
     print(publishing.report(publication))
 
 
+@app.command()
+def score(
+    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV, TSV, JSON Lines or Parquet file, of any size.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write, of any of these kinds: the same rows, scored.")
+    ],
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    prefix: Annotated[
+        str, typer.Option(help="Begins the new columns' names: label and score; of a regression, value.")
+    ] = "predicted_",
+    all_scores: Annotated[
+        bool,
+        typer.Option("--all-scores", help="Also write every label's probability, as score_LABEL whatever the prefix."),
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine has.")
+    ] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cut texts to so many tokens, special tokens included. Unset: read whole texts."),
+    ] = None,
+    tokens_per_batch: Annotated[
+        int | None, typer.Option(min=1, help="Tokens read at once. Unset: 1,024 on a processor, 65,536 on a GPU.")
+    ] = None,
+    csv_encoding: Annotated[
+        str, typer.Option(help="Encoding of a CSV or TSV file that is read; UTF-8 is written.")
+    ] = "utf-8",
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Keep rows without a text, with nothing in the new columns.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete what an unfinished run into OUT has scored, and begin anew.")
+    ] = False,
+    verify: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Afterwards score the first N texts in float32 too, and compare."),
+    ] = 0,
+) -> None:
+    """Score the texts of a file: the same rows come out, each with the model's verdict beside it.
+
+    A run that was cut off goes on when the same command is run again.
+    """
+    from .inference import score_file as scoring
+    from .inference.scorer import Scorer
+
+    scorer = Scorer(model, dtype=dtype, device=device, max_length=max_length, tokens_per_batch=tokens_per_batch)
+    print(f"Scoring in {scorer.description}.", file=sys.stderr)
+    result = scoring.score_file(
+        scorer,
+        source,
+        target,
+        text_column=text_column,
+        prefix=prefix,
+        all_scores=all_scores,
+        csv_encoding=csv_encoding,
+        skip_bad_rows=skip_bad_rows,
+        restart=restart,
+    )
+    print(scoring.report(result))
+    if verify:
+        reference = Scorer(model, dtype="float32", device=device, max_length=max_length)
+        texts = scoring.read_texts(source, text_column, csv_encoding)
+        print(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def sweep(
     context: typer.Context,
@@ -220,8 +287,8 @@ def exit_status(program: Callable[[], object]) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "Interrupted. What was saved is whole: --resume_from_checkpoint true goes on from a checkpoint, and a "
-            "study goes on by the same command.",
+            "Interrupted. What was saved is whole: --resume_from_checkpoint true goes on from a checkpoint; a "
+            "study, or the scoring of a file, goes on by the same command.",
             file=sys.stderr,
         )
         return 130

@@ -72,10 +72,44 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
         assert words in said
 
 
+def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, tmp_path, roberta_gru):
+    status, said, _ = roberta_gru(
+        "score",
+        saved.parent,
+        reviews / "test.csv",
+        tmp_path / "scored.jsonl",
+        "--all-scores",
+        "--verify",
+        9,
+        "--dtype",
+        "float32",
+    )
+    assert status == 0
+    assert "9 labels equal, 100.00%" in said
+    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert [",".join((row["text"], row["label"], row["venue"])) for row in rows] == (
+        (reviews / "test.csv").read_text().splitlines()[1:]
+    )
+    model = RobertaGRUForSequenceClassification.from_pretrained(saved)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    for row in rows[:3]:
+        probabilities = model(**tokenizer(row["text"], return_tensors="pt")).logits.softmax(dim=-1)[0].tolist()
+        assert [row["score_bad"], row["score_good"]] == pytest.approx(probabilities, abs=1e-5)
+        assert (
+            row["predicted_score"]
+            == row[f"score_{row['predicted_label']}"]
+            == max(row["score_bad"], row["score_good"])
+        )
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["evaluate", "{model}", "nowhere.csv"], "nowhere.csv"),
+        (["score", "{model}", "nowhere.csv", "scored.csv"], "No file 'nowhere.csv'"),
+        (["score", "{model}", "{data}", "scored.xlsx"], "scored.xlsx: cannot write .xlsx"),
+        (["score", "{model}", "{data}", "scored.csv", "--text-column", "txt"], "Did you mean 'text'?"),
+        (["score", "{model}", "{data}", "scored.csv", "--dtype", "int9"], "Unknown --dtype 'int9'"),
         (["evaluate", "nowhere", "{data}"], "No model can be read from nowhere"),
         (["evaluate", "{model}", "{data}", "--text-column", "txt"], "'txt'"),
         (["evaluate", "{model}", "{data}", "--slice-by", "venu"], "Did you mean 'venue'?"),

@@ -97,7 +97,7 @@ def read_file(path: Path, args: DataArguments) -> Part:
     if path.is_dir():
         raise InputError(f"{path} is a folder: give it as --dataset_name.")
     if not path.is_file():
-        raise InputError(f"No file {str(path)!r}. {_nearby(path)}")
+        raise InputError(f"No file {str(path)!r}. {nearby(path)}")
     if reader is None:
         raise InputError(f"{path}: cannot read {path.suffix or 'a file without an ending'}; known: {_endings()}.")
     if path.stat().st_size == 0:
@@ -133,7 +133,7 @@ def _read_csv(path: Path, args: DataArguments) -> Part:
 
 def _column_names(path: Path, header: list[str], encoding: str) -> list[str]:
     """Return a name for every column of a CSV file, no two alike."""
-    if not _is_decoded("".join(header)):
+    if not is_decoded("".join(header)):
         raise InputError(
             f"{path}: the header is not {encoding} text. Save the file as UTF-8, or name its --csv_encoding."
         )
@@ -194,7 +194,7 @@ def _part(path: Path, columns: dict[str, list[Any]], broken: dict[str, list[int]
     odd_cells = {}
     arrays = {}
     for name, cells in columns.items():
-        bad = {at for at, cell in enumerate(cells) if isinstance(cell, str) and not _is_decoded(cell)}
+        bad = {at for at, cell in enumerate(cells) if isinstance(cell, str) and not is_decoded(cell)}
         undecodable |= bad
         usual, odd = _odd_kinds(cells)
         if odd:
@@ -239,7 +239,7 @@ def _not_text(encoding: str) -> str:
     return f"the row is not {encoding} text"
 
 
-def _is_decoded(text: str) -> bool:
+def is_decoded(text: str) -> bool:
     """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
     try:
         text.encode()
@@ -256,8 +256,8 @@ def _decoded(column: pa.ChunkedArray) -> tuple[list[str | None], list[int]]:
     except pa.ArrowInvalid:
         binary = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
         cells = [cell and cell.decode(errors="surrogateescape") for cell in column.cast(binary).to_pylist()]
-    bad = [at for at, cell in enumerate(cells) if cell and not _is_decoded(cell)]
-    return [cell if cell and _is_decoded(cell) else None for cell in cells], bad
+    bad = [at for at, cell in enumerate(cells) if cell and not is_decoded(cell)]
+    return [cell if cell and is_decoded(cell) else None for cell in cells], bad
 
 
 def _named_files(args: DataArguments) -> dict[str, list[Path]]:
@@ -329,7 +329,7 @@ def _endings() -> str:
     return ", ".join(READERS)
 
 
-def _nearby(path: Path) -> str:
+def nearby(path: Path) -> str:
     """Say what lies where a missing file was looked for, nearest names first."""
     if not path.parent.is_dir():
         return f"There is no folder {str(path.parent)!r} either."

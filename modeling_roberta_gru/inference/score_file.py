@@ -1,0 +1,470 @@
+"""Score the texts of a file: rows in, the same rows out with a verdict beside each.
+
+The file is read three times, a few rows at a time: to look for what stands in the way before hours are spent, to score
+its texts, and to write its rows. What is scored is kept in parts of [`POOL_SIZE`] texts in a folder beside the output
+(`.unfinished-` and its name) until the output is whole. A run that was cut off goes on after its last part, and as
+pools of the scorer begin where parts do, its output is the same to the byte.
+"""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from hashlib import sha256
+from itertools import chain, count, islice
+from pathlib import Path
+from time import perf_counter
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import binomtest
+from tqdm.auto import tqdm
+
+from ..data.arguments import DataArguments
+from ..data.labels import MULTI_LABEL, REGRESSION
+from ..data.sources import CSV_DELIMITERS, UTF_8, is_decoded
+from ..errors import InputError
+from ..files import delete, replacing, write_json
+from .scorer import POOL_SIZE
+from .tables import PARQUET, Chunk, Columns, Table, check_ending, open_table, write_table
+
+if TYPE_CHECKING:
+    from .scorer import Scorer
+
+TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+THRESHOLD = 0.5
+"""From this probability on, a text has a label where it may have several."""
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+UNFINISHED = "unfinished"
+BEGINNING = 2**20
+"""Bytes by which, with size and time, an input is known again."""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The columns that a model adds.
+
+    Attributes:
+        labels: the C labels' names, by index.
+        problem_type: see [`~.data.labels.LabelSpace`].
+        prefix: begins the names of the columns of the verdict.
+        all_scores: whether each label's probability has a column too.
+
+    Raises:
+        InputError: if two columns would have one name, or `all_scores` has nothing to add.
+    """
+
+    labels: Sequence[str]
+    problem_type: str
+    prefix: str = "predicted_"
+    all_scores: bool = False
+
+    def __post_init__(self) -> None:
+        if self.all_scores and self.problem_type == REGRESSION:
+            raise InputError("--all-scores has nothing to add: a regression has no labels. Leave it out.")
+        names = self.schema.names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"Two new columns would be named {twice!r}. Choose another --prefix.")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Their names and types."""
+        if self.problem_type == REGRESSION:
+            values = self.labels if len(self.labels) > 1 else ["value"]
+            return pa.schema([(f"{self.prefix}{name}", pa.float32()) for name in values])
+        kinds = [pa.string(), pa.float32()]
+        label, score = map(pa.list_, kinds) if self.problem_type == MULTI_LABEL else kinds
+        verdict = [(f"{self.prefix}label", label), (f"{self.prefix}score", score)]
+        return pa.schema(verdict + [(f"score_{name}", pa.float32()) for name in self.labels if self.all_scores])
+
+    def columns(self, probabilities: np.ndarray) -> Columns:
+        """Return the columns of n texts from their probabilities (n, C), or from the values of a regression."""
+        scores = probabilities.astype(str).astype(float)  # 0.1, where float32 in float64 is 0.10000000149
+        if self.problem_type == REGRESSION:
+            verdict = scores.T.tolist()
+        elif self.problem_type == MULTI_LABEL:
+            held = [np.flatnonzero(row).tolist() for row in probabilities >= THRESHOLD]
+            verdict = [[[self.labels[label] for label in labels] for labels in held]]
+            verdict.append([row[labels].tolist() for row, labels in zip(scores, held, strict=True)])
+        else:
+            best = probabilities.argmax(axis=1)
+            verdict = [[self.labels[label] for label in best.tolist()], scores[np.arange(len(best)), best].tolist()]
+        others = scores.T.tolist() if self.all_scores else []
+        return dict(zip(self.schema.names, verdict + others, strict=True))
+
+
+@dataclass
+class Survey:
+    """What a file holds.
+
+    Attributes:
+        num_rows: its rows.
+        num_texts: those that can be scored.
+        faults: why others cannot → how many they are, and where the first is.
+    """
+
+    num_rows: int = 0
+    num_texts: int = 0
+    faults: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, texts: Sequence[Any], places: Sequence[int]) -> None:
+        """Count some rows."""
+        self.num_rows += len(texts)
+        for text, place in zip(texts, places, strict=True):
+            if reason := _fault(text):
+                num_rows, first = self.faults.get(reason, (0, place))
+                self.faults[reason] = num_rows + 1, first
+            else:
+                self.num_texts += 1
+
+
+def score_file(
+    scorer: "Scorer",
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    text_column: str = "text",
+    prefix: str = "predicted_",
+    all_scores: bool = False,
+    csv_encoding: str = "utf-8",
+    skip_bad_rows: bool = False,
+    restart: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score the texts of a file and write its rows with the verdicts; what stood at `target` is replaced at the end.
+
+    Args:
+        scorer: the model.
+        source: a CSV, TSV, JSON Lines or Parquet file.
+        target: another file of any of these kinds.
+        text_column: the column of the text.
+        prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
+        all_scores: also write each label's probability, as `score_` and its name.
+        csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
+        skip_bad_rows: keep rows without a text, with nothing in the new columns.
+        restart: forget what an unfinished run into `target` has scored.
+        progress: show a bar.
+
+    Returns:
+        What JSON can hold: the counts `rows`, `rows_without_text` and `texts_scored_before` (by an unfinished run),
+        `seconds`, `rows_per_second` of scoring, the `columns` added, `dtype` and `description` of the scorer.
+
+    Raises:
+        InputError: if file, columns, rows or an unfinished run stand in the way, or the disk is full. What is scored
+            is kept, and the same call goes on.
+    """
+    source, target = Path(source), Path(target)
+    started = perf_counter()
+    verdicts = Verdicts(scorer.labels, scorer.problem_type, prefix, all_scores)
+    _check_target(source, target)
+    table = _open(source, csv_encoding, typed=target.suffix.lower() == PARQUET)
+    run = {
+        "model": scorer.fingerprint,
+        "dtype": scorer.dtype,
+        "--max-length": scorer.max_length,
+        "--text-column": text_column,
+        "--csv-encoding": csv_encoding,
+        "--skip-bad-rows": skip_bad_rows,
+        "input": _identity(source),
+        "pool size": POOL_SIZE,
+    }
+    with _disk_space(target), _parts_folder(target) as folder:
+        _begin(folder, run, restart)
+        survey = _survey(table, text_column, verdicts, skip_bad_rows)
+        unfinished = folder / f"{UNFINISHED}{target.suffix}"
+        schema = pa.schema([*table.schema, *verdicts.schema], table.schema.metadata)
+        write_table(unfinished, schema, ())  # says now what cannot be written then
+        before = _num_scored(folder)
+        scoring = perf_counter()
+        _score(scorer, _texts(table, text_column), folder, survey.num_texts, progress)
+        scoring = perf_counter() - scoring
+        if _identity(source) != run["input"]:
+            raise InputError(f"{source} has changed while it was scored. Start over with --restart.")
+        rows = _rows(table, text_column, verdicts, chain.from_iterable(map(np.load, _parts(folder))))
+        write_table(unfinished, schema, rows, table.has_byte_order_mark)
+        os.replace(unfinished, target)
+        delete(folder)
+    return {
+        "source": str(source),
+        "target": str(target),
+        "rows": survey.num_rows,
+        "rows_without_text": survey.num_rows - survey.num_texts,
+        "texts_scored_before": before,
+        "seconds": perf_counter() - started,
+        "rows_per_second": (survey.num_texts - before) / scoring,
+        "columns": verdicts.schema.names,
+        "dtype": scorer.dtype,
+        "description": scorer.description,
+    }
+
+
+def read_texts(
+    source: str | os.PathLike[str], text_column: str = "text", csv_encoding: str = "utf-8"
+) -> Iterator[str]:
+    """Yield the texts of a file that can be scored, in order.
+
+    Raises:
+        InputError: if the file cannot be read, or has no such column.
+    """
+    table = _open(Path(source), csv_encoding)
+    _check_text_column(table, text_column)
+    yield from _texts(table, text_column)
+
+
+def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) -> dict[str, Any]:
+    """Compare what two scorers of one model say of the first n texts.
+
+    Returns:
+        What JSON can hold: `n`, `dtype`, `reference_dtype`, `largest_difference` of two probabilities (or values), and
+        but for a regression how many texts have `equal` labels, all of them where there are several, and their share
+        with its Wilson 95 % interval, as `{"value", "low", "high", "n"}`.
+
+    Raises:
+        InputError: if there are no texts.
+    """
+    some = list(islice(texts, n))
+    if not some:
+        raise InputError("There are no texts to verify the scores of.")
+    ours, theirs = (np.stack(list(each.stream(some))) for each in (scorer, reference))
+    figures = {
+        "n": len(some),
+        "dtype": scorer.dtype,
+        "reference_dtype": reference.dtype,
+        "largest_difference": float(abs(ours - theirs).max()),
+    }
+    if scorer.problem_type == REGRESSION:
+        return figures
+    if scorer.problem_type == MULTI_LABEL:
+        are_equal = ((ours >= THRESHOLD) == (theirs >= THRESHOLD)).all(axis=1)
+    else:
+        are_equal = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    equal = int(are_equal.sum())
+    low, high = binomtest(equal, len(some)).proportion_ci(method="wilson")
+    share = {"value": equal / len(some), "low": float(low), "high": float(high), "n": len(some)}
+    return {**figures, "equal": equal, "share": share}
+
+
+def report(result: dict[str, Any]) -> str:
+    """Write what [`score_file`] returns as text."""
+    lines = [
+        f"{result['rows']:,} rows in {result['target']}, with {', '.join(result['columns'])}.",
+        f"{result['rows_per_second']:,.1f} rows/s, {result['seconds']:,.1f} s in all: {result['description']}.",
+    ]
+    if result["texts_scored_before"]:
+        lines.append(f"Of {result['texts_scored_before']:,} rows an earlier run had the scores.")
+    if result["rows_without_text"]:
+        lines.append(f"{result['rows_without_text']:,} rows have no text, and nothing in the new columns.")
+    return "\n".join(lines)
+
+
+def report_verified(figures: dict[str, Any]) -> str:
+    """Write what [`verify`] returns as text."""
+    what = f"{figures['dtype']} beside {figures['reference_dtype']}, first {figures['n']:,} texts"
+    difference = f"scores differ by {figures['largest_difference']:.2g} at most"
+    if "share" not in figures:
+        return f"{what}: {difference}."
+    share = figures["share"]
+    labels = f"{figures['equal']:,} labels equal, {share['value']:.2%} ({share['low']:.2%} to {share['high']:.2%})"
+    return f"{what}: {labels}; {difference}."
+
+
+def _open(source: Path, csv_encoding: str, typed: bool = False) -> Table:
+    csv_encoding = DataArguments(csv_encoding=csv_encoding).csv_encoding  # which checks it
+    if csv_encoding != DataArguments.csv_encoding and source.suffix.lower() not in CSV_DELIMITERS:
+        raise InputError(f"--csv-encoding takes effect only with CSV or TSV files: leave it out for {source}.")
+    return open_table(source, csv_encoding, typed)
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: name a file, such as {target / source.name}.")
+    check_ending(target, "write")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{target} is the input itself: name another file for the output.")
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return by what a file is known again."""
+    status = path.stat()
+    with open(path, "rb") as file:
+        digest = sha256(file.read(BEGINNING)).hexdigest()
+    return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns, "sha256_of_beginning": digest}
+
+
+@contextmanager
+def _disk_space(target: Path) -> Iterator[None]:
+    """Say it when a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL:
+            raise
+        raise InputError(
+            f"The disk of {target} is full. What is scored is kept in {_folder(target)}: make room, and the same "
+            "command goes on."
+        ) from error
+
+
+@contextmanager
+def _parts_folder(target: Path) -> Iterator[Path]:
+    """Give the folder of a run's parts, to one process at a time; it is deleted if it holds none afterwards."""
+    folder = _folder(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "lock").touch()
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror} ({error.filename}).") from error
+    with open(folder / "lock", "r+") as file:
+        _lock(file, target)
+        try:
+            yield folder
+        finally:
+            for unfinished in folder.glob(f"{UNFINISHED}.*"):
+                unfinished.unlink()
+            if not _parts(folder):
+                delete(folder)
+
+
+def _folder(target: Path) -> Path:
+    return target.with_name(f".unfinished-{target.name}")
+
+
+def _lock(file: IO[str], target: Path) -> None:
+    """Lock a file until this process ends, however it does."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"Another process is scoring into {target}: wait for it, or name another output.") from None
+
+
+def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
+    """Note what the parts will follow from, if there are none yet; else check that it is what theirs did.
+
+    Names and number of the new columns are none of it: they are made when all is scored.
+    """
+    if restart:
+        for part in _parts(folder):
+            part.unlink()
+    noted = folder / "run.json"
+    if not _parts(folder):
+        write_json(noted, run)
+        return
+    earlier = json.loads(noted.read_text(encoding="utf-8"))
+    changed = [name for name, value in run.items() if earlier.get(name) != value]
+    if changed:
+        raise InputError(
+            f"{folder} keeps what an unfinished run scored with another {' and another '.join(changed)}. Give what it "
+            "had and it goes on, or start over with --restart, which deletes that."
+        )
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.npy"))
+
+
+def _num_scored(folder: Path) -> int:
+    return sum(len(np.load(part, mmap_mode="r")) for part in _parts(folder))
+
+
+def _survey(table: Table, text_column: str, verdicts: Verdicts, skip_bad_rows: bool) -> Survey:
+    """Read a file through, and stop at whatever would stop its scoring."""
+    survey = Survey()
+    _check_columns(table, text_column, verdicts)
+    for chunk in table.chunks():
+        table.learn(chunk)
+        survey.add(chunk.values(text_column), chunk.places)
+    if not survey.num_rows:
+        raise InputError(f"{table.path} has no rows.")
+    _check_columns(table, text_column, verdicts)
+    said = "; ".join(
+        f"{reason} ({num_rows:,}, the first in {table.place} {first:,})"
+        for reason, (num_rows, first) in survey.faults.items()
+    )
+    if not survey.num_texts:
+        raise InputError(f"{table.path}: column {text_column!r} has no text in any row: {said}.")
+    if survey.faults and not skip_bad_rows:
+        bad = survey.num_rows - survey.num_texts
+        raise InputError(
+            f"{table.path}: {bad:,} of {survey.num_rows:,} rows cannot be scored: {said}. "
+            "Mend them, or keep them without a verdict by --skip-bad-rows."
+        )
+    return survey
+
+
+def _check_columns(table: Table, text_column: str, verdicts: Verdicts) -> None:
+    _check_text_column(table, text_column)
+    there = [name for name in verdicts.schema.names if name in table.schema.names]
+    if there and there[0].startswith(verdicts.prefix):
+        raise InputError(f"{table.path} has a column {there[0]!r} already. Name the new ones by another --prefix.")
+    if there:
+        raise InputError(f"{table.path} has a column {there[0]!r} already. Rename it, or leave --all-scores out.")
+
+
+def _check_text_column(table: Table, column: str) -> None:
+    names = table.schema.names
+    if not names:  # of JSON Lines, whose rows have not been read
+        return
+    if column not in names:
+        near = get_close_matches(column, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{table.path} has no column {column!r}.{hint} It has: {', '.join(names)}.")
+    kind = table.schema.field(column).type
+    item = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not any(holds(item) for holds in TEXT_TYPES):
+        raise InputError(f"{table.path}: column {column!r} holds {kind}, not text.")
+
+
+def _fault(text: Any) -> str:
+    """Say why a text cannot be scored; "" if it can."""
+    if text is None:
+        return "the text is null"
+    if not isinstance(text, str):
+        return "the text is not text"
+    if not text.strip():
+        return "the text is empty or only whitespace"
+    return "" if is_decoded(text) else f"the text is not {UTF_8} text"
+
+
+def _texts(table: Table, column: str) -> Iterator[str]:
+    return (text for chunk in table.chunks() for text in chunk.values(column) if not _fault(text))
+
+
+def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, num_texts: int, progress: bool) -> None:
+    """Score the texts that no part has, and write a part whenever there is enough for one."""
+    done = _num_scored(folder)
+    with tqdm(total=num_texts, initial=done, disable=not progress, desc="Scoring", unit=" rows") as bar:
+        scores = scorer.stream(islice(texts, done, None), bar.update)
+        for number in count(len(_parts(folder))):
+            part = list(islice(scores, POOL_SIZE))
+            if not part:
+                return
+            if not np.isfinite(part).all():
+                raise InputError("The model gives scores that are no finite numbers: its weights are broken.")
+            with replacing(folder / f"part-{number:08}.npy") as unfinished:
+                np.save(unfinished, np.stack(part))
+
+
+def _rows(
+    table: Table, text_column: str, verdicts: Verdicts, scores: Iterator[np.ndarray]
+) -> Iterator[tuple[Chunk, Columns]]:
+    """Yield a file's rows and their new columns, which are null where there is no text."""
+    for chunk in table.chunks():
+        are_texts = [not _fault(text) for text in chunk.values(text_column)]
+        probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
+        columns = verdicts.columns(probabilities.reshape(-1, len(verdicts.labels)))
+        yield chunk, {name: _spread(values, are_texts) for name, values in columns.items()}
+
+
+def _spread(values: list[Any], are_texts: list[bool]) -> list[Any]:
+    following = iter(values)
+    return [next(following) if is_text else None for is_text in are_texts]

@@ -1,0 +1,679 @@
+"""Files scored: each row keeps what it holds and gets its own verdict, whatever cuts the run off."""
+
+import csv
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import score_file as module
+from modeling_roberta_gru.inference import tables
+from modeling_roberta_gru.inference.score_file import (
+    Verdicts,
+    read_texts,
+    report,
+    report_verified,
+    score_file,
+    verify,
+)
+
+TEXTS = [f"text {number}\nof the file" for number in range(11)]
+PART = 3
+KINDS = [".csv", ".tsv", ".jsonl", ".parquet"]
+
+
+class StubScorer:
+    """Scores a text by its checksum, and notes what it was asked."""
+
+    description = "float32, a stub"
+    max_length = None
+
+    def __init__(self, labels: tuple[str, ...] = ("bad", "good"), problem_type: str = SINGLE_LABEL, **fields: Any):
+        self.labels, self.problem_type = labels, problem_type
+        self.fingerprint, self.dtype, self.max_length = "one", "float32", None
+        self.texts: list[str] = []
+        self.stops_after, self.stop = -1, self.interrupt
+        self.__dict__.update(fields)
+
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    def stream(
+        self, texts: Iterable[str], on_scored: Callable[[int], object] = lambda count: None
+    ) -> Iterator[np.ndarray]:
+        for text in texts:
+            if len(self.texts) == self.stops_after:
+                self.stop()
+            self.texts.append(text)
+            on_scored(1)
+            yield scores_of(text, len(self.labels), self.problem_type)
+
+
+def scores_of(text: str, num_labels: int = 2, problem_type: str = SINGLE_LABEL) -> np.ndarray:
+    rng = np.random.default_rng(zlib.crc32(text.encode()))
+    scores = rng.random(num_labels)
+    return (scores / scores.sum() if problem_type == SINGLE_LABEL else scores).astype(np.float32)
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([list(records[0]), *(record.values() for record in records)])
+    return path
+
+
+def write_texts(path: Path, texts: Iterable[str | None] = TEXTS) -> Path:
+    return write(path, [{"id": f"{number:03}", "text": text} for number, text in enumerate(texts)])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    table = tables.open_table(path)
+    return [record for chunk in table.chunks() for record in chunk.records]
+
+
+def score(source: Path, target: Path, scorer: StubScorer | None = None, **options: Any) -> dict[str, Any]:
+    return score_file(scorer or StubScorer(), source, target, **{"progress": False, **options})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def interrupt(source: Path, target: Path, after: int, **options: Any) -> None:
+    """Leave an unfinished run behind that was cut off when so many texts were scored."""
+    with pytest.raises(KeyboardInterrupt):
+        score(source, target, StubScorer(stops_after=after), **options)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POOL_SIZE", PART)
+    monkeypatch.setattr(tables, "ROWS_PER_CHUNK", 4)
+
+
+# verdicts
+
+
+def test_one_label_is_the_most_probable_with_its_probability():
+    verdicts = Verdicts(("a", "b", "c"), SINGLE_LABEL, "p_", all_scores=True)
+    columns = verdicts.columns(np.array([[0.1, 0.7, 0.2], [0.25, 0.25, 0.5]], dtype=np.float32))
+    assert columns == {
+        "p_label": ["b", "c"],
+        "p_score": [0.7, 0.5],
+        "score_a": [0.1, 0.25],
+        "score_b": [0.7, 0.25],
+        "score_c": [0.2, 0.5],
+    }
+    assert list(columns) == verdicts.schema.names
+    assert list(Verdicts(("a", "b"), SINGLE_LABEL).schema.names) == ["predicted_label", "predicted_score"]
+
+
+def test_several_labels_are_those_of_one_half_at_least():
+    probabilities = np.array([[0.5, 0.49, 0.9], [0.1, 0.2, 0.3]], dtype=np.float32)
+    columns = Verdicts(("a", "b", "c"), MULTI_LABEL).columns(probabilities)
+    assert columns == {"predicted_label": [["a", "c"], []], "predicted_score": [[0.5, 0.9], []]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [(("stars",), {"predicted_value": [0.1]}), (("x", "y"), {"predicted_x": [0.1], "predicted_y": [-2.0]})],
+)
+def test_a_regression_gives_its_values(labels, columns):
+    values = np.array([[0.1, -2.0]], dtype=np.float32)[:, : len(labels)]
+    assert Verdicts(labels, REGRESSION).columns(values) == columns
+
+
+def test_scores_keep_every_bit_of_float32():
+    scores = np.random.default_rng(0).random((500, 3)).astype(np.float32) ** 20
+    columns = Verdicts(("a", "b", "c"), SINGLE_LABEL, all_scores=True).columns(scores)
+    kept = np.array([columns[f"score_{name}"] for name in "abc"], dtype=np.float32).T
+    assert (kept == scores).all()
+
+
+@pytest.mark.parametrize("problem_type", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
+def test_columns_fit_their_types_for_no_texts_too(problem_type):
+    verdicts = Verdicts(("a", "b"), problem_type)
+    for num_texts in (0, 2):
+        columns = verdicts.columns(np.full((num_texts, 2), 0.75, dtype=np.float32))
+        table = pa.Table.from_pydict(columns, verdicts.schema)
+        assert table.num_rows == num_texts
+        assert table.to_pydict() == columns
+
+
+def test_new_columns_of_one_name_are_refused():
+    with pytest.raises(InputError, match=r"Two new columns would be named 'score_label'. Choose another --prefix"):
+        Verdicts(("label", "b"), SINGLE_LABEL, "score_", all_scores=True)
+    with pytest.raises(InputError, match="--all-scores has nothing to add: a regression"):
+        Verdicts(("stars",), REGRESSION, all_scores=True)
+
+
+# files
+
+
+@pytest.mark.parametrize("there", KINDS)
+@pytest.mark.parametrize("here", KINDS)
+def test_each_row_gets_the_verdict_on_its_own_text(tmp_path, here, there):
+    source = write_texts(tmp_path / f"in{here}")
+    result = score(source, tmp_path / f"new folder/out{there}", all_scores=True)
+    rows = read(tmp_path / f"new folder/out{there}")
+    assert [(row["id"], row["text"]) for row in rows] == [(f"{n:03}", text) for n, text in enumerate(TEXTS)]
+    for row, text in zip(rows, TEXTS, strict=True):
+        bad, good = scores_of(text)
+        assert row["predicted_label"] == ("good" if good > bad else "bad")
+        written = [np.float32(row[name]) for name in ("predicted_score", "score_bad", "score_good")]
+        assert written == [max(bad, good), bad, good]
+    assert {row["predicted_label"] for row in rows} == {"bad", "good"}
+    assert result["rows"] == len(TEXTS)
+    assert names(tmp_path / "new folder") == [f"out{there}"]
+
+
+def test_several_labels_are_lists_where_a_file_can_hold_them(tmp_path):
+    source = write_texts(tmp_path / "in.jsonl")
+    several = ("a", "b", "c")
+    for ending in (".jsonl", ".parquet", ".csv"):
+        score(source, tmp_path / f"out{ending}", StubScorer(several, MULTI_LABEL))
+    lists = [
+        [label for label, p in zip(several, scores_of(text, 3, MULTI_LABEL), strict=True) if p >= 0.5]
+        for text in TEXTS
+    ]
+    assert [row["predicted_label"] for row in read(tmp_path / "out.jsonl")] == lists
+    assert [row["predicted_label"] for row in read(tmp_path / "out.parquet")] == lists
+    assert [row["predicted_label"] for row in read(tmp_path / "out.csv")] == ["|".join(labels) for labels in lists]
+    scores = [row["predicted_score"] for row in read(tmp_path / "out.jsonl")]
+    assert [row["predicted_score"] for row in read(tmp_path / "out.csv")] == ["|".join(map(str, s)) for s in scores]
+    assert list(map(len, scores)) == list(map(len, lists))
+    assert len(set(map(len, lists))) > 1
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_rows_without_text_are_kept_and_get_nothing(tmp_path, ending):
+    texts = [None if ending in (".jsonl", ".parquet") else "", "a", " \n", "b", "c", "d", "e", ""]
+    source = write_texts(tmp_path / f"in{ending}", texts)
+    with pytest.raises(InputError, match=r"3 of 8 rows cannot be scored: the text is .*by --skip-bad-rows"):
+        score(source, tmp_path / f"out{ending}")
+    assert names(tmp_path) == [source.name]
+    scorer = StubScorer()
+    result = score(source, tmp_path / f"out{ending}", scorer, skip_bad_rows=True)
+    assert scorer.texts == ["a", "b", "c", "d", "e"]
+    rows = read(tmp_path / f"out{ending}")
+    assert [row["text"] for row in rows] == texts
+    for row in rows:
+        if row["text"] in scorer.texts:
+            assert np.float32(row["predicted_score"]) == scores_of(row["text"]).max()
+        else:
+            assert {row["predicted_label"], row["predicted_score"]} <= {None, ""}
+    assert (result["rows"], result["rows_without_text"]) == (8, 3)
+    assert "3 rows have no text" in report(result)
+
+
+def test_a_row_without_text_is_named(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        '{"text": "two\\nlines"}\n\n{"text": 5}\n{"other": 1}\n{"text": "half \\ud83d"}\n{"text": null}\n'
+    )
+    message = (
+        r"4 of 5 rows cannot be scored: the text is not text \(1, the first in line 3\); the text is null \(2, the "
+        r"first in line 4\); the text is not UTF-8 text \(1, the first in line 5\). Mend them"
+    )
+    with pytest.raises(InputError, match=message):
+        score(source, tmp_path / "out.jsonl")
+    write_texts(tmp_path / "in.parquet", ["a", "b", "c", "d", "e", " "])
+    with pytest.raises(InputError, match=r"only whitespace \(1, the first in row 6\)"):
+        score(tmp_path / "in.parquet", tmp_path / "out.csv")
+
+
+def test_text_may_be_a_dictionary_of_parquet(tmp_path):
+    rows = pa.table({"text": pa.array(["a", "b", "a"]).dictionary_encode()}, metadata={"origin": "a test"})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    scorer = StubScorer()
+    score(tmp_path / "in.parquet", tmp_path / "out.parquet", scorer)
+    assert scorer.texts == ["a", "b", "a"]
+    kept = pq.read_table(tmp_path / "out.parquet").drop_columns(["predicted_label", "predicted_score"])
+    assert kept.equals(rows, check_metadata=True)
+
+
+def test_a_byte_order_mark_stays_where_it_was(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    for mark in (b"", b"\xef\xbb\xbf"):
+        source.write_bytes(mark + source.read_bytes())
+        score(source, target)
+        assert target.read_bytes().startswith(mark + b"id,text,")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(module, "POOL_SIZE", 64)
+    monkeypatch.setattr(module, "BEGINNING", 1000)
+    source, target = tmp_path / f"in{ending}", tmp_path / f"out{ending}"
+    write_texts(source, [f"{number} " + "x" * 3000 for number in range(1000)])
+    score(write_texts(tmp_path / f"small{ending}"), target)  # what is loaded once is loaded now
+    scorer = StubScorer(texts=Forgetful())
+    tracemalloc.start()
+    score(source, target, scorer)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(read(target)) == 1000
+    assert most < 300_000  # of 3,000,000
+
+
+class Forgetful(list):
+    """Keeps nothing that is put into it."""
+
+    def append(self, item: str) -> None:
+        pass
+
+
+def test_the_bar_says_how_many_rows_a_second(tmp_path, capsys):
+    score(write_texts(tmp_path / "in.csv"), tmp_path / "out.csv", progress=True)
+    said = capsys.readouterr().err
+    assert "11/11" in said
+    assert "rows/s" in said
+
+
+# cut off and gone on
+
+
+@pytest.mark.parametrize(("here", "there"), [(".csv", ".jsonl"), (".jsonl", ".parquet"), (".parquet", ".csv")])
+def test_a_run_cut_off_anywhere_goes_on_to_the_same_bytes(tmp_path, here, there):
+    source = write_texts(tmp_path / f"in{here}", [*TEXTS[:5], "", *TEXTS[5:]])
+    whole, target = tmp_path / f"whole{there}", tmp_path / f"out{there}"
+    score(source, whole, skip_bad_rows=True)
+    target.write_text("old")
+    for stops_after in range(len(TEXTS)):
+        interrupt(source, target, stops_after, skip_bad_rows=True)
+        assert target.read_text() == "old"
+        finished = stops_after // PART * PART
+        assert (f".unfinished-{target.name}" in names(tmp_path)) == bool(finished)
+        scorer = StubScorer()
+        result = score(source, target, scorer, skip_bad_rows=True)
+        assert scorer.texts == TEXTS[finished:]
+        assert result["texts_scored_before"] == finished
+        assert target.read_bytes() == whole.read_bytes()
+        assert names(tmp_path) == sorted([source.name, whole.name, target.name])
+        target.write_text("old")
+
+
+def test_a_run_may_be_cut_off_twice(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    score(source, tmp_path / "whole.csv")
+    interrupt(source, target, 4)
+    interrupt(source, target, 4)  # of the rest: parts of three and six texts are finished
+    scorer = StubScorer()
+    result = score(source, target, scorer)
+    assert scorer.texts == TEXTS[6:]
+    assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert "Of 6 rows an earlier run had the scores" in report(result)
+
+
+# Python 3.12 warns of a fork beside threads; the child starts none and waits for none.
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_killed_run_goes_on(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    score(source, tmp_path / "whole.csv")
+    target.write_text("old")
+    killed = StubScorer(stops_after=7, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    process = multiprocessing.get_context("fork").Process(target=score, args=(source, target, killed))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert target.read_text() == "old"
+    scorer = StubScorer()
+    score(source, target, scorer)
+    assert scorer.texts == TEXTS[6:]
+    assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert names(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
+
+
+def test_a_run_killed_while_it_writes_scores_nothing_again(tmp_path, monkeypatch):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "replace", fail_after(5, os.replace, KeyboardInterrupt()))  # one for each part
+        with pytest.raises(KeyboardInterrupt):
+            score(source, target)
+    assert not target.exists()
+    scorer = StubScorer()
+    score(source, target, scorer)
+    assert scorer.texts == []
+    assert [row["text"] for row in read(target)] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "what"),
+    [
+        ({"fingerprint": "two"}, {}, "another model"),
+        ({"dtype": "int8"}, {}, "another dtype"),
+        ({"max_length": 64}, {}, "another --max-length"),
+        ({}, {"text_column": "id"}, "another --text-column"),
+        ({}, {"csv_encoding": "latin-1"}, "another --csv-encoding"),
+        ({}, {"skip_bad_rows": True}, "another --skip-bad-rows"),
+        ({"fingerprint": "two", "dtype": "int8"}, {}, "another model and another dtype"),
+    ],
+)
+def test_an_unfinished_run_of_another_kind_is_refused_and_kept(tmp_path, fields, options, what):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    interrupt(source, target, 7)
+    kept = names(tmp_path / ".unfinished-out.csv")
+    with pytest.raises(InputError, match=rf"/.unfinished-out.csv keeps .* scored with {what}\. .*--restart"):
+        score(source, target, StubScorer(**fields), **options)
+    assert names(tmp_path / ".unfinished-out.csv") == kept
+    again = StubScorer()
+    score(source, tmp_path / "out.csv", again)
+    assert again.texts == TEXTS[6:]
+    interrupt(source, target, 7)
+    other = StubScorer(**fields)
+    score(source, target, other, restart=True, **options)
+    assert len(other.texts) == len(TEXTS)
+    assert names(tmp_path) == ["in.csv", "out.csv"]
+
+
+@pytest.mark.parametrize("change", ["beginning", "time", "length"])
+def test_an_unfinished_run_on_a_changed_input_is_refused(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(module, "BEGINNING", 30)
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    interrupt(source, target, 7)
+    status, content = source.stat(), source.read_bytes()
+    if change == "beginning":
+        source.write_bytes(content.replace(b"text 0", b"TEXT 0"))
+    elif change == "length":
+        source.write_bytes(content + b"999,more\r\n")
+    moment = status.st_mtime_ns + (1 if change == "time" else 0)
+    os.utime(source, ns=(status.st_atime_ns, moment))
+    with pytest.raises(InputError, match="scored with another input"):
+        score(source, target)
+
+
+def test_what_is_written_of_the_scores_may_change_when_a_run_goes_on(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    interrupt(source, target, 7)
+    scorer = StubScorer()
+    score(source, target, scorer, prefix="p_", all_scores=True)
+    assert scorer.texts == TEXTS[6:]
+    assert list(read(target)[0]) == ["id", "text", "p_label", "p_score", "score_bad", "score_good"]
+
+
+def test_an_input_that_changes_meanwhile_is_said(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    scorer = StubScorer(stops_after=8, stop=lambda: os.utime(source, ns=(0, 0)))
+    with pytest.raises(InputError, match=r"in.csv has changed while it was scored. Start over with --restart"):
+        score(source, target, scorer)
+    assert not target.exists()
+
+
+def test_two_processes_do_not_score_into_one_file(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+
+    def second() -> None:
+        with pytest.raises(InputError, match=r"Another process is scoring into .*out.csv: wait for it"):
+            score(source, target, restart=True)
+
+    score(source, target, StubScorer(stops_after=5, stop=second))
+    assert [row["text"] for row in read(target)] == TEXTS
+
+
+# a full disk
+
+
+def fail_after(calls: int, function: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
+    made = iter(range(calls))
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if next(made, None) is None:
+            raise error
+        return function(*args, **options)
+
+    return failing
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("place", "name", "calls", "scored"),
+    [
+        (module.np, "save", 0, 0),
+        (module.np, "save", 2, 6),
+        (tables, "_csv_line", 1, 11),  # the header is written once before
+        (tables, "_csv_line", 8, 11),
+    ],
+)
+def test_a_full_disk_is_said_and_what_is_scored_is_kept(tmp_path, monkeypatch, place, name, calls, scored, code):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    score(source, tmp_path / "whole.csv")
+    target.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, fail_after(calls, getattr(place, name), OSError(code, "full")))
+        with pytest.raises(InputError, match=r"The disk of .*out.csv is full. .*/.unfinished-out.csv: make room"):
+            score(source, target)
+    assert target.read_text() == "old"
+    folder = tmp_path / ".unfinished-out.csv"
+    assert not folder.exists() or {name.partition("-")[0] for name in names(folder)} == {"lock", "run.json", "part"}
+    scorer = StubScorer()
+    score(source, target, scorer)
+    assert scorer.texts == TEXTS[scored:]
+    assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_device_without_room_is_a_full_disk(tmp_path, monkeypatch, ending):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / f"out{ending}"
+    write_rows = module.write_table
+
+    def full(path: Path, schema: pa.Schema, rows: Any, byte_order_mark: bool = False) -> None:
+        if rows:  # not the check before scoring
+            path.unlink()
+            path.symlink_to("/dev/full")
+        write_rows(path, schema, rows, byte_order_mark)
+
+    monkeypatch.setattr(module, "write_table", full)
+    with pytest.raises(InputError, match="is full"):
+        score(source, target)
+    assert not target.exists()
+    assert names(tmp_path / f".unfinished-out{ending}")[-1].startswith("run.json")
+
+
+def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeypatch):
+    source = write_texts(tmp_path / "in.csv")
+    monkeypatch.setattr(module.np, "save", fail_after(1, np.save, OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken"):
+        score(source, tmp_path / "out.csv")
+
+
+# what stands in the way
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text_column": "txt"}, "in.csv has no column 'txt'. Did you mean 'text'. It has: id, text"),
+        ({"prefix": "", "text_column": "text"}, None),
+        ({"csv_encoding": "latin-140"}, "'latin-140' is no text encoding"),
+    ],
+)
+def test_options_that_do_not_fit_are_said(tmp_path, options, message):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    scorer = StubScorer()
+    if message is None:
+        score(source, target, scorer, **options)
+        assert list(read(target)[0])[2:] == ["label", "score"]
+        return
+    with pytest.raises(InputError, match=message):
+        score(source, target, scorer, **options)
+    assert (scorer.texts, names(tmp_path)) == ([], ["in.csv"])
+
+
+def test_an_encoding_without_csv_is_said(tmp_path):
+    with pytest.raises(InputError, match="--csv-encoding takes effect only with CSV or TSV files"):
+        score(write_texts(tmp_path / "in.jsonl"), tmp_path / "out.csv", csv_encoding="latin-1")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    ("name", "options", "way_out"),
+    [
+        ("predicted_label", {}, "another --prefix"),
+        ("x_score", {"prefix": "x_"}, "another --prefix"),
+        ("score_bad", {"all_scores": True}, "leave --all-scores out"),
+    ],
+)
+def test_a_column_that_exists_already_is_said(tmp_path, ending, name, options, way_out):
+    rows = [{"text": "a", "n": 1}] * 9 + [{"text": "b", "n": 1, name: "mine"}]
+    rows = [{**dict.fromkeys(rows[-1]), **row} for row in rows] if ending != ".jsonl" else rows
+    source = write(tmp_path / f"in{ending}", rows)
+    scorer = StubScorer()
+    with pytest.raises(InputError, match=f"in{ending} has a column '{name}' already.*{way_out}"):
+        score(source, tmp_path / "out.jsonl", scorer, **options)
+    assert (scorer.texts, names(tmp_path)) == ([], [source.name])
+
+
+@pytest.mark.parametrize(
+    ("ending", "rows", "message"),
+    [
+        (".csv", [{"text": "", "id": "1"}], "column 'text' has no text in any row: the text is empty"),
+        (".jsonl", [{"text": 5}, {"text": None}], "column 'text' has no text in any row: the text is not text"),
+        (".jsonl", [{"txet": "a"}], "has no column 'text'. Did you mean 'txet'"),
+        (".jsonl", [{}], "column 'text' has no text in any row: the text is null"),
+        (".jsonl", [], "in.jsonl has no rows"),
+        (".parquet", [{"text": 5}], "column 'text' holds int64, not text"),
+        (".parquet", [{"text": ["a"]}], "column 'text' holds list<.*>, not text"),
+    ],
+)
+def test_an_input_without_texts_is_refused_even_if_bad_rows_are_kept(tmp_path, ending, rows, message):
+    source = write(tmp_path / f"in{ending}", rows)
+    if not rows:
+        source.write_text("\n\n")
+    with pytest.raises(InputError, match=message):
+        score(source, tmp_path / "out.jsonl", skip_bad_rows=True)
+    assert names(tmp_path) == [source.name]
+
+
+def test_a_broken_row_at_the_end_is_found_before_anything_is_scored(tmp_path):
+    source = write_texts(tmp_path / "in.csv")
+    source.write_text(source.read_text() + "one,two,three\n")
+    scorer = StubScorer()
+    with pytest.raises(InputError, match="line 24: the row has 3 cells, the header 2"):
+        score(source, tmp_path / "out.csv", scorer)
+    assert (scorer.texts, names(tmp_path)) == ([], ["in.csv"])
+
+
+def test_columns_that_the_output_cannot_hold_are_found_before_anything_is_scored(tmp_path):
+    source = tmp_path / "in.jsonl"
+    scorer = StubScorer()
+    for row in ({"text": "a", "x": {}}, {"text": "a", "x": [1, "b"]}):
+        source.write_text(json.dumps(row))
+        with pytest.raises(InputError, match=r"Parquet cannot hold.*Name an output that ends in .jsonl"):
+            score(source, tmp_path / "out.parquet", scorer)
+    assert (scorer.texts, names(tmp_path)) == ([], ["in.jsonl"])
+
+
+def test_an_output_that_cannot_be_is_said(tmp_path):
+    source = write_texts(tmp_path / "in.csv")
+    (tmp_path / "link.csv").symlink_to(source)
+    (tmp_path / "folder.csv").mkdir()
+    for target in (source, tmp_path / "folder.csv" / ".." / "in.csv", tmp_path / "link.csv"):
+        with pytest.raises(InputError, match="is the input itself: name another file"):
+            score(source, target)
+    with pytest.raises(InputError, match=r"folder.csv is a folder: name a file, such as .*folder.csv/in.csv"):
+        score(source, tmp_path / "folder.csv")
+    with pytest.raises(InputError, match=r"cannot write .xlsx; known: .csv"):
+        score(source, tmp_path / "out.xlsx")
+    with pytest.raises(InputError, match=r"out.csv cannot be written: .*in.csv"):
+        score(source, source / "out.csv")
+    with pytest.raises(InputError, match="No file"):
+        score(tmp_path / "missing.csv", tmp_path / "out.csv")
+    assert names(tmp_path) == ["folder.csv", "in.csv", "link.csv"]
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.scores_of", lambda *args: np.full(2, np.nan, dtype=np.float32))
+    with pytest.raises(InputError, match="no finite numbers: its weights are broken"):
+        score(write_texts(tmp_path / "in.csv"), tmp_path / "out.csv")
+    assert names(tmp_path) == ["in.csv"]
+
+
+# verified
+
+
+class Other(StubScorer):
+    """Scores every fourth text the other way round, and the others a little differently."""
+
+    def stream(
+        self, texts: Iterable[str], on_scored: Callable[[int], object] = lambda count: None
+    ) -> Iterator[np.ndarray]:
+        for number, scores in enumerate(super().stream(texts, on_scored)):
+            yield scores[::-1] if number % 4 == 3 else scores + np.float32(0.001) * (number == 0)
+
+
+def test_verification_counts_equal_labels():
+    figures = verify(Other(dtype="int8"), StubScorer(), iter(TEXTS), 8)
+    assert (figures["n"], figures["equal"], figures["dtype"], figures["reference_dtype"]) == (8, 6, "int8", "float32")
+    share = figures["share"]
+    # Wilson's interval by its formula
+    z, p, n = 1.959963984540054, 0.75, 8
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    assert (share["value"], share["low"], share["high"]) == pytest.approx((0.75, centre - half, centre + half))
+    turned = [scores_of(TEXTS[number]) for number in (3, 7)]
+    assert figures["largest_difference"] == pytest.approx(max(abs(one - other) for one, other in turned))
+    assert "6 labels equal, 75.00% (" in report_verified(figures)
+    assert "int8 beside float32, first 8 texts" in report_verified(figures)
+
+
+def test_verification_reads_no_more_than_it_needs():
+    texts = iter(TEXTS)
+    assert verify(StubScorer(), StubScorer(), texts, 4)["share"]["value"] == 1
+    assert next(texts) == TEXTS[4]
+    assert verify(StubScorer(), StubScorer(), iter(TEXTS), 99)["n"] == 11
+
+
+def test_several_labels_are_equal_if_all_are():
+    figures = verify(Other(problem_type=MULTI_LABEL), StubScorer(problem_type=MULTI_LABEL), TEXTS, 11)
+    differing = [n for n in (3, 7) if len({bool(p >= 0.5) for p in scores_of(TEXTS[n], 2, MULTI_LABEL)}) == 2]
+    assert figures["equal"] == 11 - len(differing)
+
+
+def test_a_regression_is_verified_by_its_difference():
+    figures = verify(Other(problem_type=REGRESSION), StubScorer(problem_type=REGRESSION), TEXTS, 3)
+    assert figures["largest_difference"] == pytest.approx(0.001, rel=1e-3)
+    assert "share" not in figures
+    assert report_verified(figures).endswith("scores differ by 0.001 at most.")
+
+
+def test_verification_wants_texts():
+    with pytest.raises(InputError, match="no texts to verify"):
+        verify(StubScorer(), StubScorer(), [], 5)
+
+
+def test_texts_are_read_without_bad_rows(tmp_path):
+    source = write_texts(tmp_path / "in.jsonl", [None, *TEXTS, " "])
+    assert list(read_texts(source)) == TEXTS
+    with pytest.raises(InputError, match="has no column 'txt'"):
+        list(read_texts(write_texts(tmp_path / "in.csv"), "txt"))
+
+
+def test_what_is_returned_is_written_for_people(tmp_path):
+    started = time.perf_counter()
+    result = score(write_texts(tmp_path / "in.csv"), tmp_path / "out.jsonl")
+    assert json.loads(json.dumps(result)) == result
+    assert 0 < result["seconds"] <= time.perf_counter() - started
+    assert result["rows_per_second"] >= 11 / result["seconds"]
+    said = report(result)
+    assert "11 rows in " in said
+    assert "out.jsonl, with predicted_label, predicted_score." in said
+    assert "float32, a stub" in said
