@@ -217,6 +217,18 @@ def test_the_type_is_the_fastest_that_the_processor_has(model, monkeypatch, inst
     assert ("OpenVINO" in chosen.description) == (installed and expected != "float32")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_padding_does_not_change_a_compiled_encoders_states(model, dtype) -> None:
+    encoder = engine.OpenVINOEncoder(model.roberta, dtype)
+    lengths = torch.tensor([[12], [5], [9]])
+    mask = (torch.arange(12) < lengths).long()
+    input_ids, positions = torch.randint(5, 60, (3, 12)), mask.cumsum(dim=1) * mask + 1
+    states = encoder(input_ids, mask, positions).last_hidden_state
+    for row, (length,) in enumerate(lengths.tolist()):
+        short = input_ids[row : row + 1, :length], None, positions[row : row + 1, :length]
+        torch.testing.assert_close(encoder(*short).last_hidden_state[0], states[row, :length], atol=1e-5, rtol=0)
+
+
 def test_int8_weights_are_within_half_a_step_of_the_trained_ones(model) -> None:
     linear = model.roberta.encoder.layer[0].intermediate.dense
     held = engine._Int8Linear(linear)

@@ -177,10 +177,11 @@ def _converted(roberta: PreTrainedModel) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = tuple(torch.ones(3, 2, 3, dtype=torch.long))
+    example = torch.ones(3, 2, 3, dtype=torch.long)
+    example[1, 1, 2] = 0  # a mask that leaves nothing out might be traced away
     with torch.no_grad(), quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of itself, and of shapes that never change
-        traced = TorchScriptPythonDecoder(_Traced(roberta), example_input=example)
+        traced = TorchScriptPythonDecoder(_Traced(roberta), example_input=tuple(example))
         frontend = FrontEndManager().load_by_framework("pytorch")
         return frontend.convert(frontend.load(traced))
 
