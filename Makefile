@@ -8,7 +8,7 @@ DEVICES ?= cpu
 train: export OMP_NUM_THREADS ?= $(if $(filter quickstart,$(RECIPE)),1,$(shell getconf _NPROCESSORS_ONLN))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv train check format test test-slow results docker-replay clean
+.PHONY: help .venv train check format test test-slow bench results docker-replay clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ test: .venv ## Run the tests, offline, in under five minutes
 
 test-slow: .venv ## Run the tests that take minutes: another transformers release, two ranks, real data
 	.venv/bin/pytest -m slow --durations 10
+
+bench: .venv ## Measure scoring and training beside their peers; wants an hour of a machine that does nothing else
+	.venv/bin/pip install --constraint constraints.txt --editable '.[bench]'
+	.venv/bin/python benchmarks/scoring.py measure
+	.venv/bin/python benchmarks/training_speed.py measure
 
 results: .venv ## Write docs/results.md from the recorded measurements
 	.venv/bin/python benchmarks/results.py

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import agreement
 import document_length
 import first_prediction
 import hub_faults
 import loading_matrix
 import long_documents
+import scoring
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.inference import comparison
@@ -58,6 +60,19 @@ def main() -> None:
         if script.RECORDED.is_file():
             record = json.loads(script.RECORDED.read_text(encoding="utf-8"))
             renew(ROOT / "docs" / "hub.md", name, script.table(record))
+    page = ROOT / "docs" / "performance.md"
+    if scoring.RECORDED.is_file():
+        record = json.loads(scoring.RECORDED.read_text(encoding="utf-8"))
+        scoring.draw(record, ROOT / "docs" / "scoring.png")
+        scoring.draw_growth(record, ROOT / "docs" / "scoring-growth.png")
+        for name, make_table in {
+            "scoring": scoring.table,
+            "long": scoring.long_table,
+            "growth": scoring.growth_table,
+        }.items():
+            renew(page, name, make_table(record))
+    if agreement.RECORDED.is_file():
+        renew(page, "agreement", agreement.table(json.loads(agreement.RECORDED.read_text(encoding="utf-8"))))
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:

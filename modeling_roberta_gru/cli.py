@@ -139,6 +139,24 @@ def demo(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    to: Annotated[str, typer.Option(help="The format: onnx.")] = "onnx",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: smaller and faster, and not quite the model. Unset: float32.")
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="The folder to write; an export that is there is replaced.")] = Path(
+        "onnx"
+    ),
+) -> None:
+    """Write a model as one ONNX graph for texts of any length, which runs without torch; checked against the model."""
+    from .inference import export as exporting
+
+    print(exporting.report(exporting.export(model, output_dir, to, quantize)))
+    print(f"\nWritten to {output_dir}: see README.md there.")
+
+
+@app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="A run's folder or a saved model's folder.")],
     name: Annotated[
