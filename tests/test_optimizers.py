@@ -1,5 +1,6 @@
 """Optimizers by name, learning rates by depth, and what is frozen."""
 
+import copy
 from typing import get_args
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
-from modeling_roberta_gru.training.optimizers import OPTIMIZERS, freeze, optimizer_class_and_kwargs, parameter_groups
+from modeling_roberta_gru.training.optimizers import (
+    OPTIMIZERS,
+    NAdam,
+    freeze,
+    optimizer_class_and_kwargs,
+    parameter_groups,
+)
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .conftest import tiny_config
@@ -46,10 +53,73 @@ def test_every_name_gives_the_optimizer_of_that_name(name, arguments, model):
 
 def test_nadam_is_the_default_and_decays_weights_apart_from_the_gradient(arguments):
     optimizer_class, kwargs = optimizer_class_and_kwargs(arguments(adam_beta1=0.8, adam_epsilon=1e-6))
-    assert optimizer_class is torch.optim.NAdam
-    assert kwargs["decoupled_weight_decay"] is True
+    assert optimizer_class is NAdam
     assert kwargs["betas"] == (0.8, 0.999)
     assert kwargs["eps"] == 1e-6
+    with pytest.raises(InputError, match="Unknown argument of nadam in --optim_args 'decoupled_weight_decay'"):
+        optimizer_class_and_kwargs(arguments(optim_args="decoupled_weight_decay=False"))
+
+
+def nadam_twins(dtype=torch.float64, **options):
+    """Return torch's NAdam and ours on equal parameters, and a step that gives both the same random gradients."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (
+        [
+            torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype))
+            for shape in ((7, 5), (3,), (64, 33))
+        ]
+        for _ in range(2)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        other.data.copy_(one.data)
+    options = {"lr": 1e-2, "weight_decay": 0.1, **options}
+    mine, torchs = NAdam(ours, **options), torch.optim.NAdam(theirs, decoupled_weight_decay=True, **options)
+
+    def step(number, left_out=None):
+        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn(one.shape, generator=generator, dtype=dtype) * 10.0 ** (number % 5 - 3)
+            one.grad, other.grad = (None, None) if index == left_out else (gradient, gradient.clone())
+        mine.step()
+        torchs.step()
+
+    return mine, torchs, step
+
+
+def assert_equal_twins(mine, torchs, tolerance):
+    for one, other in zip(mine.param_groups[0]["params"], torchs.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+        assert mine.state[one].keys() == torchs.state[other].keys()
+        for name, value in torchs.state[other].items():
+            torch.testing.assert_close(mine.state[one][name], value, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(
+    "options", [{}, {"betas": (0.5, 0.9), "momentum_decay": 0.1, "eps": 1e-3}, {"betas": (0.0, 0.99)}]
+)
+def test_nadam_steps_as_torchs_does(dtype, tolerance, options):
+    mine, torchs, step = nadam_twins(dtype, **options)
+    for number in range(60):
+        step(number, left_out=number % 4)  # parameters of several histories
+    assert_equal_twins(mine, torchs, tolerance)
+
+
+def test_a_nadam_without_a_rate_stays_where_it_is():
+    mine, torchs, step = nadam_twins(lr=0.0)  # the first step of a warm-up
+    step(0)
+    assert_equal_twins(mine, torchs, 1e-10)
+
+
+def test_nadam_goes_on_from_torchs_state_and_torchs_from_its():
+    for exchanged in (False, True):
+        mine, torchs, step = nadam_twins(torch.float32)
+        for number in range(5):
+            step(number)
+        source, target = (mine, torchs) if exchanged else (torchs, mine)
+        target.load_state_dict(copy.deepcopy(source.state_dict()))
+        for number in range(5):
+            step(number)
+        assert_equal_twins(mine, torchs, 1e-5)
 
 
 def test_transformers_own_optimizers_stay_reachable(arguments, model):

@@ -151,6 +151,13 @@ def test_label_smoothing_is_done_by_the_model(tmp_path):
     assert smoothed.state.log_history[0]["loss"] == plain.state.log_history[0]["loss"]
 
 
+def test_a_loss_that_is_no_number_shows_in_the_log(tmp_path):
+    trainer = make_trainer(str(tmp_path), max_steps=2)
+    trainer.model.head.out_proj.bias.data[0] = float("nan")
+    trainer.train()
+    assert [row["loss"] != row["loss"] for row in trainer.state.log_history if "loss" in row] == [True, True]
+
+
 def test_training_resets_the_temperature(tmp_path):
     trainer = make_trainer(str(tmp_path), config={"calibration_temperature": 3.0}, max_steps=1)
     trainer.train()

@@ -101,7 +101,8 @@ class ModelArguments:
         metadata={
             "help": "Other fields of the model's configuration, as in "
             "'hidden_size=128, num_hidden_layers=2, hidden_dropout_prob=0.2'; of a recurrent net, as in "
-            "'vocab_size=5000, embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'."
+            "'vocab_size=5000, embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'. On a CPU, "
+            "attention_probs_dropout_prob=0 trains up to 1.6 times as fast: the fused attention there has no dropout."
         },
     )
     embeddings: str | None = field(
@@ -191,8 +192,10 @@ class RobertaGRUTrainingArguments(TrainingArguments):
 
     Changed defaults: `eval_strategy` and `save_strategy` "epoch", `load_best_model_at_end` True, `save_total_limit` 1,
     `learning_rate` 2e-5, `per_device_train_batch_size` 16, `per_device_eval_batch_size` 32, `train_sampling_strategy`
-    "group_by_length", `logging_steps` 20, `restore_callback_states_from_checkpoint` True (early stopping counts on
-    after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is an accelerator.
+    "group_by_length", `logging_steps` 20, `logging_nan_inf_filter` False (a loss that is no number shows in the log,
+    and no step waits for a GPU to look at its loss), `restore_callback_states_from_checkpoint` True (early stopping
+    counts on after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is an
+    accelerator.
 
     `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
 
@@ -211,6 +214,7 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = _changed_default("per_device_eval_batch_size", 32)
     train_sampling_strategy: str = _changed_default("train_sampling_strategy", "group_by_length")
     logging_steps: float = _changed_default("logging_steps", 20)
+    logging_nan_inf_filter: bool = _changed_default("logging_nan_inf_filter", False)
     restore_callback_states_from_checkpoint: bool = _changed_default("restore_callback_states_from_checkpoint", True)
     ddp_find_unused_parameters: bool | None = _changed_default("ddp_find_unused_parameters", False)
 
