@@ -12,6 +12,7 @@ import hub_faults
 import loading_matrix
 import long_documents
 import scoring
+import training_speed
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.inference import comparison
@@ -71,6 +72,10 @@ def main() -> None:
             "growth": scoring.growth_table,
         }.items():
             renew(page, name, make_table(record))
+    if training_speed.RECORDED.is_file():
+        record = json.loads(training_speed.RECORDED.read_text(encoding="utf-8"))
+        training_speed.draw(record, ROOT / "docs" / "training-speed.png")
+        renew(page, "training", training_speed.table(record))
     if agreement.RECORDED.is_file():
         renew(page, "agreement", agreement.table(json.loads(agreement.RECORDED.read_text(encoding="utf-8"))))
 
