@@ -208,7 +208,8 @@ def score(
         typer.Option(min=1, help="Cut texts to so many tokens, special tokens included. Unset: read whole texts."),
     ] = None,
     tokens_per_batch: Annotated[
-        int | None, typer.Option(min=1, help="Tokens read at once. Unset: 1,024 on a processor, 65,536 on a GPU.")
+        int | None,
+        typer.Option(min=1, help="Tokens read at once. Unset: 512 to 2,048 on a processor, 65,536 on a GPU."),
     ] = None,
     csv_encoding: Annotated[
         str, typer.Option(help="Encoding of a CSV or TSV file that is read; UTF-8 is written.")

@@ -10,6 +10,7 @@ token's numbers depend on its neighbours' size (torch's dynamic quantisation sca
 import copy
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
 from threading import local
@@ -42,7 +43,8 @@ class Engine(NamedTuple):
         device: where it computes.
         dtype: "float32", "bfloat16" or "int8".
         description: one line for people.
-        num_workers: how many batches are scored at once, each on one thread; 1: one batch, on all threads.
+        num_workers: how many batches are scored at once, on a processor each on one thread.
+        tokens_per_batch: tokens that are best read at once.
     """
 
     model: PreTrainedModel
@@ -50,6 +52,7 @@ class Engine(NamedTuple):
     dtype: str
     description: str
     num_workers: int
+    tokens_per_batch: int
 
 
 def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None) -> Engine:
@@ -76,11 +79,16 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
         encoder = OpenVINOEncoder(model.roberta, dtype)
         fast = _with_encoder(model, encoder)
         what = f"{dtype}, OpenVINO {version('openvino')}, {encoder.num_requests} threads"
-        return Engine(fast, place, dtype, what, encoder.num_requests)
+        return Engine(fast, place, dtype, what, encoder.num_requests, tokens_per_batch=2048)
     fast = copy.deepcopy(model) if dtype == BFLOAT16 or place.type != "cpu" else model
     fast = fast.to(place, getattr(torch, dtype)).eval()
-    where = torch.cuda.get_device_name(place) if place.type == "cuda" else f"{torch.get_num_threads()} threads"
-    return Engine(fast, place, dtype, f"{dtype}, torch {torch.__version__}, {where}", 1)
+    what = f"{dtype}, torch {torch.__version__}"
+    if place.type == "cpu":
+        # A batch a thread: torch's threads wait for each other after every operation.
+        num_threads = torch.get_num_threads()
+        return Engine(fast, place, dtype, f"{what}, {num_threads} threads", num_threads, tokens_per_batch=512)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
+    return Engine(fast, place, dtype, f"{what}, {name}", num_workers=1, tokens_per_batch=65536)
 
 
 def _place(device: str) -> torch.device:
@@ -125,7 +133,8 @@ def _with_encoder(model: PreTrainedModel, encoder: nn.Module) -> PreTrainedModel
 class OpenVINOEncoder(nn.Module):
     """A RoBERTa encoder compiled by OpenVINO, in the place of [`~transformers.RobertaModel`].
 
-    Several threads may call it, up to `num_requests` at once; each computes on its own.
+    Every window is encoded by itself, without its padding, and as many at once as there are cores, each on one thread:
+    that is faster than batches, and no window can change another's states.
     """
 
     def __init__(self, roberta: PreTrainedModel, dtype: str):
@@ -153,22 +162,24 @@ class OpenVINOEncoder(nn.Module):
         self.compiled = core.compile_model(_converted(roberta), "CPU", settings)
         self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.of_thread = local()
+        self.threads = ThreadPoolExecutor(self.num_requests)
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor,
-        **kwargs: Any,
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor, **kwargs: Any
     ) -> BaseModelOutput:
-        """Encode windows (N, W), as [`~transformers.RobertaModel`] does; states (N, W, D) in float32."""
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+        """Encode windows (N, W), as [`~transformers.RobertaModel`] does; states (N, W, D) float32, 0 for padding."""
+        is_token = (torch.ones_like(input_ids) if attention_mask is None else attention_mask).bool()
+        states = list(self.threads.map(self._encode, input_ids, position_ids, is_token))
+        padded = states[0].new_zeros(*input_ids.shape, states[0].shape[-1])
+        padded[is_token] = torch.cat(states)
+        return BaseModelOutput(last_hidden_state=padded)
+
+    def _encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
+        """Encode one window (W,): the states (n, D) of its n tokens."""
         if not hasattr(self.of_thread, "request"):
             self.of_thread.request = self.compiled.create_infer_request()
-        inputs = [tensor.numpy() for tensor in (input_ids, attention_mask, position_ids)]
-        states = self.of_thread.request.infer(inputs, share_inputs=True)[0]
-        return BaseModelOutput(last_hidden_state=torch.from_numpy(states))
+        inputs = [part[is_token][None].numpy() for part in (input_ids, position_ids)]
+        return torch.from_numpy(self.of_thread.request.infer(inputs)[0])[0]
 
 
 def _converted(roberta: PreTrainedModel) -> Any:
@@ -177,29 +188,24 @@ def _converted(roberta: PreTrainedModel) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.ones(3, 2, 3, dtype=torch.long)
-    example[1, 1, 2] = 0  # a mask that leaves nothing out might be traced away
+    example = tuple(torch.ones(2, 2, 3, dtype=torch.long))
     with torch.no_grad(), quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of itself, and of shapes that never change
-        traced = TorchScriptPythonDecoder(_Traced(roberta), example_input=tuple(example))
+        traced = TorchScriptPythonDecoder(_Traced(roberta), example_input=example)
         frontend = FrontEndManager().load_by_framework("pytorch")
         return frontend.convert(frontend.load(traced))
 
 
 class _Traced(nn.Module):
-    """An encoder as a function of tensors alone."""
+    """An encoder as a function of tensors alone, for windows without padding."""
 
     def __init__(self, roberta: nn.Module):
         super().__init__()
         self.roberta = roberta
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor) -> Any:
-        return self.roberta(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=torch.zeros_like(input_ids),
-            position_ids=position_ids,
-        ).last_hidden_state
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        types = torch.zeros_like(input_ids)
+        return self.roberta(input_ids, token_type_ids=types, position_ids=position_ids).last_hidden_state
 
 
 class _Int8Linear(nn.Module):

@@ -22,7 +22,6 @@ POOL_SIZE = 1024
 """Texts that are sorted by length together. Pools begin anew with every call."""
 TOKENISED_AT_ONCE = 2**20
 """Characters."""
-TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}
 
 
 class Scores(NamedTuple):
@@ -49,7 +48,7 @@ class Scorer:
         device: "cpu", "cuda", …; unset: a GPU if there is one.
         max_length: texts are cut to this many tokens, special tokens included. Unset: texts are read whole, by a
             stock transformer as far as it can.
-        tokens_per_batch: tokens read at once, padding included; one text may hold more.
+        tokens_per_batch: tokens read at once, padding included; one text may hold more. Unset: as suits the engine.
 
     Attributes:
         dtype: what was chosen.
@@ -84,8 +83,7 @@ class Scorer:
         self.max_length = longest_read(model, tokenizer, max_length)
         self.engine = prepare(model, dtype, device)
         self.dtype, self.description = self.engine.dtype, self.engine.description
-        default = TOKENS_PER_BATCH["cuda" if self.engine.device.type == "cuda" else "cpu"]
-        self.tokens_per_batch = tokens_per_batch or default
+        self.tokens_per_batch = tokens_per_batch or self.engine.tokens_per_batch
 
     def score(self, texts: Sequence[str], progress: bool = False) -> Scores:
         """Score texts.
@@ -182,7 +180,7 @@ class Scorer:
 
 
 def _begin_worker(engine: Engine) -> None:
-    if engine.num_workers > 1:
+    if engine.device.type == "cpu":
         torch.set_num_threads(1)  # of this thread
 
 
