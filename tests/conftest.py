@@ -119,3 +119,4 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a benchmark before may have taken more

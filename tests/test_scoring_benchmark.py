@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, RobertaForSequenceClassification
+from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
@@ -34,6 +36,14 @@ def scoring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("scoring")
     monkeypatch.setattr(module, "PAUSE", 0.0)
     return module
+
+
+@pytest.fixture(autouse=True)
+def loud_again() -> Iterator[None]:
+    """Take back that the benchmarks silence transformers."""
+    verbosity = logging.get_verbosity()
+    yield
+    logging.set_verbosity(verbosity)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
-from threading import local
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import torch
@@ -161,7 +161,9 @@ class OpenVINOEncoder(nn.Module):
             roberta = _in_int8(roberta)
         self.compiled = core.compile_model(_converted(roberta), "CPU", settings)
         self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self.of_thread = local()
+        self.requests: SimpleQueue = SimpleQueue()
+        for _ in range(self.num_requests):
+            self.requests.put(self.compiled.create_infer_request())
         self.threads = ThreadPoolExecutor(self.num_requests)
 
     def forward(
@@ -176,10 +178,12 @@ class OpenVINOEncoder(nn.Module):
 
     def _encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
         """Encode one window (W,): the states (n, D) of its n tokens."""
-        if not hasattr(self.of_thread, "request"):
-            self.of_thread.request = self.compiled.create_infer_request()
         inputs = [part[is_token][None].numpy() for part in (input_ids, position_ids)]
-        return torch.from_numpy(self.of_thread.request.infer(inputs)[0])[0]
+        request = self.requests.get()
+        try:
+            return torch.from_numpy(request.infer(inputs)[0])[0]
+        finally:
+            self.requests.put(request)
 
 
 def _converted(roberta: PreTrainedModel) -> Any:
