@@ -56,13 +56,15 @@ def test_the_python_example_runs_and_prints_labels_with_scores(stand_in, tmp_pat
     assert all(re.match(r"LABEL_[01] 0\.\d{3}$", line) for line in printed)
 
 
-def test_the_first_result_is_the_recorded_one():
-    metrics = json.loads((ROOT / "benchmarks" / "results" / "imdb-minilm" / "metrics.json").read_text())
-    accuracy = metrics["test"]["accuracy"]
-    percent = [f"{100 * accuracy[name]:.1f}" for name in ("value", "low", "high")]
-    assert "{} % ({} to {})".format(*percent) in README
-    bag = metrics["bag_of_words"]["test"]["accuracy"]
-    assert "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * bag[name] for name in ("value", "low", "high"))) in README
+def test_the_results_are_the_recorded_ones():
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "imdb-encoders" / "comparison.json").read_text())
+    rows = [line for line in README.splitlines() if line.startswith("|") and "% (" in line]
+    assert len(rows) == len(recorded["systems"]) == 3
+    for row, system in zip(rows, recorded["systems"], strict=True):
+        percent = [f"{100 * system['accuracy'][name]:.1f}" for name in ("value", "low", "high")]
+        error = [f"{system['calibration_error'][name]:.3f}" for name in ("value", "low", "high")]
+        assert row.endswith("| {} % ({} to {}) | {} ({} to {}) |".format(*percent, *error))
+        assert README.count("{} % ({} to {})".format(*percent)) == 2
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
