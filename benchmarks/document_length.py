@@ -156,7 +156,7 @@ def probe(folder: Path, length: int) -> None:
         model(torch.ones(1, 3, dtype=torch.long))
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        loaded = _memory("VmRSS")
+        loaded = memory("VmRSS")
         started, cpu_started = time.perf_counter(), time.process_time()
         input_ids = torch.randint(model.config.vocab_size, (1, length), generator=generator)
         model(input_ids)
@@ -165,7 +165,7 @@ def probe(folder: Path, length: int) -> None:
         json.dumps(
             {
                 "loaded_bytes": loaded,
-                "above_loaded_bytes": _memory("VmHWM") - loaded,
+                "above_loaded_bytes": memory("VmHWM") - loaded,
                 "seconds": round(seconds, 4),
                 "cpu_seconds": round(cpu_seconds, 4),
             }
@@ -232,7 +232,7 @@ def run_probe(folder: Path, length: int, environment: dict[str, str]) -> dict[st
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _memory(name: str) -> int:
+def memory(name: str) -> int:
     """Return an entry of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -36,6 +36,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
+from document_length import MIB, memory
 from scoring_engines import (
     ALONE,
     AS_THEY_COME,
@@ -50,23 +51,14 @@ from scoring_engines import (
     System,
     Workload,
 )
+from training_speed import GEOMETRIES
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
 RESULTS = ROOT / "benchmarks" / "results" / "performance"
 RECORDED = RESULTS / "scoring.json"
 
-# roberta-base's; the defaults of RobertaConfig are others.
-GEOMETRY = {
-    "vocab_size": 50265,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 514,
-    "type_vocab_size": 1,
-    "layer_norm_eps": 1e-5,
-}
+GEOMETRY = GEOMETRIES["roberta-base"]
 TOY = {
     **GEOMETRY,
     "vocab_size": 1000,
@@ -84,7 +76,6 @@ GROWTH = {"texts": "tweets", "tokens": "tokens of a batch, reviews"}
 GROWTH_ROUNDS = 3
 PAUSE = 0.3  # seconds; until then threads of the system before may be spinning
 TARGET_SPEED = 4.0
-MIB = 2**20
 LIGHT_GREY = "#b9b9b9"
 
 
@@ -546,12 +537,6 @@ def watched(scorer: Any, texts: list[str]) -> tuple[float, int]:
     before, started = memory("VmRSS"), time.perf_counter()
     scorer.score(texts)
     return round(time.perf_counter() - started, 4), memory("VmHWM") - before
-
-
-def memory(name: str) -> int:
-    """Return an entry of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def summarise_growth(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

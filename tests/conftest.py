@@ -8,11 +8,13 @@ os.environ.update(
 )
 
 import csv
+import importlib
 import random
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -28,6 +30,8 @@ from .strangers import install_transformers
 
 logging.disable_progress_bar()
 torch.set_num_threads(1)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 TINY_ENCODER: dict[str, Any] = {
     "vocab_size": 61,
@@ -80,6 +84,17 @@ def write_reviews(path: Path, num_rows: int, seed: int, num_labels: int = 2) -> 
             opening = f"{openings[label]} {path.stem} {row}"
             writer.writerow([f"{opening} {rest}", ["bad", "good", "fair"][label], f"v{row % 3}"])
     return path
+
+
+def script(name: str) -> Any:
+    """Return a fixture: the module of benchmarks/ that has this name."""
+
+    @pytest.fixture(name=name)
+    def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        return importlib.import_module(name)
+
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The scripts that measure, at toy size: what they record, and the page made of it."""
 
-import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -16,21 +15,10 @@ from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.inference.comparison import compare
 from modeling_roberta_gru.training.arguments import RunArgumentParser
 
-from .conftest import TINY_ENCODER, tiny_config
+from .conftest import TINY_ENCODER, script, tiny_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOKENS = {"short": 100, "long": 1000}
-
-
-def script(name: str) -> Any:
-    """Return a fixture: the module of benchmarks/ that has this name."""
-
-    @pytest.fixture(name=name)
-    def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(BENCHMARKS)
-        return importlib.import_module(name)
-
-    return module
 
 
 document_length, long_documents, systems, results = map(

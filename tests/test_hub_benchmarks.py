@@ -1,14 +1,13 @@
 """What is measured of loading from a Hub, at toy size: what is recorded, and the tables made of it."""
 
-import importlib
 import json
 import sys
 import urllib.request
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from .conftest import script
 from .hub_server import HubServer
 from .strangers import OFFLINE, PINNED, SERVER, WAYS
 
@@ -22,16 +21,7 @@ CONDITIONS = {
 }
 
 
-@pytest.fixture
-def loading_matrix(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("loading_matrix")
-
-
-@pytest.fixture
-def first_prediction(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("first_prediction")
+loading_matrix, first_prediction = map(script, ("loading_matrix", "first_prediction"))
 
 
 def test_the_matrix_shows_what_is_equal_what_differs_and_what_fails(loading_matrix):

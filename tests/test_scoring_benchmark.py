@@ -22,9 +22,9 @@ from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 
-from .conftest import tiny_config
+from .conftest import BENCHMARKS, script, tiny_config
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+agreement = script("agreement")
 
 # The engines' own: converters that are on their way out, and packages that call each other's old names.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -44,12 +44,6 @@ def loud_again() -> Iterator[None]:
     verbosity = logging.get_verbosity()
     yield
     logging.set_verbosity(verbosity)
-
-
-@pytest.fixture
-def agreement(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("agreement")
 
 
 @pytest.mark.parametrize("is_sorted", [True, False])

@@ -1,35 +1,22 @@
 """What is measured of training's speed, here and on a lent GPU, at toy size: what is counted and recorded."""
 
-import importlib
 import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from .conftest import BENCHMARKS, script
+
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ROOT / "benchmarks"
 SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", ROOT.parent / "shared"))
 ROUNDS = {"notebook": (100.0, 110.0, 300.0), "linear": (400.0, 500.0, 600.0), "ours": (392.0, 480.0, 606.0)}
-
-
-def script(name: str) -> Any:
-    """Return a fixture: the module of benchmarks/ that has this name."""
-
-    @pytest.fixture(name=name)
-    def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(BENCHMARKS)
-        return importlib.import_module(name)
-
-    return module
 
 
 training_speed, gpu_job = map(script, ("training_speed", "gpu_job"))

@@ -30,15 +30,13 @@ from ..data.labels import MULTI_LABEL, REGRESSION
 from ..data.sources import CSV_DELIMITERS, UTF_8, is_decoded
 from ..errors import InputError
 from ..files import delete, replacing, write_json
-from .scorer import POOL_SIZE
+from .scorer import POOL_SIZE, THRESHOLD
 from .tables import PARQUET, Chunk, Columns, Table, check_ending, open_table, write_table
 
 if TYPE_CHECKING:
     from .scorer import Scorer
 
 TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-THRESHOLD = 0.5
-"""From this probability on, a text has a label where it may have several."""
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = "unfinished"
 BEGINNING = 2**20

@@ -20,6 +20,8 @@ from .evaluation import load_classifier, longest_read
 
 POOL_SIZE = 1024
 """Texts that are sorted by length together. Pools begin anew with every call."""
+THRESHOLD = 0.5
+"""From this probability on, a text has a label where it may have several."""
 TOKENISED_AT_ONCE = 2**20
 """Characters."""
 
@@ -104,7 +106,7 @@ class Scorer:
             values = probabilities.tolist()
             return values[0] if len(values) == 1 else values
         if self.problem_type == MULTI_LABEL:
-            return [name for name, share in zip(self.labels, probabilities, strict=True) if share >= 0.5]
+            return [name for name, share in zip(self.labels, probabilities, strict=True) if share >= THRESHOLD]
         return self.labels[int(probabilities.argmax())]
 
     def stream(
