@@ -218,11 +218,12 @@ def test_the_type_is_the_fastest_that_the_processor_has(model, monkeypatch, inst
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_padding_does_not_change_a_compiled_encoders_states(model, dtype) -> None:
+def test_no_window_changes_the_states_of_another_in_a_compiled_encoder(model, monkeypatch, dtype) -> None:
+    monkeypatch.setattr(engine, "TOKENS_PER_REQUEST", 12)
     encoder = engine.OpenVINOEncoder(model.roberta, dtype)
-    lengths = torch.tensor([[12], [5], [9]])
+    lengths = torch.tensor([[12], [5], [9], [5], [12], [5]])  # two of the length 5 are encoded together, one is left
     mask = (torch.arange(12) < lengths).long()
-    input_ids, positions = torch.randint(5, 60, (3, 12)), mask.cumsum(dim=1) * mask + 1
+    input_ids, positions = torch.randint(5, 60, (len(lengths), 12)), mask.cumsum(dim=1) * mask + 1
     states = encoder(input_ids, mask, positions).last_hidden_state
     for row, (length,) in enumerate(lengths.tolist()):
         short = input_ids[row : row + 1, :length], None, positions[row : row + 1, :length]

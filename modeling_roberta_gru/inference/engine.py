@@ -10,6 +10,7 @@ token's numbers depend on its neighbours' size (torch's dynamic quantisation sca
 import copy
 import math
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,6 +34,9 @@ AUTO = "auto"
 # What a processor must have for a type to be faster than float32, by torch's names for it.
 INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+
+TOKENS_PER_REQUEST = 256
+"""Of short windows encoded together: from here on, more do not make a token cheaper."""
 
 
 class Engine(NamedTuple):
@@ -133,8 +137,9 @@ def _with_encoder(model: PreTrainedModel, encoder: nn.Module) -> PreTrainedModel
 class OpenVINOEncoder(nn.Module):
     """A RoBERTa encoder compiled by OpenVINO, in the place of [`~transformers.RobertaModel`].
 
-    Every window is encoded by itself, without its padding, and as many at once as there are cores, each on one thread:
-    that is faster than batches, and no window can change another's states.
+    No padding is computed: short windows of the same length are encoded together, and others by themselves. As many
+    such groups at once as there are cores, each on one thread, are faster than batches, and no window can change
+    another's states.
     """
 
     def __init__(self, roberta: PreTrainedModel, dtype: str):
@@ -160,6 +165,7 @@ class OpenVINOEncoder(nn.Module):
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = math.gcd(config.hidden_size, config.intermediate_size)
             roberta = _in_int8(roberta)
         self.compiled = core.compile_model(_converted(roberta), "CPU", settings)
+        self.hidden_size = roberta.config.hidden_size
         self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.requests: SimpleQueue = SimpleQueue()
         for _ in range(self.num_requests):
@@ -171,19 +177,29 @@ class OpenVINOEncoder(nn.Module):
     ) -> BaseModelOutput:
         """Encode windows (N, W), as [`~transformers.RobertaModel`] does; states (N, W, D) float32, 0 for padding."""
         is_token = (torch.ones_like(input_ids) if attention_mask is None else attention_mask).bool()
-        states = list(self.threads.map(self._encode, input_ids, position_ids, is_token))
-        padded = states[0].new_zeros(*input_ids.shape, states[0].shape[-1])
-        padded[is_token] = torch.cat(states)
+        groups = list(_same_lengths(is_token.sum(dim=1)))
+        parts = input_ids, position_ids
+        tokens = [[part[rows][is_token[rows]].view(len(rows), -1) for part in parts] for rows in groups]
+        padded = torch.zeros(*input_ids.shape, self.hidden_size)
+        for rows, states in zip(groups, self.threads.map(self._encode, tokens), strict=True):
+            into = torch.zeros_like(is_token)
+            into[rows] = is_token[rows]
+            padded[into] = states.flatten(0, 1)
         return BaseModelOutput(last_hidden_state=padded)
 
-    def _encode(self, input_ids: torch.Tensor, position_ids: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
-        """Encode one window (W,): the states (n, D) of its n tokens."""
-        inputs = [part[is_token][None].numpy() for part in (input_ids, position_ids)]
+    def _encode(self, ids_and_positions: list[torch.Tensor]) -> torch.Tensor:
+        """Encode windows of the same length, given as ids and positions (N, n) each: their states (N, n, D)."""
         request = self.requests.get()
         try:
-            return torch.from_numpy(request.infer(inputs)[0])[0]
+            return torch.from_numpy(request.infer([part.numpy() for part in ids_and_positions])[0])
         finally:
             self.requests.put(request)
+
+
+def _same_lengths(lengths: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the rows of windows of the same length, the longest first, as many as a request should hold."""
+    for length in lengths.unique().flip(0).tolist():
+        yield from torch.where(lengths == length)[0].split(max(1, TOKENS_PER_REQUEST // max(1, length)))
 
 
 def _converted(roberta: PreTrainedModel) -> Any:
