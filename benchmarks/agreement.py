@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from scipy.stats import binomtest
 from scoring import RESULTS, ROOT, SHARED, be_quiet, command
 
 RECORDED = RESULTS / "agreement.json"
@@ -84,6 +83,8 @@ def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:
 
 def compare_labels(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Any]]:
     """Return each type's accuracy, how many labels are those of float32, and how far a probability is from it."""
+    from modeling_roberta_gru.inference.score_file import share
+
     reference = probabilities["float32"]
     return {
         dtype: {
@@ -93,13 +94,6 @@ def compare_labels(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> 
         }
         for dtype, given in probabilities.items()
     }
-
-
-def share(holds: np.ndarray) -> dict[str, Any]:
-    """Return the share of rows for which something holds, and its 95 % interval by Wilson's score."""
-    hits, n = int(holds.sum()), len(holds)
-    low, high = binomtest(hits, n).proportion_ci(method="wilson")
-    return {"value": round(hits / n, 5), "low": round(low, 5), "high": round(high, 5), "hits": hits, "n": n}
 
 
 def table(measured: dict[str, Any]) -> list[str]:

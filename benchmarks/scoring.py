@@ -307,6 +307,7 @@ def build(
         for at_once in sorted({1, material.num_threads} if system.packages else {1}):
             scores[key, at_once] = system.build(material, system.dtype, at_once)
             be_quiet()  # some packages turn it off
+            torch.set_num_threads(material.num_threads)  # CTranslate2 changes it
             tried += try_batchings(key, at_once, scores[key, at_once], workloads)
         wanted = {(name, batching.at_once) for (name, _), batching in choose(tried).items()}
         scores = {place: score for place, score in scores.items() if place in wanted}

@@ -28,6 +28,7 @@ from modeling_roberta_gru.inference.score_file import (
     report,
     report_verified,
     score_file,
+    share,
     verify,
 )
 
@@ -622,22 +623,26 @@ class Other(StubScorer):
 
 def test_verification_counts_equal_labels():
     figures = verify(Other(dtype="int8"), StubScorer(), iter(TEXTS), 8)
-    assert (figures["n"], figures["equal"], figures["dtype"], figures["reference_dtype"]) == (8, 6, "int8", "float32")
-    share = figures["share"]
-    # Wilson's interval by its formula
-    z, p, n = 1.959963984540054, 0.75, 8
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    assert (share["value"], share["low"], share["high"]) == pytest.approx((0.75, centre - half, centre + half))
+    assert (figures["n"], figures["dtype"], figures["reference_dtype"]) == (8, "int8", "float32")
+    assert (figures["equal"]["hits"], figures["equal"]["n"], figures["equal"]["value"]) == (6, 8, 0.75)
     turned = [scores_of(TEXTS[number]) for number in (3, 7)]
     assert figures["largest_difference"] == pytest.approx(max(abs(one - other) for one, other in turned))
     assert "6 labels equal, 75.00% (" in report_verified(figures)
     assert "int8 beside float32, first 8 texts" in report_verified(figures)
 
 
+@pytest.mark.parametrize(("hits", "n"), [(6, 8), (8, 10), (100, 100)])
+def test_shares_have_wilsons_interval(hits, n):
+    found = share([True] * hits + [False] * (n - hits))
+    z, p = 1.959963984540054, hits / n
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((p, centre - half, centre + half))
+
+
 def test_verification_reads_no_more_than_it_needs():
     texts = iter(TEXTS)
-    assert verify(StubScorer(), StubScorer(), texts, 4)["share"]["value"] == 1
+    assert verify(StubScorer(), StubScorer(), texts, 4)["equal"]["value"] == 1
     assert next(texts) == TEXTS[4]
     assert verify(StubScorer(), StubScorer(), iter(TEXTS), 99)["n"] == 11
 
@@ -645,13 +650,13 @@ def test_verification_reads_no_more_than_it_needs():
 def test_several_labels_are_equal_if_all_are():
     figures = verify(Other(problem_type=MULTI_LABEL), StubScorer(problem_type=MULTI_LABEL), TEXTS, 11)
     differing = [n for n in (3, 7) if len({bool(p >= 0.5) for p in scores_of(TEXTS[n], 2, MULTI_LABEL)}) == 2]
-    assert figures["equal"] == 11 - len(differing)
+    assert figures["equal"]["hits"] == 11 - len(differing)
 
 
 def test_a_regression_is_verified_by_its_difference():
     figures = verify(Other(problem_type=REGRESSION), StubScorer(problem_type=REGRESSION), TEXTS, 3)
     assert figures["largest_difference"] == pytest.approx(0.001, rel=1e-3)
-    assert "share" not in figures
+    assert "equal" not in figures
     assert report_verified(figures).endswith("scores differ by 0.001 at most.")
 
 

@@ -276,14 +276,6 @@ def test_the_toy_runs_end_to_end_and_every_system_computes_the_same(scoring, tmp
     assert scoring.table(measured)[0].startswith("| IMDb reviews")
 
 
-def test_shares_have_wilsons_interval(agreement):
-    share = agreement.share(np.array([True] * 8 + [False] * 2))
-    assert (share["value"], share["hits"], share["n"]) == (0.8, 8, 10)
-    # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), with z = 1.96
-    assert (share["low"], share["high"]) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-    assert agreement.share(np.ones(100, dtype=bool))["low"] == pytest.approx(0.9630, abs=1e-4)
-
-
 def test_labels_are_compared_with_float32s_and_with_the_true_ones(agreement):
     float32 = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]])
     int8 = np.array([[0.8, 0.2], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]])

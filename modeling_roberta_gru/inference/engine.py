@@ -90,7 +90,7 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     if place.type == "cpu":
         # A batch a thread: torch's threads wait for each other after every operation.
         num_threads = torch.get_num_threads()
-        return Engine(fast, place, dtype, f"{what}, {num_threads} threads", num_threads, tokens_per_batch=512)
+        return Engine(fast, place, dtype, f"{what}, {num_threads} threads", num_threads, tokens_per_batch=256)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
     return Engine(fast, place, dtype, f"{what}, {name}", num_workers=1, tokens_per_batch=65536)
 

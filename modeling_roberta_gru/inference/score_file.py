@@ -30,7 +30,7 @@ from ..data.labels import MULTI_LABEL, REGRESSION
 from ..data.sources import CSV_DELIMITERS, UTF_8, is_decoded
 from ..errors import InputError
 from ..files import delete, replacing, write_json
-from .scorer import POOL_SIZE, THRESHOLD
+from .scorer import POOL_SIZE, THRESHOLD, decide
 from .tables import PARQUET, Chunk, Columns, Table, check_ending, open_table, write_table
 
 if TYPE_CHECKING:
@@ -84,15 +84,13 @@ class Verdicts:
     def columns(self, probabilities: np.ndarray) -> Columns:
         """Return the columns of n texts from their probabilities (n, C), or from the values of a regression."""
         scores = probabilities.astype(str).astype(float)  # 0.1, where float32 in float64 is 0.10000000149
+        decided = decide(probabilities, self.labels, self.problem_type)
         if self.problem_type == REGRESSION:
             verdict = scores.T.tolist()
         elif self.problem_type == MULTI_LABEL:
-            held = [np.flatnonzero(row).tolist() for row in probabilities >= THRESHOLD]
-            verdict = [[[self.labels[label] for label in labels] for labels in held]]
-            verdict.append([row[labels].tolist() for row, labels in zip(scores, held, strict=True)])
+            verdict = [decided, [row[row >= THRESHOLD].tolist() for row in scores]]
         else:
-            best = probabilities.argmax(axis=1)
-            verdict = [[self.labels[label] for label in best.tolist()], scores[np.arange(len(best)), best].tolist()]
+            verdict = [decided, scores.max(axis=1).tolist()]
         others = scores.T.tolist() if self.all_scores else []
         return dict(zip(self.schema.names, verdict + others, strict=True))
 
@@ -220,8 +218,7 @@ def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) 
 
     Returns:
         What JSON can hold: `n`, `dtype`, `reference_dtype`, `largest_difference` of two probabilities (or values), and
-        but for a regression how many texts have `equal` labels, all of them where there are several, and their share
-        with its Wilson 95 % interval, as `{"value", "low", "high", "n"}`.
+        but for a regression the [`share`] of texts whose labels are `equal`, all of them where there are several.
 
     Raises:
         InputError: if there are no texts.
@@ -238,14 +235,15 @@ def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) 
     }
     if scorer.problem_type == REGRESSION:
         return figures
-    if scorer.problem_type == MULTI_LABEL:
-        are_equal = ((ours >= THRESHOLD) == (theirs >= THRESHOLD)).all(axis=1)
-    else:
-        are_equal = ours.argmax(axis=1) == theirs.argmax(axis=1)
-    equal = int(are_equal.sum())
-    low, high = binomtest(equal, len(some)).proportion_ci(method="wilson")
-    share = {"value": equal / len(some), "low": float(low), "high": float(high), "n": len(some)}
-    return {**figures, "equal": equal, "share": share}
+    said = (decide(scores, scorer.labels, scorer.problem_type) for scores in (ours, theirs))
+    return {**figures, "equal": share([one == other for one, other in zip(*said, strict=True)])}
+
+
+def share(holds: Sequence[bool] | np.ndarray) -> dict[str, Any]:
+    """Return how often something holds, as `hits` of `n`, and its share, `value`, with Wilson's 95 % interval."""
+    hits, n = int(np.sum(holds)), len(holds)
+    low, high = binomtest(hits, n).proportion_ci(method="wilson")
+    return {"value": hits / n, "low": float(low), "high": float(high), "hits": hits, "n": n}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -265,10 +263,10 @@ def report_verified(figures: dict[str, Any]) -> str:
     """Write what [`verify`] returns as text."""
     what = f"{figures['dtype']} beside {figures['reference_dtype']}, first {figures['n']:,} texts"
     difference = f"scores differ by {figures['largest_difference']:.2g} at most"
-    if "share" not in figures:
+    if "equal" not in figures:
         return f"{what}: {difference}."
-    share = figures["share"]
-    labels = f"{figures['equal']:,} labels equal, {share['value']:.2%} ({share['low']:.2%} to {share['high']:.2%})"
+    equal = figures["equal"]
+    labels = f"{equal['hits']:,} labels equal, {equal['value']:.2%} ({equal['low']:.2%} to {equal['high']:.2%})"
     return f"{what}: {labels}; {difference}."
 
 

@@ -98,16 +98,7 @@ class Scorer:
             rows = list(self.stream(texts, bar.update))
         width = len(self.labels)
         probabilities = np.stack(rows) if rows else np.empty((0, width), dtype=np.float32)
-        return Scores([self.label(row) for row in probabilities], probabilities)
-
-    def label(self, probabilities: np.ndarray) -> Any:
-        """Return what a text's probabilities (C,) say: its label, its list of labels, or its value or values."""
-        if self.problem_type == REGRESSION:
-            values = probabilities.tolist()
-            return values[0] if len(values) == 1 else values
-        if self.problem_type == MULTI_LABEL:
-            return [name for name, share in zip(self.labels, probabilities, strict=True) if share >= THRESHOLD]
-        return self.labels[int(probabilities.argmax())]
+        return Scores(decide(probabilities, self.labels, self.problem_type), probabilities)
 
     def stream(
         self, texts: Iterable[str], on_scored: Callable[[int], object] = lambda count: None
@@ -184,6 +175,15 @@ class Scorer:
 def _begin_worker(engine: Engine) -> None:
     if engine.device.type == "cpu":
         torch.set_num_threads(1)  # of this thread
+
+
+def decide(probabilities: np.ndarray, labels: Sequence[str], problem_type: str) -> list[Any]:
+    """Return what n texts' probabilities (n, C) say: of each its label, its list of labels, or its value or values."""
+    if problem_type == REGRESSION:
+        return (probabilities[:, 0] if len(labels) == 1 else probabilities).tolist()
+    if problem_type == MULTI_LABEL:
+        return [[labels[index] for index in np.flatnonzero(row).tolist()] for row in probabilities >= THRESHOLD]
+    return [labels[index] for index in probabilities.argmax(axis=1).tolist()]
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
