@@ -2,21 +2,34 @@
 
 `python benchmarks/agreement.py runs/mine` scores reviews of IMDb's test split in every type, and writes
 `benchmarks/results/performance/agreement.json`; `make results` makes the table from it.
+
+With `--linear-head runs/its` the peers of `scoring.py` are compared, too, on a stock RoBERTa classifier: each engine's
+int8 with its float32.
 """
 
 import itertools
 import json
+import os
 import random
+import sys
+import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
-from scoring import RESULTS, ROOT, SHARED, be_quiet, command
+from scoring import RESULTS, ROOT, SHARED, be_quiet, command, cut
+from scoring_engines import ALONE, SYSTEMS, Material, Workload
 
 RECORDED = RESULTS / "agreement.json"
 DTYPES = ("float32", "bfloat16", "int8")
+PEERS = ("openvino", "torch-int8", "onnx-int8", "openvino-int8", "openvino-static", "ctranslate2-int8")
+"""Of the systems in `scoring_engines.py`; the others' labels are compared with the first one's."""
+NUM_CALIBRATION = 300
+"""Training reviews that static scales are fixed on: as many as the library itself would take."""
 TARGET_EQUAL = 0.995
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -30,6 +43,12 @@ def measure(
     / "data"
     / "imdb"
     / "test.parquet",
+    linear_head: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="The folder of a run with `--architecture transformer`: compare the peers, too."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option(help="The JSON file to write.", show_default=str(RECORDED.relative_to(ROOT)))
     ] = RECORDED,
@@ -44,6 +63,7 @@ def measure(
     from modeling_roberta_gru.training.record import describe_platform
 
     be_quiet()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_classifier(str(run))
     args = DataArguments(clean_html=record["options"].get("clean_html", False))
@@ -71,8 +91,44 @@ def measure(
         "target": TARGET_EQUAL,
         "figures": {dtype: {**scored[dtype], **compared[dtype]} for dtype in DTYPES},
     }
+    if linear_head is not None:
+        calibration = load_labelled(
+            str(data.with_name(f"train{data.suffix}")), args, LabelSpace.from_config(model.config)
+        )
+        rows_of = spread_rows(len(calibration), min(NUM_CALIBRATION, len(calibration)))
+        measured["peers"] = measure_peers(linear_head, documents, calibration.select(rows_of)["text"][:])
     write_json(output, measured)
     print("\n".join(table(measured)))
+
+
+def measure_peers(run: Path, documents: Any, calibration: list[str]) -> dict[str, Any]:
+    """Compare the labels of engines that read a stock classifier, on what it can read of the documents."""
+    from modeling_roberta_gru.inference.evaluation import load_classifier
+
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    model, tokenizer = load_classifier(str(run))
+
+    texts = cut(documents["text"][:], tokenizer)
+    workload = Workload("reviews", texts, tokenizer(texts)["input_ids"])
+    others = tokenizer(cut(calibration, tokenizer))["input_ids"]
+    probabilities, num_threads = {}, torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (model, tokenizer):
+            part.save_pretrained(Path(folder) / "stock")
+        material = Material(Path(folder), model.config.to_dict(), others, num_threads)
+        for name in PEERS:
+            if not all(find_spec(package) for package in SYSTEMS[name].packages):
+                print(f"{SYSTEMS[name].name} is left out: it is not installed", file=sys.stderr)
+                continue
+            score = SYSTEMS[name].build(material, SYSTEMS[name].dtype, num_threads)
+            torch.set_num_threads(num_threads)  # some engines change it
+            probabilities[name] = score(workload, ALONE)
+    compared = compare_labels(probabilities, np.array(documents["label"][:]))
+    return {
+        "model": {"name": run.name, "command": record["command"], "commit": record["commit"]},
+        "num_calibration": len(calibration),
+        "figures": {name: {"description": SYSTEMS[name].name, **compared[name]} for name in compared},
+    }
 
 
 def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:
@@ -82,37 +138,55 @@ def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:
 
 
 def compare_labels(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Return each type's accuracy, how many labels are those of float32, and how far a probability is from it."""
+    """Return the accuracy of each, how many labels are those of the first, and how far a probability is from it."""
     from modeling_roberta_gru.inference.score_file import share
 
-    reference = probabilities["float32"]
+    reference = next(iter(probabilities.values()))
     return {
-        dtype: {
+        name: {
             "accuracy": share(given.argmax(axis=1) == labels),
             "equal": share(given.argmax(axis=1) == reference.argmax(axis=1)),
             "largest_difference": round(float(np.abs(given - reference).max()), 5),
         }
-        for dtype, given in probabilities.items()
+        for name, given in probabilities.items()
     }
 
 
 def table(measured: dict[str, Any]) -> list[str]:
-    """Return the lines of the table of labels that agree, and its conditions."""
+    """Return the lines of the tables of labels that agree, and their conditions."""
     model = measured["model"]
-    return [
-        "| | accuracy | labels equal to float32's | largest difference of a probability |",
-        "| --- | ---: | ---: | ---: |",
-        *(
-            f"| {figure['description']} | {_percent(figure['accuracy'])} | "
-            f"{_percent(figure['equal']) if dtype != 'float32' else ''} | {figure['largest_difference']:.4f} |"
-            for dtype, figure in measured["figures"].items()
-        ),
+    lines = [
+        *_rows(measured["figures"]),
         "",
         f"n = {measured['n']:,} reviews of IMDb's test split, spread evenly over it; in percent, in brackets 95 % "
         f"intervals (Wilson); at least {100 * measured['target']:.1f} equal wanted.",
         "",
         f"- command: `{measured['command']}`; commit: `{measured['commit']}`",
         f"- the model: `{model['command']}`, commit `{model['commit']}`",
+    ]
+    if peers := measured.get("peers"):
+        lines += [
+            "",
+            "The peers, on the encoder with a linear head and on the same reviews, cut at 512 tokens, one by one:",
+            "",
+            *_rows(peers["figures"]),
+            "",
+            f"Static scales were fixed on {peers['num_calibration']} training reviews. The model: "
+            f"`{peers['model']['command']}`, commit `{peers['model']['commit']}`.",
+        ]
+    return lines
+
+
+def _rows(figures: dict[str, dict[str, Any]]) -> list[str]:
+    reference = next(iter(figures))
+    return [
+        "| | accuracy | labels equal to float32's | largest difference of a probability |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {figure['description']} | {_percent(figure['accuracy'])} | "
+            f"{_percent(figure['equal']) if name != reference else ''} | {figure['largest_difference']:.4f} |"
+            for name, figure in figures.items()
+        ),
     ]
 
 

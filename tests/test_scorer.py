@@ -6,6 +6,7 @@ from itertools import count, islice
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
@@ -228,6 +229,26 @@ def test_no_window_changes_the_states_of_another_in_a_compiled_encoder(model, mo
     for row, (length,) in enumerate(lengths.tolist()):
         short = input_ids[row : row + 1, :length], None, positions[row : row + 1, :length]
         assert torch.equal(encoder(*short).last_hidden_state[0], states[row, :length])
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_compiled_gru_reads_as_the_models_own_does(num_layers, bidirectional) -> None:
+    config = tiny_config(num_gru_layers=num_layers, gru_bidirectional=bidirectional)
+    recurrence = RobertaGRUForSequenceClassification(config).eval().gru
+    compiled = engine.OpenVINORecurrence(recurrence)
+    states, lengths = torch.randn(5, 40, config.hidden_size), torch.tensor([40, 1, 17, 39, 40])
+    is_token = torch.arange(40) < lengths[:, None]
+    carried = tuple(torch.randn(num_layers, 5, config.gru_hidden_size) for _ in range(bidirectional + 1))
+    for start in ((), carried):
+        (expected, *leaving), (read, *compiled_leaving) = (
+            reader(states, lengths, *start) for reader in (recurrence, compiled)
+        )
+        # Bfloat16 where the processor can: 8 bits.
+        assert_close(read[is_token], expected[is_token], rtol=0, atol=2**-6)
+        assert_close(compiled_leaving, leaving, rtol=0, atol=2**-6)
+        alone = compiled(states[2:3, :17], lengths[2:3], *(part[:, 2:3] for part in start))
+        assert torch.equal(alone[0][0], read[2, :17])
 
 
 def test_int8_weights_are_within_half_a_step_of_the_trained_ones(model) -> None:

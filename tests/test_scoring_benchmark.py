@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoTokenizer, RobertaForSequenceClassification
+from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
@@ -293,18 +293,24 @@ def test_rows_are_drawn_one_from_each_stretch(agreement):
     assert agreement.spread_rows(7, 7) == list(range(7))
 
 
-def test_a_trained_models_labels_are_compared(agreement, tmp_path, monkeypatch, reviews, stand_in):
+def test_a_trained_models_labels_are_compared(scoring, agreement, tmp_path, monkeypatch, reviews, stand_in):
     pytest.importorskip("openvino")
-    run = tmp_path / "mine"
+    run, linear = tmp_path / "mine", tmp_path / "linear"
     tokenizer = AutoTokenizer.from_pretrained(stand_in)
     names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
-    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 66}
-    RobertaGRUForSequenceClassification(tiny_config(**sizes, **names)).save_pretrained(run / "model")
-    tokenizer.save_pretrained(run / "model")
+    vocabulary = {"vocab_size": len(tokenizer)}
+    models = {
+        run: RobertaGRUForSequenceClassification(tiny_config(**vocabulary, max_position_embeddings=66, **names)),
+        linear: RobertaForSequenceClassification(RobertaConfig(**{**scoring.TOY, **vocabulary}, **names)),
+    }
     record = {"command": "train.py --seed 3", "commit": "0123abc", "options": {}, "data": {"max_length": None}}
-    (run / "run.json").write_text(json.dumps(record))
+    for folder, model in models.items():
+        model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+        (folder / "run.json").write_text(json.dumps(record))
     monkeypatch.setattr(sys, "argv", ["agreement.py", str(run)])
-    agreement.measure(run, rows=20, data=reviews / "test.csv", output=tmp_path / "agreement.json")
+    output = tmp_path / "agreement.json"
+    agreement.measure(run, rows=20, data=reviews / "test.csv", linear_head=linear, output=output)
     measured = json.loads((tmp_path / "agreement.json").read_text())
     assert measured["n"] == 20
     assert measured["command"] == "python benchmarks/agreement.py mine"
@@ -312,6 +318,10 @@ def test_a_trained_models_labels_are_compared(agreement, tmp_path, monkeypatch, 
     assert set(measured["figures"]) == {"float32", "bfloat16", "int8"}
     assert measured["figures"]["float32"]["equal"]["value"] == 1.0
     assert 0 < measured["figures"]["int8"]["largest_difference"] < 0.1
+    peers = measured["peers"]["figures"]
+    assert peers["openvino"]["equal"]["value"] == 1.0
+    assert {"torch-int8", "openvino-int8", "openvino-static"} <= set(peers)
+    assert all(0 < peers[name]["largest_difference"] < 0.1 for name in peers if name != "openvino")
     rows = [line for line in agreement.table(measured) if "float32" in line and "| " in line]
     assert "`train.py --seed 3`, commit `0123abc`" in "\n".join(agreement.table(measured))
     assert len(rows) >= 2

@@ -1,7 +1,7 @@
 """What computes a model's scores: torch or OpenVINO, in float32, bfloat16 or int8.
 
-Float32 is torch's, and the definition. On the CPU the encoder in bfloat16 and int8 is OpenVINO's where that is
-installed; window cutting, GRU, summary and head stay torch's, in float32. On a GPU all is torch's.
+Float32 is torch's, and the definition. On the CPU, encoder and GRU in bfloat16 and int8 are OpenVINO's where that is
+installed; window cutting, summary and head stay torch's, in float32. On a GPU all is torch's.
 
 In int8, weights have a scale an output, and what they are multiplied with has scales of its own for every token: no
 token's numbers depend on its neighbours' size (torch's dynamic quantisation scales over a whole batch).
@@ -10,12 +10,12 @@ token's numbers depend on its neighbours' size (torch's dynamic quantisation sca
 import copy
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import InputError, unknown_name
-from ..modeling_roberta_gru import RobertaGRUPreTrainedModel
+from ..modeling_roberta_gru import RobertaGRUPreTrainedModel, RobertaGRURecurrence
 from ..training.checkpoint import first_line, quiet
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
@@ -60,10 +60,10 @@ class Engine(NamedTuple):
 
 
 def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None) -> Engine:
-    """Prepare a model for scoring; the given one stays as it is.
+    """Prepare a model for scoring.
 
     Args:
-        model: a classifier in float32.
+        model: a classifier in float32; put into evaluation mode, and else left as it is.
         dtype: "float32", "bfloat16", "int8", or "auto": the fastest that the processor has instructions for and that
             is installed.
         device: "cpu", "cuda", …; unset: a GPU if there is one.
@@ -77,15 +77,16 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     with_openvino = place.type == "cpu" and _is_openvino_usable(model)
     if dtype == AUTO:
         dtype = _fastest(place, with_openvino)
+    model.eval()
     if dtype == INT8 and not with_openvino:
         raise InputError(f"--dtype int8 {_lacking(model, place)} Or leave --dtype out.")
     if with_openvino and dtype != FLOAT32:
         encoder = OpenVINOEncoder(model.roberta, dtype)
-        fast = _with_encoder(model, encoder)
+        fast = _with_parts(model, roberta=encoder, gru=OpenVINORecurrence(model.gru))
         what = f"{dtype}, OpenVINO {version('openvino')}, {encoder.num_requests} threads"
         return Engine(fast, place, dtype, what, encoder.num_requests, tokens_per_batch=2048)
     fast = copy.deepcopy(model) if dtype == BFLOAT16 or place.type != "cpu" else model
-    fast = fast.to(place, getattr(torch, dtype)).eval()
+    fast = fast.to(place, getattr(torch, dtype))
     what = f"{dtype}, torch {torch.__version__}"
     if place.type == "cpu":
         # A batch a thread: torch's threads wait for each other after every operation.
@@ -127,11 +128,45 @@ def _lacking(model: PreTrainedModel, place: torch.device) -> str:
     return "needs OpenVINO: pip install 'roberta-gru[fast]'."
 
 
-def _with_encoder(model: PreTrainedModel, encoder: nn.Module) -> PreTrainedModel:
-    """Return a model with another encoder that shares everything else with the given one."""
+def _with_parts(model: PreTrainedModel, **parts: nn.Module) -> PreTrainedModel:
+    """Return a model with other parts that shares everything else with the given one."""
     other = copy.copy(model)
-    other._modules = {**model._modules, "roberta": encoder}
-    return other.eval()
+    other._modules = {**model._modules, **parts}
+    return other
+
+
+class OpenVINOModule:
+    """A function of tensors, compiled by OpenVINO: in bfloat16 where the processor can.
+
+    As many threads as there are cores may call it at once; each call runs on one core.
+    """
+
+    def __init__(self, module: nn.Module, example: Sequence[torch.Tensor], **settings: int):
+        """Compile a module.
+
+        Args:
+            module: what to compile.
+            example: what to call it with; calls may have any sizes.
+            settings: OpenVINO's.
+        """
+        import openvino
+
+        core = openvino.Core()
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        precision = "bf16" if has_bfloat16 else "f32"
+        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision, **settings}
+        self.compiled = core.compile_model(_converted(module, tuple(example)), "CPU", config)
+        self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.requests: SimpleQueue = SimpleQueue()
+        for _ in range(self.num_requests):
+            self.requests.put(self.compiled.create_infer_request())
+
+    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        request = self.requests.get()
+        try:
+            return [torch.from_numpy(output) for output in request.infer([part.numpy() for part in inputs]).values()]
+        finally:
+            self.requests.put(request)
 
 
 class OpenVINOEncoder(nn.Module):
@@ -151,25 +186,16 @@ class OpenVINOEncoder(nn.Module):
                 the processor can.
         """
         super().__init__()
-        import openvino
-
-        core = openvino.Core()
-        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        settings: dict[str, str | int] = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16 else "f32",
-        }
+        config = roberta.config
+        settings: dict[str, int] = {}
         if dtype == INT8:
             # One scale for so many inputs of a token; OpenVINO wants a divisor of every product's width.
-            config = roberta.config
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = math.gcd(config.hidden_size, config.intermediate_size)
             roberta = _in_int8(roberta)
-        self.compiled = core.compile_model(_converted(roberta), "CPU", settings)
-        self.hidden_size = roberta.config.hidden_size
-        self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self.requests: SimpleQueue = SimpleQueue()
-        for _ in range(self.num_requests):
-            self.requests.put(self.compiled.create_infer_request())
+        ids = torch.ones(2, 3, dtype=torch.long)
+        self.compiled = OpenVINOModule(_UnpaddedEncoder(roberta), (ids, ids), **settings)
+        self.hidden_size = config.hidden_size
+        self.num_requests = self.compiled.num_requests
         self.threads = ThreadPoolExecutor(self.num_requests)
 
     def forward(
@@ -178,22 +204,15 @@ class OpenVINOEncoder(nn.Module):
         """Encode windows (N, W), as [`~transformers.RobertaModel`] does; states (N, W, D) float32, 0 for padding."""
         is_token = (torch.ones_like(input_ids) if attention_mask is None else attention_mask).bool()
         groups = list(_same_lengths(is_token.sum(dim=1)))
-        parts = input_ids, position_ids
-        tokens = [[part[rows][is_token[rows]].view(len(rows), -1) for part in parts] for rows in groups]
+        ids, positions = (
+            [part[rows][is_token[rows]].view(len(rows), -1) for rows in groups] for part in (input_ids, position_ids)
+        )
         padded = torch.zeros(*input_ids.shape, self.hidden_size)
-        for rows, states in zip(groups, self.threads.map(self._encode, tokens), strict=True):
+        for rows, (states,) in zip(groups, self.threads.map(self.compiled, ids, positions), strict=True):
             into = torch.zeros_like(is_token)
             into[rows] = is_token[rows]
             padded[into] = states.flatten(0, 1)
         return BaseModelOutput(last_hidden_state=padded)
-
-    def _encode(self, ids_and_positions: list[torch.Tensor]) -> torch.Tensor:
-        """Encode windows of the same length, given as ids and positions (N, n) each: their states (N, n, D)."""
-        request = self.requests.get()
-        try:
-            return torch.from_numpy(request.infer([part.numpy() for part in ids_and_positions])[0])
-        finally:
-            self.requests.put(request)
 
 
 def _same_lengths(lengths: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -202,21 +221,50 @@ def _same_lengths(lengths: torch.Tensor) -> Iterator[torch.Tensor]:
         yield from torch.where(lengths == length)[0].split(max(1, TOKENS_PER_REQUEST // max(1, length)))
 
 
-def _converted(roberta: PreTrainedModel) -> Any:
-    """Make an OpenVINO model of an encoder."""
+class OpenVINORecurrence(nn.Module):
+    """A GRU compiled by OpenVINO, in the place of [`~.modeling_roberta_gru.RobertaGRURecurrence`]."""
+
+    def __init__(self, recurrence: RobertaGRURecurrence):
+        super().__init__()
+        first = cast(nn.GRU, recurrence.left_to_right[0])
+        self.num_directions = 2 if len(recurrence.right_to_left) else 1
+        self.num_layers, self.hidden_size = len(recurrence.left_to_right), first.hidden_size
+        states, lengths = torch.zeros(2, 3, first.input_size), torch.ones(2, dtype=torch.long)
+        self.compiled = OpenVINOModule(_CarryingRecurrence(recurrence), (states, lengths, *self._carried(2)))
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        lengths: torch.Tensor,
+        left: torch.Tensor | None = None,
+        right: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Read consecutive tokens, as what this stands for does."""
+        carried = self._carried(len(states), left, right)
+        outputs = self.compiled(states.contiguous(), lengths, *carried)
+        return *outputs, *[None] * (3 - len(outputs))
+
+    def _carried(self, num_rows: int, *given: torch.Tensor | None) -> list[torch.Tensor]:
+        """Return what each direction starts from, (L, R, H) each: what is given, or zeros."""
+        zeros = torch.zeros(self.num_layers, num_rows, self.hidden_size)
+        given = given or (None, None)
+        return [zeros if start is None else start for start in given[: self.num_directions]]
+
+
+def _converted(module: nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
+    """Make an OpenVINO model of a module."""
     # What `openvino.convert_model` does, less its telemetry.
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = tuple(torch.ones(2, 2, 3, dtype=torch.long))
     with torch.no_grad(), quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of itself, and of shapes that never change
-        traced = TorchScriptPythonDecoder(_Traced(roberta), example_input=example)
+        traced = TorchScriptPythonDecoder(module, example_input=example)
         frontend = FrontEndManager().load_by_framework("pytorch")
         return frontend.convert(frontend.load(traced))
 
 
-class _Traced(nn.Module):
+class _UnpaddedEncoder(nn.Module):
     """An encoder as a function of tensors alone, for windows without padding."""
 
     def __init__(self, roberta: nn.Module):
@@ -226,6 +274,17 @@ class _Traced(nn.Module):
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         types = torch.zeros_like(input_ids)
         return self.roberta(input_ids, token_type_ids=types, position_ids=position_ids).last_hidden_state
+
+
+class _CarryingRecurrence(nn.Module):
+    """A GRU as a function of tensors alone."""
+
+    def __init__(self, recurrence: nn.Module):
+        super().__init__()
+        self.recurrence = recurrence
+
+    def forward(self, states: torch.Tensor, lengths: torch.Tensor, *carried: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(part for part in self.recurrence(states, lengths, *carried) if part is not None)
 
 
 class _Int8Linear(nn.Module):

@@ -44,7 +44,8 @@ class Scorer:
     A text's scores do not depend on the texts beside it, but for rounding.
 
     Args:
-        model: a run's folder, a saved model's folder, a Hub id, or a classifier in float32, which stays as it is.
+        model: a run's folder, a saved model's folder, a Hub id, or a classifier in float32, which is
+            put into evaluation mode and else stays as it is.
         tokenizer: that of the model; for a model given by name, its own.
         dtype: "float32", "bfloat16", "int8", or "auto": the fastest that this machine has.
         device: "cpu", "cuda", …; unset: a GPU if there is one.

@@ -14,6 +14,7 @@ from ..data.splits import origins
 from ..errors import InputError
 from .adapter import is_adapted
 from .arguments import RobertaGRUTrainingArguments
+from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
 from .sampler import EpochSampler
 
@@ -24,7 +25,8 @@ class RobertaGRUTrainer(Trainer):
     What it changes: the optimizer comes from `args.optimizer`; training reads only short documents in the
     first `args.length_curriculum` epochs, in an order that depends on seed and epoch alone; evaluation keeps the order
     of the rows also where training groups them by length; label smoothing is done by the model, which knows its class
-    weights; a checkpoint of another optimizer is refused; FLOPs are not estimated.
+    weights; dropout on the CPU is a faster one; a checkpoint of another optimizer is refused; FLOPs are not
+    estimated.
 
     Args:
         model: the model.
@@ -48,6 +50,8 @@ class RobertaGRUTrainer(Trainer):
             if kwargs.get("compute_loss_func") is None:
                 model.config.label_smoothing = args.label_smoothing_factor
             args.label_smoothing_factor = 0.0
+        if args.device.type == "cpu":
+            use_cpu_dropout(model)
         super().__init__(model=model, args=args, **kwargs)
         self.train_collator = train_collator or self.data_collator
         self.train_sampler: Sampler | None = None
