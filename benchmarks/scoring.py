@@ -710,7 +710,8 @@ def draw_growth(measured: dict[str, Any], path: Path) -> None:
         values, seconds = [point["value"] for point in points], [point["seconds"] for point in points]
         style = {"color": figures.BLUE, "marker": "o", "markersize": 4, "linewidth": 1.5}
         axes.errorbar(values, [of["median"] for of in seconds], yerr=whiskers(seconds), **style)
-        axes.set(xlabel=head, ylabel="seconds", xlim=(0, None), ylim=(0, None))
+        longest = max(of["max"] for of in seconds)
+        axes.set(xlabel=head, ylabel="seconds", xlim=(0, None), ylim=(0, 1.1 * longest))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         figures.tidy(axes)

@@ -755,8 +755,19 @@ def test_the_best_curve_stands_out_and_those_cut_short_are_dashed(tmp_path, draw
     assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "--"]
     assert [line.get_color() == reports.ORANGE for line in axes.lines] == [False, True, False]
     assert axes.lines[0].get_xydata().tolist() == [[1.0, 0.25], [2.0, 0.5]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["trial 2: optimizer=b"]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["trial 1: optimizer=a", "trial 2: optimizer=b", "trial 3: optimizer=c"]
+    assert len({line.get_marker() for line in axes.lines}) == 3
     assert_is_small_picture(tmp_path / "curves.png")
+
+
+def test_of_many_curves_the_best_alone_is_named(tmp_path, drawn):
+    values = list("abcdefg")
+    record = record_of({"optimizer": values}, [(value,) for value in values], [0.5, 0.7, 0.9, *[0.6] * 4], "c" * 7)
+    reports.draw_courses(record, tmp_path / "curves.png")
+    axes = drawn[0].axes[0]
+    assert len(axes.lines) == 7
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["trial 3: optimizer=c"]
 
 
 # The real thing

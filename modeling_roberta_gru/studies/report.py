@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -10,12 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ..training.figures import BLUE, GREY, ORANGE, save, shortened, tidy
 from ..training.metrics import SLICE_FIGURES, written
 
 LOSSES = ("log_loss", "calibration_error", "mse", "mae")
 """Figures of which less is better."""
+MARKERS = "os^Dv"
+"""Of the lines of few trials."""
 
 
 def best_trial(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -171,23 +175,32 @@ def _plot_option(axes: Axes, name: str, choices: Any, rows: Sequence[Mapping[str
 
 
 def draw_courses(record: Mapping[str, Any], path: Path) -> None:
-    """Draw the metric of all trials against the epoch: the best one in colour, those stopped early dashed."""
+    """Draw the metric of all trials against the epoch: the best one in colour, those stopped early dashed.
+
+    Of a few trials each is named, of many the best only.
+    """
     metric, best = record["space"]["metric"], best_trial(record)
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
-    for row in record["trials"]:
+    are_few = len(record["trials"]) <= len(MARKERS)
+    for row, marker in zip(record["trials"], cycle(MARKERS), strict=False):
         style: dict[str, Any] = {
             "color": GREY,
             "linewidth": 1.0,
             "alpha": 0.6,
             "linestyle": "--" if row["state"] == "pruned" else "-",
+            "marker": marker if are_few else MARKERS[0],
+            "markersize": 5 if are_few else 3,
         }
         if row == best:
-            label = shorten(f"trial {row['trial']}: {named(row['params'])}", 80, placeholder="…").replace("$", r"\$")
-            style |= {"color": ORANGE, "linewidth": 2.0, "alpha": 1.0, "zorder": 3, "label": label}
+            style |= {"color": ORANGE, "linewidth": 2.0, "alpha": 1.0, "zorder": 3}
+        if are_few or row == best:
+            name = f"trial {row['trial']}: {named(row['params'])}"
+            style["label"] = shorten(name, 80, placeholder="…").replace("$", r"\$")
         if row["curve"]:
-            axes.plot(*zip(*row["curve"], strict=True), marker="o", markersize=3, **style)
+            axes.plot(*zip(*row["curve"], strict=True), **style)
     axes.set(xlabel="epoch", ylabel=f"validation {metric}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
     tidy(axes)
