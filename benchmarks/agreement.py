@@ -3,8 +3,8 @@
 `python benchmarks/agreement.py runs/mine` scores reviews of IMDb's test split in every type, and writes
 `benchmarks/results/performance/agreement.json`; `make results` makes the table from it.
 
-With `--linear-head runs/its` the peers of `scoring.py` are compared, too, on a stock RoBERTa classifier: each engine's
-int8 with its float32.
+With `--linear-head runs/its` the peers of `scoring.py` are compared, too, on a stock RoBERTa classifier of the same
+data: each engine's int8 with OpenVINO's float32.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from scoring_engines import ALONE, SYSTEMS, Material, Workload
 RECORDED = RESULTS / "agreement.json"
 DTYPES = ("float32", "bfloat16", "int8")
 PEERS = ("openvino", "torch-int8", "onnx-int8", "openvino-int8", "openvino-static", "ctranslate2-int8")
-"""Of the systems in `scoring_engines.py`; the others' labels are compared with the first one's."""
+"""Of the systems in `scoring_engines.py`; all others' labels are compared with the first one's."""
 NUM_CALIBRATION = 300
 """Training reviews that static scales are fixed on: as many as the library itself would take."""
 TARGET_EQUAL = 0.995
@@ -67,7 +67,8 @@ def measure(
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_classifier(str(run))
     args = DataArguments(clean_html=record["options"].get("clean_html", False))
-    documents = load_labelled(str(data), args, LabelSpace.from_config(model.config))
+    labels = LabelSpace.from_config(model.config)
+    documents = load_labelled(str(data), args, labels)
     documents = documents.select(spread_rows(len(documents), min(rows, len(documents))))
     max_length = record["data"]["max_length"]
     probabilities, scored = {}, {}
@@ -92,22 +93,29 @@ def measure(
         "figures": {dtype: {**scored[dtype], **compared[dtype]} for dtype in DTYPES},
     }
     if linear_head is not None:
-        calibration = load_labelled(
-            str(data.with_name(f"train{data.suffix}")), args, LabelSpace.from_config(model.config)
-        )
-        rows_of = spread_rows(len(calibration), min(NUM_CALIBRATION, len(calibration)))
-        measured["peers"] = measure_peers(linear_head, documents, calibration.select(rows_of)["text"][:])
+        calibration = load_labelled(str(data.with_name(f"train{data.suffix}")), args, labels)
+        calibration = calibration.select(spread_rows(len(calibration), min(NUM_CALIBRATION, len(calibration))))
+        measured["peers"] = measure_peers(linear_head, documents, calibration["text"][:], labels)
     write_json(output, measured)
     print("\n".join(table(measured)))
 
 
-def measure_peers(run: Path, documents: Any, calibration: list[str]) -> dict[str, Any]:
-    """Compare the labels of engines that read a stock classifier, on what it can read of the documents."""
+def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any) -> dict[str, Any]:
+    """Compare the labels of engines that read a stock classifier, on what it can read of the documents.
+
+    Raises:
+        InputError: if its labels are not these.
+    """
+    from modeling_roberta_gru.data.labels import LabelSpace
+    from modeling_roberta_gru.errors import InputError
     from modeling_roberta_gru.inference.evaluation import load_classifier
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_classifier(str(run))
 
+    its = LabelSpace.from_config(model.config)
+    if its != labels:
+        raise InputError(f"--linear-head {run} knows the labels {its.names}, and the other run {labels.names}.")
     texts = cut(documents["text"][:], tokenizer)
     workload = Workload("reviews", texts, tokenizer(texts)["input_ids"])
     others = tokenizer(cut(calibration, tokenizer))["input_ids"]

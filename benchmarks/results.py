@@ -28,7 +28,8 @@ INTRODUCTION = """\
 Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 %
 percentile bootstrap intervals over the test rows (1,000 resamples, or as said below a table). They tell how far a
 figure depends on the rows that were drawn; where only one seed was run, nothing here tells how far it depends on the
-seed.
+seed. Other runs shared the machine: a training time may be twice what it would be alone (docs/performance.md has
+speeds that were measured alone).
 """
 # The comparisons that benchmarks/systems.py records, in the page's order.
 COMPARISONS = {

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
+from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 
@@ -325,3 +326,5 @@ def test_a_trained_models_labels_are_compared(scoring, agreement, tmp_path, monk
     rows = [line for line in agreement.table(measured) if "float32" in line and "| " in line]
     assert "`train.py --seed 3`, commit `0123abc`" in "\n".join(agreement.table(measured))
     assert len(rows) >= 2
+    with pytest.raises(InputError, match=r"--linear-head .*linear knows the labels .*bad.*, and the other run .*fair"):
+        agreement.measure_peers(linear, None, [], LabelSpace("single_label_classification", ("fair", "good")))

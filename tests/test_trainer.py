@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.dropout import CPUDropout
 from modeling_roberta_gru.training.trainer import find_checkpoint
 
 from .trajectory import WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
@@ -62,6 +64,18 @@ def test_equal_seeds_give_equal_runs_and_other_seeds_others(tmp_path):
 
     assert torch.equal(parameters(1), parameters(1))
     assert not torch.equal(parameters(1), parameters(2))
+
+
+def test_dropout_on_the_cpu_is_our_own_and_drops_the_same_when_a_layer_runs_again(tmp_path):
+    def trained(name, **options):
+        trainer = make_trainer(str(tmp_path / name), config={"hidden_dropout_prob": 0.3}, max_steps=3, **options)
+        trainer.train()
+        return trainer.model
+
+    model = trained("kept")
+    assert {type(module) for module in model.modules() if isinstance(module, nn.Dropout)} == {CPUDropout}
+    again = trained("again", gradient_checkpointing=True)
+    torch.testing.assert_close(list(again.parameters()), list(model.parameters()))
 
 
 @pytest.mark.parametrize("optimizer", ["nadam", "sgd", "adam", "rmsprop", "adamw"])

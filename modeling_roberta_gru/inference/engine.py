@@ -1,7 +1,7 @@
 """What computes a model's scores: torch or OpenVINO, in float32, bfloat16 or int8.
 
-Float32 is torch's, and the definition. On the CPU, encoder and GRU in bfloat16 and int8 are OpenVINO's where that is
-installed; window cutting, summary and head stay torch's, in float32. On a GPU all is torch's.
+Float32 is torch's, and the definition. On the CPU the encoder in bfloat16 and int8 is OpenVINO's where that is
+installed, and so is the GRU, which stays in float32; window cutting, summary and head are torch's. On a GPU all is.
 
 In int8, weights have a scale an output, and what they are multiplied with has scales of its own for every token: no
 token's numbers depend on its neighbours' size (torch's dynamic quantisation scales over a whole batch).
@@ -135,31 +135,25 @@ def _with_parts(model: PreTrainedModel, **parts: nn.Module) -> PreTrainedModel:
     return other
 
 
-class OpenVINOModule:
-    """A function of tensors, compiled by OpenVINO: in bfloat16 where the processor can.
+class OpenVINOFunction:
+    """A module compiled by OpenVINO, for as many calls at once as torch has threads: each has one thread."""
 
-    As many threads as there are cores may call it at once; each call runs on one core.
-    """
-
-    def __init__(self, module: nn.Module, example: Sequence[torch.Tensor], **settings: int):
+    def __init__(self, module: nn.Module, example: Sequence[torch.Tensor], **settings: str | int):
         """Compile a module.
 
         Args:
-            module: what to compile.
+            module: a function of tensors, in float32.
             example: what to call it with; calls may have any sizes.
             settings: OpenVINO's.
         """
         import openvino
 
-        core = openvino.Core()
-        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        precision = "bf16" if has_bfloat16 else "f32"
-        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision, **settings}
-        self.compiled = core.compile_model(_converted(module, tuple(example)), "CPU", config)
-        self.num_requests = self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.num_requests = torch.get_num_threads()
+        threads = {"NUM_STREAMS": self.num_requests, "INFERENCE_NUM_THREADS": self.num_requests}
+        compiled = openvino.Core().compile_model(_converted(module, tuple(example)), "CPU", {**threads, **settings})
         self.requests: SimpleQueue = SimpleQueue()
         for _ in range(self.num_requests):
-            self.requests.put(self.compiled.create_infer_request())
+            self.requests.put(compiled.create_infer_request())
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         request = self.requests.get()
@@ -187,15 +181,15 @@ class OpenVINOEncoder(nn.Module):
         """
         super().__init__()
         config = roberta.config
-        settings: dict[str, int] = {}
+        settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "bf16" if _has_bfloat16() else "f32"}
         if dtype == INT8:
             # One scale for so many inputs of a token; OpenVINO wants a divisor of every product's width.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = math.gcd(config.hidden_size, config.intermediate_size)
             roberta = _in_int8(roberta)
         ids = torch.ones(2, 3, dtype=torch.long)
-        self.compiled = OpenVINOModule(_UnpaddedEncoder(roberta), (ids, ids), **settings)
+        self.encode = OpenVINOFunction(_UnpaddedEncoder(roberta), (ids, ids), **settings)
         self.hidden_size = config.hidden_size
-        self.num_requests = self.compiled.num_requests
+        self.num_requests = self.encode.num_requests
         self.threads = ThreadPoolExecutor(self.num_requests)
 
     def forward(
@@ -208,7 +202,7 @@ class OpenVINOEncoder(nn.Module):
             [part[rows][is_token[rows]].view(len(rows), -1) for rows in groups] for part in (input_ids, position_ids)
         )
         padded = torch.zeros(*input_ids.shape, self.hidden_size)
-        for rows, (states,) in zip(groups, self.threads.map(self.compiled, ids, positions), strict=True):
+        for rows, (states,) in zip(groups, self.threads.map(self.encode, ids, positions), strict=True):
             into = torch.zeros_like(is_token)
             into[rows] = is_token[rows]
             padded[into] = states.flatten(0, 1)
@@ -222,7 +216,10 @@ def _same_lengths(lengths: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 class OpenVINORecurrence(nn.Module):
-    """A GRU compiled by OpenVINO, in the place of [`~.modeling_roberta_gru.RobertaGRURecurrence`]."""
+    """A GRU compiled by OpenVINO, in the place of [`~.modeling_roberta_gru.RobertaGRURecurrence`].
+
+    In float32: from one token to the next a state may move by less than bfloat16 can tell, and would stand still.
+    """
 
     def __init__(self, recurrence: RobertaGRURecurrence):
         super().__init__()
@@ -230,7 +227,8 @@ class OpenVINORecurrence(nn.Module):
         self.num_directions = 2 if len(recurrence.right_to_left) else 1
         self.num_layers, self.hidden_size = len(recurrence.left_to_right), first.hidden_size
         states, lengths = torch.zeros(2, 3, first.input_size), torch.ones(2, dtype=torch.long)
-        self.compiled = OpenVINOModule(_CarryingRecurrence(recurrence), (states, lengths, *self._carried(2)))
+        example = states, lengths, *self._carried(2)
+        self.read = OpenVINOFunction(_CarryingRecurrence(recurrence), example, INFERENCE_PRECISION_HINT="f32")
 
     def forward(
         self,
@@ -241,7 +239,7 @@ class OpenVINORecurrence(nn.Module):
     ) -> tuple[torch.Tensor | None, ...]:
         """Read consecutive tokens, as what this stands for does."""
         carried = self._carried(len(states), left, right)
-        outputs = self.compiled(states.contiguous(), lengths, *carried)
+        outputs = self.read(states, lengths, *carried)
         return *outputs, *[None] * (3 - len(outputs))
 
     def _carried(self, num_rows: int, *given: torch.Tensor | None) -> list[torch.Tensor]:
@@ -249,6 +247,12 @@ class OpenVINORecurrence(nn.Module):
         zeros = torch.zeros(self.num_layers, num_rows, self.hidden_size)
         given = given or (None, None)
         return [zeros if start is None else start for start in given[: self.num_directions]]
+
+
+def _has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _converted(module: nn.Module, example: tuple[torch.Tensor, ...]) -> Any:

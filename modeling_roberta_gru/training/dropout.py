@@ -5,6 +5,7 @@ from torch import nn
 
 NUM_LEVELS = 2**16
 """Of a probability: 16 random bits say whether an element is dropped."""
+LOWEST = torch.iinfo(torch.int64).min
 
 
 class CPUDropout(nn.Dropout):
@@ -20,15 +21,14 @@ class CPUDropout(nn.Dropout):
         is_own = inputs.device.type == "cpu" and not self.inplace and not torch.compiler.is_compiling()
         if not is_own or num_dropped in (0, NUM_LEVELS):
             return super().forward(inputs)
-        draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+        draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64, device="cpu").random_(LOWEST, None)
         bits = draws.view(torch.int16)[: inputs.numel()].view(inputs.shape)
         is_kept = bits >= num_dropped - NUM_LEVELS // 2
         return inputs * is_kept.to(inputs.dtype).mul_(NUM_LEVELS / (NUM_LEVELS - num_dropped))
 
 
 def use_cpu_dropout(model: nn.Module) -> None:
-    """Replace every [`~torch.nn.Dropout`] in a model."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Dropout:
-                setattr(parent, name, CPUDropout(child.p, child.inplace).train(child.training))
+    """Make every [`~torch.nn.Dropout`] of a model this one."""
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = CPUDropout
