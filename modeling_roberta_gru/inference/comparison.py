@@ -27,7 +27,7 @@ from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import SINGLE_LABEL
 from ..errors import InputError
 from ..training.arguments import RobertaGRUTrainingArguments
-from ..training.figures import BLUE, GREY, LONGEST_NAME, ORANGE, save, shortened, tidy
+from ..training.figures import BLUE, GREY, ORANGE, save, tidy
 from ..training.metrics import METRICS, interval, resample_counts, written
 
 FILES = ("metrics.json", "run.json", "predictions.parquet")
@@ -44,6 +44,8 @@ DIFFERENCES = ("accuracy", "macro_f1")
 """The figures whose differences are measured; they are written in percent."""
 
 MISSING = "–"
+NAME_WIDTH = 42
+"""Characters of a line of a name in the picture."""
 
 Draws = dict[str, np.ndarray]
 
@@ -438,9 +440,10 @@ def draw(comparison: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         path: the PNG file to write.
     """
     systems = comparison["systems"]
-    names = ["\n".join(map(shortened, wrap(system["name"], LONGEST_NAME))) for system in systems]
+    # A dollar sign would start a formula.
+    names = ["\n".join(wrap(system["name"], NAME_WIDTH)).replace("$", r"\$") for system in systems]
     num_lines = max(name.count("\n") + 1 for name in names)
-    figure = Figure(figsize=(9, 1.2 + len(systems) * (0.12 + 0.14 * num_lines)), layout="constrained")
+    figure = Figure(figsize=(10, 1.2 + len(systems) * (0.12 + 0.14 * num_lines)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name in zip(panels, DIFFERENCES, strict=True):
         axes.axvline(systems[0][name]["value"], color=GREY, linewidth=1, linestyle="--")
