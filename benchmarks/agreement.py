@@ -11,10 +11,8 @@ import itertools
 import json
 import os
 import random
-import sys
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +20,7 @@ import numpy as np
 import torch
 import typer
 from scoring import RESULTS, ROOT, SHARED, be_quiet, command, cut
-from scoring_engines import ALONE, SYSTEMS, Material, Workload
+from scoring_engines import ALONE, SYSTEMS, Material, Workload, is_installed
 
 RECORDED = RESULTS / "agreement.json"
 DTYPES = ("float32", "bfloat16", "int8")
@@ -68,8 +66,7 @@ def measure(
     model, tokenizer = load_classifier(str(run))
     args = DataArguments(clean_html=record["options"].get("clean_html", False))
     labels = LabelSpace.from_config(model.config)
-    documents = load_labelled(str(data), args, labels)
-    documents = documents.select(spread_rows(len(documents), min(rows, len(documents))))
+    documents = draw_rows(load_labelled(str(data), args, labels), rows)
     max_length = record["data"]["max_length"]
     probabilities, scored = {}, {}
     for dtype in DTYPES:
@@ -93,8 +90,8 @@ def measure(
         "figures": {dtype: {**scored[dtype], **compared[dtype]} for dtype in DTYPES},
     }
     if linear_head is not None:
-        calibration = load_labelled(str(data.with_name(f"train{data.suffix}")), args, labels)
-        calibration = calibration.select(spread_rows(len(calibration), min(NUM_CALIBRATION, len(calibration))))
+        training = load_labelled(str(data.with_name(f"train{data.suffix}")), args, labels)
+        calibration = draw_rows(training, NUM_CALIBRATION)
         measured["peers"] = measure_peers(linear_head, documents, calibration["text"][:], labels)
     write_json(output, measured)
     print("\n".join(table(measured)))
@@ -112,7 +109,6 @@ def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_classifier(str(run))
-
     its = LabelSpace.from_config(model.config)
     if its != labels:
         raise InputError(f"--linear-head {run} knows the labels {its.names}, and the other run {labels.names}.")
@@ -125,8 +121,7 @@ def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any
             part.save_pretrained(Path(folder) / "stock")
         material = Material(Path(folder), model.config.to_dict(), others, num_threads)
         for name in PEERS:
-            if not all(find_spec(package) for package in SYSTEMS[name].packages):
-                print(f"{SYSTEMS[name].name} is left out: it is not installed", file=sys.stderr)
+            if not is_installed(SYSTEMS[name]):
                 continue
             score = SYSTEMS[name].build(material, SYSTEMS[name].dtype, num_threads)
             torch.set_num_threads(num_threads)  # some engines change it
@@ -137,6 +132,11 @@ def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any
         "num_calibration": len(calibration),
         "figures": {name: {"description": SYSTEMS[name].name, **compared[name]} for name in compared},
     }
+
+
+def draw_rows(documents: Any, count: int) -> Any:
+    """Return so many rows of a data set, evenly spread over it, or all if it has fewer."""
+    return documents.select(spread_rows(len(documents), min(count, len(documents))))
 
 
 def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:

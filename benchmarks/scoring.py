@@ -50,6 +50,7 @@ from scoring_engines import (
     Scores,
     System,
     Workload,
+    is_installed,
 )
 from training_speed import GEOMETRIES
 
@@ -297,11 +298,7 @@ def build(
     scores: Scores = {}
     tried: list[dict[str, Any]] = []
     for key, system in SYSTEMS.items():
-        missing = [package for package in system.packages if find_spec(package) is None]
-        if key not in (*keys, "stock"):
-            continue
-        if missing:
-            print(f"{system.name} is left out: {', '.join(missing)} is not installed.", file=sys.stderr)
+        if key not in (*keys, "stock") or not is_installed(system):
             continue
         # The pipelines and torch compute one batch at a time, and ours chooses by itself.
         for at_once in sorted({1, material.num_threads} if system.packages else {1}):

@@ -4,10 +4,12 @@ Each is built from the same saved classifier (ours has a GRU upon its encoder) a
 probabilities. transformers' pipelines and ours read the texts; the other peers are given token ids.
 """
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +74,14 @@ class System(NamedTuple):
     packages: tuple[str, ...] = ()
     batches: str = "any"  # "alone": one by one only; "several": never one by one; "own": by its own choice
     is_ours: bool = False
+
+
+def is_installed(system: System) -> bool:
+    """Tell whether a system's packages are installed, and say which are not."""
+    missing = [package for package in system.packages if find_spec(package) is None]
+    if missing:
+        print(f"{system.name} is left out: {', '.join(missing)} is not installed.", file=sys.stderr)
+    return not missing
 
 
 def batches(lengths: Sequence[int], batching: Batching) -> list[list[int]]:

@@ -238,7 +238,7 @@ def built(scoring: ModuleType, monkeypatch: pytest.MonkeyPatch, num_threads: int
 
 
 def test_a_peer_that_is_not_installed_is_left_out_and_named(scoring, monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["scoring_engines"], "find_spec", lambda name: None)
     scores, _ = built(scoring, monkeypatch, num_threads=1)
     assert {key for key, _ in scores} == {
         *("stock", "stock-batches", "stock-bfloat16", "torch-int8", "ours", "ours-bfloat16", "ours-int8")
@@ -247,7 +247,7 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(scoring, monkeypatch
 
 
 def test_engines_are_tried_with_a_batch_on_all_cores_and_with_a_batch_a_core(scoring, monkeypatch):
-    monkeypatch.setattr(scoring, "find_spec", lambda name: name)
+    monkeypatch.setattr(sys.modules["scoring_engines"], "find_spec", lambda name: name)
     scores, tried = built(scoring, monkeypatch, num_threads=3)
     assert {trial["batching"].at_once for trial in tried if trial["system"] == "openvino-int8"} == {1, 3}
     assert {trial["batching"].at_once for trial in tried if trial["system"] in ("stock-bfloat16", "ours")} == {1}

@@ -231,15 +231,10 @@ class OpenVINORecurrence(nn.Module):
         self.read = OpenVINOFunction(_CarryingRecurrence(recurrence), example, INFERENCE_PRECISION_HINT="f32")
 
     def forward(
-        self,
-        states: torch.Tensor,
-        lengths: torch.Tensor,
-        left: torch.Tensor | None = None,
-        right: torch.Tensor | None = None,
+        self, states: torch.Tensor, lengths: torch.Tensor, *given: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         """Read consecutive tokens, as what this stands for does."""
-        carried = self._carried(len(states), left, right)
-        outputs = self.read(states, lengths, *carried)
+        outputs = self.read(states, lengths, *self._carried(len(states), *given))
         return *outputs, *[None] * (3 - len(outputs))
 
     def _carried(self, num_rows: int, *given: torch.Tensor | None) -> list[torch.Tensor]:
