@@ -41,6 +41,7 @@ bench: .venv ## Measure scoring and training beside their peers; wants an hour o
 	.venv/bin/pip install --constraint constraints.txt --editable '.[bench]'
 	.venv/bin/python benchmarks/scoring.py measure
 	.venv/bin/python benchmarks/training_speed.py measure
+	.venv/bin/python benchmarks/breakdown.py
 
 results: .venv ## Write docs/results.md from the recorded measurements
 	.venv/bin/python benchmarks/results.py

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import agreement
+import breakdown
 import document_length
 import first_prediction
 import hub_faults
@@ -77,6 +78,10 @@ def main() -> None:
         record = json.loads(training_speed.RECORDED.read_text(encoding="utf-8"))
         training_speed.draw(record, ROOT / "docs" / "training-speed.png")
         renew(page, "training", training_speed.table(record))
+    if breakdown.RECORDED.is_file():
+        record = json.loads(breakdown.RECORDED.read_text(encoding="utf-8"))
+        breakdown.draw(record, ROOT / "docs" / "breakdown.png")
+        renew(page, "breakdown", breakdown.table(record))
     if agreement.RECORDED.is_file():
         renew(page, "agreement", agreement.table(json.loads(agreement.RECORDED.read_text(encoding="utf-8"))))
 

@@ -247,15 +247,14 @@ def train_linear(fields: dict[str, Any], batches: Batches, settings: Settings) -
     )
 
 
-def train_ours(fields: dict[str, Any], batches: Batches, settings: Settings) -> float:
+def train_ours(fields: dict[str, Any], batches: Batches, settings: Settings, *callbacks: TrainerCallback) -> float:
     """Train ours as train.py does, at the same settings."""
     from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
     from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
     args = RobertaGRUTrainingArguments(**trainer_options(settings, batches), load_best_model_at_end=False)
-    return run_trainer(
-        RobertaGRUTrainer, make_model(_at_best(fields, settings), has_gru=True), args, batches, settings
-    )
+    model = make_model(_at_best(fields, settings), has_gru=True)
+    return run_trainer(RobertaGRUTrainer, model, args, batches, settings, *callbacks)
 
 
 SYSTEMS = {
@@ -327,6 +326,7 @@ def run_trainer(
     args: TrainingArguments,
     batches: Batches,
     settings: Settings,
+    *callbacks: TrainerCallback,
     **kwargs: Any,
 ) -> float:
     """Train, and return the seconds after the first steps."""
@@ -336,7 +336,7 @@ def run_trainer(
         args=args,
         train_dataset=_model_columns(row for batch in batches for row in batch),
         data_collator=DataCollatorWithPadding(make_tokenizer(), pad_to_multiple_of=settings.multiple),
-        callbacks=[clock],
+        callbacks=[clock, *callbacks],
         **kwargs,
     )
     trainer.remove_callback(PrinterCallback)
