@@ -75,9 +75,9 @@ def measure(
     for name, (watch, num_threads) in jobs.items():
         torch.set_num_threads(num_threads)
         with tempfile.TemporaryDirectory() as folder:
-            dtype, flops, runs = watch(Path(folder), rounds, toy)
+            dtype, gflops, runs = watch(Path(folder), rounds, toy)
         ceiling = measure_ceilings((TOY_SIZES if toy else SIZES).ceiling)[dtype]["median"]
-        measured["jobs"][name] = {"dtype": dtype, "num_threads": num_threads, **summarise(runs, flops, ceiling)}
+        measured["jobs"][name] = {"dtype": dtype, "num_threads": num_threads, **summarise(runs, gflops, ceiling)}
     write_json(output, measured)
     print("\n".join(table(measured)))
 
@@ -270,7 +270,10 @@ def draw(measured: dict[str, Any], path: Path) -> None:
             share = 100 * job["shares"][kind]["median"]
             axes.barh(place, share, left=start, color=colour, height=0.6, label="" if place else kind)
             if share >= 3:
-                axes.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", fontsize=9)
+                of_text = "white" if kind == PRODUCTS else "black"
+                axes.text(
+                    start + share / 2, place, f"{share:.0f}", ha="center", va="center", fontsize=9, color=of_text
+                )
             start += share
     axes.set_yticks(range(len(measured["jobs"])), [f"{n}, {job['dtype']}" for n, job in measured["jobs"].items()])
     axes.set(xlabel="percent of the time", xlim=(0, 100))
