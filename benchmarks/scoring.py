@@ -604,12 +604,12 @@ def _target(measured: dict[str, Any], name: str) -> str:
 
 
 def _tried(measured: dict[str, Any], name: str) -> str:
-    """Return what the pipeline's batches came to in the trials."""
-    seconds = {(t["system"], t["batching"]): t["seconds"] for t in measured["tried"] if t["workload"] == name}
+    """Return what the pipeline's batches came to when they were tried, beside one by one in the rounds."""
+    one_by_one = next(figure for figure in by_speed(measured, name) if figure["system"] == "stock")
     speeds = [
-        f"{batching}: {seconds['stock', str(ALONE)] / value:.2f}"
-        for (key, batching), value in seconds.items()
-        if key == "stock-batches"
+        f"{trial['batching']}: {one_by_one['seconds']['median'] / trial['seconds']:.2f}"
+        for trial in measured["tried"]
+        if (trial["workload"], trial["system"]) == (name, "stock-batches")
     ]
     return f"The pipeline's batches, when they were tried: {'; '.join(speeds)}." if speeds else ""
 
