@@ -53,7 +53,7 @@ def test_the_python_example_runs_and_prints_labels_with_scores(stand_in, tmp_pat
     exec(compile(example.replace("runs/quickstart/model", str(tmp_path)), "README.md", "exec"), {})
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     assert len(printed) == 2
-    assert all(re.match(r"LABEL_[01] 0\.\d{3}$", line) for line in printed)
+    assert all(re.match(r"LABEL_[01] [01]\.\d\d$", line) for line in printed)
 
 
 def test_the_results_are_the_recorded_ones():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from .test_readme import blocks
+
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", ROOT.parent / "shared"))
 
@@ -27,12 +29,18 @@ def launch(folder: Path, *options: object, num_threads: int) -> tuple[dict, str]
 
 
 @pytest.mark.slow
-def test_quickstart_learns_what_a_bag_of_words_cannot(tmp_path):
+def test_quickstart_learns_what_a_bag_of_words_cannot_and_says_what_the_readme_prints(tmp_path, capsys):
     metrics, printed = launch(tmp_path / "run", "--config", "recipes/quickstart.yaml", num_threads=1)
     assert metrics["test"]["accuracy"]["value"] >= 0.95
     assert metrics["bag_of_words"]["test"]["accuracy"]["value"] < 0.75
     assert "Test accuracy 0.9" in printed
     assert "where importing modeling_roberta_gru fails" in printed
+    (example,), (promised,) = blocks("python"), blocks("text")
+    exec(compile(example.replace("runs/quickstart/model", str(tmp_path / "run" / "model")), "README.md", "exec"), {})
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for (label, score), line in zip(said, promised.splitlines(), strict=True):
+        assert label == line.split()[0]
+        assert float(score) == pytest.approx(float(line.split()[1]), abs=0.1)  # processors round differently
 
 
 @pytest.mark.slow
