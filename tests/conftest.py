@@ -134,4 +134,5 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # a benchmark before may have taken more
+    torch.set_num_threads(1)  # a benchmark before may have taken more,
+    logging.set_verbosity_warning()  # and silenced transformers

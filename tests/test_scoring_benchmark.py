@@ -4,7 +4,6 @@ import importlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,6 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
-from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
@@ -38,14 +36,6 @@ def scoring(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("scoring")
     monkeypatch.setattr(module, "PAUSE", 0.0)
     return module
-
-
-@pytest.fixture(autouse=True)
-def loud_again() -> Iterator[None]:
-    """Take back that the benchmarks silence transformers."""
-    verbosity = logging.get_verbosity()
-    yield
-    logging.set_verbosity(verbosity)
 
 
 @pytest.mark.parametrize("is_sorted", [True, False])
