@@ -5,9 +5,9 @@
 
 import sys
 
+from modeling_roberta_gru.arguments import RunArgumentParser
 from modeling_roberta_gru.cli import exit_status
 from modeling_roberta_gru.experiment import run
-from modeling_roberta_gru.training.arguments import RunArgumentParser
 
 
 def main() -> None:

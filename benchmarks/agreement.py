@@ -52,7 +52,7 @@ def measure(
     ] = RECORDED,
 ) -> None:
     """Compare a trained model's labels in int8 and bfloat16 with those in float32."""
-    from modeling_roberta_gru.data.arguments import DataArguments
+    from modeling_roberta_gru.arguments import DataArguments
     from modeling_roberta_gru.data.labels import LabelSpace
     from modeling_roberta_gru.data.splits import load_labelled
     from modeling_roberta_gru.files import write_json

@@ -5,9 +5,9 @@
 
 import sys
 
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.baselines.bag_of_words import measure_bag_of_words
 from modeling_roberta_gru.cli import exit_status
-from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.files import write_json
 

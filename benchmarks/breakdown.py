@@ -259,9 +259,9 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw the shares, a bar for each job."""
     from matplotlib.figure import Figure
 
-    from modeling_roberta_gru.training import figures
+    from modeling_roberta_gru.training import plots
 
-    colours = (figures.BLUE, "#6fa8dc", "#b9d3ee", figures.ORANGE, figures.GREY, "#d0d0d0")
+    colours = (plots.BLUE, "#6fa8dc", "#b9d3ee", plots.ORANGE, plots.GREY, "#d0d0d0")
     drawing = Figure(figsize=(9, 2.4), layout="constrained")
     axes = drawing.subplots()
     for place, job in enumerate(measured["jobs"].values()):
@@ -278,10 +278,10 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(measured["jobs"])), [f"{n}, {job['dtype']}" for n, job in measured["jobs"].items()])
     axes.set(xlabel="percent of the time", xlim=(0, 100))
     axes.invert_yaxis()
-    figures.tidy(axes)
+    plots.tidy(axes)
     axes.grid(visible=False)
     drawing.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
-    figures.save(drawing, path)
+    plots.save(drawing, path)
 
 
 if __name__ == "__main__":

@@ -322,7 +322,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw time and memory against length, side by side."""
     from matplotlib.figure import Figure
 
-    from modeling_roberta_gru.training import figures
+    from modeling_roberta_gru.training import plots
 
     drawing = Figure(figsize=(9, 3.9), layout="constrained")
     panels = (
@@ -344,8 +344,8 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         axes.margins(y=0.09)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_formatter("{x:,g}")
-        figures.tidy(axes)
-    figures.save(drawing, path)
+        plots.tidy(axes)
+    plots.save(drawing, path)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import scoring
 import training_speed
 
 from modeling_roberta_gru.files import write_text
-from modeling_roberta_gru.inference import comparison
+from modeling_roberta_gru.studies import comparison
 from modeling_roberta_gru.studies import report as study
 from modeling_roberta_gru.training.metrics import written
 

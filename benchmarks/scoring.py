@@ -668,7 +668,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw the speeds on reviews and on tweets, side by side."""
     from matplotlib.figure import Figure
 
-    from modeling_roberta_gru.training import figures
+    from modeling_roberta_gru.training import plots
 
     keys = [figure["system"] for figure in by_speed(measured, "reviews")]
     drawing = Figure(figsize=(9, 4.6), layout="constrained")
@@ -690,7 +690,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         figures.tidy(axes)
         axes.grid(axis="y", visible=False)
     axes.invert_yaxis()
-    figures.save(drawing, path)
+    plots.save(drawing, path)
 
 
 def whiskers(spreads: Sequence[dict[str, float]]) -> list[list[float]]:
@@ -703,7 +703,7 @@ def draw_growth(measured: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from modeling_roberta_gru.training import figures
+    from modeling_roberta_gru.training import plots
 
     drawing = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, (by, head) in zip(drawing.subplots(1, 2), GROWTH.items(), strict=True):
@@ -716,7 +716,7 @@ def draw_growth(measured: dict[str, Any], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         figures.tidy(axes)
-    figures.save(drawing, path)
+    plots.save(drawing, path)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from modeling_roberta_gru.files import write_json
-from modeling_roberta_gru.inference.comparison import compare
+from modeling_roberta_gru.studies.comparison import compare
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "systems"

@@ -249,7 +249,7 @@ def train_linear(fields: dict[str, Any], batches: Batches, settings: Settings) -
 
 def train_ours(fields: dict[str, Any], batches: Batches, settings: Settings, *callbacks: TrainerCallback) -> float:
     """Train ours as train.py does, at the same settings."""
-    from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
+    from modeling_roberta_gru.arguments import RobertaGRUTrainingArguments
     from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
     args = RobertaGRUTrainingArguments(**trainer_options(settings, batches), load_best_model_at_end=False)
@@ -503,12 +503,12 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw the tokens a second of every system, a panel for each encoder."""
     from matplotlib.figure import Figure
 
-    from modeling_roberta_gru.training import figures
+    from modeling_roberta_gru.training import plots
 
     names = list(dict.fromkeys(figure["geometry"] for figure in measured["figures"]))
     drawing = Figure(figsize=(9, 0.9 + 1.1 * len(names)), layout="constrained")
     panels = drawing.subplots(len(names), 1, squeeze=False)[:, 0]
-    colours = {"notebook": figures.GREY, "linear": figures.ORANGE, "ours": figures.BLUE}
+    colours = {"notebook": plots.GREY, "linear": plots.ORANGE, "ours": plots.BLUE}
     for axes, name in zip(panels, names, strict=True):
         shown = [figure for key in SYSTEMS for figure in measured["figures"] if _is(figure, name, key)]
         middle = [figure["tokens_per_second"] for figure in shown]
@@ -521,8 +521,8 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         axes.invert_yaxis()
         axes.set_title(f"{name}: tokens a second in training", fontsize=11)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        figures.tidy(axes)
-    figures.save(drawing, path)
+        plots.tidy(axes)
+    plots.save(drawing, path)
 
 
 def _is(figure: dict[str, Any], geometry: str, system: str) -> bool:

@@ -42,7 +42,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
 ) -> None:
     """Measure a saved model on new labelled texts: figures with 95 % intervals, by length, by class, by any column."""
-    from .data.arguments import DataArguments
+    from .arguments import DataArguments
     from .inference.evaluation import evaluate_model, report
 
     if output is not None and output.is_dir():
@@ -112,7 +112,7 @@ def compare(
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 2000,
 ) -> None:
     """Compare systems on the same test rows: figures over seeds, paired differences, McNemar's test."""
-    from .inference import comparison
+    from .studies import comparison
 
     compared = comparison.compare(runs, resamples)
     text = comparison.report(compared)

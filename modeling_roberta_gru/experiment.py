@@ -24,10 +24,18 @@ from transformers import (
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging as transformers_logging
 
+from .arguments import (
+    BAG_OF_WORDS,
+    RECURRENT_NETS,
+    ROBERTA_GRU,
+    TRANSFORMER,
+    DataArguments,
+    ModelArguments,
+    RobertaGRUTrainingArguments,
+)
 from .baselines import recurrent, transformer
 from .baselines.bag_of_words import BagOfWords
 from .configuration_roberta_gru import RobertaGRUConfig
-from .data.arguments import DataArguments
 from .data.collation import SelectingCollator, limit_length
 from .data.labels import SINGLE_LABEL
 from .data.sources import SPLITS
@@ -37,21 +45,13 @@ from .errors import InputError, unknown_name
 from .files import delete, write_text
 from .hub.publish import check_rights, publish
 from .report import POOLED, RUN_FILES, measure_run, report, write_run
-from .training import checkpoint
+from .training import loading
 from .training.adapter import adapt, base_of, count_parameters, is_adapted, write_adapter
-from .training.arguments import (
-    BAG_OF_WORDS,
-    RECURRENT_NETS,
-    ROBERTA_GRU,
-    TRANSFORMER,
-    ModelArguments,
-    RobertaGRUTrainingArguments,
-)
 from .training.calibration import fit_temperature
-from .training.checkpoint import class_weights
-from .training.figures import draw_curves
+from .training.loading import class_weights
 from .training.metrics import combined_metrics, figure_names, to_probabilities
 from .training.optimizers import freeze
+from .training.plots import draw_curves
 from .training.record import (
     changed_options,
     describe_data,
@@ -64,7 +64,7 @@ from .training.record import (
 from .training.trainer import RobertaGRUTrainer, find_checkpoint
 
 # Modules that have load_tokenizer and load_model.
-LOADERS = {ROBERTA_GRU: checkpoint, TRANSFORMER: transformer, **dict.fromkeys(RECURRENT_NETS, recurrent)}
+LOADERS = {ROBERTA_GRU: loading, TRANSFORMER: transformer, **dict.fromkeys(RECURRENT_NETS, recurrent)}
 
 # Options that an architecture has no use for.
 OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
@@ -361,7 +361,7 @@ def _max_length(
     wanted = data_args.num_tokens
     if model_args.architecture != TRANSFORMER:
         return wanted
-    window = checkpoint.encoder_window(model, tokenizer)
+    window = loading.encoder_window(model, tokenizer)
     if wanted is not None and window is not None and wanted > window:
         raise InputError(
             f"--max_length {wanted} is more than the {window} tokens that the model reads at most: a transformer with "

@@ -22,8 +22,8 @@ from .errors import InputError
 from .files import carried, delete, replacing, write_json
 from .hub.card import write_card
 from .hub.load_check import predict_elsewhere
-from .training.figures import draw_confusion
 from .training.metrics import measure, to_probabilities, written
+from .training.plots import draw_confusion
 
 RUN_FILES = {
     "model": "the model: loads anywhere by the Auto classes",

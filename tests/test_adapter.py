@@ -26,12 +26,12 @@ from transformers import (
 )
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+from modeling_roberta_gru.arguments import RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.training.adapter import adapt, base_of, count_parameters, write_adapter
-from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, RunArgumentParser
-from modeling_roberta_gru.training.checkpoint import quiet
+from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .conftest import TINY_ENCODER

@@ -22,8 +22,13 @@ from transformers import (
     pipeline,
 )
 
+from modeling_roberta_gru.arguments import (
+    RECURRENT_NETS,
+    DataArguments,
+    RobertaGRUTrainingArguments,
+    RunArgumentParser,
+)
 from modeling_roberta_gru.baselines.transformer import fold_temperature, loss_function
-from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import train
@@ -31,8 +36,7 @@ from modeling_roberta_gru.hub.load_check import predict_elsewhere
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.inference.page import explain_model
 from modeling_roberta_gru.report import RUN_FILES
-from modeling_roberta_gru.training.arguments import RECURRENT_NETS, RobertaGRUTrainingArguments, RunArgumentParser
-from modeling_roberta_gru.training.checkpoint import encoder_window
+from modeling_roberta_gru.training.loading import encoder_window
 from modeling_roberta_gru.training.optimizers import freeze, parameter_groups
 
 from .conftest import TINY_ENCODER

@@ -3,8 +3,8 @@
 import pytest
 
 from modeling_roberta_gru import RobertaGRUConfig
+from modeling_roberta_gru.arguments import ModelArguments, RunArgumentParser
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.training.arguments import ModelArguments, RunArgumentParser
 
 
 @pytest.fixture

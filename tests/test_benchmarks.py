@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.arguments import RunArgumentParser
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.files import write_json
-from modeling_roberta_gru.inference.comparison import compare
-from modeling_roberta_gru.training.arguments import RunArgumentParser
+from modeling_roberta_gru.studies.comparison import compare
 
 from .conftest import TINY_ENCODER, script, tiny_config
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.inference import comparison
-from modeling_roberta_gru.inference.comparison import compare, draw, report
+from modeling_roberta_gru.studies import comparison
+from modeling_roberta_gru.studies.comparison import compare, draw, report
 from modeling_roberta_gru.training import metrics
 from modeling_roberta_gru.training.metrics import measure
 

@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.baselines.bag_of_words import BagOfWords
-from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import (
     BLAME,
     BUILT_IN_CORPORA,

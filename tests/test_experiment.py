@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 
 import train
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification, experiment
+from modeling_roberta_gru.arguments import DataArguments, RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.cli import exit_status
-from modeling_roberta_gru.data.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
@@ -25,7 +25,6 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import RUN_FILES, _check_sharding, run
 from modeling_roberta_gru.hub.load_check import predict_elsewhere
 from modeling_roberta_gru.report import _without_places
-from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.training.calibration import fit_temperature
 
 from .conftest import write_reviews

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace, encode_documents
 from modeling_roberta_gru.data.labels import infer_labels as infer_from
 from modeling_roberta_gru.errors import InputError

@@ -22,11 +22,11 @@ from modeling_roberta_gru import (
     RobertaGRUForSequenceClassification,
     RobertaGRUForTokenClassification,
     RobertaGRUModel,
-    reference,
 )
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 
+from . import reference
 from .conftest import TINY_ENCODER, batch, gradients, tiny_config
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}

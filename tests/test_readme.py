@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.training.arguments import RunArgumentParser
+from modeling_roberta_gru.arguments import RunArgumentParser
 
 from .conftest import TINY_ENCODER, tiny_config
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.arguments import RECURRENT_NETS, DataArguments, RunArgumentParser
 from modeling_roberta_gru.experiment import run
-from modeling_roberta_gru.training.arguments import RECURRENT_NETS, RunArgumentParser
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))

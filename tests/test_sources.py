@@ -12,7 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from transformers import HfArgumentParser, TrainingArguments
 
-from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.sources import Part, describe_source, read_file, read_source
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.errors import InputError

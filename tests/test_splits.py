@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.augmentation import oversample
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_labelled, load_splits, text_key

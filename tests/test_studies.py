@@ -16,14 +16,13 @@ from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 from modeling_roberta_gru import experiment
-from modeling_roberta_gru.data.arguments import DataArguments
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.labels import SINGLE_LABEL
 from modeling_roberta_gru.data.splits import Splits, load_splits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.studies import report as reports
 from modeling_roberta_gru.studies import space as spaces
 from modeling_roberta_gru.studies import study as studies
-from modeling_roberta_gru.training import figures
 from modeling_roberta_gru.training.metrics import METRICS, to_probabilities
 from modeling_roberta_gru.training.record import changed_options
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
@@ -557,7 +556,7 @@ def test_a_mistake_in_the_command_is_named_before_any_training(words, message, s
 
 
 def test_several_processes_are_refused(monkeypatch, stub, study_of):
-    monkeypatch.setattr("modeling_roberta_gru.training.arguments.RobertaGRUTrainingArguments.world_size", 2)
+    monkeypatch.setattr("modeling_roberta_gru.arguments.RobertaGRUTrainingArguments.world_size", 2)
     with pytest.raises(InputError, match="start it without accelerate launch"):
         study_of(RATES)
 
@@ -670,7 +669,7 @@ def drawn(monkeypatch):
 
     def keep(figure, path):
         kept.append(figure)
-        figures.save(figure, path)
+        plots.save(figure, path)
 
     monkeypatch.setattr(reports, "save", keep)
     return kept

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..arguments import RECURRENT_NETS, ModelArguments
 from ..configuration_recurrent import RecurrentConfig
 from ..data.labels import LabelSpace
 from ..data.tokenization import check_token_ids
@@ -13,8 +14,7 @@ from ..data.vectors import WordVectors, read_vectors
 from ..data.words import PreTrainedTokenizerFast, embedding_matrix, train_word_tokenizer
 from ..errors import InputError
 from ..modeling_recurrent import RecurrentForSequenceClassification
-from ..training.arguments import RECURRENT_NETS, ModelArguments
-from ..training.checkpoint import first_line, read_tokenizer
+from ..training.loading import first_line, read_tokenizer
 
 SET_ELSEWHERE = {
     "cell": "--architecture",

@@ -15,14 +15,14 @@ from transformers import (
     RobertaConfig,
 )
 
+from ..arguments import TRANSFORMER, ModelArguments
 from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import LabelSpace
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
 from ..modeling_roberta_gru import classification_loss
-from ..training.arguments import TRANSFORMER, ModelArguments
-from ..training.checkpoint import check_encoder_came_whole, first_line, load_tokenizer, read_weights
+from ..training.loading import check_encoder_came_whole, first_line, load_tokenizer, read_weights
 
 __all__ = ["fold_temperature", "load_model", "load_tokenizer", "loss_function"]
 

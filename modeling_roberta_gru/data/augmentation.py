@@ -12,8 +12,8 @@ from datasets import Dataset, concatenate_datasets
 from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 
+from ..arguments import DataArguments
 from ..errors import InputError
-from .arguments import DataArguments
 from .labels import SINGLE_LABEL, LabelSpace
 from .vectors import read_vectors
 

@@ -22,7 +22,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import AddedToken, ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
 
-from .arguments import BUILT_IN, BUILT_IN_LONG
+from ..arguments import BUILT_IN, BUILT_IN_LONG
 
 Grammar = dict[str, list[str]]
 Row = dict[str, str | int | float]

@@ -11,8 +11,8 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
 
+from ..arguments import DataArguments
 from ..errors import InputError
-from .arguments import DataArguments
 from .sources import Part
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from ..arguments import DataArguments
 from ..errors import InputError
 from ..modeling_roberta_gru import IGNORED_LABEL
-from .arguments import DataArguments
 from .documents import first_rows
 
 SINGLE_LABEL = "single_label_classification"

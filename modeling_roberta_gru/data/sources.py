@@ -23,8 +23,8 @@ from datasets import Dataset
 from datasets.exceptions import DatasetsError
 from datasets.table import InMemoryTable
 
+from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError
-from .arguments import BUILT_IN, DataArguments
 from .corpus import BUILT_IN_CORPORA
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 from datasets import Dataset
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+from ..arguments import DataArguments
 from ..errors import InputError
-from .arguments import DataArguments
 from .augmentation import oversample, text_key
 from .documents import build_documents, stack
 from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, encode_documents, infer_labels

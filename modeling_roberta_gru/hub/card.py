@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
 from ..files import carried, write_text
-from ..training.arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
 from ..training.metrics import written
 from ..training.record import SIZES
 

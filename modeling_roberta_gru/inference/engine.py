@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..errors import InputError, unknown_name
 from ..modeling_roberta_gru import RobertaGRUPreTrainedModel, RobertaGRURecurrence
-from ..training.checkpoint import first_line, quiet
+from ..training.loading import first_line, quiet
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 DTYPES = (FLOAT32, BFLOAT16, INT8)

@@ -13,15 +13,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..arguments import DataArguments, RobertaGRUTrainingArguments
 from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
-from ..data.arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import check_token_ids, tokenize
 from ..errors import InputError, unknown_name
-from ..training.arguments import RobertaGRUTrainingArguments
-from ..training.checkpoint import encoder_window
+from ..training.loading import encoder_window
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.trainer import RobertaGRUTrainer
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace
 from ..errors import InputError
 from ..files import write_text
-from ..training.figures import BLUE, GREEN, GREY, ORANGE, save, shortened, tidy
+from ..training.plots import BLUE, GREEN, GREY, ORANGE, save, shortened, tidy
 from .evaluation import load_classifier
 from .explanation import (
     NUM_STEPS,

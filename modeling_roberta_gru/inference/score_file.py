@@ -25,7 +25,7 @@ import pyarrow as pa
 from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
-from ..data.arguments import DataArguments
+from ..arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION
 from ..data.sources import CSV_DELIMITERS, UTF_8, is_decoded
 from ..errors import InputError

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..training.figures import BLUE, GREY, ORANGE, save, shortened, tidy
 from ..training.metrics import SLICE_FIGURES, written
+from ..training.plots import BLUE, GREY, ORANGE, save, shortened, tidy
 
 LOSSES = ("log_loss", "calibration_error", "mse", "mae")
 """Figures of which less is better."""

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from ..data.arguments import DataArguments
+from ..arguments import UNSET, DataArguments, RunArgumentParser
 from ..errors import InputError, unknown_name
-from ..training.arguments import UNSET, RunArgumentParser
 from ..training.metrics import METRICS, figure_names
 
 if TYPE_CHECKING:

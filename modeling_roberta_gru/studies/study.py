@@ -28,11 +28,10 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from .. import experiment
-from ..data.arguments import DataArguments
+from ..arguments import BAG_OF_WORDS, DataArguments, ModelArguments, RobertaGRUTrainingArguments, RunArgumentParser
 from ..data.splits import load_splits
 from ..errors import InputError, unknown_name
 from ..files import delete, write_json, write_text
-from ..training.arguments import BAG_OF_WORDS, ModelArguments, RobertaGRUTrainingArguments, RunArgumentParser
 from ..training.metrics import figure_names, measure, to_probabilities
 from ..training.record import changed_options, describe_data, describe_platform
 from .report import LOSSES, best_trial, draw_courses, draw_options, final_lines, named, outcome, report

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from ..data.arguments import DataArguments
-from ..data.corpus import BUILT_IN_CORPORA
-from ..data.splits import Splits
-from .adapter import count_parameters
-from .arguments import (
+from ..arguments import (
     RECURRENT_NETS,
     ROBERTA_GRU,
     TRANSFORMER,
+    DataArguments,
     ModelArguments,
     RobertaGRUTrainingArguments,
 )
+from ..data.corpus import BUILT_IN_CORPORA
+from ..data.splits import Splits
+from .adapter import count_parameters
 
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 

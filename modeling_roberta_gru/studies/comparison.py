@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import binomtest
 
+from ..arguments import RobertaGRUTrainingArguments
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import SINGLE_LABEL
 from ..errors import InputError
-from ..training.arguments import RobertaGRUTrainingArguments
-from ..training.figures import BLUE, GREY, ORANGE, save, tidy
 from ..training.metrics import METRICS, interval, resample_counts, written
+from ..training.plots import BLUE, GREY, ORANGE, save, tidy
 
 FILES = ("metrics.json", "run.json", "predictions.parquet")
 NO_PART_OF_SYSTEM = ("seed", "data_seed", "output_dir", "overwrite_output_dir", "resume_from_checkpoint")

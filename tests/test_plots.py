@@ -3,8 +3,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_roberta_gru.training import figures
-from modeling_roberta_gru.training.figures import draw_confusion, draw_curves
+from modeling_roberta_gru.training import plots
+from modeling_roberta_gru.training.plots import draw_confusion, draw_curves
 
 HISTORY = [
     {"loss": 0.69, "learning_rate": 1e-3, "step": 10, "epoch": 0.5},
@@ -20,13 +20,13 @@ HISTORY = [
 def drawn(monkeypatch):
     """Keep the figures that are saved, to look at what stands in them."""
     kept: list[Figure] = []
-    save = figures.save
+    save = plots.save
 
     def keep(figure, path):
         kept.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(figures, "save", keep)
+    monkeypatch.setattr(plots, "save", keep)
     return kept
 
 

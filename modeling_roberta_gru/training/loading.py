@@ -15,13 +15,13 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
+from ..arguments import ModelArguments
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.corpus import train_tokenizer
 from ..data.labels import REGRESSION, SINGLE_LABEL, LabelSpace
 from ..data.tokenization import check_token_ids
 from ..errors import InputError, unknown_name
 from ..modeling_roberta_gru import RobertaGRUForSequenceClassification
-from .arguments import ModelArguments
 
 
 def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
