@@ -334,7 +334,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
             points = sorted((f["length"], f[name] / unit) for f in measured["figures"] if f["system"] == key)
             if not points:
                 continue
-            style = {"color": getattr(figures, colour)}
+            style = {"color": getattr(plots, colour)}
             axes.loglog(*zip(*points, strict=True), marker="o", markersize=3.5, linewidth=1.5, **style)
             *offset, side = spots[key]
             label = SYSTEMS[key].name

@@ -675,19 +675,19 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     for axes, name in zip(drawing.subplots(1, 2, sharey=True), BATCHINGS, strict=True):
         found = {figure["system"]: figure for figure in by_speed(measured, name)}
         speeds = [found[key]["speed"] for key in keys]
-        colours = [figures.BLUE if SYSTEMS[key].is_ours else LIGHT_GREY for key in keys]
+        colours = [plots.BLUE if SYSTEMS[key].is_ours else LIGHT_GREY for key in keys]
         medians = [speed["median"] for speed in speeds]
         axes.barh(range(len(keys)), medians, xerr=whiskers(speeds), color=colours, height=0.7)
         for dtype, achieved in measured["ceilings"].items():
             ceiling = achieved["median"] / found["stock"]["gflops"]
             place = {"xytext": (2, 0), "textcoords": "offset points", "xycoords": ("data", "axes fraction")}
-            axes.axvline(ceiling, color=figures.ORANGE, linewidth=1, linestyle="--")
-            axes.annotate(dtype, (ceiling, 0.02), rotation=90, fontsize=8, color=figures.ORANGE, **place)
+            axes.axvline(ceiling, color=plots.ORANGE, linewidth=1, linestyle="--")
+            axes.annotate(dtype, (ceiling, 0.02), rotation=90, fontsize=8, color=plots.ORANGE, **place)
         axes.set_yticks(range(len(keys)), [SYSTEMS[key].name for key in keys], fontsize=9)
         axes.set_title(measured["workloads"][name]["title"], fontsize=11)
         axes.set_xlabel("times the stock pipeline")
         axes.margins(x=0.07)
-        figures.tidy(axes)
+        plots.tidy(axes)
         axes.grid(axis="y", visible=False)
     axes.invert_yaxis()
     plots.save(drawing, path)
@@ -709,13 +709,13 @@ def draw_growth(measured: dict[str, Any], path: Path) -> None:
     for axes, (by, head) in zip(drawing.subplots(1, 2), GROWTH.items(), strict=True):
         points = [point for point in measured["growth"] if point["by"] == by]
         values, seconds = [point["value"] for point in points], [point["seconds"] for point in points]
-        style = {"color": figures.BLUE, "marker": "o", "markersize": 4, "linewidth": 1.5}
+        style = {"color": plots.BLUE, "marker": "o", "markersize": 4, "linewidth": 1.5}
         axes.errorbar(values, [of["median"] for of in seconds], yerr=whiskers(seconds), **style)
         longest = max(of["max"] for of in seconds)
         axes.set(xlabel=head, ylabel="seconds", xlim=(0, None), ylim=(0, 1.1 * longest))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        figures.tidy(axes)
+        plots.tidy(axes)
     plots.save(drawing, path)
 
 

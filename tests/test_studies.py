@@ -23,6 +23,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.studies import report as reports
 from modeling_roberta_gru.studies import space as spaces
 from modeling_roberta_gru.studies import study as studies
+from modeling_roberta_gru.training import plots
 from modeling_roberta_gru.training.metrics import METRICS, to_probabilities
 from modeling_roberta_gru.training.record import changed_options
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
