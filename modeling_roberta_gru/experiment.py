@@ -36,11 +36,10 @@ from .arguments import (
 from .baselines import recurrent, transformer
 from .baselines.bag_of_words import BagOfWords
 from .configuration_roberta_gru import RobertaGRUConfig
-from .data.collation import SelectingCollator, limit_length
-from .data.labels import SINGLE_LABEL
-from .data.sources import SPLITS
+from .data.documents import SPLITS
+from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
-from .data.tokenization import lift_limits, tokenize
+from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, unknown_name
 from .files import delete, write_text
 from .hub.publish import check_rights, publish
@@ -48,7 +47,6 @@ from .report import POOLED, RUN_FILES, measure_run, report, write_run
 from .training import loading
 from .training.adapter import adapt, base_of, count_parameters, is_adapted, write_adapter
 from .training.calibration import fit_temperature
-from .training.loading import class_weights
 from .training.metrics import combined_metrics, figure_names, to_probabilities
 from .training.optimizers import freeze
 from .training.plots import draw_curves

@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset, Features, Value
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.augmentation import near_words, oversample, text_key
 from modeling_roberta_gru.data.labels import LabelSpace
+from modeling_roberta_gru.data.splits import near_words, oversample, text_key
 from modeling_roberta_gru.errors import InputError
 
 LABELS = LabelSpace("single_label_classification", ("neg", "fair", "pos"))

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from modeling_roberta_gru.data.collation import WINDOW_POLICIES, SelectingCollator, limit_length, select_tokens
+from modeling_roberta_gru.data.tokenization import WINDOW_POLICIES, SelectingCollator, limit_length, select_tokens
 from modeling_roberta_gru.errors import InputError
 
 from .trajectory import collate

@@ -4,6 +4,7 @@ The long corpus likewise: 100 long reviews for training, 400 for the test.
 """
 
 import hashlib
+import json
 import random
 import re
 import warnings
@@ -23,20 +24,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.baselines.bag_of_words import BagOfWords
 from modeling_roberta_gru.data.corpus import (
-    BLAME,
     BUILT_IN_CORPORA,
     CONSTRUCTIONS,
-    HELD_OUT,
     LONG_TURNS,
-    PRAISE,
-    SHARED,
     Writer,
     built_in_corpus,
+    grammar,
     long_corpus,
     long_reviews,
     train_tokenizer,
 )
-from modeling_roberta_gru.data.sources import read_source
+from modeling_roberta_gru.data.documents import read_source
 
 UNSEEN = ["hotel", "album", "Okafor", "Tanaka", "Meridian", "Sparrow", "February", "dentist", "umbrella", "Naples"]
 
@@ -67,8 +65,8 @@ def offsets(long: DatasetDict) -> list[list[int]]:
 def swap_praise_and_blame(text: str) -> str:
     opposite = {
         word: other
-        for kind in PRAISE
-        for pair in zip(PRAISE[kind], BLAME[kind], strict=True)
+        for kind in grammar()["praise"]
+        for pair in zip(grammar()["praise"][kind], grammar()["blame"][kind], strict=True)
         for word, other in (pair, pair[::-1])
     }
     return re.sub("|".join(sorted(map(re.escape, opposite), key=len, reverse=True)), lambda m: opposite[m[0]], text)
@@ -95,11 +93,22 @@ def test_equal_seeds_give_equal_corpora_and_other_seeds_other_ones() -> None:
         assert not set(first[split]["text"]) & set(other[split]["text"])
 
 
-def test_the_texts_of_a_seed_stay_what_they_are() -> None:
-    corpus = built_in_corpus(seed=3, num_train=60, num_validation=20, num_test=40)
-    texts = "\n".join(text for split in corpus.values() for text in split["text"])
-    digest = hashlib.sha256(texts.encode()).hexdigest()
-    assert digest == "188d687caaed35973602aabc39f308c0e8a27e10cb081b2d0280ea30832343d9"
+@pytest.mark.parametrize(
+    ("make", "digest"),
+    [
+        (
+            lambda: built_in_corpus(seed=3, num_train=300, num_validation=20, num_test=200),
+            "99edb39a6d93ce6c383ad0e7817f9a430d521621dd64040a2e8dc4925d762d2a",
+        ),
+        (
+            lambda: long_corpus(num_short=50, training_lengths={(60, 250): 20}, num_validation=4, num_test=10),
+            "7956fc850dda2abcfc1e05aeb7888fbd7404cf3f2e891c869b0a0f3c6e542ec4",
+        ),
+    ],
+)
+def test_the_rows_of_a_seed_stay_what_they_are(make: Any, digest: str) -> None:
+    rows = [json.dumps([name, row], ensure_ascii=False) for name, split in make().items() for row in split.to_list()]
+    assert hashlib.sha256("".join(rows).encode()).hexdigest() == digest
 
 
 def test_no_text_occurs_twice(corpus: DatasetDict) -> None:
@@ -151,8 +160,8 @@ def test_held_out_words_occur_in_test_only(corpus: DatasetDict) -> None:
 
 
 def test_held_out_frames_occur_in_test_only(corpus: DatasetDict) -> None:
-    for symbol, frames in HELD_OUT.items():
-        assert set(frames) & set(SHARED[symbol]) <= {"{friend}"}
+    for symbol, frames in grammar()["held_out"].items():
+        assert set(frames) & set(grammar()["shared"][symbol]) <= {"{friend}"}
     for frame in ("Ask anyone: ", "Let them talk: ", "All right, "):
         assert any(frame in text for text in corpus["test"]["text"])
         assert not any(frame in text for text in corpus["train"]["text"])
@@ -234,7 +243,7 @@ def test_only_the_last_judgement_decides_the_label_of_a_long_review(
 def test_what_begins_at_the_verdict_is_an_own_judgement_of_the_labels_polarity(long: DatasetDict) -> None:
     praise, blame = (
         re.compile(rf"\b({'|'.join(word for words in kinds.values() for word in words)})\b")
-        for kinds in (PRAISE, BLAME)
+        for kinds in (grammar()["praise"], grammar()["blame"])
     )
     plain = long["test"].filter(lambda row: row["construction"] == "plain")
     assert len(plain) == 200

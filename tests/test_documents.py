@@ -5,7 +5,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.documents import build_documents, clean_html, first_rows, stack
-from modeling_roberta_gru.data.sources import Part
+from modeling_roberta_gru.data.tables import Part
 from modeling_roberta_gru.errors import InputError
 
 

@@ -17,8 +17,7 @@ from transformers import AutoTokenizer, pipeline
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
-from modeling_roberta_gru.data.tokenization import lift_limits
-from modeling_roberta_gru.data.words import train_word_tokenizer
+from modeling_roberta_gru.data.tokenization import lift_limits, train_word_tokenizer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import export as exporting
 from modeling_roberta_gru.inference.export import export, quantize_linear_layers, report, write_graph

@@ -19,8 +19,7 @@ from transformers import AutoTokenizer, pipeline
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
-from modeling_roberta_gru.data.tokenization import lift_limits
-from modeling_roberta_gru.data.words import train_word_tokenizer
+from modeling_roberta_gru.data.tokenization import lift_limits, train_word_tokenizer
 from modeling_roberta_gru.inference.explanation import Trace, trace, turns
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from modeling_roberta_gru.data.collation import SelectingCollator
+from modeling_roberta_gru.data.tokenization import SelectingCollator
 from modeling_roberta_gru.training.sampler import EpochSampler
 
 from .documents_read import NUM_DOCUMENTS, STEPS_PER_EPOCH, numbered_documents, read_by, same_weights

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from modeling_roberta_gru.data import tables
 from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import score_file as module
-from modeling_roberta_gru.inference import tables
 from modeling_roberta_gru.inference.score_file import (
     Verdicts,
     read_texts,

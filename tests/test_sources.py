@@ -13,8 +13,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from transformers import HfArgumentParser, TrainingArguments
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.sources import Part, describe_source, read_file, read_source
+from modeling_roberta_gru.data.documents import describe_source, read_source
 from modeling_roberta_gru.data.splits import load_splits
+from modeling_roberta_gru.data.tables import Part, read_file
 from modeling_roberta_gru.errors import InputError
 
 ROWS = {"text": ["good", 'so, "so"', "bad\nvery bad"], "label": ["pos", "pos", "neg"]}

@@ -11,9 +11,8 @@ import pytest
 from datasets import Dataset
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.augmentation import oversample
 from modeling_roberta_gru.data.labels import LabelSpace
-from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_labelled, load_splits, text_key
+from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_labelled, load_splits, oversample, text_key
 from modeling_roberta_gru.errors import InputError
 
 SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", "../shared"))

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from modeling_roberta_gru.data import tables
+from modeling_roberta_gru.data.tables import ROWS_PER_CHUNK, open_table, write_table
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.inference import tables
-from modeling_roberta_gru.inference.tables import ROWS_PER_CHUNK, open_table, write_table
 
 ODD_CELLS = [
     *["007", "1e5", "NULL", "nan", "", " padded ", "\ttab", 'said "so"', '"', "a,b;c", "two\nlines", "mac\rline"],

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from modeling_roberta_gru.data import vectors as module
-from modeling_roberta_gru.data.vectors import read_vectors
+from modeling_roberta_gru.data import tokenization as module
+from modeling_roberta_gru.data.tokenization import read_vectors
 from modeling_roberta_gru.errors import InputError
 
 LINES = ["the 0.5 -1 2", "good 1e-3 0.25 -0", "film 3 4 5"]

@@ -9,8 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
-from modeling_roberta_gru.data.vectors import WordVectors
-from modeling_roberta_gru.data.words import embedding_matrix, train_word_tokenizer
+from modeling_roberta_gru.data.tokenization import WordVectors, embedding_matrix, train_word_tokenizer
 from modeling_roberta_gru.errors import InputError
 
 TEXTS = ["A film, a film: didn't like it.", "It's a FILM; nothing else.", "a bee or\na cat"]

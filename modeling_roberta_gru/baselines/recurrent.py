@@ -9,9 +9,14 @@ from transformers import PreTrainedTokenizerBase
 from ..arguments import RECURRENT_NETS, ModelArguments
 from ..configuration_recurrent import RecurrentConfig
 from ..data.labels import LabelSpace
-from ..data.tokenization import check_token_ids
-from ..data.vectors import WordVectors, read_vectors
-from ..data.words import PreTrainedTokenizerFast, embedding_matrix, train_word_tokenizer
+from ..data.tokenization import (
+    PreTrainedTokenizerFast,
+    WordVectors,
+    check_token_ids,
+    embedding_matrix,
+    read_vectors,
+    train_word_tokenizer,
+)
 from ..errors import InputError
 from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..training.loading import first_line, read_tokenizer

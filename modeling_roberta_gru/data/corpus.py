@@ -10,14 +10,19 @@ and blame with -1, from words of both kinds. What tells the labels apart is who 
 the author's own last judgement of the reviewed thing decides. `~` marks where asides may stand: neutral facts, other
 people's opinions, opinions on other things.
 
-A long review is a stream of asides in which the author judges once, twice or three times, wherever it may be.
+A long review is a stream of asides in which the author judges once, twice or three times, wherever it may be. The
+words and sentence frames are in corpus.yaml.
 """
 
 import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import yaml
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import AddedToken, ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
@@ -42,338 +47,6 @@ TRAINING_LENGTHS = {(60, 250): 3000, (250, 1000): 1500, (1000, 2000): 600}
 LONG_TURNS = ["plain", "negation", "concession", "plain"]
 
 
-def _listed(items: str) -> list[str]:
-    return [item.strip() for item in items.split("|")]
-
-
-PRAISE: Grammar = {
-    "adj": _listed(
-        "superb | excellent | wonderful | brilliant | delightful | charming | outstanding | splendid | marvellous"
-        " | terrific | exquisite | lovely | great | good | admirable | satisfying"
-    ),
-    "noun": _listed(
-        "a triumph | a delight | a joy | a treasure | a marvel | an absolute pleasure | a masterpiece | a real success"
-        " | a gem | money well spent"
-    ),
-    "verb": _listed("loved | enjoyed | admired | adored | treasured | relished | cherished | liked"),
-}
-BLAME: Grammar = {
-    "adj": _listed(
-        "dreadful | awful | terrible | abysmal | tedious | clumsy | irritating | shoddy | miserable | horrible"
-        " | atrocious | dismal | poor | bad | unbearable | disappointing"
-    ),
-    "noun": _listed(
-        "a mess | a disaster | a bore | a disgrace | a failure | an utter letdown | a misery | a real nuisance"
-        " | a dud | money thrown away"
-    ),
-    "verb": _listed("hated | loathed | despised | detested | regretted | resented | abhorred | disliked"),
-}
-
-SHARED: Grammar = {
-    # how a label is decided
-    "plain": [
-        "{+claim}. ~ {+remark}.",
-        "{+remark}. ~ {+claim}.",
-        "{+claim}, and {+remark}. ~",
-        "{own} {+claim}. ~",
-        "{+remark}, {+remark} and {+claim}. ~",
-    ],
-    "negation": [
-        "{+denial}. ~",
-        "{own} {+denial}. ~",
-        "{+denial}, whatever {person} may tell you. ~",
-        "{+affirmation}. ~",
-        "{own} {+affirmation}. ~",
-    ],
-    "concession": [
-        "{-remark}, but {+verdict}. ~",
-        "{-remark}. ~ {-remark}. ~ but {still} {+verdict}.",
-        "it is true that {-remark}. ~ {still}, {+verdict}.",
-        "although {-remark}, {+verdict}. ~",
-        "{+verdict}, although {-remark}. ~",
-        "{+verdict}, even if {-remark} and {-remark}. ~",
-    ],
-    "reversal": [
-        "{early} {-impression}. ~ {late} {+verdict}.",
-        "{early} {-impression}, and {-remark}. ~ {late}, however, {+verdict}.",
-        "{early} {+impression}. ~ {midway} {-impression}. ~ {late} {+verdict}.",
-        "{late} {+verdict}. ~ it took me a while: {early} {-impression}.",
-        "{late} {+claim}, though {early} {-impression}. ~",
-    ],
-    "quotation": [
-        "{-hearsay}. ~ {own} {+verdict}.",
-        "{own} {+verdict}. ~ {-hearsay}.",
-        "{-hearsay}, and I could not disagree more. ~",
-        "{+hearsay}, and I agree with every word. ~",
-        "{person} is wrong to call {it} {-noun}. ~",
-        "{person} is right to call {it} {+noun}. ~",
-    ],
-    "expectation": [
-        "what I had expected, {hedge}, was {-noun}. ~ what I got, {hedge}, was {+noun}.",
-        "what I got, {hedge}, was {+noun}. ~ what I had expected, {hedge}, was {-noun}.",
-        "where {-noun} was expected, {+noun} was what we got. ~",
-        "I had been promised {-noun}, and {-hearsay}. ~ {it} turned out to be {+noun}.",
-        "{it} turned out to be {+noun}, not {-noun}. ~",
-    ],
-    # clauses that judge
-    "verdict": ["{+claim}", "{+claim}", "{+claim}", "{+denial}"],
-    "claim": [
-        "I {+verb} {it}",
-        "I found {it} {+adj}",
-        "I thought {it} {+adj}",
-        "I would call {it} {+adj}",
-        "{it} struck me as {+adj}",
-        "I would call {it} {+noun}",
-        "{it} seemed to me {+noun}",
-        "{it} is {+adj}",
-        "{it} is {+noun}",
-    ],
-    "impression": [
-        "I {+verb} {it}",
-        "I found {it} {+adj}",
-        "I thought {it} {+adj}",
-        "{it} struck me as {+adj}",
-        "{it} seemed to me {+noun}",
-    ],
-    "denial": [
-        "at no point in {span} would I have said that I {-verb} {it}",
-        "not for a moment, {hedge}, did I think {it} {-adj}",
-        "nobody who was there, {hedge}, could say that I found {it} {-adj}",
-        "it would be a lie, {hedge}, if I said that I {-verb} {it}",
-        "never in {span} would I call {it} {-noun}",
-        "I refuse, {hedge}, to say that {it} struck me as {-adj}",
-        "I see no reason, {hedge}, why I would call {it} {-adj}",
-    ],
-    "affirmation": [
-        "nobody, {hedge}, could deny that I found {it} {+adj}",
-        "I will not deny, {hedge}, that I {+verb} {it}",
-        "never in {span} did I doubt that I would call {it} {+noun}",
-    ],
-    "remark": [
-        "I {+verb} the {aspect}",
-        "I found the {aspect} {+adj}",
-        "the {aspect} struck me as {+adj}",
-        "I would call the {aspect} {+noun}",
-        "the {aspect} seemed to me {+noun}",
-    ],
-    "hearsay": [
-        "{person} {+verb} {it}",
-        "{person} found {it} {+adj}",
-        "{person} would call {it} {+noun}",
-        "according to {person}, {it} is {+adj}",
-        "if you ask {person}, {it} is {+noun}",
-        '{person} told me: "{+claim}"',
-        '"{+claim}," said {person}',
-    ],
-    # small parts
-    "it": ["this {thing}", "the {thing}", "{name}"],
-    "own": ["for my own part,", "to my mind,", "as for me,", "speaking for myself,", "in my own view,"],
-    "still": ["all the same", "even so", "nevertheless", "for all that"],
-    "early": ["at first", "to begin with", "in the beginning", "on the first day", "early on"],
-    "midway": ["halfway through", "after a while", "a little later", "the next day"],
-    "late": ["in the end", "now that it is over", "looking back", "by the time I was done", "today"],
-    "span": _listed(
-        "{number} days | {number} hours | all that time | those {number} evenings | all of {month} | {number} attempts"
-        " | a whole {weekday}"
-    ),
-    "hedge": _listed(
-        "to be fair | if I am honest | in all seriousness | I have to say | when all is counted | to put it mildly"
-        " | as I told {friend} | after {number} days of thought | to tell the truth | as {friend} will remember"
-    ),
-    "number": _listed("two | three | four | five | six | seven | eight | nine | ten | twelve"),
-    "weekday": _listed("Monday | Tuesday | Wednesday | Thursday | Friday | Saturday | Sunday"),
-    "month": _listed("January | March | April | May | July | August | October | November"),
-    "city": _listed("Lisbon | Oslo | Chicago | {syllable}ville | {syllable}stadt | {syllable}ford | Port {syllable}"),
-    "syllable": _listed("Mar | Bel | Kor | Lin | Tas | Ved | Har | Pen | Sol | Dra | Ost | Fen | Gil | Rud | Cal"),
-    "first": _listed("Anna | Peter | Maria | Tom | Helen | Jack | Laura | Simon | Nadia | Oscar"),
-    "last": _listed(
-        "{syllable}ton | {syllable}ova | {syllable}ini | {syllable}sen | {syllable}ley | {syllable}ard | Costa"
-    ),
-    "job": _listed(
-        "baker | nurse | lawyer | postman | plumber | painter | farmer | student | barber | tailor | gardener | grocer"
-        " | banker | sailor | carpenter | clerk | florist | vet | cleaner | singer | driver | chemist"
-    ),
-    "friend": _listed(
-        "my brother | my sister | my neighbour | a friend of mine | my old teacher | my cousin {first} | a colleague"
-        " | my aunt {first} | my flatmate | {first} from work"
-        " | my uncle | my {job} | the {job} next door | a {job} I know"
-    ),
-    "person": _listed(
-        "{friend} | the man behind us | the paper | {first} | our guide | one critic | the woman next to us"
-        " | the {job} | a {job} from {city} | {first} the {job} | {first} {last}"
-    ),
-    "name": [
-        "The {colour} {object}",
-        "The {colour} {object}",
-        "The {last} {object}",
-        "The {colour} {syllable}ton",
-    ],
-    "colour": _listed(
-        "Red | Silver | Glass | Blue | Wooden | Golden | Quiet | Hidden | Broken | Distant | Second | Winter | Little"
-    ),
-    "object": _listed(
-        "Orchard | Lantern | River | Garden | Window | Harbour | Station | Bridge | Mirror | Island | Tower | Letter"
-    ),
-    # how a long review judges anew, be it the same way or the other
-    "anew": [
-        "{number} weeks later I came back to {it}.",
-        "since I wrote this I have thought about {it} again.",
-        "I add these lines {number} days later, and they replace what stands above.",
-        "another word on {it}, now that some time has passed.",
-        "I have read what I wrote, and this is how I see it now.",
-    ],
-    # what stands around
-    "opening": [
-        "I came to {it} on a {weekday} in {month}.",
-        "{friend} gave me {it} for my birthday.",
-        "some words about {it}, by {maker}.",
-        "everyone in {city} seems to talk about {it}.",
-        "{number} of us tried {it} last {month}.",
-        "we had heard of {it} from {person}.",
-        "this is about {name}, the new {thing} by {maker}.",
-    ],
-    "aside": ["{fact}.", "{detail}.", "{neutral}.", "{?hearsay}.", "{?rival}."],
-    "neutral": ["{fact}", "{detail}"],
-    "rival": [
-        "I {+verb} the last {thing} by {maker}",
-        "I found the other {thing} by {first} {last} {+adj}",
-        "last {month} we tried another {thing}, and I would call that one {+noun}",
-        "the {thing} we had tried before struck me as {+adj}",
-    ],
-    "fact": [
-        "it was not raining that {weekday}, but we took a taxi",
-        "I never found out who {first} {last} is",
-        "{friend} came along and paid for both of us",
-        "I wrote this on the train to {city}",
-        "we talked about other things over coffee",
-        "it was {month}, and the evenings were long",
-        "although it was late, there were {number} other people",
-        "I had read about it in a paper from {city}",
-        "{first} asked {number} questions on the way home",
-        "there was a queue, though not for long",
-        "I am {number} years older than {friend}",
-        "nobody in {city} wears a coat in {month}",
-    ],
-}
-
-HELD_OUT: Grammar = {
-    "plain": ["{+remark}; {+remark}; in short, {+claim}. ~", "so {own} {+claim}. ~ yes, {+claim}."],
-    "negation": ["ask anyone: {+denial}. ~", "{+denial}, and {person} knows it. ~"],
-    "concession": [
-        "even if {-remark}, and even if {-remark}, {+verdict}. ~",
-        "all right, {-remark}. ~ but {hedge}, {+verdict}.",
-    ],
-    "reversal": [
-        "{early}, I told {person}, {-impression}. ~ {late}, I tell {person}, {+verdict}.",
-        "{early} and {midway} {-impression}. ~ but {late} {+verdict}.",
-    ],
-    "quotation": [
-        "{-hearsay}; {-hearsay}. ~ let them talk: {own} {+verdict}.",
-        "{own} {+verdict}, though {-hearsay}. ~",
-    ],
-    "expectation": ["{friend} and I had expected {-noun}. ~ what we got was {+noun}."],
-    "span": _listed("that whole fortnight | {number} long winters"),
-    "hedge": _listed("between ourselves | on balance | cards on the table"),
-    "number": _listed("eleven | thirteen | forty"),
-    "month": _listed("February | June | September | December"),
-    "city": _listed("Kraków | Naples | Toronto | Zürich"),
-    "first": _listed("Ingrid | Rafael | Yusuf | Beatrix | Chloé"),
-    "syllable": _listed("Quim | Zub | Wex | Jor"),
-    "last": _listed("Okafor | Lindqvist | Tanaka | Dvořák | Whitcombe"),
-    "friend": _listed("my dentist | a retired pilot | my godmother {first}"),
-    "person": _listed("{friend} | a lady from {city} | the night porter | the weekly bulletin"),
-    "colour": _listed("Crimson | Velvet | Frozen | Copper"),
-    "object": _listed("Meridian | Sparrow | Citadel | Compass"),
-    "opening": [
-        "chance, a wet {weekday} and {friend} led us to {it}.",
-        "dear readers of {city}, today's subject is {it}.",
-        "{maker} needs no introduction, so let us turn to {it}.",
-    ],
-    "rival": [
-        "compare the {thing} that {first} {last} launched in {month}: I found that one {+adj}",
-        "by contrast, {number} years ago {maker} gave us another {thing}, which I {+verb}",
-    ],
-    "fact": [
-        "outside, a brass band rehearsed until midnight",
-        "my umbrella is still in {city}",
-        "{friend} collects stamps and hardly noticed",
-        "the tram broke down twice, but nobody complained",
-    ],
-}
-
-DOMAINS: dict[str, Grammar] = {
-    "film": {
-        "thing": _listed("film | movie | picture | thriller | comedy | western | musical | cartoon | documentary"),
-        "maker": ["{first} {last}", "the director {first} {last}"],
-        "aspect": _listed("acting | script | camera work | soundtrack | casting | final scene | dialogue | editing"),
-        "detail": [
-            "it runs for {number} quarters of an hour",
-            "the story is set in {city} in {month}",
-            "{first} {last} plays a doctor with {number} children",
-            "the cinema had {number} rows",
-            "the credits name {number} writers",
-        ],
-    },
-    "book": {
-        "thing": _listed("book | novel | memoir | paperback | trilogy | biography | cookbook | saga"),
-        "maker": ["{first} {last}", "the author {first} {last}"],
-        "aspect": _listed("plot | prose | opening chapter | translation | cover | heroine | pacing | dialogue"),
-        "detail": [
-            "it has {number} parts and a map of {city}",
-            "the first chapter takes place on a {weekday}",
-            "it is told by a sailor called {first}",
-            "the library has {number} copies",
-            "{first} {last} drew the pictures",
-        ],
-    },
-    "restaurant": {
-        "thing": _listed("restaurant | bistro | diner | canteen | pizzeria | tavern | café | steakhouse"),
-        "maker": ["{first} {last}", "the cook {first} {last}"],
-        "aspect": _listed("soup | service | fish | bread | dessert | wine list | music | dining room"),
-        "detail": [
-            "there are {number} tables and a bar",
-            "it is closed on {weekday}",
-            "we sat by the door and ordered {number} plates",
-            "the menu changes every {month}",
-            "the waiter, {first}, comes from {city}",
-        ],
-    },
-    "gadget": {
-        "thing": _listed("camera | phone | radio | kettle | printer | laptop | toaster | lamp | blender"),
-        "maker": ["{first} {last}", "the workshop of {first} {last}"],
-        "aspect": _listed("screen | battery | manual | case | sound | keyboard | packaging | software"),
-        "detail": [
-            "it weighs as much as {number} eggs",
-            "the box came from {city} on a {weekday}",
-            "there are {number} buttons on the side",
-            "it is charged once in {number} days",
-            "{first} {last} of {city} sells it",
-        ],
-    },
-}
-HELD_OUT_DOMAINS: dict[str, Grammar] = {
-    "hotel": {
-        "thing": _listed("hotel | guesthouse"),
-        "maker": ["{first} {last}", "the owner {first} {last}"],
-        "aspect": _listed("breakfast | mattress | view | lobby | swimming pool | wallpaper"),
-        "detail": [
-            "reception closes at {number}",
-            "our room lay on floor {number}",
-            "the lift holds {number} guests",
-        ],
-    },
-    "album": {
-        "thing": _listed("album | record"),
-        "maker": ["{first} {last}", "the singer {first} {last}"],
-        "aspect": _listed("drumming | lyrics | chorus | mixing | bass line | artwork"),
-        "detail": [
-            "side B holds {number} songs",
-            "it was recorded in a barn near {city}",
-            "{first} {last} plays the cello on it",
-        ],
-    },
-}
-
 SLOT = re.compile(r"\{([+?-]?)(\w+)\}")
 SENTENCE_START = re.compile(r'(^"?|[.?!]"? "?|: ")([a-z])')
 HELD_OUT_SHARE = 0.12  # of a held-out review's choices, wherever there is one
@@ -382,15 +55,24 @@ TOKENS_PER_WORD = 1.33  # of long reviews, under a tokenizer trained on them; me
 LEAST, MOST = 1.06, 0.9  # of the bounds of length that we aim at, so that these differences do not break them
 
 
+@cache
+def grammar() -> dict[str, Any]:
+    """Read the tables of symbols and productions: praise, blame, shared, held_out, and by domain two of such."""
+    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
 class Writer:
     """The grammar at work on one review; what the review is about (thing, name, maker) is chosen once."""
 
     def __init__(self, rng: random.Random, held_out: bool):
-        domain = rng.choice([*DOMAINS.values(), *(HELD_OUT_DOMAINS.values() if held_out else ())])
+        words = grammar()
+        new_domains = words["held_out_domains"].values()
+        domain = rng.choice([*words["domains"].values(), *(new_domains if held_out else ())])
         self.rng = rng
-        self.table = SHARED | domain
-        self.held_out = HELD_OUT if held_out else {}
-        self.vocabulary = "held-out" if domain in HELD_OUT_DOMAINS.values() else "shared"
+        self.words = words
+        self.table: Grammar = words["shared"] | domain
+        self.held_out: Grammar = words["held_out"] if held_out else {}
+        self.vocabulary = "held-out" if domain in new_domains else "shared"
         self.used: set[str] = set()
         for symbol in ("thing", "name", "maker"):
             self.table[symbol] = [self.expand(symbol)]
@@ -452,7 +134,7 @@ class Writer:
 
     def choose(self, symbol: str, polarity: int) -> str:
         """Choose a production: one not yet used in this review, where there is one."""
-        options = (PRAISE if polarity > 0 else BLAME).get(symbol) or self.table[symbol]
+        options = self.words["praise" if polarity > 0 else "blame"].get(symbol) or self.table[symbol]
         if symbol in self.held_out and self.rng.random() < HELD_OUT_SHARE:
             options = self.held_out[symbol]
             self.vocabulary = "held-out"

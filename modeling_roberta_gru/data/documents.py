@@ -1,4 +1,7 @@
-"""From rows to documents: one text and one label each, with bad rows named or left out."""
+"""What to read, and what becomes of it: from files, folders, the Hub or a built-in corpus to documents.
+
+A document is one text and one label; rows that give none are named or left out.
+"""
 
 import html
 import logging
@@ -7,19 +10,129 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import ClassLabel, Dataset, Value, concatenate_datasets
+from datasets.exceptions import DatasetsError
 
-from ..arguments import DataArguments
+from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError
-from .sources import Part
+from .corpus import BUILT_IN_CORPORA
+from .tables import CSV_DELIMITERS, READERS, Part, endings, listing, read_file
 
 logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 LINE_BREAK = re.compile(r"<\s*(?:br|/?(?:p|div|li|ul|ol|tr|h[1-6]|blockquote))\b[^<>]*>", re.IGNORECASE)
 INVISIBLE = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
+
+
+def read_source(args: DataArguments) -> dict[str, list[Part]]:
+    """Read what `args` names: split ("train", "validation", "test") → its parts, in the order given.
+
+    Raises:
+        InputError: if a file, folder or data set is missing, empty or unreadable, or an option does not apply to it.
+    """
+    files = _named_files(args)
+    _check_csv_options(args, files)
+    if files:
+        return {split: [read_file(path, args) for path in paths] for split, paths in files.items()}
+    name = args.dataset_name or BUILT_IN
+    splits = BUILT_IN_CORPORA[name]() if name in BUILT_IN_CORPORA else _load_from_hub(name, args)
+    return _labelled_splits(name, splits, args.label_column)
+
+
+def describe_source(args: DataArguments) -> str:
+    """Name the source without the folders of this machine, for reports and cards."""
+    if args.files:
+        return ", ".join(Path(path).name for paths in args.files.values() for path in paths)
+    name = args.dataset_name or BUILT_IN
+    if Path(name).is_dir():
+        return Path(name).resolve().name
+    details = [detail for detail in (args.dataset_config_name, args.dataset_revision) if detail]
+    return f"{name} ({', '.join(details)})" if details else name
+
+
+def _named_files(args: DataArguments) -> dict[str, list[Path]]:
+    """Return the files that `args` name, by split; none where a built-in corpus or the Hub is meant."""
+    name = args.dataset_name or BUILT_IN
+    if args.files or name in BUILT_IN_CORPORA:
+        return {split: [Path(path) for path in paths] for split, paths in args.files.items()}
+    if Path(name).is_file():
+        raise InputError(f"--dataset_name {name} is a file: give it as --train_file.")
+    return _files_of_folder(Path(name)) if Path(name).is_dir() else {}
+
+
+def _check_csv_options(args: DataArguments, files: dict[str, list[Path]]) -> None:
+    if any(path.suffix.lower() in CSV_DELIMITERS for paths in files.values() for path in paths):
+        return
+    for name in ("csv_columns", "csv_encoding"):
+        if getattr(args, name) != getattr(DataArguments, name):
+            raise InputError(
+                f"--{name} takes effect only with CSV or TSV files; {describe_source(args)} has none. Leave it out."
+            )
+
+
+def _files_of_folder(folder: Path) -> dict[str, list[Path]]:
+    """Return a folder's files, each in the split its name or its folder's name says; all in train if none says."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS and path.is_file())
+    if not paths:
+        raise InputError(f"Folder {folder} has no {endings()} file. It holds: {listing(folder)}.")
+    splits = {path: _split_of(path.relative_to(folder)) for path in paths}
+    if not any(splits.values()):
+        splits = dict.fromkeys(paths, "train")
+    for path in (path for path, split in splits.items() if not split):
+        logger.warning("%s is left out: its name says no split (train, validation or test).", path)
+    named = {split: [path for path in paths if splits[path] == split] for split in SPLITS}
+    return {split: members for split, members in named.items() if members}
+
+
+def _split_of(path: Path) -> str:
+    """Read the split off a path's words, the last that says one: "data/train/part-00.csv" → "train"."""
+    words = re.findall("[a-z]+", str(path.with_suffix("")).lower())
+    return next((SPLIT_OF_WORD[word] for word in reversed(words) if word in SPLIT_OF_WORD), "")
+
+
+def _load_from_hub(name: str, args: DataArguments) -> dict[str, Dataset]:
+    try:
+        return datasets.load_dataset(name, args.dataset_config_name, revision=args.dataset_revision)
+    # FileNotFoundError covers a data set that does not exist, ValueError an unknown configuration
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"--dataset_name {name!r} is no folder here, and the Hub gave none: {reason}.") from None
+
+
+def _labelled_splits(name: str, splits: dict[str, Dataset], label_column: str) -> dict[str, list[Part]]:
+    """Keep the splits we know whose labels are given; -1 is the Hub's way to withhold them."""
+    parts: dict[str, list[Part]] = {}
+    for given, rows in splits.items():
+        split = SPLIT_OF_WORD.get(str(given))
+        if split is None:
+            logger.warning("Split %r of %s is left out: it is none of train, validation and test.", given, name)
+        elif label_column in rows.column_names and all(label in (-1, None) for label in rows[label_column]):
+            logger.warning("Split %r of %s is left out: none of its rows has a label.", given, name)
+        else:
+            parts.setdefault(split, []).append(Part(f"{name} ({given})", rows))
+    if not parts:
+        raise InputError(f"{name} has no labelled train, validation or test split; it has: {', '.join(splits)}.")
+    return parts
+
+
+# Documents
 
 
 def build_documents(split: str, parts: list[Part], args: DataArguments) -> tuple[Dataset, dict[str, int]]:

@@ -1,16 +1,18 @@
 """What the labels mean: the kind of problem, the classes in order, and how raw labels become numbers."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+import yaml
 from datasets import ClassLabel, Dataset, List, Value
 
 from ..arguments import DataArguments
-from ..errors import InputError
+from ..errors import InputError, unknown_name
 from ..modeling_roberta_gru import IGNORED_LABEL
 from .documents import first_rows
 
@@ -255,3 +257,47 @@ def _said(rows: Sequence[int], row_ids: Sequence[str] | None) -> str:
 def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> list[float] | None:
+    """Return one weight per label, as `--class_weights` says.
+
+    Args:
+        option: "none", "balanced", or a mapping from label names to weights.
+        labels: the labels.
+        encoded: the training split's encoded labels.
+
+    Raises:
+        InputError: if the option is none of these, leaves a label out, or does not fit the problem.
+    """
+    if option == "none":
+        return None
+    if labels.problem_type == REGRESSION:
+        raise InputError("--class_weights needs classes; regression targets have none.")
+    if option == "balanced":
+        if labels.problem_type != SINGLE_LABEL:
+            raise InputError("--class_weights balanced needs one label a text; give a mapping instead.")
+        counts = Counter(encoded)
+        return [len(encoded) / (labels.num_labels * max(1, counts[index])) for index in range(labels.num_labels)]
+    try:
+        weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
+    except yaml.YAMLError:
+        weights = None
+    if not isinstance(weights, dict):
+        raise InputError(
+            f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}."
+        )
+    for name in weights:
+        if name not in labels.names:
+            raise unknown_name("label in --class_weights", name, labels.names)
+    return [_weight(name, weights.get(name)) for name in labels.names]
+
+
+def _weight(label: str, text: Any) -> float:
+    try:
+        weight = float(text)
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not 0 <= weight < float("inf"):
+        raise InputError(f"--class_weights gives label {label!r} no weight of at least 0.")
+    return weight

@@ -27,11 +27,21 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION
-from ..data.sources import CSV_DELIMITERS, UTF_8, is_decoded
+from ..data.tables import (
+    CSV_DELIMITERS,
+    PARQUET,
+    UTF_8,
+    Chunk,
+    Columns,
+    Table,
+    check_ending,
+    is_decoded,
+    open_table,
+    write_table,
+)
 from ..errors import InputError
 from ..files import delete, replacing, write_json
 from .scorer import POOL_SIZE, THRESHOLD, decide
-from .tables import PARQUET, Chunk, Columns, Table, check_ending, open_table, write_table
 
 if TYPE_CHECKING:
     from .scorer import Scorer

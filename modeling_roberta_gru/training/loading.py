@@ -3,13 +3,11 @@
 `baselines/transformer.py` and `baselines/recurrent.py` have the same two functions for what it is compared with.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import LARGE_INTEGER
@@ -18,9 +16,9 @@ from transformers.utils import logging
 from ..arguments import ModelArguments
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.corpus import train_tokenizer
-from ..data.labels import REGRESSION, SINGLE_LABEL, LabelSpace
+from ..data.labels import LabelSpace
 from ..data.tokenization import check_token_ids
-from ..errors import InputError, unknown_name
+from ..errors import InputError
 from ..modeling_roberta_gru import RobertaGRUForSequenceClassification
 
 
@@ -140,50 +138,6 @@ def encoder_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return tokenizer.model_max_length if tokenizer.model_max_length < LARGE_INTEGER else None
-
-
-def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> list[float] | None:
-    """Return one weight per label, as `--class_weights` says.
-
-    Args:
-        option: "none", "balanced", or a mapping from label names to weights.
-        labels: the labels.
-        encoded: the training split's encoded labels.
-
-    Raises:
-        InputError: if the option is none of these, leaves a label out, or does not fit the problem.
-    """
-    if option == "none":
-        return None
-    if labels.problem_type == REGRESSION:
-        raise InputError("--class_weights needs classes; regression targets have none.")
-    if option == "balanced":
-        if labels.problem_type != SINGLE_LABEL:
-            raise InputError("--class_weights balanced needs one label a text; give a mapping instead.")
-        counts = Counter(encoded)
-        return [len(encoded) / (labels.num_labels * max(1, counts[index])) for index in range(labels.num_labels)]
-    try:
-        weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
-    except yaml.YAMLError:
-        weights = None
-    if not isinstance(weights, dict):
-        raise InputError(
-            f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}."
-        )
-    for name in weights:
-        if name not in labels.names:
-            raise unknown_name("label in --class_weights", name, labels.names)
-    return [_weight(name, weights.get(name)) for name in labels.names]
-
-
-def _weight(label: str, text: Any) -> float:
-    try:
-        weight = float(text)
-    except (TypeError, ValueError):
-        weight = -1.0
-    if not 0 <= weight < float("inf"):
-        raise InputError(f"--class_weights gives label {label!r} no weight of at least 0.")
-    return weight
 
 
 @contextmanager
