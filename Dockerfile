@@ -7,9 +7,9 @@
 #   docker run -p 127.0.0.1:7860:7860 -v "$PWD/runs/mine/model:/model:ro" --user "$(id -u)" roberta-gru:serve
 #   docker run -p 127.0.0.1:7860:7860 -e MODEL_ID=user/name roberta-gru:serve
 #
-# `-e OMP_NUM_THREADS=8` for training on a CPU: Accelerate's default is one thread. `make docker-replay` tries both
-# without Docker. PyTorch comes with CUDA, as the package index has it; for a small CPU image, build with
-# `--build-arg PIP_EXTRA_INDEX_URL=…`, the CPU index that PyTorch's install page names. For GPUs:
+# `-e OMP_NUM_THREADS=8` for training on a CPU: Accelerate's default is one thread. PyTorch comes with CUDA, as the
+# package index has it; for a small CPU image, build with `--build-arg PIP_EXTRA_INDEX_URL=…`, the CPU index that
+# PyTorch's install page names. For GPUs:
 #
 #   docker build --build-arg BASE_IMAGE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 -t roberta-gru:cuda .
 #   docker run --gpus all …

@@ -8,7 +8,7 @@ DEVICES ?= cpu
 train: export OMP_NUM_THREADS ?= $(if $(filter quickstart,$(RECIPE)),1,$(shell getconf _NPROCESSORS_ONLN))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv train check format test test-slow bench results docker-replay clean
+.PHONY: help .venv train check format test test-slow bench results clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,9 +45,6 @@ bench: .venv ## Measure scoring and training beside their peers; wants an hour o
 
 results: .venv ## Write docs/results.md from the recorded measurements
 	.venv/bin/python benchmarks/results.py
-
-docker-replay: .venv ## Replay the Dockerfile in a bare chroot (as root, with debootstrap; no Docker needed)
-	.venv/bin/python tests/replay_dockerfile.py
 
 clean: ## Delete what the other targets made, except runs/
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,9 +8,6 @@ from typing import Any
 import agreement
 import breakdown
 import document_length
-import first_prediction
-import hub_faults
-import loading_matrix
 import long_documents
 import scoring
 import training_speed
@@ -55,14 +52,6 @@ def main() -> None:
         if long_documents.recorded(task):
             renew(page, task, long_documents.table(task))
     renew(page, "verdicts", long_documents.verdicts_table())
-    for name, script in {
-        "faults": hub_faults,
-        "loading": loading_matrix,
-        "first-prediction": first_prediction,
-    }.items():
-        if script.RECORDED.is_file():
-            record = json.loads(script.RECORDED.read_text(encoding="utf-8"))
-            renew(ROOT / "docs" / "hub.md", name, script.table(record))
     page = ROOT / "docs" / "performance.md"
     if scoring.RECORDED.is_file():
         record = json.loads(scoring.RECORDED.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from transformers.utils import logging
 from modeling_roberta_gru import RobertaGRUConfig
 from modeling_roberta_gru.data.corpus import train_tokenizer
 
-from .strangers import install_transformers
+from .clean_process import install_transformers
 
 logging.disable_progress_bar()
 torch.set_num_threads(1)

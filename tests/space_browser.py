@@ -18,7 +18,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 APP = REPOSITORY / "model_card/space/app.py"
-STRANGER = REPOSITORY / "tests/stranger.py"
+STRANGER = REPOSITORY / "tests/load_model.py"
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -253,7 +253,7 @@ print(json.dumps([*outputs, model.config.id2label, getattr(model.config, "calibr
 
 def load_as_stranger(adapter: Path, merged: Path, texts: list[str], cache: Path) -> list[Any]:
     """Run the README's code as it stands, in the adapter's folder, and load the merged model; see STRANGER."""
-    stranger = str(Path(__file__).with_name("stranger.py"))
+    stranger = str(Path(__file__).with_name("load_model.py"))
     code = STRANGER.format(stranger=stranger, code=loading_code(adapter), merged=str(merged), texts=texts)
     process = subprocess.run(
         [sys.executable, "-I", "-c", code],

@@ -26,7 +26,7 @@ from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassifi
 from .conftest import tiny_config
 
 HANDLER = Path(__file__).parents[1] / "model_card" / "handler.py"
-STRANGER = Path(__file__).with_name("stranger.py")
+STRANGER = Path(__file__).with_name("load_model.py")
 ALL_LOGITS = {"top_k": None, "function_to_apply": "none"}
 # Neighbours change the sizes of the matrices, and with them the rounding.
 FLOAT32 = {"rel": 1e-5, "abs": 1e-5}

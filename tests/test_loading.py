@@ -1,4 +1,4 @@
-"""Loading from a Hub by people who have only transformers and torch: new and old releases, online and offline."""
+"""Loading from a Hub with only transformers and torch: new and old releases, online and offline."""
 
 import json
 import math
@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from . import freeze
-from .hub_server import WRITER, HubServer
-from .strangers import (
+from .clean_process import (
     LOADERS,
     MODEL,
     OFFLINE,
@@ -31,7 +29,9 @@ from .strangers import (
     largest_difference,
     load,
     push_twice,
+    save_model,
 )
+from .hub_server import WRITER, HubServer
 
 CLASSIFIER = "AutoModelForSequenceClassification"
 SHIPPED = {"configuration_roberta_gru.py", "modeling_roberta_gru.py"}
@@ -43,7 +43,7 @@ def saved(tmp_path_factory):
     """Return two folders with models that differ in their weights and in their code."""
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     for seed, folder in enumerate(folders):
-        freeze.save_model(folder, seed)
+        save_model(folder, seed)
     with (folders[1] / "modeling_roberta_gru.py").open("a") as code:
         code.write("\n# trained again\n")
     return folders
@@ -68,7 +68,7 @@ def check(python, loader, way, hub, pinned, saved, home):
     assert (len(hub.requests) == num_requests) == (way == OFFLINE)
 
 
-def test_what_strangers_are_compared_by_tells_models_apart(saved):
+def test_what_is_compared_tells_models_apart(saved):
     first, second = (expect(folder, CLASSIFIER) for folder in saved)
     assert largest_difference(first, first) == 0
     assert 0.01 < largest_difference(first, second) < math.inf
@@ -103,7 +103,7 @@ def test_code_loads_offline_though_none_was_run_before(release, interpreter, hub
 def test_a_model_from_the_hub_trained_on_keeps_its_code_where_it_is_saved_or_pushed(release, interpreter, tmp_path):
     # transformers issue 29714
     python, folder = interpreter(release), tmp_path / "trained"
-    freeze.save_model(tmp_path / "model")
+    save_model(tmp_path / "model")
     with HubServer() as hub:
         files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
         hub.create(MODEL, files)

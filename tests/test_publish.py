@@ -1,7 +1,6 @@
 """Publishing, by the real client, on a Hub of our own: what arrives, what never travels, and what faults leave."""
 
 import hashlib
-import importlib
 import json
 import logging
 import re
@@ -9,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from modeling_roberta_gru.hub import persistence
 from modeling_roberta_gru.hub.publish import Publication, check_rights, publish, report
 from modeling_roberta_gru.training.adapter import adapt, write_adapter
 
+from . import hub_faults
 from .hub_server import FAULTS, READER, STRANGER, WRITER, HubServer
 from .test_experiment import train_tiny
 
@@ -38,16 +37,7 @@ SECRET = "hf_" + "Ab1" * 12
 
 
 @pytest.fixture(scope="module")
-def hub_faults() -> ModuleType:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-    try:
-        return importlib.import_module("hub_faults")
-    finally:
-        sys.path.pop(0)
-
-
-@pytest.fixture(scope="module")
-def versions(hub_faults, tmp_path_factory) -> tuple[Path, Path]:
+def versions(tmp_path_factory) -> tuple[Path, Path]:
     return hub_faults.save_versions(tmp_path_factory.mktemp("versions"))
 
 
@@ -58,7 +48,7 @@ def model(versions, tmp_path) -> Path:
 
 
 @pytest.fixture
-def waits(hub_faults):
+def waits():
     """Let the client reach our Hub; return the seconds that it wanted to wait, which pass at once."""
     with hub_faults.on_loopback() as waits:
         yield waits
@@ -532,17 +522,17 @@ def check_harmless(outcomes) -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_whatever_happens_to_the_commit_the_repository_is_whole(hub_faults, versions, waits, first) -> None:
+def test_whatever_happens_to_the_commit_the_repository_is_whole(versions, waits, first) -> None:
     earlier, later = versions
     check_harmless(hub_faults.rehearse(None if first else earlier, later, paths="/commit/"))
 
 
 @pytest.mark.parametrize("paths", ["/lfs/", "/tag/", "/refs"])
-def test_a_broken_line_leaves_the_repository_whole(hub_faults, versions, waits, paths) -> None:
+def test_a_broken_line_leaves_the_repository_whole(versions, waits, paths) -> None:
     check_harmless(hub_faults.rehearse(*versions, faults=("cut", "lost"), paths=paths))
 
 
-def test_a_push_that_leaves_half_a_version_is_reported(hub_faults, versions, waits, monkeypatch) -> None:
+def test_a_push_that_leaves_half_a_version_is_reported(versions, waits, monkeypatch) -> None:
     def push_in_two_commits(api, repo_id, branch, folder, plan, remote, version) -> str:
         api.upload_file(path_or_fileobj=folder / "README.md", path_in_repo="README.md", repo_id=repo_id)
         return api.upload_folder(folder_path=folder, repo_id=repo_id).oid
@@ -554,22 +544,10 @@ def test_a_push_that_leaves_half_a_version_is_reported(hub_faults, versions, wai
     ]
 
 
-def test_faults_are_counted(hub_faults) -> None:
-    outcomes = [
-        hub_faults.Outcome("first", "cut", 3, False, True, None),
-        hub_faults.Outcome("next", "cut", 4, True, False, None),
-        hub_faults.Outcome("next", "cut", 5, True, False, "a tag names another commit"),
-    ]
-    counted = hub_faults.summary(outcomes)
-    assert (counted["tried"], counted["survived"], counted["requests"]) == (3, 2, {"first": 4, "next": 6})
-    assert counted["by_fault"]["cut, lasting"] == {"tried": 2, "survived": 1, "completed": 0}
-    assert [broken["index"] for broken in counted["broken"]] == [5]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("first", [True, False])
-def test_no_fault_at_any_request_does_harm(hub_faults, versions, waits, fault, first) -> None:
+def test_no_fault_at_any_request_does_harm(versions, waits, fault, first) -> None:
     earlier, later = versions
     before = {folder: hashlib.sha256(repr(sorted(read(folder).items())).encode()).digest() for folder in versions}
     check_harmless(hub_faults.rehearse(None if first else earlier, later, faults=(fault,)))
@@ -612,7 +590,7 @@ def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_i
     readme = (tmp_path / "adapter" / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1].replace('adapter = "."', 'adapter = "ada/adapter"')
     ids = [[0, 5, 9, 30, 2]]
-    program = LOAD_ADAPTER.format(stranger=str(Path(__file__).with_name("stranger.py")), code=code, ids=ids)
+    program = LOAD_ADAPTER.format(stranger=str(Path(__file__).with_name("load_model.py")), code=code, ids=ids)
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.run([sys.executable, "-I", "-c", program], env=environment, capture_output=True, text=True)

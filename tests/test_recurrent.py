@@ -528,7 +528,7 @@ def test_every_auto_class_loads_in_a_fresh_process_without_the_package(stand_in,
     script = tmp_path / "script.py"
     script.write_text(LOAD_AS_STRANGER)
     process = subprocess.run(
-        [sys.executable, "-I", script, Path(__file__).with_name("stranger.py"), folder, resaved, json.dumps(TEXTS)],
+        [sys.executable, "-I", script, Path(__file__).with_name("load_model.py"), folder, resaved, json.dumps(TEXTS)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -16,9 +16,9 @@ from modeling_roberta_gru import (
 )
 from modeling_roberta_gru.data.tokenization import lift_limits
 
+from .clean_process import OLDER_RELEASES, ask
 from .conftest import TINY_ENCODER, tiny_config
-from .stranger import INPUT_IDS, LONG_TEXT, TEXTS
-from .strangers import OLDER_RELEASES, ask
+from .load_model import INPUT_IDS, LONG_TEXT, TEXTS
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 SHIPPED = {"configuration_roberta_gru.py", "modeling_roberta_gru.py"}
@@ -39,7 +39,7 @@ def saved(tmp_path_factory, stand_in):
     return folder
 
 
-def load_as_stranger(python: str | Path, folder: Path, workplace: Path) -> dict:
+def load_in_a_clean_process(python: str | Path, folder: Path, workplace: Path) -> dict:
     return ask(python, folder, "--train", "--save-to", str(workplace / "resaved"), home=workplace / "home")
 
 
@@ -88,14 +88,14 @@ def check_long_text(prediction: dict, saved: Path, classifier: RobertaGRUForSequ
 
 
 def test_every_auto_class_loads_in_a_fresh_process_without_the_package(saved, tmp_path):
-    outputs = load_as_stranger(sys.executable, saved, tmp_path)
+    outputs = load_in_a_clean_process(sys.executable, saved, tmp_path)
     check_outputs(outputs, saved, tmp_path / "resaved")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", OLDER_RELEASES)
 def test_older_releases_of_transformers_load_it_too(release, interpreter, saved, tmp_path):
-    outputs = load_as_stranger(interpreter(release), saved, tmp_path)
+    outputs = load_in_a_clean_process(interpreter(release), saved, tmp_path)
     assert outputs["transformers"] == release
     check_outputs(outputs, saved, tmp_path / "resaved")
 

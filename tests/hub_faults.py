@@ -1,20 +1,15 @@
 """Break a push to the Hub at every request, in every way, and see what the repository holds afterwards.
 
-`python benchmarks/hub_faults.py` publishes tiny models on a Hub of our own on loopback (tests/hub_server.py) by the
-real client, and writes benchmarks/results/hub/faults.json. A model is published for the first time ("first"), and over
-an earlier version of which files change, come and go ("next"). At every request of the push comes every fault, once or
-from there on ("lasting"). Afterwards the repository must hold the earlier state or the new one, whole; a second push,
-without faults, must complete it to what an undisturbed one leaves, to the commit. Nothing is waited for in between.
+Tiny models are published on a Hub of our own on loopback (hub_server.py) by the real client: for the first time
+("first"), and over an earlier version of which files change, come and go ("next"). At every request of the push comes
+every fault, once or from there on ("lasting"). Afterwards the repository must hold the earlier state or the new one,
+whole; a second push, without faults, must complete it to what an undisturbed one leaves, to the commit. Nothing is
+waited for in between.
 """
 
-import argparse
 import functools
-import logging
-import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +17,6 @@ from unittest import mock
 
 import huggingface_hub
 import torch
-from huggingface_hub.utils import disable_progress_bars
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
@@ -30,14 +24,9 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import write_json, write_text
 from modeling_roberta_gru.hub import publish as publishing
 from modeling_roberta_gru.hub.publish import publish
-from modeling_roberta_gru.training.record import describe_platform
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from .hub_server import FAULTS, WRITER, HubServer, Repository
 
-from tests.hub_server import FAULTS, WRITER, HubServer, Repository  # noqa: E402
-
-RECORDED = ROOT / "benchmarks" / "results" / "hub" / "faults.json"
 NAME = "ada/rehearsed"
 CARD = "---\nlicense: apache-2.0\npipeline_tag: text-classification\n---\n\n# Model {seed}\n"
 TEXTS = ["the plot was long and slow", "splendid music", "dreadful, and more so than most", "we liked it"] * 5
@@ -105,7 +94,7 @@ def rehearse(
 
     Args:
         earlier, later: the folders; no earlier one for the first time.
-        faults: of `tests.hub_server.FAULTS`.
+        faults: of `hub_server.FAULTS`.
         paths: break those requests only whose path holds this.
         lasting: whether one request is broken, or all from it on, or both in turn.
     """
@@ -181,68 +170,3 @@ def _broken(hub: HubServer, start: dict[str, Repository], end: Repository) -> st
     if not held.commits.keys() <= whole:
         return "the repository held neither the earlier state nor the new one"
     return None if held.tags.items() <= end.tags.items() else "a tag names another commit than it should"
-
-
-def record() -> dict[str, Any]:
-    """Return what benchmarks/results/hub/faults.json holds."""
-    with tempfile.TemporaryDirectory() as place, on_loopback():
-        earlier, later = save_versions(Path(place))
-        outcomes = [*rehearse(None, later), *rehearse(earlier, later)]
-    return {**summary(outcomes), **describe_platform()}
-
-
-def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Count faults, by kind and by whether they lasted, and how many did no harm."""
-    by_fault: dict[str, dict[str, int]] = {}
-    for outcome in outcomes:
-        counts = by_fault.setdefault(f"{outcome.fault}, lasting" if outcome.is_lasting else outcome.fault, Counter())
-        counts["tried"] += 1
-        counts["survived"] += outcome.broken is None
-        counts["completed"] += outcome.completed
-    requests = {
-        scenario: 1 + max(outcome.index for outcome in outcomes if outcome.scenario == scenario)
-        for scenario in dict.fromkeys(outcome.scenario for outcome in outcomes)
-    }
-    return {
-        "tried": len(outcomes),
-        "survived": sum(outcome.broken is None for outcome in outcomes),
-        "requests": requests,
-        "by_fault": by_fault,
-        "broken": [outcome._asdict() for outcome in outcomes if outcome.broken is not None],
-    }
-
-
-def table(recorded: Mapping[str, Any]) -> list[str]:
-    """Return the lines of what docs/hub.md says of a record."""
-    first, following = recorded["requests"]["first"], recorded["requests"]["next"]
-    lines = [
-        "| fault | tried | survived | of these, the push got through all the same |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for fault, counts in recorded["by_fault"].items():
-        lines.append(f"| {fault} | {counts['tried']} | {counts['survived']} | {counts['completed']} |")
-    return [
-        f"**{recorded['survived']} of {recorded['tried']} faults survived**: the repository held the version before "
-        "or the new one, whole, and a second push completed it. Tried at each of a first push's "
-        f"{first} requests and of a later one's {following}, once and from there on (lasting).",
-        "",
-        *lines,
-        "",
-        f"- command: `python benchmarks/hub_faults.py`; commit `{recorded['commit']}`; huggingface_hub "
-        f"{huggingface_hub.__version__}",
-    ]
-
-
-def main() -> None:
-    """Record, and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
-    disable_progress_bars()
-    logging.disable(logging.WARNING)  # of every attempt that failed
-    recorded = record()
-    write_json(RECORDED, recorded)
-    print(f"{recorded['survived']} of {recorded['tried']} faults survived: {RECORDED.relative_to(ROOT)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Fresh processes in which strangers load a model: interpreters, caches, Hubs, and what comes out."""
+"""Load a model in a clean process: interpreters, caches, Hubs, and what comes out."""
 
 import json
 import math
@@ -9,11 +9,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from . import stranger
+import torch
+
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+from modeling_roberta_gru.data.corpus import train_tokenizer
+
+from . import load_model
 from .hub_server import LARGE, File, HubServer
 
 ROOT = Path(__file__).parents[1]
-STRANGER = ROOT / "tests" / "stranger.py"
+SCRIPT = ROOT / "tests" / "load_model.py"
 
 OLDER_RELEASES = ("4.57.6", "5.0.0")
 LOADERS = (
@@ -27,6 +32,27 @@ LOADERS = (
 MODEL = "ada/model"
 SERVER, OFFLINE, PINNED = "from the Hub", "from the cache, offline", "pinned revision"
 WAYS = (SERVER, OFFLINE, PINNED)
+
+TEXTS = [
+    "the plot was slow but we liked its music",
+    "dreadful",
+    "splendid and middling, long and slow, more than most",
+]
+SIZES = {
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 22,
+    "gru_hidden_size": 7,
+    "num_gru_layers": 2,
+    "gru_bidirectional": True,
+    "summary": "attention",
+    "head_hidden_size": 5,
+    "calibration_temperature": 1.5,
+    # Large enough that every path through the network shows in the logits.
+    "initializer_range": 0.3,
+}
 
 
 def install(folder: Path, *requirements: str) -> Path:
@@ -44,6 +70,16 @@ def install_transformers(folder: Path, release: str) -> Path:
     return install(folder, torch_pin, f"transformers=={release}")
 
 
+def save_model(folder: Path, seed: int = 0) -> None:
+    """Save a tiny random classifier, with every part in use, and its tokenizer."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(TEXTS, vocab_size=280)
+    names = {"id2label": {0: "bad", 1: "good", 2: "fair"}, "label2id": {"bad": 0, "good": 1, "fair": 2}}
+    config = RobertaGRUConfig(vocab_size=len(tokenizer), **SIZES, **names)
+    RobertaGRUForSequenceClassification(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def ask(
     python: str | Path, name: str | Path, *options: str, home: Path, hub: str = "", token: str = ""
 ) -> dict[str, Any]:
@@ -52,7 +88,7 @@ def ask(
     Args:
         python: the interpreter.
         name: a folder, or the name of a model.
-        options: further arguments of stranger.py.
+        options: further arguments of load_model.py.
         home: what the process has for HF_HOME; the caches of models and of their code lie there.
         hub: the address of a Hub; without one the process is offline.
         token: for the Hub.
@@ -65,7 +101,7 @@ def ask(
     environment |= {"HF_ENDPOINT": hub, "HF_TOKEN": token} if hub else {"HF_HUB_OFFLINE": "1"}
     home.mkdir(parents=True, exist_ok=True)
     process = subprocess.run(
-        [python, "-I", STRANGER, name, *options], capture_output=True, text=True, cwd=home, env=environment
+        [python, "-I", SCRIPT, name, *options], capture_output=True, text=True, cwd=home, env=environment
     )
     if process.returncode:
         raise RuntimeError(process.stderr[-3000:])
@@ -103,8 +139,8 @@ def find_code(home: Path) -> list[str]:
 
 
 def expect(folder: Path, loader: str) -> dict[str, Any]:
-    """Return what the package makes of a folder, for the inputs that strangers have."""
-    return stranger.LOADERS[loader](Namespace(name=folder, input_ids=stranger.INPUT_IDS), {})
+    """Return what the package makes of a folder, for the inputs of load_model.py."""
+    return load_model.LOADERS[loader](Namespace(name=folder, input_ids=load_model.INPUT_IDS), {})
 
 
 def largest_difference(found: Any, expected: Any) -> float:

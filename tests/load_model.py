@@ -1,7 +1,7 @@
 """A script, not a module: load a model by the Auto classes, without the package, and print what comes out.
 
-`python -I tests/stranger.py NAME`: a folder, or a model of the Hub that HF_ENDPOINT names, holds a classifier and its
-tokenizer. With `--train`, the classifier is trained for a step and saved again. It must run under every release of
+`python -I tests/load_model.py NAME`: a folder, or a model of the Hub that HF_ENDPOINT names, holds a classifier and
+its tokenizer. With `--train`, the classifier is trained for a step and saved again. It must run under every release of
 transformers that the shipped files support.
 """
 
