@@ -8,7 +8,7 @@ DEVICES ?= cpu
 train: export OMP_NUM_THREADS ?= $(if $(filter quickstart,$(RECIPE)),1,$(shell getconf _NPROCESSORS_ONLN))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv train check format test test-slow bench results clean
+.PHONY: help .venv train check format test test-slow docs bench results clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ help: ## List the targets
 train: .venv ## Train RECIPE (quickstart) on DEVICES (cpu, one_gpu, several_gpus)
 	.venv/bin/accelerate launch --config_file configs/accelerate/$(DEVICES).yaml train.py --config recipes/$(RECIPE).yaml
 
-check: .venv ## Lint, check the format and the types
+check: .venv docs ## Lint, check format, types and documentation
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -37,6 +37,10 @@ test: .venv ## Run the tests, offline, in under five minutes
 test-slow: .venv ## Run the tests that take minutes: another transformers release, two ranks, real data
 	.venv/bin/pytest -m slow --durations 10
 
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: .venv ## Write the documentation as a site to site/; a broken link is an error
+	.venv/bin/mkdocs build --strict --quiet
+
 bench: .venv ## Measure scoring and training beside their peers; wants an hour of a machine that does nothing else
 	.venv/bin/pip install --constraint constraints.txt --editable '.[bench]'
 	.venv/bin/python benchmarks/scoring.py measure
@@ -47,5 +51,5 @@ results: .venv ## Write docs/results.md from the recorded measurements
 	.venv/bin/python benchmarks/results.py
 
 clean: ## Delete what the other targets made, except runs/
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

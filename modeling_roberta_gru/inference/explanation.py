@@ -198,7 +198,9 @@ def attribute(
     by their inputs, one vector a token and layer.
 
     Args:
-        model, tokenizer, text: as for [`trace`].
+        model: as for [`trace`].
+        tokenizer: as for [`trace`].
+        text: as for [`trace`].
         label: the label in question; unset: the one with the highest score.
         num_steps: steps of the integral; `Attribution.warning` tells when they were too few.
 
