@@ -181,7 +181,7 @@ def publish(
     publication = publishing.publish(
         run, name, private=private or None, revision=revision, tag=tag, dry_run=dry_run, confirm=agrees
     )
-    print(publishing.report(publication))
+    print(publishing.describe_publication(publication))
 
 
 @app.command()

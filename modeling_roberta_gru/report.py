@@ -2,8 +2,6 @@
 
 import logging
 import os
-import re
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from .data.splits import Splits
 from .errors import InputError
 from .files import carried, delete, replacing, write_json
 from .hub.card import write_card
-from .hub.load_check import predict_elsewhere
+from .hub.check import predict_in_clean_process
 from .training.metrics import measure, to_probabilities, written
 from .training.plots import draw_confusion
 
@@ -35,11 +33,6 @@ RUN_FILES = {
     "history.jsonl": "what was logged during training",
     "run.json": "command, options, data, versions, hardware, duration",
 }
-
-SLASHES = r"[/\\]"
-WHOLE_PATH = re.compile(rf"(?:file://)?(?:[A-Za-z]:)?{SLASHES}")
-# In running text. Neither what follows a URL's scheme nor "and/or".
-ABSOLUTE_FOLDERS = re.compile(rf"(?<![\w.:/\\])(?:[A-Za-z]:)?{SLASHES}(?:[^\s/\\'\"]+{SLASHES})+")
 
 POOLED = "The given splits were pooled: these figures compare with nothing reported on the official test split."
 
@@ -115,7 +108,6 @@ def _complete_model(folder: Path, record: dict[str, Any], metrics: dict[str, Any
     """Put beside a run's model what travels with it: card, figures, pictures, record, licence, endpoint."""
     model = folder / "model"
     write_card(model, record, metrics)
-    write_json(model / "run.json", _without_places(record))
     for name in ("metrics.json", "confusion.png", "curves.png"):
         shutil.copy(folder / name, model)
     if any(model.glob("*.py")):  # code of ours
@@ -123,23 +115,6 @@ def _complete_model(folder: Path, record: dict[str, Any], metrics: dict[str, Any
             shutil.copy(carried(name), model)
     for path in model.glob("*.safetensors"):  # which safetensors lets nobody else read, in a container neither
         path.chmod((model / "config.json").stat().st_mode)
-
-
-def _without_places(value: Any) -> Any:
-    """Shorten absolute paths to their last name: where things lie on this machine is nobody else's business."""
-    if isinstance(value, dict):
-        return {
-            name: shlex.join(map(_without_places, shlex.split(part))) if name == "command" else _without_places(part)
-            for name, part in value.items()
-        }
-    if isinstance(value, list):
-        return [_without_places(part) for part in value]
-    if not isinstance(value, str):
-        return value
-    option, equals, path = value.rpartition("=") if value.startswith("--") else ("", "", value)
-    if WHOLE_PATH.match(path):
-        return f"{option}{equals}…/{re.split(SLASHES, path)[-1]}"
-    return ABSOLUTE_FOLDERS.sub("…/", value)
 
 
 def _move_run(source: Path, folder: Path) -> None:
@@ -177,16 +152,16 @@ def _write_predictions(splits: Splits, predictions: np.ndarray, path: Path) -> N
 
 
 def report(splits: Splits, metrics: dict[str, Any], output_dir: str, verify_load: bool) -> str:
-    """Say what came out, what a stranger's process makes of the saved folder, and where everything lies."""
+    """Say what came out, what a clean process makes of the saved folder, and where everything lies."""
     folder = Path(output_dir)
     lines = ["", *_result_lines(metrics), "In brackets: 95 % bootstrap intervals over the rows."]
     lines += [POOLED] if splits.pooled else []
     if verify_load and (folder / "model").is_dir():
         texts = [str(text) for text in splits.test["text"][:4]]
-        lines += ["", "Predictions of a fresh process, where importing modeling_roberta_gru fails, by", ""]
+        lines += ["", "Predictions of a clean process, where importing modeling_roberta_gru fails, by", ""]
         trusted = ", trust_remote_code=True" if any((folder / "model").glob("*.py")) else ""
         lines += [f'  pipeline("text-classification", "{folder / "model"}"{trusted})', ""]
-        for text, prediction in zip(texts, predict_elsewhere(folder / "model", texts), strict=True):
+        for text, prediction in zip(texts, predict_in_clean_process(folder / "model", texts), strict=True):
             lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
     lines += ["", f"Everything lies in {folder}:", ""]
     lines += [f"  {name:<20} {what}" for name, what in RUN_FILES.items() if (folder / name).exists()]

@@ -32,7 +32,7 @@ from modeling_roberta_gru.baselines.transformer import fold_temperature, loss_fu
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import train
-from modeling_roberta_gru.hub.load_check import predict_elsewhere
+from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.inference.page import explain_model
 from modeling_roberta_gru.report import RUN_FILES
@@ -123,7 +123,7 @@ def test_a_recurrent_net_trains_and_loads_with_its_own_code(name, reviews, tmp_p
 def test_a_recurrent_net_of_a_run_predicts_in_a_process_without_the_package(reviews, tmp_path):
     options = ["--architecture", "bilstm", "--config_overrides", SMALL_NET, "--dataset_name", reviews]
     train_tiny(tmp_path, *options, *NOT_OURS)
-    predictions = predict_elsewhere(tmp_path / "model", ["splendid music " * 300])
+    predictions = predict_in_clean_process(tmp_path / "model", ["splendid music " * 300])
     assert predictions[0]["label"] in ("bad", "good")
 
 

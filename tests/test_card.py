@@ -1,11 +1,12 @@
 """The model card, matched whole, and read back as the Hub reads it."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from modeling_roberta_gru.hub.card import build_card
+from modeling_roberta_gru.hub.card import build_card, published_record
 
 EXPECTED = Path(__file__).with_name("expected_card.md")
 
@@ -167,3 +168,38 @@ def test_regression_and_several_labels_have_cards_too(record, metrics):
         assert len(card.data.eval_results) == 1
         assert "0.4000 (0.3800 to 0.4200)" in card.content
         assert "Probabilities are calibrated" not in card.content
+
+
+# The record beside it
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("--train_file=/home/ann/my data/a.csv", "--train_file=…/a.csv"),
+        ("/home/ann/my data/secret project/a.csv", "…/a.csv"),
+        ("file:///home/ann/a.csv", "…/a.csv"),
+        (r"\\server\ann\a.csv", "…/a.csv"),
+        ("/home/ann/a.csv; test carved out", "…/a.csv; test carved out"),
+        ("rows of /home/ann/a.csv", "rows of …/a.csv"),
+        (r"C:\Users\ann\a.csv", "…/a.csv"),
+        ("../data/imdb and/or runs/mine", "../data/imdb and/or runs/mine"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+    ],
+)
+def test_absolute_paths_are_shortened_and_nothing_else(text, expected):
+    assert published_record({"data": {"source": [text, 3]}}) == {"data": {"source": [expected, 3]}}
+
+
+def test_labels_that_look_like_paths_are_kept():
+    labels = ["/r/movies", "/r/books", "C:\\"]
+    weights = '{"/r/movies": 1, "/r/books": 2}'
+    record = {"data": {"labels": labels}, "options": {"class_names": labels, "class_weights": weights}}
+    words = ["train.py", "--class_names", *labels, "--train_file", "/home/ann/a.csv"]
+    published = published_record({**record, "command": shlex.join([*words, f"--class-weights={weights}"])})
+    assert {name: published[name] for name in record} == record
+    assert shlex.split(published["command"]) == [*words[:-1], "…/a.csv", f"--class-weights={weights}"]
+
+
+def test_what_no_run_records_is_not_published():
+    assert published_record({"steps": 3, "environment": {"TOKEN": "secret"}}) == {"steps": 3}

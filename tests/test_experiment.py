@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,7 @@ from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import RUN_FILES, _check_sharding, run
-from modeling_roberta_gru.hub.load_check import predict_elsewhere
-from modeling_roberta_gru.report import _without_places
+from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.training.calibration import fit_temperature
 
 from .conftest import write_reviews
@@ -133,30 +131,6 @@ def test_what_travels_does_not_tell_where_things_lay(finished, reviews, stand_in
     assert read_json(folder / "model" / "run.json")["model"]["base"] == f"…/{stand_in.name}"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("--train_file=/home/ann/my data/a.csv", "--train_file=…/a.csv"),
-        ("/home/ann/my data/secret project/a.csv", "…/a.csv"),
-        ("file:///home/ann/a.csv", "…/a.csv"),
-        (r"\\server\ann\a.csv", "…/a.csv"),
-        ("/home/ann/a.csv; test carved out", "…/a.csv; test carved out"),
-        ("rows of /home/ann/a.csv", "rows of …/a.csv"),
-        (r"C:\Users\ann\a.csv", "…/a.csv"),
-        ("../data/imdb and/or runs/mine", "../data/imdb and/or runs/mine"),
-        ("https://example.org/a/b", "https://example.org/a/b"),
-    ],
-)
-def test_only_absolute_paths_are_shortened(text, expected):
-    assert _without_places({"words": [text, 3]}) == {"words": [expected, 3]}
-
-
-def test_a_command_is_shortened_word_by_word():
-    command = "train.py --train_file '/home/ann/my data/a.csv' --config=recipes/imdb.yaml"
-    shortened = _without_places({"command": command})["command"]
-    assert shlex.split(shortened) == ["train.py", "--train_file", "…/a.csv", "--config=recipes/imdb.yaml"]
-
-
 def test_history_holds_every_logged_row(finished):
     folder, _ = finished
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -165,11 +139,11 @@ def test_history_holds_every_logged_row(finished):
     assert rows[-1]["train_runtime"] > 0
 
 
-def test_a_stranger_gets_the_calibrated_probabilities(finished, reviews):
+def test_a_clean_process_gets_the_calibrated_probabilities(finished, reviews):
     folder, _ = finished
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()[:3]
     texts = [line.split(",")[0] for line in (reviews / "test.csv").read_text().splitlines()[1:4]]
-    for row, prediction in zip(rows, predict_elsewhere(folder / "model", texts), strict=True):
+    for row, prediction in zip(rows, predict_in_clean_process(folder / "model", texts), strict=True):
         assert prediction["label"] == row["prediction"]
         assert prediction["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)
 
@@ -177,8 +151,8 @@ def test_a_stranger_gets_the_calibrated_probabilities(finished, reviews):
 def test_a_folder_that_does_not_load_is_no_success(finished, tmp_path):
     folder, _ = finished
     (tmp_path / "config.json").write_text((folder / "model" / "config.json").read_text())
-    with pytest.raises(RuntimeError, match="does not load in a fresh process"):
-        predict_elsewhere(tmp_path, ["text"])
+    with pytest.raises(RuntimeError, match="does not load in a clean process"):
+        predict_in_clean_process(tmp_path, ["text"])
 
 
 def test_the_report_names_result_interval_files_and_predictions(tmp_path, reviews, stand_in, capsys):

@@ -1,14 +1,16 @@
-"""The model card: the template of model_card/, filled from what the run recorded and measured."""
+"""What a reader finds beside a model: its card, filled from what the run recorded and measured, and the record."""
 
 import html
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
-from ..files import carried, write_text
+from ..files import carried, write_json, write_text
 from ..training.metrics import written
 from ..training.record import SIZES
 
@@ -33,6 +35,23 @@ SENTENCES = {
     TRANSFORMER: "a transformer encoder reads the text, and a linear head decides",
     RECURRENT: "a recurrent net reads the text's word embeddings in order, and a linear head decides",
 }
+RUN_KEYS = (
+    *("recipe", "command", "commit", "started", "duration_seconds", "training_seconds", "test_seconds", "steps"),
+    *("epochs", "best_step", "tokens_seen", "model", "hyperparameters", "data", "options", "versions", "hardware"),
+)
+"""What of a run's record is published; nothing else is."""
+
+NO_PATHS = (
+    *("class_names", "class_weights", "text_column", "label_column", "label_delimiter", "group_column"),
+    *("csv_columns", "labels"),
+)
+"""Fields and options of words that only look like paths: a label such as /r/movies."""
+
+SLASHES = r"[/\\]"
+WHOLE_PATH = re.compile(rf"(?:file://)?(?:[A-Za-z]:)?{SLASHES}")
+# In running text. Neither what follows a URL's scheme nor "and/or".
+ABSOLUTE_FOLDERS = re.compile(rf"(?<![\w.:/\\])(?:[A-Za-z]:)?{SLASHES}(?:[^\s/\\'\"]+{SLASHES})+")
+
 WIDGET_TEXTS = (
     "I had hoped for more, but from the second half on it won me over completely.",
     "Everyone around me loved it; I counted the minutes until it was over.",
@@ -40,14 +59,48 @@ WIDGET_TEXTS = (
 
 
 def write_card(folder: str | os.PathLike[str], record: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Write README.md into a saved model's folder.
+    """Write README.md and run.json into a saved model's folder.
 
     Args:
         folder: where the model is saved.
-        record: the run's record, as in run.json.
-        metrics: its figures, as in metrics.json.
+        record: the run's record, as in run.json of the run.
+        metrics: its metrics, as in metrics.json.
     """
     write_text(Path(folder) / "README.md", build_card(record, metrics).content)
+    write_json(Path(folder) / "run.json", published_record(record))
+
+
+def published_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a run's record others may read: its known keys, absolute paths cut to their last name."""
+    return {key: _without_places(record[key], key) for key in RUN_KEYS if key in record}
+
+
+def _without_places(value: Any, key: str) -> Any:
+    if key in NO_PATHS:
+        return value
+    if key == "command":
+        return _shorten_command(value)
+    if isinstance(value, dict):
+        return {name: _without_places(part, name) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_places(part, key) for part in value]
+    return _shorten(value) if isinstance(value, str) else value
+
+
+def _shorten_command(command: str) -> str:
+    option, words = "", []
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            option = word[2:].partition("=")[0].replace("-", "_")
+        words.append(word if option in NO_PATHS else _shorten(word))
+    return shlex.join(words)
+
+
+def _shorten(text: str) -> str:
+    option, equals, path = text.rpartition("=") if text.startswith("--") else ("", "", text)
+    if WHOLE_PATH.match(path):
+        return f"{option}{equals}…/{re.split(SLASHES, path)[-1]}"
+    return ABSOLUTE_FOLDERS.sub("…/", text)
 
 
 def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:

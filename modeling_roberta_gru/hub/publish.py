@@ -1,33 +1,74 @@
-"""Publish a model on the Hub: one commit that replaces the earlier version, and a tag."""
+"""Publish a model on the Hub: one commit that replaces the earlier version, and a tag.
+
+The commit is made by `create_commit`, not by `upload_folder`: where hf_xet is installed, that one commits what it has
+after five minutes, and the repository then holds half a version.
+"""
 
 import functools
 import json
+import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from fnmatch import fnmatch
 from hashlib import file_digest, sha1
+from json import JSONDecodeError
 from pathlib import Path
+from typing import Any, TypeVar
 
+import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    ModelCard,
     get_token,
     hf_hub_url,
     is_offline_mode,
 )
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # of the HTTP client, whichever it is: it also stands for a connection that broke
+    RepositoryNotFoundError,
+)
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
+from ..arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
 from ..errors import InputError
-from .parcel import belongs, model_folder, pack
-from .persistence import LOG_IN, persist
+from .card import RUN_KEYS
+from .check import ADAPTER_CONFIG, check_adapter, check_model
 
+# What a published model is made of.
+TRAVELS = (
+    *("config.json", "generation_config.json"),
+    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    *("adapter_config.json", "adapter_model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "bpe.codes"),
+    *("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model"),
+    *("configuration_*.py", "modeling_*.py", "handler.py", "requirements.txt"),
+    *("README.md", "LICENSE", "run.json", "metrics.json", "confusion.png", "curves.png"),
+)
 # What a repository may hold that holds no model yet.
 PRELIMINARY = {".gitattributes", ".gitignore", "README.md", "LICENSE"}
 FOREIGN_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx", ".gguf", ".tflite")
+
+# Seconds between attempts; a Hub that asks for more is given more, up to a limit.
+WAITS = (2, 4, 8, 16, 32)
+LONGEST_WAIT = 600
+# And all from 500 on. 409 and 412: somebody else was faster.
+WORTH_RETRYING = (408, 409, 412, 425, 429)
+# RuntimeError: what huggingface_hub puts around an upload's failure. OSError: hf_xet's, and the offline mode's.
+HUB_ERRORS = (HTTPError, RuntimeError, OSError, ValueError)
+LOG_IN = "Make a token that may write at https://huggingface.co/settings/tokens and give it to `hf auth login`"
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +103,7 @@ class Publication:
         plan: what changes there.
         tag: the version's tag.
         oid, url: the commit and its page; None after a dry run.
+        unasked: why the Hub could not be asked what it holds; None if it was.
     """
 
     repo_id: str
@@ -69,6 +111,7 @@ class Publication:
     tag: str
     oid: str | None = None
     url: str | None = None
+    unasked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +161,7 @@ def publish(
         private: whether a new repository is private; None leaves it to the Hub. An old one must agree.
         revision: the branch, begun where `main` is if it is not there. None: `main`.
         tag: None: the next of `v1`, `v2`, …
-        dry_run: only find out what would be done, which needs no right to write.
+        dry_run: only find out what would be done, which needs no right to write, and no Hub that answers.
         confirm: asked before a repository that holds something else is overwritten.
         token: None: the one that `hf auth login` keeps, or HF_TOKEN.
         endpoint: the Hub's address. None: HF_ENDPOINT, or the Hub itself.
@@ -126,23 +169,23 @@ def publish(
     Raises:
         InputError: if the folder, the name, the rights or the Hub stand in the way.
     """
-    api = _connect(repo_id, token, endpoint, may_be_anonymous=dry_run)
+    api = _connect(repo_id, token, endpoint, is_dry_run=dry_run)
     branch = _checked_name("--revision", revision or "main")
     tag = None if tag is None else _checked_name("--tag", tag)
     folder = model_folder(run)
-    sizes = pack(folder)
+    sizes = travelling_files(folder)
+    if dry_run:
+        return _rehearse(api, repo_id, branch, folder, sizes, tag, private)
     confirm = functools.cache(confirm)  # so that a second attempt does not ask again
 
     def attempt() -> Publication:
         remote = _read(api, repo_id, branch)
-        if remote.head is None and not dry_run:
+        if remote.head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
             remote = _read(api, repo_id, branch)
         _check_visibility(repo_id, remote.is_private, private)
         plan = _plan(folder, sizes, remote)
         version = _version(remote, branch, tag, plan)
-        if dry_run:
-            return Publication(repo_id, plan, version)
         if plan.objection and not confirm(f"{repo_id} holds {plan.objection}. Overwrite it?"):
             raise InputError(
                 f"Nothing was pushed: {repo_id} holds {plan.objection}. Choose another name, or overwrite it by --yes."
@@ -152,9 +195,29 @@ def publish(
             api.create_tag(repo_id, tag=version, revision=oid)
         return Publication(repo_id, plan, version, oid, f"{api.endpoint}/{repo_id}/commit/{oid}")
 
-    if not dry_run:
-        check_rights(repo_id, token=token, private=private, endpoint=endpoint)
-    return persist(attempt, repo_id)
+    check_rights(repo_id, token=token, private=private, endpoint=endpoint)
+    return _retry(attempt, repo_id)
+
+
+def _rehearse(
+    api: HfApi,
+    repo_id: str,
+    branch: str,
+    folder: Path,
+    sizes: Mapping[str, int],
+    tag: str | None,
+    private: bool | None,
+) -> Publication:
+    """Plan what [`publish`] would do. The Hub is asked once; if it does not answer, the plan is that of a new name."""
+    unasked = None
+    try:
+        remote = _read(api, repo_id, branch)
+    except HUB_ERRORS as error:
+        remote, unasked = NO_REPOSITORY, _reason(error)
+    _check_visibility(repo_id, remote.is_private, private)
+    plan = _plan(folder, sizes, remote)
+    version = _version(remote, branch, tag, plan)
+    return Publication(repo_id, plan, version if unasked is None else tag or "its next version", unasked=unasked)
 
 
 def check_rights(
@@ -187,11 +250,11 @@ def check_rights(
         _check_visibility(repo_id, found.private, private)
         api.auth_check(repo_id, write=True)
 
-    persist(attempt, repo_id)
+    _retry(attempt, repo_id)
 
 
-def report(publication: Publication) -> str:
-    """Say what travelled, or would, and where it is."""
+def describe_publication(publication: Publication) -> str:
+    """List what was published, or would be, and say where it is."""
     plan, name = publication.plan, f"{publication.repo_id}, {publication.tag}"
     sized = [("upload", plan.uploads), ("unchanged", plan.unchanged)]
     lines = [f"{what:<10} {size:>15,} bytes  {path}" for what, sizes in sized for path, size in sizes.items()]
@@ -201,29 +264,106 @@ def report(publication: Publication) -> str:
         return "\n".join([*lines, f"Published as {name}: {publication.url}"])
     if plan.objection:
         lines.append(f"{publication.repo_id} holds {plan.objection}: publishing asks before it overwrites that.")
+    if publication.unasked:
+        lines.append(f"Could not ask the Hub what {publication.repo_id} holds ({publication.unasked}).")
     return "\n".join([*lines, f"A dry run of {name}: nothing was pushed."])
+
+
+# What travels
+
+
+def model_folder(run: str | os.PathLike[str]) -> Path:
+    """Return where the model of a run lies: in its folder `model`, or where the folder is a saved model's itself."""
+    folder = Path(run)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name a run's folder, or a saved model's.")
+    if (folder / "model").is_dir():
+        _check_no_link(folder / "model")
+        return folder / "model"
+    if (folder / "metrics.json").is_file() and not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is a run without a model: there is no folder {folder / 'model'}.")
+    return folder
+
+
+def travelling_files(folder: Path) -> dict[str, int]:
+    """Return what travels of a model's folder, with sizes in bytes.
+
+    Raises:
+        InputError: if the model is not whole, its card cannot be read or names no licence, a file leads elsewhere, or
+            run.json holds what no run records.
+    """
+    paths = [path for path in sorted(folder.iterdir()) if belongs(path.name) and not path.is_dir()]
+    for path in paths:
+        _check_no_link(path)
+    if (folder / ADAPTER_CONFIG).is_file():
+        check_adapter(folder)
+    else:
+        check_model(folder)
+    _check_card(folder / "README.md")
+    _check_run(folder / "run.json")
+    classes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {}).values()
+    code = {*(name.split(".")[0] + ".py" for name in classes), "handler.py"}
+    return {path.name: path.stat().st_size for path in paths if path.suffix != ".py" or path.name in code}
+
+
+def belongs(name: str) -> bool:
+    """Tell whether a file's name is one of those that a published model is made of."""
+    return any(fnmatch(name, pattern) for pattern in TRAVELS)
+
+
+def _check_no_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link, and what it leads to would be published: put a copy there.")
+
+
+def _check_card(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: a published model needs a card, which names its licence.")
+    try:
+        data = ModelCard.load(path).data
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is not a model card, by what stands between its --- lines: {reason}") from error
+    if not data.license:
+        raise InputError(f"{path} names no licence: write `license: apache-2.0`, or yours, between its --- lines.")
+
+
+def _check_run(path: Path) -> None:
+    """Check that the record of the run, if there is one, holds what runs record and nothing else."""
+    if not path.is_file():
+        return
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}). Delete it, or put the run's own back.") from error
+    parts = (ModelArguments, DataArguments, RobertaGRUTrainingArguments)
+    options = {field.name for part in parts for field in fields(part)}
+    held = record if isinstance(record, dict) else {"a list": record}
+    unknown = [*held.keys() - set(RUN_KEYS), *held.get("options", {}).keys() - options]
+    if unknown:
+        raise InputError(f"{path} holds {min(unknown)!r}, which no run records. Take it out to publish the rest.")
 
 
 # Before anything is asked of the Hub
 
 
-def _connect(repo_id: str, token: str | None, endpoint: str | None, may_be_anonymous: bool = False) -> HfApi:
+def _connect(repo_id: str, token: str | None, endpoint: str | None, is_dry_run: bool = False) -> HfApi:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise InputError(f"The Hub has no such names. {error}") from error
     if "/" not in repo_id:
         raise InputError(f"{repo_id!r} names no account: write USER/{repo_id}.")
-    if is_offline_mode():
+    if is_offline_mode() and not is_dry_run:
         raise InputError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to publish.")
-    if not (token or get_token() or may_be_anonymous):
+    if not (token or get_token() or is_dry_run):
         raise InputError(f"There is no token to publish with. {LOG_IN}, or set HF_TOKEN.")
     return HfApi(endpoint, token=token)
 
 
 def _checked_name(option: str, name: str) -> str:
     if not re.fullmatch(r"\w[\w./-]*", name, re.ASCII) or re.search(r"\.\.|//|/\.|[./]$|\.lock$", name):
-        raise InputError(f"{option} {name!r} is no name that git takes: use letters, digits, '-', '_' and '.'.")
+        raise InputError(f"{option} {name!r} is not a name that git takes: use letters, digits, '-', '_' and '.'.")
     return name
 
 
@@ -317,6 +457,9 @@ def _version(remote: Remote, branch: str, tag: str | None, plan: Plan) -> str:
     return tagged[0] if tagged else f"v{max(numbers, default=0) + 1}"
 
 
+# One commit
+
+
 def _commit(
     api: HfApi, repo_id: str, branch: str, folder: Path, plan: Plan, remote: Remote, version: str
 ) -> str | None:
@@ -336,3 +479,76 @@ def _commit(
         revision=branch,
         parent_commit=remote.head,
     ).oid
+
+
+# Retries
+
+
+def _retry(attempt: Callable[[], T], repo_id: str) -> T:
+    """Return what an attempt returns, making another one where the failure is of a kind that passes.
+
+    Raises:
+        InputError: if it is of no such kind, or the last attempt fails.
+    """
+    for attempts, wait in enumerate((*WAITS, None), start=1):
+        try:
+            return attempt()
+        except InputError:
+            raise
+        except HUB_ERRORS as error:
+            response, reason = _response(error), _reason(error)
+            if not _may_pass(error):
+                raise InputError(_refusal(response, repo_id, reason)) from error
+            asked = _asked_wait(response)
+            if wait is None or asked > LONGEST_WAIT:
+                later = f" in {asked:,} s" if asked else ""
+                raise InputError(
+                    f"Could not reach the Hub ({attempts} attempts): {reason}. {repo_id} holds its earlier version or "
+                    f"this one, whole; the same command{later} completes it."
+                ) from error
+            seconds = max(wait, asked)
+            logger.warning("%s: %s. Retry in %d s (%d of %d).", repo_id, reason, seconds, attempts, len(WAITS))
+            time.sleep(seconds)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _response(error: BaseException | None) -> Any:
+    """Return the Hub's answer that an error tells of; None where there was none."""
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__
+    return error.response if error is not None else None
+
+
+def _may_pass(error: Exception) -> bool:
+    response = _response(error)
+    if isinstance(error, RuntimeError):  # an upload's address is good for a while: another attempt gets another one
+        return True
+    if response is None:  # a page of a gateway's in the place of an answer is no JSON
+        return isinstance(error, JSONDecodeError) or not isinstance(error, ValueError)
+    return response.status_code in WORTH_RETRYING or response.status_code >= 500
+
+
+def _asked_wait(response: Any) -> int:
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    return int(asked) if asked.isdecimal() else 0
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None and not isinstance(error, HTTPError):
+        error = error.__cause__
+    response = _response(error)
+    said = getattr(error, "server_message", None) or str(error).partition(" for url")[0]
+    said = " ".join(said.split())[:200].rstrip(".")
+    status = f"HTTP {response.status_code}: " if response is not None else ""
+    return f"{status}{said or type(error).__name__}"
+
+
+def _refusal(response: Any, repo_id: str, reason: str) -> str:
+    status = response.status_code if response is not None else None
+    if status == 401:
+        return f"The Hub does not accept the token ({reason}). {LOG_IN}."
+    if status == 403:
+        return f"The token has no right to write to {repo_id} ({reason}). {LOG_IN}."
+    if status == 404:
+        return f"{repo_id} is not there, or not for this token ({reason}). Check the name. {LOG_IN}."
+    return f"The Hub refuses {repo_id}: {reason}."

@@ -1,4 +1,4 @@
-"""A script, not a module: what someone without this package does with a saved folder.
+"""A script, not a module: predict by a saved folder as someone without this package does.
 
 Reads {"folder", "texts"} as JSON on standard input and prints the predictions as JSON in its last line.
 """

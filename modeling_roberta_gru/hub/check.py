@@ -1,11 +1,16 @@
-"""Is a folder a whole model that a stranger can load?
+"""Is a folder a whole model that others can load? By reading it, and by loading it in a clean process.
 
-Weights are read by `safetensors`, headers first and then one tensor at a time; nothing is read through pickle, and no
-code that lies in the folder runs.
+Weights are read by `safetensors`, headers first and then one tensor at a time; nothing is read through pickle. Code
+that lies in the folder runs in the clean process only.
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +27,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+CLEAN_PROCESS = Path(__file__).with_name("clean_process.py")
 
 SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
 
@@ -43,7 +49,7 @@ def check_model(folder: Path) -> None:
         InputError: naming the file and the way out.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give one that holds a saved model.")
+        raise InputError(f"{folder} is not a folder: give one that holds a saved model.")
     config = _read_config(folder / CONFIG)
     stored = _find_weights(folder)
     _check_names(folder, dict(stored), _expected_shapes(folder, config))
@@ -68,6 +74,38 @@ def check_adapter(folder: Path) -> None:
     _read_header(folder / ADAPTER_WEIGHTS)
     _check_values(folder / ADAPTER_WEIGHTS)
     _check_tokenizer(folder, config)
+
+
+def predict_in_clean_process(folder: str | os.PathLike[str], texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Predict texts by `pipeline("text-classification", folder)` in a clean process, trusting the code that is there.
+
+    The process runs outside this folder, offline, with an empty cache of remote code; importing this package is made
+    to fail there, and is shown to fail before anything is loaded.
+
+    Returns:
+        `{"label": str, "score": float}` for each text.
+
+    Raises:
+        RuntimeError: if the folder does not load, with the last line of the process.
+    """
+    request = {"folder": str(Path(folder).resolve()), "texts": list(texts)}
+    with tempfile.TemporaryDirectory() as elsewhere:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": elsewhere, "CUDA_VISIBLE_DEVICES": ""}
+        # Not one of the ranks of a distributed run, if this is one.
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            environment.pop(name, None)
+        process = subprocess.run(
+            [sys.executable, "-I", CLEAN_PROCESS],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            cwd=elsewhere,
+            env=environment,
+        )
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise RuntimeError(f"{folder} does not load in a clean process: {last}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def _read_config(path: Path) -> PretrainedConfig:
@@ -134,7 +172,9 @@ def _expected_shapes(folder: Path, config: PretrainedConfig) -> list[tuple[set[s
         with torch.device("meta"), quiet():
             model = AutoModelForSequenceClassification.from_config(config)
     except Exception as error:
-        raise InputError(f"{folder / CONFIG} describes no classifier that can be built: {_one_line(error)}") from error
+        raise InputError(
+            f"{folder / CONFIG} does not describe a classifier that can be built: {_one_line(error)}"
+        ) from error
     tensors: dict[int, tuple[set[str], list[int]]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), (set(), list(tensor.shape)))[0].add(name)
@@ -152,7 +192,7 @@ def _check_names(folder: Path, stored: dict[str, Stored], expected: list[tuple[s
             if found != shape:
                 raise InputError(f"{name} in {path} has the shape {found}, and in the model {shape}. {foreign}")
     for name, (path, _) in sorted(stored.items()):
-        raise InputError(f"{name} in {path} is no part of the model. {foreign}")
+        raise InputError(f"{name} in {path} is not a part of the model. {foreign}")
 
 
 def _check_values(path: Path) -> None:
@@ -191,8 +231,8 @@ def _read_header(path: Path) -> dict[str, Stored]:
             return {name: Stored(path, tensors.get_slice(name).get_shape()) for name in tensors.offset_keys()}
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is no whole safetensors file ({_one_line(error)}) It was cut off or is something else: fetch or "
-            "save it again."
+            f"{path} is not a whole safetensors file ({_one_line(error)}) It was cut off or is something else: fetch "
+            "or save it again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Is a folder a whole model? What a stranger would stumble over is told before anything is pushed."""
+"""Is a folder a whole model? What others would stumble over is told before anything is pushed."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ from modeling_roberta_gru import (
     RobertaGRUModel,
 )
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.hub.folder import check_model
+from modeling_roberta_gru.hub.check import check_model
 
 from .conftest import TINY_ENCODER, tiny_config
 
@@ -96,7 +96,8 @@ def test_no_folder_or_no_config_is_said(folder):
     (folder / "config.json").unlink()
     assert complaint(folder).startswith(f"{folder / 'config.json'} is missing. Save the model again")
     assert (
-        complaint(folder / "elsewhere") == f"{folder / 'elsewhere'} is no folder: give one that holds a saved model."
+        complaint(folder / "elsewhere")
+        == f"{folder / 'elsewhere'} is not a folder: give one that holds a saved model."
     )
 
 
@@ -179,12 +180,12 @@ def test_missing_weights_are_said(folder):
 @pytest.mark.parametrize("num_bytes", [0, 5, 100, -1])
 def test_weights_cut_off_anywhere_are_named(num_bytes, folder):
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:num_bytes])
-    assert complaint(folder).startswith(f"{folder / WEIGHTS} is no whole safetensors file (SafetensorError: ")
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is not a whole safetensors file (SafetensorError: ")
 
 
 def test_a_pointer_in_place_of_the_weights_is_named(folder):
     (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n")
-    assert complaint(folder).startswith(f"{folder / WEIGHTS} is no whole safetensors file")
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is not a whole safetensors file")
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def sharded(tokenizer, tmp_path):
 def test_a_shard_missing_or_cut_off_is_named(sharded):
     *_, last = sorted(sharded.glob("*.safetensors"))
     last.write_bytes(last.read_bytes()[:-1])
-    assert complaint(sharded).startswith(f"{last} is no whole safetensors file")
+    assert complaint(sharded).startswith(f"{last} is not a whole safetensors file")
     last.unlink()
     assert complaint(sharded).startswith(f"{last} is missing, which {INDEX} names")
 
