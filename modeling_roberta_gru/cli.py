@@ -18,6 +18,50 @@ app = typer.Typer(
 
 
 @app.command()
+def adapt(
+    model: Annotated[str, typer.Argument(help="An encoder's folder or Hub id, with its tokenizer.")],
+    texts: Annotated[list[str], typer.Argument(help="CSV, TSV, JSON Lines or Parquet files of unlabelled texts.")],
+    output_dir: Annotated[Path, typer.Option(help="The folder to write; an unfinished run in it is resumed.")],
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A file whose texts are left out, such as a test split; again for more.")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a window. Unset: as many as the encoder can read.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="Passes over the texts.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 1e-4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 16,
+    validation_share: Annotated[
+        float, typer.Option(help="Share of the texts, 500 at most, that only measure the loss.")
+    ] = 0.01,
+    save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
+    whole_words: Annotated[bool, typer.Option(help="Hide whole words, not single tokens.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of masks, order and validation texts.")] = 42,
+) -> None:
+    """Continue an encoder's pretraining on unlabelled texts; --model_name_or_path takes the folder that it writes.
+
+    A run that was cut off is resumed by the same command.
+    """
+    from .training.pretraining import AdaptOptions, adapt_encoder
+
+    options = AdaptOptions(
+        text_column=text_column,
+        exclude=tuple(exclude or ()),
+        max_length=max_length,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        validation_share=validation_share,
+        save_steps=save_steps,
+        whole_words=whole_words,
+        seed=seed,
+    )
+    adapt_encoder(model, texts, output_dir, options)
+    print(f"Written to {output_dir}. To start from it: --model_name_or_path {output_dir}")
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
     data: Annotated[

@@ -1,0 +1,495 @@
+"""Continue an encoder's masked-language-model training on unlabelled texts of the domain (`roberta-gru adapt`).
+
+Whole documents are cut into windows, 15 % of the words (of the tokens, where a tokenizer does not tell words) are
+hidden, and the encoder learns to name them: Gururangan et al. 2020, "Don't Stop Pretraining". What is written is an
+encoder that `--model_name_or_path` takes, with the masked-language-model head that lets it be continued again.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from ..configuration_roberta_gru import RobertaGRUConfig
+from ..data.splits import text_key
+from ..data.tables import open_table
+from ..data.tokenization import check_token_ids, lift_limits
+from ..errors import InputError, unknown_name
+from ..files import delete, write_json
+from .dropout import use_cpu_dropout
+from .loading import first_line, quiet, read_tokenizer
+from .sampler import EpochSampler
+
+ENCODERS = ("roberta", "xlm-roberta", "camembert", RobertaGRUConfig.model_type)
+RECORD = "adapt.json"
+CHECKPOINTS = "checkpoints"
+TEXTS_AT_ONCE = 256  # tokenised together
+MASKED_SHARE = 0.15
+MOST_VALIDATION_TEXTS = 500
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How an encoder is adapted.
+
+    Attributes:
+        text_column: the texts' column; every other column is left unread.
+        exclude: files whose texts, in the same column, are left out: those of a test split.
+        max_length: tokens of a window, special tokens included; None: as many as the encoder can read.
+        epochs: passes over the texts.
+        learning_rate: the highest; it rises over the first 6 % of the steps and falls to zero.
+        batch_size: windows of a batch.
+        validation_share: share of the texts, 500 at most, that only the validation loss is measured on.
+        save_steps: a checkpoint is written, and the validation loss measured, every so many steps.
+        whole_words: hide whole words, where the tokenizer tells them.
+        seed: of masks, order and validation texts.
+    """
+
+    text_column: str = "text"
+    exclude: tuple[str, ...] = ()
+    max_length: int | None = None
+    epochs: float = 1.0
+    learning_rate: float = 1e-4
+    batch_size: int = 16
+    validation_share: float = 0.01
+    save_steps: int = 500
+    whole_words: bool = True
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size", "save_steps"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 < self.validation_share < 1:
+            raise InputError(f"--validation_share must be above 0 and below 1, got {self.validation_share}.")
+
+
+class Windows(Dataset):
+    """Documents cut into windows, each wrapped in the tokenizer's own first and last token.
+
+    Args:
+        documents: of each, the content's token ids, and which of them begin a word.
+        wrap: the ids before and after.
+        size: tokens of a window, the wrapping included; the last one of a document may be shorter.
+    """
+
+    def __init__(
+        self, documents: Iterable[tuple[np.ndarray, np.ndarray]], wrap: tuple[list[int], list[int]], size: int
+    ):
+        self.before, self.after = wrap
+        room = size - len(self.before) - len(self.after)
+        ids, words, lengths = [], [], []
+        for content, begins_word in documents:
+            ids.append(content)
+            words.append(begins_word)
+            lengths += [min(room, len(content) - start) for start in range(0, len(content), room)]
+        self.ids = np.concatenate(ids) if ids else np.empty(0, np.int32)
+        self.begins_word = np.concatenate(words) if words else np.empty(0, bool)
+        self.ends = np.cumsum(lengths, dtype=np.int64)
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> dict[str, list[Any]]:
+        """Return what the collator takes; the offsets leave a gap between words, and none within one."""
+        part = slice(int(self.ends[index] - self.lengths[index]), int(self.ends[index]))
+        begins = np.arange(self.lengths[index]) + np.cumsum(self.begins_word[part])
+        special = [1] * len(self.before), [1] * len(self.after)
+        return {
+            "index": index,
+            "input_ids": [*self.before, *self.ids[part].tolist(), *self.after],
+            "special_tokens_mask": [*special[0], *[0] * len(begins), *special[1]],
+            "offset_mapping": [
+                *[(0, 0)] * len(self.before),
+                *zip(begins, begins + 1, strict=True),
+                *[(0, 0)] * len(self.after),
+            ],
+        }
+
+
+class Masking:
+    """Make a batch of windows, hiding words with transformers' own collator.
+
+    What is hidden depends on seed, epoch and windows alone, not on torch's global state: a batch that is fetched
+    before a checkpoint, or again after a resume, is the same.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, whole_words: bool, seed: int):
+        with catch_warnings():
+            # It says that a masked word is never replaced by a random one: so whole-word masking is.
+            filterwarnings("ignore", message="Random token replacement")
+            self.collator = DataCollatorForLanguageModeling(
+                tokenizer, mlm_probability=MASKED_SHARE, whole_word_mask=whole_words
+            )
+        self.whole_words, self.seed, self.epoch = whole_words, seed, 0
+
+    def __call__(self, windows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return `input_ids`, `attention_mask` and `labels`, int64 (B, T)."""
+        width = max(len(window["input_ids"]) for window in windows)
+        rows = [{name: window[name] for name in ("input_ids", "special_tokens_mask")} for window in windows]
+        batch = self.collator.tokenizer.pad(rows, return_tensors="pt")
+        # The collator does not pad these.
+        offsets = [window["offset_mapping"] + [(0, 0)] * (width - len(window["offset_mapping"])) for window in windows]
+        seed = np.random.SeedSequence([self.seed, self.epoch, windows[0]["index"]]).generate_state(1).item()
+        self.collator.generator = torch.Generator().manual_seed(seed)
+        ids, labels = self.collator.torch_mask_tokens(
+            batch["input_ids"],
+            special_tokens_mask=batch["special_tokens_mask"],
+            offset_mapping=np.array(offsets) if self.whole_words else None,
+        )
+        return {"input_ids": ids, "attention_mask": batch["attention_mask"], "labels": labels}
+
+
+def masked_loss(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    **kwargs: Any,
+) -> dict[str, torch.Tensor]:
+    """Compute the loss of a masked language model, scoring the vocabulary at the masked tokens only.
+
+    Args:
+        model: of the RoBERTa family.
+        input_ids, attention_mask, labels: int64 (B, T); labels are -100 but where a token is masked.
+        num_items_in_batch: the number of masked tokens in the whole batch that this one is a part of; unset: in this.
+        **kwargs: nothing that matters; the Trainer looks for them.
+
+    Returns:
+        `loss`, a scalar.
+    """
+    states = model.base_model(input_ids, attention_mask=attention_mask).last_hidden_state
+    is_masked = labels != -100
+    logits = model.lm_head(states[is_masked])
+    losses = nn.functional.cross_entropy(logits.float(), labels[is_masked], reduction="sum")
+    return {"loss": losses / (is_masked.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)}
+
+
+def adapt_encoder(
+    model: str, files: Sequence[str | Path], output_dir: str | Path, options: AdaptOptions | None = None
+) -> dict[str, Any]:
+    """Continue the masked-language-model training of an encoder, and write it to `output_dir`.
+
+    Where `output_dir` holds an unfinished run of the same model, files and options, it is resumed from its last
+    checkpoint.
+
+    Args:
+        model: a folder or Hub id of an encoder that warm-starts RoBERTa-GRU, with its tokenizer.
+        files: CSV, TSV, JSON Lines or Parquet files of texts.
+        output_dir: the folder of the encoder.
+        options: how; unset, as [`AdaptOptions`] has them.
+
+    Returns:
+        The record, as in adapt.json: `validation_loss` and `validation_loss_before` (cross-entropy of masked tokens,
+        in nats), the numbers of texts, windows and tokens, and what was left out.
+
+    Raises:
+        InputError: if model, tokenizer, files or options are not usable, or if `output_dir` holds something else.
+    """
+    options = options or AdaptOptions()
+    folder = Path(output_dir)
+    described = {"model": model, "files": list(map(str, files)), **asdict(options)}
+    described = json.loads(json.dumps(described))
+    before = _claim(folder, described)
+    set_seed(options.seed)
+    tokenizer = read_tokenizer(model)
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
+        raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
+    if tokenizer.mask_token is None:
+        raise InputError(
+            f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
+            "adapt an encoder whose vocabulary has one, such as roberta-base."
+        )
+    masked_model = _load(model, tokenizer)
+    window = masked_model.config.max_position_embeddings - masked_model.config.pad_token_id - 1
+    size = options.max_length or window
+    room = size - tokenizer.num_special_tokens_to_add()
+    if room < 1 or size > window:
+        raise InputError(f"--max_length must be from {size - room + 1} to {window}, the encoder's window; got {size}.")
+    texts, counts = _read_texts(files, options)
+    num_validation = min(MOST_VALIDATION_TEXTS, math.ceil(len(texts) * options.validation_share))
+    if len(texts) <= num_validation:
+        raise InputError(f"{counts['texts']} usable text is too few: one is needed to train on and one to validate.")
+    order = np.random.default_rng(options.seed).permutation(len(texts))
+    parts = {"validation": order[:num_validation], "train": order[num_validation:]}
+    wrap = _wrapping(tokenizer)
+    windows = {
+        name: Windows(_tokenise((texts[row] for row in rows), tokenizer), wrap, size) for name, rows in parts.items()
+    }
+    whole_words = options.whole_words and tokenizer.is_fast
+    print(
+        f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
+        f"({len(windows['train'].ids):,} tokens), {num_validation:,} to validate; {counts['excluded']:,} left out "
+        f"that stand in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
+        f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}.",
+        flush=True,
+    )
+    trainer = _trainer(masked_model, tokenizer, windows, folder, options, whole_words)
+    if before is None:
+        before = trainer.evaluate()["eval_loss"]
+        write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
+        print(f"Validation loss before: {before:.4f}", flush=True)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    after = trainer.evaluate()["eval_loss"]
+    print(f"Validation loss after: {after:.4f}", flush=True)
+    record = {
+        "options": described,
+        "validation_loss_before": before,
+        "validation_loss": after,
+        "history": [row for row in trainer.state.log_history if "eval_loss" in row],
+        **counts,
+        "train_texts": len(parts["train"]),
+        "validation_texts": num_validation,
+        "windows": len(windows["train"]),
+        "tokens": len(windows["train"].ids),
+        "whole_words": whole_words,
+        "is_finished": True,
+    }
+    lift_limits(tokenizer)
+    masked_model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / RECORD, record)
+    delete(folder / CHECKPOINTS)
+    return record
+
+
+# Before training
+
+
+def _claim(folder: Path, described: dict[str, Any]) -> float | None:
+    """Make the output folder, or find an unfinished run of the same options in it; return its first loss, if known."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder} is not a folder.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RECORD, {"options": described})
+        return None
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"--output_dir {folder} holds something else: name a new folder.") from None
+    if record.get("is_finished"):
+        raise InputError(f"--output_dir {folder} holds a finished encoder: name a new folder.")
+    for name, value in described.items():
+        if record["options"].get(name) != value:
+            raise InputError(
+                f"--output_dir {folder} holds an unfinished run with another {name} "
+                f"({record['options'].get(name)!r}, not {value!r}): resume it with the same, or name a new folder."
+            )
+    return record.get("validation_loss_before")
+
+
+def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Load an encoder in float32 with its masked-language-model head, a fresh one where it has none."""
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name)
+            if config.model_type not in ENCODERS:
+                raise InputError(
+                    f"{name} is a {config.model_type!r}: RoBERTa-GRU starts from {', '.join(ENCODERS)} only."
+                )
+            model_class: Any = AutoModelForMaskedLM
+            if config.model_type == RobertaGRUConfig.model_type:  # whose encoder is a RoBERTa
+                fields = {key: getattr(config, key) for key in RobertaConfig().to_dict() if hasattr(config, key)}
+                config = RobertaConfig(**{key: fields[key] for key in fields if key not in ("model_type", "dtype")})
+                model_class = RobertaForMaskedLM
+            check_token_ids(tokenizer, config.vocab_size)
+            model, report = model_class.from_pretrained(
+                name, config=config, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"The encoder {name} is not usable: {first_line(error)}") from error
+    missing = [key for key in report["missing_keys"] if key.startswith("roberta.") and "pooler" not in key]
+    if missing:
+        raise InputError(f"{missing[0]} is missing from {name}: it is not a whole encoder.")
+    return model
+
+
+def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[list[str], dict[str, int]]:
+    """Return the distinct usable texts, and how many were left out why."""
+    excluded = {text_key(text) for text in _texts_of(options.exclude, options.text_column, "--exclude") if text}
+    counts = {"texts": 0, "excluded": 0, "repeated": 0, "empty": 0}
+    seen: set[bytes] = set()
+    texts = []
+    for text in _texts_of(files, options.text_column, "TEXTS"):
+        key = text_key(text) if text and text.strip() else None
+        kind = "empty" if key is None else "excluded" if key in excluded else "repeated" if key in seen else "texts"
+        counts[kind] += 1
+        if kind == "texts":
+            texts.append(text)
+            seen.add(key)
+    if not texts:
+        raise InputError(f"No text is left to train on: {counts['excluded']:,} stand in --exclude.")
+    return texts, counts
+
+
+def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator[Any]:
+    for file in files:
+        table = open_table(Path(file))
+        said = False
+        for chunk in table.chunks():
+            table.learn(chunk)
+            if not said and column not in table.schema.names:
+                raise unknown_name(f"--text_column in {file} ({option})", column, table.schema.names)
+            if not said and "label" in table.schema.names and option == "TEXTS":
+                print(f"{file}: labels are not read, the texts alone are.", flush=True)
+            said = True
+            for text in chunk.values(column):
+                if text is not None and not isinstance(text, str):
+                    raise InputError(f"{file}: column {column!r} holds {text!r}, which is not text.")
+                yield text
+
+
+def _wrapping(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that the tokenizer puts before and after a text."""
+    content = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    first = next(place for place in range(len(whole)) if whole[place : place + len(content)] == content)
+    return whole[:first], whole[first + len(content) :]
+
+
+def _tokenise(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each text's token ids, and which of them begin a word."""
+    texts = iter(texts)
+    while some := list(itertools.islice(texts, TEXTS_AT_ONCE)):
+        encoded = tokenizer(some, add_special_tokens=False, truncation=False, verbose=False)
+        for row, ids in enumerate(encoded["input_ids"]):
+            words = encoded.word_ids(row) if tokenizer.is_fast else list(range(len(ids)))
+            begins = [index == 0 or word != words[index - 1] for index, word in enumerate(words)]
+            yield np.asarray(ids, dtype=np.int32), np.asarray(begins, dtype=bool)
+
+
+# Training
+
+
+def _trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    windows: dict[str, Windows],
+    folder: Path,
+    options: AdaptOptions,
+    whole_words: bool,
+) -> Trainer:
+    args = TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        num_train_epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        warmup_steps=0.06,
+        lr_scheduler_type="linear",
+        weight_decay=0.01,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps",
+        eval_steps=options.save_steps,
+        save_steps=options.save_steps,
+        save_total_limit=1,
+        logging_steps=max(1, options.save_steps // 10),
+        report_to="none",
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=options.seed,
+        **_precision(),
+    )
+    if args.device.type == "cpu":
+        args.dataloader_pin_memory = False
+        use_cpu_dropout(model)
+    model.forward = partial(masked_loss, model)
+    # What is hidden of the validation texts is the same at every evaluation.
+    masking = Masking(tokenizer, whole_words, options.seed)
+    hidden = [{name: values[0] for name, values in masking([window]).items()} for window in windows["validation"]]
+    epochs = _EpochCallback()
+    trainer = _Trainer(
+        model,
+        args,
+        data_collator=partial(_collate, masking, tokenizer.pad_token_id),
+        train_dataset=windows["train"],
+        eval_dataset=hidden,
+        callbacks=[epochs],
+    )
+    epochs.trainer, epochs.masking = trainer, masking
+    return trainer
+
+
+class _Trainer(Trainer):
+    """The Trainer, with windows of like length in a batch, in an order that a resumed run shares."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        by_length = LengthGroupedSampler(batch_size, lengths=self.train_dataset.lengths.tolist())
+        self.sampler = EpochSampler(by_length, self.args.seed)
+        return self.sampler
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+        with quiet():  # the decoder is the embeddings' own matrix, and is not written twice
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+class _EpochCallback(TrainerCallback):
+    """Say which epoch begins, also after a resume."""
+
+    trainer: _Trainer
+    masking: Masking
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.masking.epoch = int(state.epoch or 0)
+        self.trainer.sampler.set_epoch(self.masking.epoch)
+
+
+def _collate(masking: Masking, padding: int, windows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Hide words of training windows; only pad validation windows, whose words are hidden already."""
+    if "labels" not in windows[0]:
+        return masking(windows)
+    fill = {"input_ids": padding, "attention_mask": 0, "labels": -100}
+    return {
+        name: pad_sequence([window[name] for window in windows], batch_first=True, padding_value=value)
+        for name, value in fill.items()
+    }
+
+
+def _precision() -> dict[str, bool]:
+    """Return the options that turn bfloat16 on where the device computes in it natively."""
+    if torch.accelerator.is_available():
+        return {"bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)}
+    return {"use_cpu": True, "bf16": torch.cpu._is_avx512_bf16_supported()}
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the last checkpoint whose writing was finished: the trainer's state is written last."""
+    states = (folder / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
+    steps = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
+    return str(steps[max(steps)]) if steps else None

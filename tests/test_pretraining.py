@@ -1,0 +1,181 @@
+"""Masked-language-model training on unlabelled texts: what is hidden, what is left out, and that a run resumes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertConfig, RobertaForMaskedLM
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training import pretraining
+from modeling_roberta_gru.training.loading import quiet
+from modeling_roberta_gru.training.pretraining import AdaptOptions, Masking, Windows, adapt_encoder, masked_loss
+
+QUICK = AdaptOptions(epochs=4, learning_rate=3e-3, batch_size=8, validation_share=0.1, save_steps=10)
+
+
+@pytest.fixture(scope="module")
+def texts(reviews) -> Path:
+    return reviews / "train.csv"
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory, stand_in, texts, reviews) -> tuple[Path, dict]:
+    """Return the folder and the record of an adapted encoder, which never saw the test split."""
+    folder = tmp_path_factory.mktemp("adapted") / "encoder"
+    options = AdaptOptions(**{**vars(QUICK), "exclude": (str(reviews / "test.csv"),)})
+    return folder, adapt_encoder(str(stand_in), [texts, reviews / "test.csv"], folder, options)
+
+
+def windows_of(stand_in: Path, documents: list[str], size: int) -> tuple[Windows, AutoTokenizer]:
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    wrap = pretraining._wrapping(tokenizer)
+    return Windows(pretraining._tokenise(documents, tokenizer), wrap, size), tokenizer
+
+
+def test_windows_hold_every_token_once_and_look_like_documents(stand_in):
+    document = "the plot was long and slow but we liked its music more than most " * 3
+    windows, tokenizer = windows_of(stand_in, [document, "slow"], 12)
+    rows = [window["input_ids"] for window in windows]
+    assert all(len(row) <= 12 for row in rows)
+    assert {(row[0], row[-1]) for row in rows} == {(tokenizer.bos_token_id, tokenizer.eos_token_id)}
+    content = [token for row in rows for token in row[1:-1]]
+    assert content == [*tokenizer(document)["input_ids"][1:-1], *tokenizer("slow")["input_ids"][1:-1]]
+
+
+def test_words_are_hidden_whole_and_special_tokens_never(stand_in):
+    documents = [f"unheardof plotting {number} slowness and musically likeable" for number in range(40)]
+    windows, tokenizer = windows_of(stand_in, documents, 40)
+    batch = Masking(tokenizer, whole_words=True, seed=3)([windows[row] for row in range(40)])
+    hidden = batch["labels"] != -100
+    assert 0.05 < hidden[batch["attention_mask"] == 1].float().mean() < 0.4
+    assert torch.equal(batch["input_ids"] == tokenizer.mask_token_id, hidden)
+    split_words = 0
+    for row, document in enumerate(documents):
+        words = tokenizer(document).word_ids(0)
+        for word in {word for word in words if word is not None}:
+            pieces = hidden[row, [place for place, owner in enumerate(words) if owner == word]]
+            split_words += len(pieces) > 1 and bool(pieces.any())
+            assert pieces.all() or not pieces.any()
+        assert not hidden[row, [place for place, owner in enumerate(words) if owner is None]].any()
+    assert split_words
+
+
+def test_the_loss_is_the_models_own(stand_in):
+    with quiet():
+        model = RobertaForMaskedLM.from_pretrained(stand_in).eval()
+    windows, tokenizer = windows_of(stand_in, ["the plot was long", "we liked its music more than most " * 3], 60)
+    batch = Masking(tokenizer, whole_words=False, seed=3)([windows[0], windows[1]])
+    torch.testing.assert_close(masked_loss(model, **batch)["loss"], model(**batch).loss)
+    number = int((batch["labels"] != -100).sum())
+    halves = [{name: values[row : row + 1] for name, values in batch.items()} for row in range(2)]
+    parts = sum(masked_loss(model, **half, num_items_in_batch=number)["loss"] for half in halves)
+    torch.testing.assert_close(parts, model(**batch).loss)
+
+
+def test_an_adapted_encoder_has_learned_and_starts_a_classifier(adapted, stand_in):
+    folder, record = adapted
+    assert record["validation_loss"] < record["validation_loss_before"] - 0.5
+    with quiet():
+        model = RobertaGRUForSequenceClassification.from_pretrained(folder)
+        before = RobertaGRUForSequenceClassification.from_pretrained(stand_in)
+    saved = load_file(folder / "model.safetensors")
+    for name, parameter in model.roberta.named_parameters():
+        assert torch.equal(parameter, saved[f"roberta.{name}"])
+        assert not torch.equal(parameter, before.roberta.get_parameter(name))
+    assert AutoTokenizer.from_pretrained(folder).mask_token == "<mask>"
+    assert {path.name for path in folder.iterdir()}.isdisjoint({"checkpoints", "training_args.bin"})
+
+
+def test_excluded_texts_are_left_out_and_counted(adapted):
+    _, record = adapted
+    assert (record["texts"], record["excluded"], record["repeated"], record["empty"]) == (96, 32, 0, 0)
+    assert record["train_texts"] + record["validation_texts"] == 96
+
+
+def test_a_classifier_can_be_adapted_too(stand_in, texts, tmp_path):
+    with quiet():
+        model = RobertaGRUForSequenceClassification.from_pretrained(stand_in)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "model")
+    options = AdaptOptions(epochs=0.1, validation_share=0.05, max_length=30)
+    adapt_encoder(str(tmp_path / "model"), [texts], tmp_path / "encoder", options)
+    assert json.loads((tmp_path / "encoder" / "config.json").read_text())["model_type"] == "roberta"
+
+
+def test_a_run_that_was_cut_off_resumes_as_if_it_had_not_been(stand_in, texts, tmp_path, monkeypatch):
+    adapt_encoder(str(stand_in), [texts], tmp_path / "whole", QUICK)
+    steps = []
+    step = pretraining._Trainer.training_step
+
+    def interrupted(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == 25:
+            raise KeyboardInterrupt
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(pretraining._Trainer, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_encoder(str(stand_in), [texts], tmp_path / "parts", QUICK)
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    resumed = adapt_encoder(str(stand_in), [texts], tmp_path / "parts", QUICK)
+    assert len(steps) - 25 == 44 - 20  # 44 steps, a checkpoint after 20
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert resumed["validation_loss"] == json.loads((tmp_path / "whole/adapt.json").read_text())["validation_loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"text_column": "txt"}, "'text'"),
+        ({"exclude": ("TEXTS",)}, "No text is left"),
+        ({"max_length": 500}, "--max_length"),
+        ({"max_length": 2}, "--max_length"),
+    ],
+)
+def test_bad_options_are_one_line(options, words, stand_in, texts, tmp_path):
+    options = {**options, "exclude": tuple(str(texts) for _ in options.get("exclude", ()))}
+    with pytest.raises(InputError, match=words):
+        adapt_encoder(str(stand_in), [texts], tmp_path / "encoder", AdaptOptions(**options))
+
+
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "validation_share"])
+def test_numbers_out_of_range_are_refused(name):
+    with pytest.raises(InputError, match=name):
+        AdaptOptions(**{name: 0.0})
+
+
+def test_an_encoder_without_tokenizer_or_mask_token_is_refused(stand_in, texts, tmp_path):
+    with quiet():
+        encoder = RobertaForMaskedLM.from_pretrained(stand_in)
+    encoder.save_pretrained(tmp_path / "bare")
+    with pytest.raises(InputError, match="tokenizer"):
+        adapt_encoder(str(tmp_path / "bare"), [texts], tmp_path / "encoder")
+    encoder.save_pretrained(tmp_path / "unmasked")
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(tmp_path / "unmasked")
+    with pytest.raises(InputError, match="mask token"):
+        adapt_encoder(str(tmp_path / "unmasked"), [texts], tmp_path / "other")
+    BertConfig().save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "bert")
+    with pytest.raises(InputError, match="'bert'"):
+        adapt_encoder(str(tmp_path / "bert"), [texts], tmp_path / "third")
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(adapted, stand_in, texts, tmp_path):
+    folder, record = adapted
+    with pytest.raises(InputError, match="finished"):
+        adapt_encoder(str(stand_in), [texts], folder, QUICK)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="something else"):
+        adapt_encoder(str(stand_in), [texts], tmp_path, QUICK)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "adapt.json").write_text(json.dumps({"options": {**record["options"], "seed": 7}}))
+    with pytest.raises(InputError, match="another"):
+        adapt_encoder(str(stand_in), [texts], unfinished, QUICK)
