@@ -5,7 +5,9 @@ Needs numpy, onnxruntime and tokenizers only, and a folder that `roberta-gru exp
 `tokenizer.json` and `config.json`.
 
     from onnx_scorer import OnnxScorer
-    OnnxScorer("folder").score(["A text.", "Another one."])
+    OnnxScorer("folder").predict(["A text.", "Another one."])
+
+Methods have the names, arguments and results of the package's `Scorer`.
 
 On the command line, with a text a line and a line of JSON for each: `python onnx_scorer.py FOLDER < texts > scores`.
 """
@@ -13,10 +15,10 @@ On the command line, with a text a line and a line of JSON for each: `python onn
 import json
 import reprlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -25,13 +27,29 @@ from tokenizers import Tokenizer
 FILES = ("config.json", "tokenizer.json", "model.onnx")
 TOKENS_PER_BATCH = 4_096
 LINES_AT_ONCE = 4_096
+THRESHOLD = 0.5
+"""From this probability on, a text has a label where it may have several."""
+
+
+class Scores(NamedTuple):
+    """What a model says of some texts.
+
+    Attributes:
+        labels: of each text its label, its labels (those of a probability of at least one half), or its value.
+        probabilities: (n, C) float32; of a regression its values.
+    """
+
+    labels: list[Any]
+    probabilities: np.ndarray
 
 
 class OnnxScorer:
-    """Score texts.
+    """Score texts. A single `str` is one text, never its letters.
 
     Attributes:
         labels: the names of the labels, by index.
+        classes_: the same as an array, as scikit-learn's classifiers have it.
+        problem_type: "single_label_classification", "multi_label_classification" or "regression".
     """
 
     def __init__(self, folder: str | Path, tokens_per_batch: int = TOKENS_PER_BATCH, num_threads: int = 0):
@@ -58,7 +76,10 @@ class OnnxScorer:
         try:
             fields = json.loads(config.read_text(encoding="utf-8"))
             self.labels = tuple(fields["id2label"][str(index)] for index in range(len(fields["id2label"])))
+            self.classes_ = np.array(self.labels)
             self.problem_type = fields["problem_type"]
+            if self.problem_type != "regression" and len(self.labels) == 1:
+                self.problem_type = "multi_label_classification"
             path = tokenizer
             self.tokenizer = Tokenizer.from_file(str(tokenizer))
             path = model
@@ -66,41 +87,69 @@ class OnnxScorer:
         except Exception as error:  # either library has its own kinds, none of which says which file it was
             raise ValueError(f"{path} cannot be read: {error}. Export the model again.") from error
 
-    def score(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return each text's best label, `{"label": …, "score": …}`, as `pipeline("text-classification")` does.
+    def predict(self, texts: str | Iterable[str]) -> Any:
+        """Predict the label of each text, as scikit-learn's classifiers do.
+
+        Returns:
+            `(n,)` names of labels; for several labels a text `(n, C)` int64, 1 where a text has the label (its
+            probability is at least one half); for a regression its values, `(n,)` or `(n, C)` float32. Of a single
+            text its own entry: a label's name, `(C,)`, or a value.
 
         Raises:
-            ValueError: naming the first text that is none.
+            ValueError: naming the first entry that is no text.
         """
-        scores = self.probabilities(texts)
-        best = scores.argmax(axis=1)
-        return [
-            {"label": self.labels[label], "score": float(row[label])} for row, label in zip(scores, best, strict=True)
-        ]
+        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
+        if self.problem_type == "regression":
+            predicted = probabilities[:, 0] if len(self.labels) == 1 else probabilities
+        elif self.problem_type == "multi_label_classification":
+            predicted = (probabilities >= THRESHOLD).astype(np.int64)
+        else:
+            predicted = self.classes_[probabilities.argmax(axis=1)]
+        if not isinstance(texts, str):
+            return predicted
+        return predicted[0] if predicted.ndim == 2 else predicted[0].item()
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return every label's probability, or the values of a regression: float64 `(number of texts, C)`.
+    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return the probability of each label, `(n, C)` float32, its columns in the order of `classes_`.
+
+        Of a regression its values; of a single text `(C,)`.
 
         Raises:
-            ValueError: naming the first text that is none.
+            ValueError: naming the first entry that is no text.
         """
-        logits = self.logits(texts).astype(np.float64)
+        logits = self.logits(texts)
         if self.problem_type == "regression":
             return logits
-        if self.problem_type == "multi_label_classification" or len(self.labels) == 1:
-            return np.exp(-np.logaddexp(0, -logits))
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        values = logits.astype(np.float64)
+        if self.problem_type == "multi_label_classification":
+            return np.exp(-np.logaddexp(0, -values)).astype(np.float32)
+        exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
+        return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Return what the graph gives, calibrated: float32 `(number of texts, C)`, in the order of the texts.
+    def score(self, texts: str | Iterable[str]) -> Scores:
+        """Score texts; a single one is a list of one.
 
         Raises:
-            ValueError: naming the first text that is none.
+            ValueError: naming the first entry that is no text.
         """
-        _check_texts(texts)
-        token_ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
+        if self.problem_type == "regression":
+            return Scores((probabilities[:, 0] if len(self.labels) == 1 else probabilities).tolist(), probabilities)
+        if self.problem_type == "multi_label_classification":
+            labels = [[self.labels[at] for at in np.flatnonzero(row)] for row in probabilities >= THRESHOLD]
+        else:
+            labels = [self.labels[at] for at in probabilities.argmax(axis=1)]
+        return Scores(labels, probabilities)
+
+    def logits(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return what the graph gives, calibrated: `(n, C)` float32, in the order of the texts; of one text `(C,)`.
+
+        Raises:
+            ValueError: naming the first entry that is no text.
+        """
+        some = _checked([texts] if isinstance(texts, str) else texts)
+        token_ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some)]
+        logits = np.empty((len(some), len(self.labels)), dtype=np.float32)
         for rows in self._batches([len(ids) for ids in token_ids]):
             longest = len(token_ids[rows[0]])
             input_ids = np.zeros((len(rows), longest), dtype=np.int64)
@@ -109,7 +158,7 @@ class OnnxScorer:
                 input_ids[place, : len(token_ids[row])] = token_ids[row]
                 mask[place, : len(token_ids[row])] = 1
             (logits[rows],) = self.session.run(["logits"], {"input_ids": input_ids, "attention_mask": mask})
-        return logits
+        return logits[0] if isinstance(texts, str) else logits
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Yield the rows of every batch, the longest first: as many as fit when padded, and one at least."""
@@ -125,21 +174,24 @@ def _check_number(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least {least}.")
 
 
-def _check_texts(texts: Any) -> None:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise ValueError(f"`texts` is {reprlib.repr(texts)}; it must be a list of texts.")
-    for row, text in enumerate(texts):
+def _checked(texts: Iterable[Any]) -> list[str]:
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise ValueError(f"texts is {reprlib.repr(texts)}, neither a text nor a list of texts.")
+    some = list(texts)
+    for row, text in enumerate(some):
         if not isinstance(text, str):
-            raise ValueError(f"Text {row} is {reprlib.repr(text)}, which is no text.")
+            raise ValueError(f"texts[{row}] is {reprlib.repr(text)}, not text: leave it out.")
         try:
             text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            half = f"character {error.start} of text {row} is half a character (U+{ord(text[error.start]):X})"
-            raise ValueError(f"C{half[1:]}. Decode the text again.") from None
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"texts[{row}] holds half a character (a lone surrogate): decode the text again."
+            ) from None
+    return some
 
 
 def main() -> None:
-    """Score standard input, a text a line."""
+    """Score standard input, a text a line: `{"label": …, "score": …}` of each, as a pipeline of transformers does."""
     if len(sys.argv) != 2:
         sys.exit(f"Usage: python {Path(__file__).name} FOLDER < texts > scores")
     sys.stdin.reconfigure(encoding="utf-8")
@@ -147,8 +199,9 @@ def main() -> None:
     try:
         scorer = OnnxScorer(sys.argv[1])
         while lines := list(islice(sys.stdin, LINES_AT_ONCE)):
-            for score in scorer.score([line.rstrip("\n") for line in lines]):
-                print(json.dumps(score, ensure_ascii=False))
+            for scores in scorer.predict_proba([line.rstrip("\n") for line in lines]):
+                best = int(scores.argmax())
+                print(json.dumps({"label": scorer.labels[best], "score": float(scores[best])}, ensure_ascii=False))
     except ValueError as error:
         sys.exit(f"Error: {error}")
 

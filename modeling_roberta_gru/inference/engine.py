@@ -49,6 +49,7 @@ class Engine(NamedTuple):
         description: one line for people.
         num_workers: how many batches are scored at once, on a processor each on one thread.
         tokens_per_batch: tokens that are best read at once.
+        survives_fork: whether a forked child can go on scoring with it.
     """
 
     model: PreTrainedModel
@@ -57,6 +58,7 @@ class Engine(NamedTuple):
     description: str
     num_workers: int
     tokens_per_batch: int
+    survives_fork: bool = False
 
 
 def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None) -> Engine:
@@ -91,7 +93,7 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     if place.type == "cpu":
         # A batch a thread: torch's threads wait for each other after every operation.
         num_threads = torch.get_num_threads()
-        return Engine(fast, place, dtype, f"{what}, {num_threads} threads", num_threads, tokens_per_batch=256)
+        return Engine(fast, place, dtype, f"{what}, {num_threads} threads", num_threads, 256, survives_fork=True)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
     return Engine(fast, place, dtype, f"{what}, {name}", num_workers=1, tokens_per_batch=65536)
 

@@ -70,10 +70,9 @@ from onnx_scorer import OnnxScorer
 
 texts = ["The plot was slow, but we liked the music.", "A splendid evening."]
 scorer = OnnxScorer(".")
-for text, score in zip(texts, scorer.score(texts)):
-    print(score["label"], round(score["score"], 3), text)
-print(scorer.labels)
-print(scorer.probabilities(texts))
+print(scorer.predict(texts))
+print(scorer.classes_)
+print(scorer.predict_proba(texts))
 ```
 
 On the command line, a text a line: `python onnx_scorer.py . < texts.txt > scores.jsonl`

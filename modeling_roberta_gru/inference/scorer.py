@@ -1,6 +1,9 @@
 """Score many texts of any length, fast: pools sorted by length, batches by token budget, tokenised ahead."""
 
+import copy
 import hashlib
+import os
+import reprlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +16,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
+from ..data.sources import is_decoded
 from ..data.tokenization import check_max_length
+from ..errors import InputError
 from ..training.metrics import to_probabilities
 from .engine import AUTO, Engine, prepare
 from .evaluation import load_classifier, longest_read
@@ -41,12 +46,12 @@ class Scores(NamedTuple):
 class Scorer:
     """A trained text classifier, ready to score.
 
-    A text's scores do not depend on the texts beside it, but for rounding.
+    A text's scores do not depend on the texts beside it, but for rounding. Several threads may call one scorer.
 
     Args:
         model: a run's folder, a saved model's folder, a Hub id, or a classifier in float32, which is
             put into evaluation mode and else stays as it is.
-        tokenizer: that of the model; for a model given by name, its own.
+        tokenizer: that of the model; for a model given by name, its own. It is copied.
         dtype: "float32", "bfloat16", "int8", or "auto": the fastest that this machine has.
         device: "cpu", "cuda", …; unset: a GPU if there is one.
         max_length: texts are cut to this many tokens, special tokens included. Unset: texts are read whole, by a
@@ -57,11 +62,15 @@ class Scorer:
         dtype: what was chosen.
         description: one line that says what computes.
         labels: the labels' names, by index.
+        classes_: the same as an array, as scikit-learn's classifiers have it.
         problem_type: see [`~.data.labels.LabelSpace`].
         fingerprint: a digest of weights, configuration and tokenizer.
 
     Raises:
         InputError: if model, type or device is not usable.
+
+    Every method takes a list of texts, or anything else that gives texts: an array, a pandas column, a generator. A
+    single `str` is one text, never its letters.
     """
 
     def __init__(
@@ -80,25 +89,79 @@ class Scorer:
             raise ValueError("A model that is given as such needs its tokenizer beside it.")
         labels = LabelSpace.from_config(model.config)
         self.labels, self.problem_type = labels.names, labels.problem_type
+        self.classes_ = np.array(self.labels)
         self.fingerprint = _fingerprint(model, tokenizer)
-        self.tokenizer = tokenizer
+        # Its own, always called with the same cut and no padding: a fast tokenizer keeps both as settings, and
+        # whoever else called it would change them for every thread.
+        self.tokenizer = copy.deepcopy(tokenizer)
         check_max_length(tokenizer, max_length)
         self.max_length = longest_read(model, tokenizer, max_length)
+        self._tokenise([""])
         self.engine = prepare(model, dtype, device)
         self.dtype, self.description = self.engine.dtype, self.engine.description
         self.tokens_per_batch = tokens_per_batch or self.engine.tokens_per_batch
+        self._process = os.getpid()
 
-    def score(self, texts: Sequence[str], progress: bool = False) -> Scores:
-        """Score texts.
+    def predict(self, texts: str | Iterable[str]) -> Any:
+        """Predict the label of each text, as scikit-learn's classifiers do.
+
+        Returns:
+            `(n,)` names of labels; for several labels a text `(n, C)` int64, 1 where a text has the label (its
+            probability is at least one half); for a regression its values, `(n,)` or `(n, C)` float32. Of a single
+            text its own entry: a label's name, `(C,)`, or a value.
+
+        Raises:
+            InputError: naming the first entry that is no text.
+        """
+        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
+        if self.problem_type == REGRESSION:
+            predicted = probabilities[:, 0] if len(self.labels) == 1 else probabilities
+        elif self.problem_type == MULTI_LABEL:
+            predicted = (probabilities >= THRESHOLD).astype(np.int64)
+        else:
+            predicted = self.classes_[probabilities.argmax(axis=1)]
+        if not isinstance(texts, str):
+            return predicted
+        return predicted[0] if predicted.ndim == 2 else predicted[0].item()
+
+    def predict_proba(self, texts: str | Iterable[str], progress: bool = False) -> np.ndarray:
+        """Return the probability of each label, `(n, C)` float32, its columns in the order of `classes_`.
+
+        Of a regression its values; of a single text `(C,)`.
 
         Args:
             texts: of any length.
             progress: show a bar.
+
+        Raises:
+            InputError: naming the first entry that is no text.
         """
-        with tqdm(total=len(texts), disable=not progress, desc="Scoring", unit=" texts") as bar:
-            rows = list(self.stream(texts, bar.update))
-        width = len(self.labels)
-        probabilities = np.stack(rows) if rows else np.empty((0, width), dtype=np.float32)
+        probabilities = self._probabilities(self.logits(texts, progress).reshape(-1, len(self.labels)))
+        return probabilities[0] if isinstance(texts, str) else probabilities
+
+    def logits(self, texts: str | Iterable[str], progress: bool = False) -> np.ndarray:
+        """Return the calibrated logits of each text, `(n, C)` float32; of a single text `(C,)`.
+
+        Raises:
+            InputError: naming the first entry that is no text.
+        """
+        some = list(_checked([texts] if isinstance(texts, str) else texts))
+        with tqdm(total=len(some), disable=not progress, desc="Scoring", unit=" texts") as bar:
+            pools = list(self._stream_logits(some, bar.update))
+        logits = np.concatenate(pools) if pools else np.empty((0, len(self.labels)), dtype=np.float32)
+        return logits[0] if isinstance(texts, str) else logits
+
+    def score(self, texts: str | Iterable[str], progress: bool = False) -> Scores:
+        """Score texts; a single one is a list of one.
+
+        Args:
+            texts: of any length.
+            progress: show a bar.
+
+        Raises:
+            InputError: naming the first entry that is no text.
+        """
+        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts, progress)
         return Scores(decide(probabilities, self.labels, self.problem_type), probabilities)
 
     def stream(
@@ -111,7 +174,22 @@ class Scorer:
         Args:
             texts: as many as there are.
             on_scored: called with the number of texts whenever some are scored.
+
+        Raises:
+            InputError: naming the first entry that is no text.
         """
+        for logits in self._stream_logits(_checked([texts] if isinstance(texts, str) else texts), on_scored):
+            yield from self._probabilities(logits)
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Turn logits (n, C) into probabilities, or a regression's values, in float32."""
+        if self.problem_type == REGRESSION or not len(logits):
+            return logits
+        return to_probabilities(logits, self.problem_type).astype(np.float32)
+
+    def _stream_logits(self, texts: Iterable[str], on_scored: Callable[[int], object]) -> Iterator[np.ndarray]:
+        """Yield the logits (n, C) of each pool, in order."""
+        self._check_process()
         texts = iter(texts)
         engine = self.engine
         # Left in this order: first what fills the queue, then what empties it.
@@ -120,30 +198,42 @@ class Scorer:
             ThreadPoolExecutor(1) as tokenisation,
         ):
             pools: deque[tuple[int, Future]] = deque()
+            first = 0
             try:
                 while pool := list(islice(texts, POOL_SIZE)):
-                    pools.append((len(pool), tokenisation.submit(self._submit, pool, workers)))
+                    pools.append((len(pool), tokenisation.submit(self._submit, pool, first, workers)))
+                    first += len(pool)
                     if len(pools) > 2:
-                        yield from self._collect(*pools.popleft(), on_scored)
+                        yield self._collect(*pools.popleft(), on_scored)
                 while pools:
-                    yield from self._collect(*pools.popleft(), on_scored)
+                    yield self._collect(*pools.popleft(), on_scored)
             except BaseException:
                 tokenisation.shutdown(cancel_futures=True)
                 workers.shutdown(cancel_futures=True)
                 raise
 
-    def _submit(self, texts: list[str], workers: ThreadPoolExecutor) -> list[tuple[np.ndarray, Future]]:
-        """Tokenise a pool and queue its batches."""
+    def _check_process(self) -> None:
+        if os.getpid() != self._process and not self.engine.survives_fork:
+            raise InputError(
+                f"This scorer was made in another process, and {self.description} does not outlive a fork: make the "
+                'scorer in the process that scores, or start processes by "spawn".'
+            )
+
+    def _submit(self, texts: list[str], first: int, workers: ThreadPoolExecutor) -> list[tuple[np.ndarray, Future]]:
+        """Tokenise a pool, whose texts are numbered from `first`, and queue its batches."""
         documents = self._tokenise(texts)
+        for row, ids in enumerate(documents, first):
+            if not len(ids):  # of a recurrent net, whose tokenizer adds no special tokens
+                raise InputError(f"texts[{row}] has no word in it: leave it out.")
         batches = list(batches_by_length([len(ids) for ids in documents], self.tokens_per_batch))
         return [(rows, workers.submit(self._predict, [documents[row] for row in rows])) for rows in batches]
 
-    def _collect(self, num_texts: int, submitted: Future, on_scored: Callable[[int], object]) -> Iterator[np.ndarray]:
-        scores = np.empty((num_texts, len(self.labels)), dtype=np.float32)
+    def _collect(self, num_texts: int, submitted: Future, on_scored: Callable[[int], object]) -> np.ndarray:
+        logits = np.empty((num_texts, len(self.labels)), dtype=np.float32)
         for rows, predicted in submitted.result():
-            scores[rows] = predicted.result()
+            logits[rows] = predicted.result()
             on_scored(len(rows))
-        yield from scores
+        return logits
 
     def _tokenise(self, texts: list[str]) -> list[np.ndarray]:
         documents: list[np.ndarray] = []
@@ -161,7 +251,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _predict(self, documents: list[np.ndarray]) -> np.ndarray:
-        """Score one batch: (B, C)."""
+        """Score one batch: logits (B, C)."""
         shape = len(documents), max(map(len, documents))
         input_ids, mask = np.full(shape, self.tokenizer.pad_token_id or 0), np.zeros(shape, dtype=np.int64)
         for row, ids in enumerate(documents):
@@ -170,7 +260,19 @@ class Scorer:
         device = self.engine.device
         inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
         logits = self.engine.model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
-        return to_probabilities(logits.float().cpu(), self.problem_type).reshape(len(documents), -1)
+        return logits.float().cpu().numpy()
+
+
+def _checked(texts: Iterable[Any]) -> Iterator[str]:
+    """Yield texts, and stop at the first that is none."""
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"texts is {reprlib.repr(texts)}, neither a text nor a list of texts.")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{row}] is {reprlib.repr(text)}, not text: leave it out.")
+        if not is_decoded(text):
+            raise InputError(f"texts[{row}] holds half a character (a lone surrogate): decode the text again.")
+        yield text
 
 
 def _begin_worker(engine: Engine) -> None:
