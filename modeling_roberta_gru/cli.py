@@ -87,10 +87,14 @@ def evaluate(
 ) -> None:
     """Measure a saved model on new labelled texts: figures with 95 % intervals, by length, by class, by any column."""
     from .arguments import DataArguments
+    from .files import check_writable, refuse_overwriting_inputs, write_json, writing_to
     from .inference.evaluation import evaluate_model, report
 
     if output is not None and output.is_dir():
         raise InputError(f"--output {output} is a folder: name a file, such as {output / 'figures.json'}.")
+    if output is not None:
+        refuse_overwriting_inputs(output, (data, model))
+        check_writable("--output", output.absolute().parent)
     data_args = DataArguments(
         text_column=text_column or ["text"],
         label_column=label_column,
@@ -104,9 +108,8 @@ def evaluate(
     figures = evaluate_model(model, data, data_args, slice_by or [], batch_size)
     print(report(figures))
     if output is not None:
-        from .files import write_json
-
-        write_json(output, figures)
+        with writing_to(output):
+            write_json(output, figures)
 
 
 @app.command()
@@ -264,6 +267,10 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete what an unfinished run into OUT has scored, and begin anew.")
     ] = False,
+    excel_safe: Annotated[
+        bool,
+        typer.Option("--excel-safe", help="CSV and TSV: an apostrophe before cells that a spreadsheet would run."),
+    ] = False,
     verify: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Afterwards score the first N texts in float32 too, and compare."),
@@ -288,6 +295,7 @@ def score(
         csv_encoding=csv_encoding,
         skip_bad_rows=skip_bad_rows,
         restart=restart,
+        excel_safe=excel_safe,
     )
     print(scoring.report(result))
     if verify:

@@ -1,14 +1,22 @@
 """Write files and folders so that nobody ever sees half of one, and find those that the package carries."""
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
+
 PACKAGE = Path(__file__).parent
+CANNOT_WRITE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
 
 
 def carried(name: str) -> Path:
@@ -45,6 +53,50 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         for leftover in (unfinished, replaced):
             delete(leftover)
+
+
+@contextmanager
+def writing_to(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in one line why a file or folder cannot be written, whatever the system calls it.
+
+    Raises:
+        InputError: for a full disk, missing rights, a read-only file system, a file where a folder is needed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise InputError(f"{path} cannot be written: {error.strerror}. Name another place.") from error
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Check that files can be written to a folder, or that it can be made.
+
+    Raises:
+        InputError: naming the option and what stands in the way.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder} cannot be used: {existing} is not a folder that can be written to.")
+
+
+def refuse_overwriting_inputs(output: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Check that a file to be written is none of those that are read, by whatever path or link it is named.
+
+    Args:
+        output: the file.
+        inputs: files, and folders, of which every file counts. Names that are no path, such as a Hub id, are passed.
+
+    Raises:
+        InputError: if it is one of them.
+    """
+    if not output.exists():
+        return
+    for path in map(Path, inputs):
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            if file.is_file() and file.samefile(output):
+                raise InputError(f"{output} is read as an input ({file}): name another file for the output.")
 
 
 def delete(path: Path) -> None:

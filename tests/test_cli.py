@@ -118,6 +118,7 @@ def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, t
         ),
         (["evaluate", "{model}", "{other}"], "Unknown label 'fair'"),
         (["evaluate", "{model}", "{data}", "--output", "{model}"], "is a folder: name a file"),
+        (["evaluate", "{model}", "{data}", "--output", "{data}"], "is read as an input"),
         (["evaluate", "{encoder}", "{data}"], "holds no trained classifier but a roberta that lacks classifier."),
         (["evaluate", "{headless}", "{data}"], "holds no trained classifier but a roberta-gru that lacks head."),
     ],
@@ -169,7 +170,7 @@ def test_explain_prints_and_draws_how_the_verdict_came_about(saved, tmp_path, ro
         ([""], "The text is empty."),
         (["<s></s>"], "The text holds no words, only special tokens."),
         (["a text", "--label", "god"], "Unknown label 'god'. Did you mean 'good'?"),
-        (["a text", "--output-dir", "{text}/folder"], "is no folder that can be written to"),
+        (["a text", "--output-dir", "{text}/folder"], "is not a folder that can be written to"),
         (["a text", "--no-attributions", "--steps", "9"], "--steps belongs to the attributions"),
     ],
 )

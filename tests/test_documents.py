@@ -1,9 +1,13 @@
 """From rows to documents: joining, cleaning, and what happens to bad rows."""
 
+import random
+import re
+
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from modeling_roberta_gru.arguments import DataArguments
+from modeling_roberta_gru.data import documents as module
 from modeling_roberta_gru.data.documents import build_documents, clean_html, first_rows, stack
 from modeling_roberta_gru.data.tables import Part
 from modeling_roberta_gru.errors import InputError
@@ -64,6 +68,46 @@ def test_row_ids_do_not_move_when_rows_are_skipped():
 )
 def test_html_becomes_text(text, clean):
     assert clean_html(text) == clean
+
+
+def test_hidden_parts_end_where_a_backtracking_pattern_would_end_them():
+    pattern = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+    pieces = [
+        "<!--",
+        "-->",
+        "<script>",
+        "</script >",
+        "<STYLE a=b>",
+        "</style>",
+        "<scripts>",
+        "x",
+        "\n",
+        "<",
+        ">",
+        "--",
+    ]
+    rng = random.Random(0)
+    for _ in range(2000):
+        text = "".join(rng.choices(pieces, k=rng.randint(0, 12)))
+        assert module._without_invisible(text) == pattern.sub(" ", text)
+
+
+@pytest.mark.parametrize("opening", ["<!--", "<script>", "<style>", "<!--<script><style>"])
+def test_what_is_never_closed_is_looked_for_once(opening, monkeypatch):
+    looked = []
+
+    class Counting:
+        def __init__(self, pattern):
+            self.pattern = pattern
+
+        def search(self, text, start):
+            looked.append(start)
+            return self.pattern.search(text, start)
+
+    ends = {kind: Counting(pattern) for kind, pattern in module.INVISIBLE_ENDS.items()}
+    monkeypatch.setattr(module, "INVISIBLE_ENDS", ends)
+    clean_html(opening * 10_000)
+    assert len(looked) <= 3
 
 
 def test_html_is_left_alone_unless_asked():

@@ -1,8 +1,10 @@
 """ONNX export: the graph is the model at any length, and runs without torch."""
 
 import ast
+import errno
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from modeling_roberta_gru.data.tokenization import lift_limits, train_word_token
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import export as exporting
 from modeling_roberta_gru.inference.export import export, quantize_linear_layers, report, write_graph
+from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
 from .conftest import batch, tiny_config
@@ -226,7 +229,10 @@ def test_in_int8_a_documents_logits_do_not_depend_on_its_neighbours(length, int8
 
 
 def test_without_torch_a_fresh_process_answers_as_the_pipeline_does(exported, expected):
-    code = "import onnx_scorer\nprint(json.dumps(onnx_scorer.OnnxScorer('.').score(json.loads(sys.argv[1]))))"
+    code = (
+        "import onnx_scorer\nscorer, texts = onnx_scorer.OnnxScorer('.'), json.loads(sys.argv[1])\n"
+        "print(json.dumps([scorer.predict(texts).tolist(), scorer.predict_proba(texts).tolist()]))"
+    )
     example = (exported / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     ours, theirs = (
         subprocess.run(
@@ -238,9 +244,19 @@ def test_without_torch_a_fresh_process_answers_as_the_pipeline_does(exported, ex
         for program in (code, example)
     )
     assert ours.returncode == 0, ours.stderr
-    assert_same(json.loads(ours.stdout), expected(TEXTS))
+    predicted, probabilities = json.loads(ours.stdout)
+    assert predicted == [answer["label"] for answer in expected(TEXTS)]
+    assert [max(row) for row in probabilities] == pytest.approx(
+        [answer["score"] for answer in expected(TEXTS)], **FLOAT32
+    )
     assert theirs.returncode == 0, theirs.stderr
-    assert theirs.stdout.splitlines()[2] == str(("schlecht", "très bien", "日本 😀"))
+    assert theirs.stdout.splitlines()[1] == "['schlecht' 'très bien' '日本 😀']"
+
+
+def best(scorer, texts):
+    """Return what a pipeline would."""
+    rows = scorer.predict_proba(texts)
+    return [{"label": scorer.labels[row.argmax()], "score": float(row.max())} for row in rows]
 
 
 def assert_same(answers, expected):
@@ -284,7 +300,7 @@ def test_scores_stand_in_the_order_of_the_texts_whatever_the_batches(
             return graph.run(names, inputs)
 
     graph, scorer.session = scorer.session, Session()
-    assert_same(scorer.score(texts), expected(texts))
+    assert_same(best(scorer, texts), expected(texts))
     assert sum(rows for rows, _ in shapes) == len(texts)
     assert all(rows * width <= tokens_per_batch or rows == 1 for rows, width in shapes)
     assert (len(shapes) == len(texts)) == (tokens_per_batch == 1)
@@ -300,8 +316,7 @@ def test_other_problems_are_scored_as_the_pipeline_scores_them(problem, num_labe
     export(str(saved), tmp_path / "onnx")
     scorer = load_scorer(tmp_path / "onnx").OnnxScorer(tmp_path / "onnx", num_threads=1)
     classify = pipeline("text-classification", str(saved), device="cpu")
-    assert_same(scorer.score(TEXTS), classify(TEXTS))
-    for row, entries in zip(scorer.probabilities(TEXTS), classify(TEXTS, top_k=None), strict=True):
+    for row, entries in zip(scorer.predict_proba(TEXTS), classify(TEXTS, top_k=None), strict=True):
         scores = {entry["label"]: entry["score"] for entry in entries}
         assert dict(zip(scorer.labels, row, strict=True)) == pytest.approx(scores, **FLOAT32)
 
@@ -309,9 +324,9 @@ def test_other_problems_are_scored_as_the_pipeline_scores_them(problem, num_labe
 def test_probabilities_of_far_logits_are_finite(scorer, monkeypatch):
     far = np.array([[1000.0, 0.0, -1000.0]], dtype=np.float32)
     monkeypatch.setattr(scorer, "logits", lambda texts: far)
-    assert scorer.probabilities([""]).tolist() == [[1.0, 0.0, 0.0]]
+    assert scorer.predict_proba([""]).tolist() == [[1.0, 0.0, 0.0]]
     monkeypatch.setattr(scorer, "problem_type", "multi_label_classification")
-    assert scorer.probabilities([""]).tolist() == [[1.0, 0.5, 0.0]]
+    assert scorer.predict_proba([""]).tolist() == [[1.0, 0.5, 0.0]]
 
 
 def test_token_ids_are_those_of_transformers(scorer, saved):
@@ -322,24 +337,39 @@ def test_token_ids_are_those_of_transformers(scorer, saved):
 
 
 def test_no_texts_have_no_scores(scorer):
-    assert scorer.score([]) == []
-    assert scorer.probabilities([]).shape == (0, 3)
+    assert scorer.predict([]).tolist() == []
+    assert scorer.predict_proba([]).shape == (0, 3)
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ("slow", "`texts` is 'slow'; it must be a list of texts."),
-        (None, "`texts` is None; it must be a list of texts."),
-        (["slow", 7], "Text 1 is 7, which is no text."),
-        (["slow", None], "Text 1 is None, which is no text."),
-        (["a\ud800"], "Character 1 of text 0 is half a character (U+D800). Decode the text again."),
-    ],
+    ("problem", "num_labels"),
+    [("single_label_classification", 3), ("multi_label_classification", 3), ("regression", 1)],
 )
-def test_what_is_no_text_is_named(texts, message, scorer):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        scorer.score(texts)
-    assert str(caught.value) == message
+def test_both_scorers_answer_in_the_same_names_and_types(problem, num_labels, stand_in, tmp_path):
+    folder = save(tmp_path / "saved", stand_in, problem_type=problem, num_labels=num_labels)
+    export(str(folder), tmp_path / "onnx")
+    without = load_scorer(tmp_path / "onnx").OnnxScorer(tmp_path / "onnx", num_threads=1)
+    with_torch = Scorer(str(folder), dtype="float32", device="cpu")
+    assert (without.labels, without.problem_type) == (with_torch.labels, with_torch.problem_type)
+    assert without.classes_.tolist() == with_torch.classes_.tolist()
+    for make in (lambda: TEXTS, lambda: iter(TEXTS), lambda: np.array(TEXTS), lambda: TEXTS[0], list):
+        for method in ("predict", "predict_proba", "logits", "score"):
+            one, other = getattr(without, method)(make()), getattr(with_torch, method)(make())
+            assert type(one).__name__ == type(other).__name__
+            if method == "score":
+                assert len(one.labels) == len(other.labels)
+                one, other = one.probabilities, other.probabilities
+            if isinstance(one, np.ndarray):
+                assert (one.shape, one.dtype) == (other.shape, other.dtype)
+                same = one.tolist() == other.tolist() if one.dtype.kind == "U" else np.allclose(one, other, atol=1e-4)
+                assert same
+    for scorer in (without, with_torch):
+        with pytest.raises(ValueError, match=r"^texts\[1\] is None, not text: leave it out\.$"):
+            scorer.predict(["slow", None])
+        with pytest.raises(ValueError, match=r"^texts is None, neither a text nor a list of texts\.$"):
+            scorer.predict(None)
+        with pytest.raises(ValueError, match=r"^texts\[0\] holds half a character"):
+            scorer.predict_proba("a\ud800")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.onnx"])
@@ -393,8 +423,8 @@ def test_an_int8_export_is_scored_close_to_float32_and_replaces_the_one_before(
     assert 1e-6 < figures["parity"]["batch"] < figures["parity"]["tolerance"]
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in exported.iterdir()}
-    probabilities = scorer_module.OnnxScorer(folder, num_threads=1).probabilities(TEXTS)
-    exact = scorer_module.OnnxScorer(exported, num_threads=1).probabilities(TEXTS)
+    probabilities = scorer_module.OnnxScorer(folder, num_threads=1).predict_proba(TEXTS)
+    exact = scorer_module.OnnxScorer(exported, num_threads=1).predict_proba(TEXTS)
     assert 0 < abs(probabilities - exact).max() < 0.1
 
 
@@ -419,9 +449,32 @@ def test_a_folder_that_is_no_export_is_left_alone(saved, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("one")
     for folder in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt"):
-        with pytest.raises(InputError, match=r"is there and is no export: name another folder\.$"):
+        with pytest.raises(InputError, match=r"exists and is not an export: name another folder\.$"):
             export(str(saved), folder)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "one"
+
+
+@pytest.mark.parametrize("folder", [".", "..", "../here"])
+def test_the_folder_that_one_is_in_is_not_replaced(folder, saved, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match=f"--output-dir {folder} "):
+        export(str(saved), Path(folder))
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_place_that_cannot_be_written_is_said_and_nothing_is_left(code, saved, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(exporting, "write_graph", fail)
+    with pytest.raises(InputError, match=f"onnx cannot be written: {os.strerror(code)}"):
+        export(str(saved), tmp_path / "onnx")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--output-dir .* cannot be used: .*file is not a folder"):
+        export(str(saved), tmp_path / "file" / "onnx")
 
 
 def test_misspelt_formats_are_named(saved, tmp_path):

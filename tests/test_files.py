@@ -1,8 +1,12 @@
 """Files and folders are whole or not at all."""
 
+import errno
+import os
+
 import pytest
 
-from modeling_roberta_gru.files import replacing, write_json, write_text
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import refuse_overwriting_inputs, replacing, write_json, write_text, writing_to
 
 
 def test_what_is_whole_replaces_what_was_there(tmp_path):
@@ -45,3 +49,31 @@ def test_json_without_numbers_is_refused_whole(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "metrics.json", {"accuracy": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_is_never_one_of_the_inputs_by_whatever_name(tmp_path):
+    (tmp_path / "data").mkdir()
+    data = tmp_path / "data" / "reviews.csv"
+    data.touch()
+    (tmp_path / "link.csv").symlink_to(data)
+    (tmp_path / "hard.csv").hardlink_to(data)
+    for output in (
+        data,
+        tmp_path / "data" / ".." / "data" / "reviews.csv",
+        tmp_path / "link.csv",
+        tmp_path / "hard.csv",
+    ):
+        for inputs in ([data], [tmp_path / "data"], ["a/hub-id", tmp_path / "link.csv"]):
+            with pytest.raises(InputError, match="name another file for the output"):
+                refuse_overwriting_inputs(output, inputs)
+    (tmp_path / "other.csv").touch()
+    refuse_overwriting_inputs(tmp_path / "other.csv", [data, tmp_path / "data", "a/hub-id"])
+    refuse_overwriting_inputs(tmp_path / "data" / "new.csv", [tmp_path / "data"])
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_cannot_be_written_is_said_in_one_line(code):
+    with pytest.raises(InputError, match=f"^out cannot be written: {os.strerror(code)}"), writing_to("out"):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(OSError, match="broken"), writing_to("out"):
+        raise OSError(errno.EIO, "broken")

@@ -96,7 +96,8 @@ def score(source: Path, target: Path, scorer: StubScorer | None = None, **option
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Return what lies in a folder, but for the locks of scoring, which stay."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def interrupt(source: Path, target: Path, after: int, **options: Any) -> None:
@@ -290,6 +291,24 @@ def test_the_bar_says_how_many_rows_a_second(tmp_path, capsys):
     assert "rows/s" in said
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_no_cell_is_a_formula_where_that_is_asked_for(tmp_path, ending):
+    texts = ["=1+1", "+49 30", "-2", "-x", "@SUM(A1)", "\tdef", "plain", "-1e5", "'=1"]
+    rows = [{"=id": str(number), "text": text} for number, text in enumerate(texts)]
+    source = write(tmp_path / "in.jsonl", rows)
+    scorer = StubScorer(("=bad", "@good"))
+    score(source, tmp_path / f"raw{ending}", scorer)
+    assert [row["text"] for row in read(tmp_path / f"raw{ending}")] == texts
+    score(source, tmp_path / f"out{ending}", scorer, excel_safe=True)
+    written = read(tmp_path / f"out{ending}")
+    safe = ["'=1+1", "'+49 30", "-2", "'-x", "'@SUM(A1)", "'\tdef", "plain", "-1e5", "'=1"]
+    assert [row["text"] for row in written] == safe
+    assert next(iter(written[0])) == "'=id"
+    assert {row["predicted_label"] for row in written} == {"'=bad", "'@good"}
+    with pytest.raises(InputError, match="--excel-safe takes effect only with CSV or TSV output"):
+        score(source, tmp_path / "out.jsonl", excel_safe=True)
+
+
 # cut off and gone on
 
 
@@ -430,6 +449,54 @@ def test_two_processes_do_not_score_into_one_file(tmp_path):
     assert [row["text"] for row in read(target)] == TEXTS
 
 
+def keep_scoring(source: Path, target: Path, results: Path, rounds: int) -> None:
+    """Score a file again and again, and note how each round ended, and what stood at the target then."""
+    with results.open("w") as file:
+        for _ in range(rounds):
+            try:
+                score(source, target, StubScorer(fingerprint=source.stem))
+                file.write(f"scored {zlib.crc32(target.read_bytes())}\n")
+            except InputError as error:
+                file.write(f"{'refused' if 'Another process' in str(error) else error}\n")
+
+
+# Python 3.12 warns of a fork beside threads; the children start none and wait for none.
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_many_processes_at_one_output_are_refused_or_right(tmp_path, rounds):
+    sources = [write_texts(tmp_path / f"in{n}.csv", [f"{n} {text}" for text in TEXTS]) for n in range(8)]
+    whole = set()
+    for source in sources:
+        score(source, tmp_path / "whole.csv")
+        whole.add(zlib.crc32((tmp_path / "whole.csv").read_bytes()))
+    context, target = multiprocessing.get_context("fork"), tmp_path / "out.csv"
+    results = [tmp_path / f"{source.stem}.results" for source in sources]
+    processes = [
+        context.Process(target=keep_scoring, args=(source, target, result, rounds))
+        for source, result in zip(sources, results, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    ends = [line.split() for result in results for line in result.read_text().splitlines()]
+    assert len(ends) == rounds * len(sources)
+    assert {end for end, *_ in ends} == {"scored", "refused"}
+    assert {int(checksum) for _, *checksums in ends for checksum in checksums} <= whole
+    assert not (tmp_path / ".unfinished-out.csv").exists()
+
+
+def test_parts_that_a_killed_run_was_deleting_are_not_read_again(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    interrupt(source, target, 7)
+    (tmp_path / ".unfinished-out.csv" / "run.json").unlink()
+    scorer = StubScorer()
+    score(source, target, scorer)
+    assert scorer.texts == TEXTS
+    assert names(tmp_path) == ["in.csv", "out.csv"]
+
+
 # a full disk
 
 
@@ -464,7 +531,7 @@ def test_a_full_disk_is_said_and_what_is_scored_is_kept(tmp_path, monkeypatch, p
             score(source, target)
     assert target.read_text() == "old"
     folder = tmp_path / ".unfinished-out.csv"
-    assert not folder.exists() or {name.partition("-")[0] for name in names(folder)} == {"lock", "run.json", "part"}
+    assert not folder.exists() or {name.partition("-")[0] for name in names(folder)} == {"run.json", "part"}
     scorer = StubScorer()
     score(source, target, scorer)
     assert scorer.texts == TEXTS[scored:]
@@ -476,11 +543,11 @@ def test_a_device_without_room_is_a_full_disk(tmp_path, monkeypatch, ending):
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / f"out{ending}"
     write_rows = module.write_table
 
-    def full(path: Path, schema: pa.Schema, rows: Any, byte_order_mark: bool = False) -> None:
+    def full(path: Path, schema: pa.Schema, rows: Any, *options: Any) -> None:
         if rows:  # not the check before scoring
             path.unlink()
             path.symlink_to("/dev/full")
-        write_rows(path, schema, rows, byte_order_mark)
+        write_rows(path, schema, rows, *options)
 
     monkeypatch.setattr(module, "write_table", full)
     with pytest.raises(InputError, match="is full"):

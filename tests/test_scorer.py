@@ -1,9 +1,15 @@
 """Scoring many texts: the same answers as one by one, whatever stands beside a text, and in the order of the texts."""
 
+import os
 import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch.testing import assert_close
@@ -128,6 +134,117 @@ def test_an_error_among_the_texts_is_the_callers(scorers) -> None:
         list(scorers["float32"].stream(texts()))
 
 
+def test_predictions_are_as_scikit_learns(scorers) -> None:
+    one = scorers["float32"]
+    labels, probabilities = one.score(TEXTS)
+    assert one.predict(TEXTS).tolist() == labels
+    assert (one.predict_proba(TEXTS) == probabilities).all()
+    assert one.classes_[probabilities.argmax(axis=1)].tolist() == labels
+    exponentials = np.exp(one.logits(TEXTS).astype(float))
+    assert_close(exponentials / exponentials.sum(axis=1, keepdims=True), probabilities, check_dtype=False)
+
+
+def test_a_single_text_is_one_text_and_never_its_letters(scorers) -> None:
+    one, text = scorers["float32"], TEXTS[1]
+    assert one.predict(text) == one.predict([text])[0]
+    assert isinstance(one.predict(text), str)
+    assert (one.predict_proba(text) == one.predict_proba([text])[0]).all()
+    assert one.score(text).labels == [one.predict(text)]
+    assert [row.tolist() for row in one.stream(text)] == [one.predict_proba(text).tolist()]
+
+
+def test_texts_may_come_in_any_kind_of_column(scorers) -> None:
+    one = scorers["float32"]
+    expected = one.predict_proba(TEXTS)
+    for texts in (iter(TEXTS), tuple(TEXTS), np.array(TEXTS), np.array(TEXTS, dtype=object), pandas.Series(TEXTS)):
+        assert (one.predict_proba(texts) == expected).all()
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), 7, b"bytes", ["a"], "half \ud83d"])
+def test_what_is_no_text_is_named_by_its_row(scorers, bad) -> None:
+    for ask in (scorers["float32"].predict, scorers["float32"].score, lambda texts: [*scorers["int8"].stream(texts)]):
+        with pytest.raises(InputError, match=r"^texts\[3\] "):
+            ask([*TEXTS[:3], bad, *TEXTS])
+    for texts in (None, 7, b"bytes"):
+        with pytest.raises(InputError, match="neither a text nor a list of texts"):
+            scorers["float32"].predict(texts)
+
+
+def test_texts_tokenised_before_are_scored_the_same(scorers, tokenizer) -> None:
+    one = scorers["float32"]
+    documents = one.tokenize(TEXTS)
+    assert [ids.tolist() for ids in documents] == tokenizer(TEXTS, verbose=False)["input_ids"]
+    assert (one.logits_of_tokens(documents) == one.logits(TEXTS)).all()
+
+
+def test_a_text_of_too_many_tokens_is_found_before_all_of_it_is_tokenised(scorers, monkeypatch) -> None:
+    one, read = scorers["float32"], []
+    tokenise = one._tokenise
+    monkeypatch.setattr(one, "_tokenise", lambda texts: read.extend(map(len, texts)) or tokenise(texts))
+    text = "\u200b" * 1_000_000
+    with pytest.raises(InputError, match=r"^texts\[1\] has more than 20,000 tokens"):
+        one.tokenize(["slow", text], most_tokens=20_000)
+    assert sum(read) < 100_000
+    tokens = one.tokenize("slow " * 1000)[0]
+    assert one.tokenize("slow " * 1000, most_tokens=len(tokens))[0].tolist() == tokens.tolist()
+    with pytest.raises(InputError, match="has more than"):
+        one.tokenize("slow " * 1000, most_tokens=len(tokens) - 1)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_threads_that_share_a_tokenizer_do_not_disturb_each_other(model, tokenizer, rounds) -> None:
+    whole = Scorer(model, tokenizer, dtype="float32", device="cpu")
+    cut = Scorer(model, tokenizer, dtype="float32", device="cpu", max_length=10)
+    texts = reviews_of([1, 300, 7, 40, 0, 19, 150, 3], seed=1)
+    requests = [(one, texts[start:stop]) for one in (whole, cut) for start in range(4) for stop in (start + 1, 8)]
+    alone = [one.predict_proba(some) for one, some in requests]
+
+    done = threading.Event()
+
+    def disturb() -> None:
+        while not done.is_set():
+            tokenizer(texts, padding=True)
+            tokenizer(texts, truncation=True, max_length=5, padding="max_length")
+
+    def ask(row: int) -> bool:
+        one, some = requests[row % len(requests)]
+        return bool((one.predict_proba(some) == alone[row % len(requests)]).all())
+
+    with ThreadPoolExecutor(16) as threads, ThreadPoolExecutor(2) as disturbers:
+        disturbing = [disturbers.submit(disturb) for _ in range(2)]
+        try:
+            assert all(threads.map(ask, range(rounds * len(requests))))
+        finally:
+            done.set()
+    for one in disturbing:
+        one.exception()  # which of the two breaks the other is not ours to say
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize(("dtype", "outcome"), [("float32", 0), ("bfloat16", 3), ("int8", 3)])
+def test_a_forked_child_scores_or_is_refused_and_never_hangs(scorers, dtype, outcome) -> None:
+    expected = scorers[dtype].predict_proba(TEXTS)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if (scorers[dtype].predict_proba(TEXTS) == expected).all() else 1)
+        except InputError:
+            os._exit(3)
+        finally:
+            os._exit(2)
+    for _ in range(600):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == outcome
+
+
 def test_nothing_gives_nothing(scorers) -> None:
     labels, probabilities = scorers["float32"].score([])
     assert labels == []
@@ -144,15 +261,19 @@ def test_labels_are_those_of_the_largest_probability(scorers) -> None:
 def test_several_labels_and_values(tokenizer, problem_type, num_labels) -> None:
     config = tiny_config(vocab_size=len(tokenizer), num_labels=num_labels, problem_type=problem_type)
     model = RobertaGRUForSequenceClassification(config).eval()
-    labels, probabilities = Scorer(model, tokenizer, dtype="float32").score(TEXTS)
+    one = Scorer(model, tokenizer, dtype="float32")
+    labels, probabilities = one.score(TEXTS)
     with torch.no_grad():
         logits = model(**tokenizer(TEXTS[1], return_tensors="pt", verbose=False)).logits[0]
+    predicted = one.predict(TEXTS)
     if problem_type == REGRESSION:
         assert labels[1] == pytest.approx(logits.item(), abs=1e-5)
-        assert probabilities[:, 0].tolist() == labels
+        assert probabilities[:, 0].tolist() == labels == predicted.tolist()
+        assert one.predict(TEXTS[1]) == pytest.approx(labels[1], abs=1e-5)
     else:
         assert probabilities[1] == pytest.approx(logits.sigmoid().numpy(), abs=1e-5)
         assert labels[1] == [f"LABEL_{n}" for n in range(3) if logits[n] >= 0]
+        assert [[f"LABEL_{n}" for n in np.flatnonzero(row)] for row in predicted] == labels
 
 
 def test_texts_are_cut_where_that_is_asked_for(model, tokenizer) -> None:

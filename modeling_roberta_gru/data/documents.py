@@ -37,7 +37,11 @@ SPLIT_OF_WORD = {
 }
 
 LINE_BREAK = re.compile(r"<\s*(?:br|/?(?:p|div|li|ul|ol|tr|h[1-6]|blockquote))\b[^<>]*>", re.IGNORECASE)
-INVISIBLE = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+INVISIBLE = re.compile(r"<!--|<(script|style)\b[^<>]*>", re.IGNORECASE)
+INVISIBLE_ENDS = {
+    "": re.compile("-->"),
+    **{name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style")},
+}
 TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 
 
@@ -192,8 +196,25 @@ def clean_html(text: str) -> str:
     >>> clean_html("Good.<br /><br />Not <b>great</b> &amp; not &quot;bad&quot;.")
     'Good.\\n\\nNot great & not "bad".'
     """
-    text = LINE_BREAK.sub("\n", INVISIBLE.sub(" ", text))
+    text = LINE_BREAK.sub("\n", _without_invisible(text))
     return html.unescape(TAG.sub("", text))
+
+
+def _without_invisible(text: str) -> str:
+    """Put a space for each comment, script and style; what is never closed stays, to its end."""
+    parts, done, unclosed = [], 0, set()
+    begin = INVISIBLE.search(text)
+    while begin:
+        kind = (begin[1] or "").lower()
+        # One search to the end of the text for each kind: looking again after every opening would be quadratic.
+        end = None if kind in unclosed else INVISIBLE_ENDS[kind].search(text, begin.end())
+        if end is None:
+            unclosed.add(kind)
+        else:
+            parts += [text[done : begin.start()], " "]
+            done = end.end()
+        begin = INVISIBLE.search(text, begin.end() if end is None else done)
+    return "".join([*parts, text[done:]])
 
 
 def first_rows(rows: Sequence[int]) -> str:

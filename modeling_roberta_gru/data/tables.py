@@ -40,6 +40,8 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
 ENDINGS = (*CSV_DELIMITERS, *JSON_LINES, PARQUET)
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets may read as a formula."""
 ROWS_PER_CHUNK = 256
 ROW_GROUP_BYTES = 32 * 2**20
 """Rows are gathered to this size for a row group of Parquet."""
@@ -311,7 +313,9 @@ def check_ending(path: Path, verb: str) -> str:
     return suffix
 
 
-def write_table(path: Path, schema: pa.Schema, rows: Rows, byte_order_mark: bool = False) -> None:
+def write_table(
+    path: Path, schema: pa.Schema, rows: Rows, byte_order_mark: bool = False, excel_safe: bool = False
+) -> None:
     """Write rows with columns added to them, as they come, to a file of the kind that its ending says.
 
     Args:
@@ -319,24 +323,29 @@ def write_table(path: Path, schema: pa.Schema, rows: Rows, byte_order_mark: bool
         schema: all columns, the added ones last.
         rows: chunks and added columns; a list in an added column is joined by "|" in CSV and TSV.
         byte_order_mark: whether CSV and TSV begin with one.
+        excel_safe: put an apostrophe before CSV and TSV cells that a spreadsheet would run as a formula.
 
     Raises:
         InputError: if Parquet cannot hold a column.
     """
     suffix = check_ending(path, "write")
     if suffix in CSV_DELIMITERS:
-        _write_csv(path, schema, rows, "utf-8-sig" if byte_order_mark else "utf-8")
+        _write_csv(path, schema, rows, "utf-8-sig" if byte_order_mark else "utf-8", excel_safe)
     elif suffix == PARQUET:
         _write_parquet(path, schema, rows)
     else:
         _write_json(path, rows)
 
 
-def _write_csv(path: Path, schema: pa.Schema, rows: Rows, encoding: str) -> None:
+def _write_csv(path: Path, schema: pa.Schema, rows: Rows, encoding: str, excel_safe: bool) -> None:
     delimiter = CSV_DELIMITERS[path.suffix.lower()]
+
+    def line(cells: list[str]) -> str:
+        return _csv_line([_unlike_formula(cell) for cell in cells] if excel_safe else cells, delimiter)
+
     # JSON may hold halves of characters (lone surrogates); they are written as JSON escapes them
     with open(path, "w", newline="", encoding=encoding, errors="backslashreplace") as file:
-        file.write(_csv_line(schema.names, delimiter))
+        file.write(line(schema.names))
         for chunk, columns in rows:
             for record, added in zip(chunk.records, _by_row(columns), strict=True):
                 joined = {
@@ -344,7 +353,7 @@ def _write_csv(path: Path, schema: pa.Schema, rows: Rows, encoding: str) -> None
                     for name, value in added.items()
                 }
                 row = record | joined
-                file.write(_csv_line([_cell(row.get(name)) for name in schema.names], delimiter))
+                file.write(line([_cell(row.get(name)) for name in schema.names]))
 
 
 def _csv_line(cells: list[str], delimiter: str) -> str:
@@ -355,6 +364,16 @@ def _csv_line(cells: list[str], delimiter: str) -> str:
         for cell in cells
     ]
     return delimiter.join(quoted) + "\n"
+
+
+def _unlike_formula(cell: str) -> str:
+    if not cell.startswith(FORMULA_STARTS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a number with its sign
 
 
 def _write_json(path: Path, rows: Rows) -> None:

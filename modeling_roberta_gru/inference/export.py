@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..errors import InputError, unknown_name
-from ..files import carried, replacing, write_json, write_text
+from ..files import carried, check_writable, replacing, write_json, write_text, writing_to
 from .evaluation import load_classifier
 
 FORMATS = ("onnx",)
@@ -172,7 +172,7 @@ def export(name: str, folder: Path, to: str = "onnx", quantize: str | None = Non
     if model.config.model_type != RobertaGRUConfig.model_type:
         raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU can be exported.")
     model = model.float()
-    with replacing(folder) as unfinished:
+    with writing_to(folder), replacing(folder) as unfinished:
         unfinished.mkdir()
         _write_tokenizer(tokenizer, unfinished / "tokenizer.json", name)
         documents = parity_documents(model.config)
@@ -387,7 +387,13 @@ def _check_request(folder: Path, to: str, quantize: str | None) -> None:
         if find_spec(library) is None:
             raise InputError(f"{library} is not installed, which an export needs: pip install 'roberta-gru[onnx]'")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / FIGURES).is_file()):
-        raise InputError(f"--output-dir {folder} is there and is no export: name another folder.")
+        raise InputError(f"--output-dir {folder} exists and is not an export: name another folder.")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"--output-dir {folder} is the folder you are in, or holds it, and an export replaces its folder whole: "
+            f"name one inside, such as {folder / 'onnx'}."
+        )
+    check_writable("--output-dir", folder if folder.is_dir() else folder.absolute().parent)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace
 from ..errors import InputError
-from ..files import write_text
+from ..files import check_writable, write_text
 from ..training.plots import BLUE, GREEN, GREY, ORANGE, save, shortened, tidy
 from .evaluation import load_classifier
 from .explanation import (
@@ -116,9 +116,7 @@ def explain_model(
     """
     if num_steps is not None:
         check_captum()
-    existing = next(path for path in (output_dir.absolute(), *output_dir.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"--output-dir {output_dir} cannot be used: {existing} is no folder that can be written to.")
+    check_writable("--output-dir", output_dir)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):
         raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU says what it thought on the way.")

@@ -9,7 +9,6 @@ pools of the scorer begin where parts do, its output is the same to the byte.
 import errno
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ from hashlib import sha256
 from itertools import chain, count, islice
 from pathlib import Path
 from time import perf_counter
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+import filelock
 import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest
@@ -141,6 +141,7 @@ def score_file(
     csv_encoding: str = "utf-8",
     skip_bad_rows: bool = False,
     restart: bool = False,
+    excel_safe: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Score the texts of a file and write its rows with the verdicts; what stood at `target` is replaced at the end.
@@ -155,6 +156,8 @@ def score_file(
         csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
         skip_bad_rows: keep rows without a text, with nothing in the new columns.
         restart: forget what an unfinished run into `target` has scored.
+        excel_safe: put an apostrophe before every cell of a CSV or TSV output that begins with = + - @, a tab or a
+            carriage return and is no number: a spreadsheet would run it as a formula.
         progress: show a bar.
 
     Returns:
@@ -169,6 +172,8 @@ def score_file(
     started = perf_counter()
     verdicts = Verdicts(scorer.labels, scorer.problem_type, prefix, all_scores)
     _check_target(source, target)
+    if excel_safe and target.suffix.lower() not in CSV_DELIMITERS:
+        raise InputError(f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.")
     table = _open(source, csv_encoding, typed=target.suffix.lower() == PARQUET)
     run = {
         "model": scorer.fingerprint,
@@ -193,7 +198,7 @@ def score_file(
         if _identity(source) != run["input"]:
             raise InputError(f"{source} has changed while it was scored. Start over with --restart.")
         rows = _rows(table, text_column, verdicts, chain.from_iterable(map(np.load, _parts(folder))))
-        write_table(unfinished, schema, rows, table.has_byte_order_mark)
+        write_table(unfinished, schema, rows, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
         delete(folder)
     return {
@@ -321,36 +326,28 @@ def _disk_space(target: Path) -> Iterator[None]:
 def _parts_folder(target: Path) -> Iterator[Path]:
     """Give the folder of a run's parts, to one process at a time; it is deleted if it holds none afterwards."""
     folder = _folder(target)
+    # Beside the folder, and never deleted: a lock on a file that somebody may delete can be held twice.
+    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lock").touch()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise InputError(f"Another process is scoring into {target}: wait for it, or name another output.") from None
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror} ({error.filename}).") from error
-    with open(folder / "lock", "r+") as file:
-        _lock(file, target)
-        try:
-            yield folder
-        finally:
-            for unfinished in folder.glob(f"{UNFINISHED}.*"):
-                unfinished.unlink()
-            if not _parts(folder):
-                delete(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+        yield folder
+    finally:
+        for unfinished in folder.glob(f"{UNFINISHED}.*"):
+            unfinished.unlink()
+        if not _parts(folder):
+            delete(folder)
+        lock.release()
 
 
 def _folder(target: Path) -> Path:
     return target.with_name(f".unfinished-{target.name}")
-
-
-def _lock(file: IO[str], target: Path) -> None:
-    """Lock a file until this process ends, however it does."""
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"Another process is scoring into {target}: wait for it, or name another output.") from None
 
 
 def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
@@ -362,10 +359,14 @@ def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
         for part in _parts(folder):
             part.unlink()
     noted = folder / "run.json"
+    try:
+        earlier = json.loads(noted.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # a run that was done was killed while it deleted its parts
+        for part in _parts(folder):
+            part.unlink()
     if not _parts(folder):
         write_json(noted, run)
         return
-    earlier = json.loads(noted.read_text(encoding="utf-8"))
     changed = [name for name, value in run.items() if earlier.get(name) != value]
     if changed:
         raise InputError(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
-from ..data.sources import is_decoded
+from ..data.tables import is_decoded
 from ..data.tokenization import check_max_length
 from ..errors import InputError
 from ..training.metrics import to_probabilities
@@ -29,6 +29,8 @@ THRESHOLD = 0.5
 """From this probability on, a text has a label where it may have several."""
 TOKENISED_AT_ONCE = 2**20
 """Characters."""
+TOKENISED_TO_COUNT, TOKENS_AT_A_CUT = 4096, 8
+"""Characters of a piece whose tokens are counted; and tokens that a cut through a word, and special tokens, add."""
 
 
 class Scores(NamedTuple):
@@ -145,11 +147,33 @@ class Scorer:
         Raises:
             InputError: naming the first entry that is no text.
         """
-        some = list(_checked([texts] if isinstance(texts, str) else texts))
-        with tqdm(total=len(some), disable=not progress, desc="Scoring", unit=" texts") as bar:
-            pools = list(self._stream_logits(some, bar.update))
-        logits = np.concatenate(pools) if pools else np.empty((0, len(self.labels)), dtype=np.float32)
+        logits = self._logits(list(_checked([texts] if isinstance(texts, str) else texts)), progress)
         return logits[0] if isinstance(texts, str) else logits
+
+    def tokenize(self, texts: str | Iterable[str], most_tokens: int | None = None) -> list[np.ndarray]:
+        """Turn texts into token ids, `(n,)` int32 each, cut to `max_length` where that is set.
+
+        Args:
+            texts: of any length.
+            most_tokens: how many a text may have. One that has more is found out before all of it is tokenised.
+
+        Raises:
+            InputError: naming the first entry that is no text, or has too many tokens.
+        """
+        some = list(_checked([texts] if isinstance(texts, str) else texts))
+        if most_tokens is None:
+            return self._tokenise(some)
+        documents = []
+        for row, text in enumerate(some):
+            document = None if self._is_beyond(text, most_tokens) else self._tokenise([text])[0]
+            if document is None or len(document) > most_tokens:
+                raise InputError(f"texts[{row}] has more than {most_tokens:,} tokens: shorten it, or cut it in two.")
+            documents.append(document)
+        return documents
+
+    def logits_of_tokens(self, documents: Sequence[np.ndarray], progress: bool = False) -> np.ndarray:
+        """Return the calibrated logits `(n, C)` float32 of what [`tokenize`] gave."""
+        return self._logits(documents, progress)
 
     def score(self, texts: str | Iterable[str], progress: bool = False) -> Scores:
         """Score texts; a single one is a list of one.
@@ -181,13 +205,30 @@ class Scorer:
         for logits in self._stream_logits(_checked([texts] if isinstance(texts, str) else texts), on_scored):
             yield from self._probabilities(logits)
 
+    def _is_beyond(self, text: str, most_tokens: int) -> bool:
+        """Tell whether a text has more tokens by far, from pieces of it; those at the cuts do not count."""
+        num_tokens = 0
+        for start in range(0, len(text), TOKENISED_TO_COUNT):
+            num_tokens += len(self._tokenise([text[start : start + TOKENISED_TO_COUNT]])[0])
+            num_tokens -= TOKENS_AT_A_CUT
+            if num_tokens > most_tokens:
+                return self.max_length is None
+        return False
+
+    def _logits(self, texts: Sequence[str] | Sequence[np.ndarray], progress: bool) -> np.ndarray:
+        with tqdm(total=len(texts), disable=not progress, desc="Scoring", unit=" texts") as bar:
+            pools = list(self._stream_logits(texts, bar.update))
+        return np.concatenate(pools) if pools else np.empty((0, len(self.labels)), dtype=np.float32)
+
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Turn logits (n, C) into probabilities, or a regression's values, in float32."""
         if self.problem_type == REGRESSION or not len(logits):
             return logits
         return to_probabilities(logits, self.problem_type).astype(np.float32)
 
-    def _stream_logits(self, texts: Iterable[str], on_scored: Callable[[int], object]) -> Iterator[np.ndarray]:
+    def _stream_logits(
+        self, texts: Iterable[str | np.ndarray], on_scored: Callable[[int], object]
+    ) -> Iterator[np.ndarray]:
         """Yield the logits (n, C) of each pool, in order."""
         self._check_process()
         texts = iter(texts)
@@ -219,9 +260,9 @@ class Scorer:
                 'scorer in the process that scores, or start processes by "spawn".'
             )
 
-    def _submit(self, texts: list[str], first: int, workers: ThreadPoolExecutor) -> list[tuple[np.ndarray, Future]]:
-        """Tokenise a pool, whose texts are numbered from `first`, and queue its batches."""
-        documents = self._tokenise(texts)
+    def _submit(self, texts: list[Any], first: int, workers: ThreadPoolExecutor) -> list[tuple[np.ndarray, Future]]:
+        """Tokenise a pool, whose texts are numbered from `first`, unless it is, and queue its batches."""
+        documents = self._tokenise(texts) if isinstance(texts[0], str) else texts
         for row, ids in enumerate(documents, first):
             if not len(ids):  # of a recurrent net, whose tokenizer adds no special tokens
                 raise InputError(f"texts[{row}] has no word in it: leave it out.")
