@@ -14,7 +14,7 @@ import training_speed
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.studies import comparison
-from modeling_roberta_gru.studies import report as study
+from modeling_roberta_gru.studies import study_report as study
 from modeling_roberta_gru.training.metrics import written
 
 ROOT = Path(__file__).parents[1]
@@ -90,18 +90,18 @@ def _recorded(name: str) -> Path:
 def _comparison(name: str, title: str) -> str:
     """Return a comparison's section, and draw its figure."""
     compared = json.loads(_recorded(name).read_text(encoding="utf-8"))
-    comparison.draw(compared, ROOT / "docs" / f"{name}.png")
+    comparison.draw_comparison(compared, ROOT / "docs" / f"{name}.png")
     picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
     command = f"- recorded by `python benchmarks/systems.py {name}`"
-    return "\n".join([f"## {title}", "", picture, "", comparison.report(compared), command, ""])
+    return "\n".join([f"## {title}", "", picture, "", comparison.comparison_markdown(compared), command, ""])
 
 
 def _study(path: Path) -> str:
     """Return the section of a study, recorded as the sweep.json of `roberta-gru sweep`, and draw its figures."""
     record, name = json.loads(path.read_text(encoding="utf-8")), path.stem
     study.draw_options(record, ROOT / "docs" / f"{name}.png")
-    study.draw_courses(record, ROOT / "docs" / f"{name}-curves.png")
-    heading, _, rest = study.report(record, name).partition("\n")
+    study.draw_curves(record, ROOT / "docs" / f"{name}-curves.png")
+    heading, _, rest = study.study_markdown(record, name).partition("\n")
     pictures = [f"![The options and their figures]({name}.png)", "", f"![Figures by epoch]({name}-curves.png)"]
     return "\n".join([f"#{heading}", "", *pictures, rest])
 

@@ -162,14 +162,14 @@ def compare(
     from .studies import comparison
 
     compared = comparison.compare(runs, resamples)
-    text = comparison.report(compared)
+    text = comparison.comparison_markdown(compared)
     print(text)
     if output_dir is not None:
         from .files import write_json, write_text
 
         write_text(output_dir / "comparison.md", text + "\n")
         write_json(output_dir / "comparison.json", compared)
-        comparison.draw(compared, output_dir / "comparison.png")
+        comparison.draw_comparison(compared, output_dir / "comparison.png")
 
 
 @app.command()

@@ -1,5 +1,6 @@
-"""What a user got wrong, said in one line."""
+"""What a user got wrong, said in one line; and text of others, printed so that it stays text."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -18,3 +19,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
     return InputError(f"Unknown {kind} {name!r}. {hint}")
+
+
+# Control characters but tab and line break, and what turns the direction of the text around it.
+_SYMBOLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_SYMBOLS |= {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
+_SYMBOLS |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def visible(text: object) -> str:
+    """Return a text with symbols in the place of control characters, which a terminal would obey."""
+    return str(text).translate(_SYMBOLS)
+
+
+def say(text: object, error: bool = False) -> None:
+    """Print a text that may hold words of others, on standard output or standard error."""
+    print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)

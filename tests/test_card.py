@@ -131,7 +131,7 @@ def test_labels_cannot_break_the_tables_or_the_page(record, metrics):
 
 
 def test_a_pooled_split_is_owned_up_to(record, metrics):
-    sentence = "these figures compare with nothing that is reported on the official test"
+    sentence = "these metrics compare with nothing that is reported on the official test"
     assert sentence not in " ".join(build_card(record, metrics).content.split())
     record["data"]["pooled"] = True
     assert sentence in " ".join(build_card(record, metrics).content.split())
@@ -141,7 +141,7 @@ def test_texts_that_were_not_read_whole_are_owned_up_to(record, metrics):
     record["data"] |= {"max_length": 4000, "max_windows": 3, "window_policy": "head_tail"}
     card = " ".join(build_card(record, metrics).content.split())
     assert (
-        "Texts were cut to 4000 tokens, and so are the figures those of cut texts: as loaded, the model reads" in card
+        "Texts were cut to 4000 tokens, and so are the metrics those of cut texts: as loaded, the model reads" in card
     )
     assert "Of each training text, no more tokens were read than 3 windows hold (head and tail)." in card
 

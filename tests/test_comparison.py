@@ -10,7 +10,7 @@ from PIL import Image
 
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.studies import comparison
-from modeling_roberta_gru.studies.comparison import compare, draw, report
+from modeling_roberta_gru.studies.comparison import compare, comparison_markdown, draw_comparison
 from modeling_roberta_gru.training import metrics
 from modeling_roberta_gru.training.metrics import measure
 
@@ -291,7 +291,7 @@ def test_without_a_seed_in_common_there_is_no_test(write_run):
     first, second = write_seeds(write_run, labels, (9,), prefix="a"), write_run("b", labels, labels, 7, **other())
     compared = compare([*first, second], 50)
     assert compared["differences"][0]["mcnemar"] is None
-    assert report(compared).split("\n\n")[1].endswith(" | – | – | – | – | – |")
+    assert comparison_markdown(compared).split("\n\n")[1].endswith(" | – | – | – | – | – |")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_the_report_says_what_the_comparison_holds(write_run):
     first = write_seeds(write_run, labels, (900, 960), prefix="a", **record)
     compared = compare([*first, write_run("b", labels, labels, seed=0)], NUM_RESAMPLES)
     assert json.loads(json.dumps(compared, allow_nan=False)) == compared
-    text = report(compared)
+    text = comparison_markdown(compared)
     systems, differences, notes = text.split("\n\n")
     system, plain = systems.splitlines()[2:]
     low, high = (100 * compared["systems"][0]["accuracy"][end] for end in ("low", "high"))
@@ -443,7 +443,7 @@ def test_the_report_says_what_the_comparison_holds(write_run):
         "200 resamples (seed 0) of the rows",
         "seeds and rows are resampled at once",
         "adjusted for 1 tests by Holm's method",
-        "roberta-gru, label_delimiter |: `train.py --output_dir a0`",
+        r"roberta-gru, label_delimiter \|: `train.py --output_dir a0`",
         "roberta-gru, learning_rate 0.0001: `train.py --output_dir b`",
         "commit: c0ffee",
         "versions: python 3.11.7, torch 2.13.0",
@@ -461,7 +461,7 @@ def test_the_report_says_which_runs_had_other_commits_and_versions(write_run):
         write_run("b", labels, labels, seed=1, commit=None),
         write_run("c", labels, labels, **other(), versions={"python": "3.12.1"}, command=""),
     ]
-    lines = report(compare(folders, 50)).splitlines()
+    lines = comparison_markdown(compare(folders, 50)).splitlines()
     assert "- commit, not the same for all runs: c0ffee (a, c); – (b)" in lines
     assert "- versions, not the same for all runs: python 3.11.7, torch 2.13.0 (a, b); python 3.12.1 (c)" in lines
     assert "- hardware: processor abacus, num_cores 2" in lines
@@ -475,7 +475,7 @@ def test_the_figure_shows_every_system_its_interval_and_its_seeds(write_run, tmp
     seeds = write_seeds(write_run, labels, (70, 90), prefix="a")
     weights = {"options": {"class_weights": '{"$": 1, "€": 2}'}}
     compared = compare([*seeds, write_run("b", labels, np.arange(100) < 60, **weights)], NUM_RESAMPLES)
-    draw(compared, tmp_path / "comparison.png")
+    draw_comparison(compared, tmp_path / "comparison.png")
     (figure,) = kept
     for axes, name in zip(figure.axes, ("accuracy", "macro_f1"), strict=True):
         dots = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]

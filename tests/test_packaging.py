@@ -29,7 +29,7 @@ LAYERS = (
     {"modeling_roberta_gru", "modeling_recurrent"},
     {"errors"},
     {"arguments"},
-    {"files"},
+    {"files", "markdown"},
     {"data"},
     {"training"},
     {"hub", "inference", "baselines"},

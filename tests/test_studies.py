@@ -20,9 +20,9 @@ from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.labels import SINGLE_LABEL
 from modeling_roberta_gru.data.splits import Splits, load_splits
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.studies import report as reports
 from modeling_roberta_gru.studies import space as spaces
 from modeling_roberta_gru.studies import study as studies
+from modeling_roberta_gru.studies import study_report as reports
 from modeling_roberta_gru.training import plots
 from modeling_roberta_gru.training.metrics import METRICS, to_probabilities
 from modeling_roberta_gru.training.record import changed_options
@@ -100,7 +100,7 @@ def stub(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the pictures out, which take most of the time."""
-    for name in ("draw_options", "draw_courses"):
+    for name in ("draw_options", "draw_curves"):
         monkeypatch.setattr(studies, name, lambda record, path: None)
 
 
@@ -151,7 +151,7 @@ def test_a_grid_is_trained_point_by_point_with_the_last_option_fastest(stub, stu
     record = study_of(GRID, "--seed", "7", command=["roberta-gru", "sweep"])
     assert stub.trained == POINTS
     assert [tuple(row["params"].values()) for row in record["trials"]] == POINTS
-    values = [row["figures"]["accuracy"]["value"] for row in record["trials"]]
+    values = [row["metrics"]["accuracy"]["value"] for row in record["trials"]]
     assert values == pytest.approx([n / 11 for n in (6, 5, 10, 9)])
     assert (record["best"], record["num_trials"], record["command"]) == (3, 4, "roberta-gru sweep")
     assert record["seed"] == record["options"]["seed"] == 7
@@ -159,11 +159,11 @@ def test_a_grid_is_trained_point_by_point_with_the_last_option_fastest(stub, stu
     first = record["trials"][0]
     assert (first["trial"], first["seconds"], first["best_step"]) == (1, 41.6, 2)
     # at temperature 1: 6 of 11 rows are right, all with logits 4 apart
-    assert first["figures"]["log_loss"]["value"] == pytest.approx(math.log1p(math.exp(-4)) + 4 * 5 / 11)
+    assert first["metrics"]["log_loss"]["value"] == pytest.approx(math.log1p(math.exp(-4)) + 4 * 5 / 11)
     assert first["curve"] == [[epoch, pytest.approx(6 / 11)] for epoch in (1, 2, 3)]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
-    figure = record["trials"][1]["figures"]["accuracy"]
+    figure = record["trials"][1]["metrics"]["accuracy"]
     assert figure["low"] < 5 / 11 < figure["high"]
     assert lines[1] == (
         f"Trial 2 of 4: optimizer=sgd, learning_rate=1e-05: accuracy 0.4545 ({figure['low']:.4f} to "
@@ -216,7 +216,7 @@ def test_of_a_loss_less_is_better(metric, tmp_path, stub, study_of, undrawn):
 
 def test_trials_say_who_trained_them(monkeypatch, stub, study_of, undrawn):
     platforms = [{"commit": commit, "hardware": {}, "versions": {}} for commit in "aba"]
-    monkeypatch.setattr(studies, "report", lambda record, name: "")
+    monkeypatch.setattr(studies, "study_markdown", lambda record, name: "")
     monkeypatch.setattr(studies, "describe_platform", lambda args: platforms.pop(0))
     record = study_of(RATES)
     assert [platform["commit"] for platform in record["platforms"]] == ["a", "b"]
@@ -377,7 +377,7 @@ def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub,
         record = study_of(RATES)
     assert len(stub.trained) == 3
     assert [row["state"] for row in record["trials"]] == ["failed", "complete", "complete"]
-    assert record["trials"][0]["figures"] is None
+    assert record["trials"][0]["metrics"] is None
     assert record["best"] == 2
     assert "learning_rate=0.001: accuracy failed: training diverged" in capsys.readouterr().out
     rows = [line for line in (tmp_path / "study" / "sweep.md").read_text().splitlines() if line.startswith("| 1 |")]
@@ -399,7 +399,7 @@ def test_a_trial_behind_the_median_of_the_others_is_stopped(metric, pruning, stu
 def test_a_training_that_is_at_its_end_is_not_stopped():
     trial = SimpleNamespace(report=lambda value, step: None, should_prune=lambda: True)
     for step, is_behind in ((3, False), (2, True)):
-        course, control = studies.Course(trial, "accuracy"), SimpleNamespace(should_training_stop=False)
+        course, control = studies.PruningCallback(trial, "accuracy"), SimpleNamespace(should_training_stop=False)
         state = SimpleNamespace(global_step=step, max_steps=3)
         course.on_evaluate(None, state, control, metrics={"eval_accuracy": 0.5})
         assert course.is_behind == control.should_training_stop == is_behind
@@ -473,7 +473,7 @@ def test_a_study_of_data_that_changed_is_refused(tmp_path, stub, plan_of, undraw
         ("pruning: mean\n" + RATES, "pruning in .*space.yaml: 'mean'"),
         ("metric: acuracy\n" + RATES, "metric in .*space.yaml: 'acuracy'. Did you mean 'accuracy'"),
         ("metric: test_accuracy\n" + RATES, "a study chooses by validation only"),
-        ("metric: mae\n" + RATES, "Unknown figure of these data in .*space.yaml: metric 'mae'"),
+        ("metric: mae\n" + RATES, "Unknown metric of these data in .*space.yaml: 'mae'"),
         ("trials: 3\n" + RATES, "trials is for the samplers random and tpe"),
         ("sampler: tpe\n" + RATES, "sampler tpe needs trials, a whole number above 0, got None"),
         ("sampler: random\ntrials: 0\n" + RATES, "needs trials, a whole number above 0, got 0"),
@@ -656,7 +656,7 @@ def test_final_runs_wait_for_the_last_trial(stub, study_of, plan_of, finals, und
         study_of(RATES)
     plan = plan_of(RATES)
     with studies.open_study(plan) as study, pytest.raises(InputError, match="Only 2 of 3 trials are finished"):
-        studies.final(study, plan, 1)
+        studies.train_best(study, plan, 1)
     assert finals == []
 
 
@@ -684,7 +684,7 @@ def record_of(space: dict, points: list, values: list[float], states: str = "", 
             "trial": number,
             "params": dict(zip(space, point, strict=True)),
             "state": names[state],
-            "figures": None if state == "f" else {metric: {"value": value, "low": value - 0.1, "high": value + 0.2}},
+            "metrics": None if state == "f" else {metric: {"value": value, "low": value - 0.1, "high": value + 0.2}},
             "curve": [[1.0, value / 2], [2.0, value]],
         }
         for number, (point, value, state) in enumerate(zip(points, values, states or "c" * 99, strict=False), 1)
@@ -750,7 +750,7 @@ def test_ranges_are_drawn_against_their_values(tmp_path, drawn):
 
 def test_the_best_curve_stands_out_and_those_cut_short_are_dashed(tmp_path, drawn):
     record = record_of({"optimizer": ["a", "b", "c"]}, [("a",), ("b",), ("c",)], [0.5, 0.7, 0.9], "ccp")
-    reports.draw_courses(record, tmp_path / "curves.png")
+    reports.draw_curves(record, tmp_path / "curves.png")
     axes = drawn[0].axes[0]
     assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "--"]
     assert [line.get_color() == reports.ORANGE for line in axes.lines] == [False, True, False]
@@ -764,7 +764,7 @@ def test_the_best_curve_stands_out_and_those_cut_short_are_dashed(tmp_path, draw
 def test_of_many_curves_the_best_alone_is_named(tmp_path, drawn):
     values = list("abcdefg")
     record = record_of({"optimizer": values}, [(value,) for value in values], [0.5, 0.7, 0.9, *[0.6] * 4], "c" * 7)
-    reports.draw_courses(record, tmp_path / "curves.png")
+    reports.draw_curves(record, tmp_path / "curves.png")
     axes = drawn[0].axes[0]
     assert len(axes.lines) == 7
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["trial 3: optimizer=c"]
@@ -794,15 +794,15 @@ def test_a_study_trains_real_models_and_reads_the_test_split_only_at_the_end(
         assert [row["state"] for row in record["trials"]] == ["complete", "complete"]
         for row in record["trials"]:
             assert [epoch for epoch, _ in row["curve"]] == pytest.approx([1 / 6, 2 / 6], abs=0.01)
-            assert row["figures"]["accuracy"]["n"] == 11
+            assert row["metrics"]["accuracy"]["n"] == 11
             assert row["best_step"] in (1, 2)
-        assert record["trials"][0]["figures"]["log_loss"] != record["trials"][1]["figures"]["log_loss"]
+        assert record["trials"][0]["metrics"]["log_loss"] != record["trials"][1]["metrics"]["log_loss"]
     record = study_of(text, *words, num_final_seeds=1)
     best = record["trials"][record["best"] - 1]
     folder = tmp_path / "study" / "final" / "seed-42"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert record["final"]["runs"][0]["test"]["accuracy"] == metrics["test"]["accuracy"]
-    assert metrics["validation"]["accuracy"] == best["figures"]["accuracy"]  # the same training
+    assert metrics["validation"]["accuracy"] == best["metrics"]["accuracy"]  # the same training
     assert (folder / "model" / "model.safetensors").is_file()
 
 
@@ -818,5 +818,5 @@ def test_a_real_training_is_stopped_without_an_error(monkeypatch, study_of, stan
 def test_a_bag_of_words_can_be_studied_too(tmp_path, study_of):
     record = study_of("space: {class_weights: [none, balanced]}\n", "--architecture", "bag-of-words")
     assert [row["curve"] for row in record["trials"]] == [[], []]
-    assert record["trials"][0]["figures"]["accuracy"]["n"] == 11
+    assert record["trials"][0]["metrics"]["accuracy"]["n"] == 11
     assert not (tmp_path / "study" / "curves.png").exists()

@@ -1,6 +1,5 @@
 """What a reader finds beside a model: its card, filled from what the run recorded and measured, and the record."""
 
-import html
 import os
 import re
 import shlex
@@ -11,10 +10,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
 from ..files import carried, write_json, write_text
+from ..markdown import cell, code
 from ..training.metrics import written
 from ..training.record import SIZES
 
-# (our figure, the Hub's metric, what people call it), in the card's order
+# (our metric, the Hub's, what people call it), in the card's order
 REPORTED = (
     ("accuracy", "accuracy", "Accuracy"),
     ("macro_f1", "f1", "Macro-F1"),
@@ -117,7 +117,8 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         travels=_travels(record),
         sizes={name: record["model"][name] for name in SIZES[record["model"]["architecture"]]},
         written=written,
-        cell=_cell,
+        cell=cell,
+        code=code,
     )
 
 
@@ -129,11 +130,6 @@ def _kind(record: dict[str, Any]) -> str:
 def _travels(record: dict[str, Any]) -> bool:
     """Tell whether code of ours lies beside the weights."""
     return _kind(record) != TRANSFORMER
-
-
-def _cell(text: object) -> str:
-    """Write any text so that neither a table nor the page's HTML breaks on it."""
-    return " ".join(html.escape(str(text), quote=False).split()).replace("|", "\\|")
 
 
 def _name(record: dict[str, Any]) -> str:

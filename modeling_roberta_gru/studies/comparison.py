@@ -1,9 +1,9 @@
-"""Compare systems by their finished runs: figures on the same test rows, and differences from the first system.
+"""Compare systems by their finished runs: metrics on the same test rows, and differences from the first system.
 
 Runs whose options differ in seeds and folders only are seeds of one system. Every resample draws the same rows for all
 runs, so that what differs between two systems is not the rows; a system of several seeds has its seeds resampled too.
 
-Shapes: n rows, C classes, k seeds of a system, r resamples. Draws of a figure have shape (1 + r,): the figure itself,
+Shapes: n rows, C classes, k seeds of a system, r resamples. Draws of a metric have shape (1 + r,): the metric itself,
 then one draw of it a resample.
 """
 
@@ -27,6 +27,7 @@ from ..arguments import RobertaGRUTrainingArguments
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import SINGLE_LABEL
 from ..errors import InputError
+from ..markdown import cell, code, table
 from ..training.metrics import METRICS, interval, resample_counts, written
 from ..training.plots import BLUE, GREY, ORANGE, save, tidy
 
@@ -41,7 +42,7 @@ TITLES = {
     "calibration_error": "calibration error",
 }
 DIFFERENCES = ("accuracy", "macro_f1")
-"""The figures whose differences are measured; they are written in percent."""
+"""The metrics whose differences are measured; they are written in percent."""
 
 MISSING = "–"
 NAME_WIDTH = 42
@@ -86,7 +87,7 @@ def compare(folders: Sequence[str | os.PathLike[str]], num_resamples: int = 2000
         seed: seed of the resamples.
 
     Returns:
-        What JSON can hold: `n`, `labels`, `num_resamples`, `seed`; `systems`, with figures as `metrics.measure` gives
+        What JSON can hold: `n`, `labels`, `num_resamples`, `seed`; `systems`, with metrics as `metrics.measure` gives
         them and their `min` and `max` over seeds, sizes, times and runs; `differences` of each other system less the
         first, with McNemar's exact test. What a run did not record is None.
 
@@ -224,7 +225,7 @@ def _option(value: Any, short: bool) -> str:
 
 
 def _draw(runs: Sequence[Run], references: np.ndarray, num_resamples: int, seed: int) -> list[Draws]:
-    """Return each run's figures on all rows, and on resampled rows that are the same for all runs."""
+    """Return each run's metrics on all rows, and on resampled rows that are the same for all runs."""
     blocks: list[list[Draws]] = [[] for _ in runs]
     n = len(references)
     for counts in chain([np.ones((1, n))], resample_counts(n, num_resamples, seed)):
@@ -235,7 +236,7 @@ def _draw(runs: Sequence[Run], references: np.ndarray, num_resamples: int, seed:
 
 
 def _over_seeds(draws: Sequence[Draws], seed: int) -> Draws:
-    """Return the figures' means over a system's seeds: over all of them, then over those of each resample."""
+    """Return the metrics' means over a system's seeds: over all of them, then over those of each resample."""
     k, r = len(draws), len(draws[0]["accuracy"]) - 1
     counts = np.concatenate([np.ones((1, k)), *resample_counts(k, r, seed)])  # (1 + r, k)
     return {name: (counts * np.stack([run[name] for run in draws], axis=1)).sum(axis=1) / k for name in TITLES}
@@ -265,7 +266,7 @@ def _adjust(tests: Sequence[dict[str, Any]]) -> None:
 
 
 def _describe(system: Sequence[Run], draws: Mapping[str, Draws], pooled: Draws, n: int) -> dict[str, Any]:
-    """Return a system's figures, sizes, times and runs."""
+    """Return a system's metrics, sizes, times and runs."""
     values = [{name: float(draws[run.folder][name][0]) for name in TITLES} for run in system]
     figures = {
         name: {
@@ -320,7 +321,7 @@ def _conditions(run: Run) -> dict[str, Any]:
 # What is said of them
 
 
-def report(comparison: Mapping[str, Any]) -> str:
+def comparison_markdown(comparison: Mapping[str, Any]) -> str:
     """Write what [`compare`] gives as Markdown: systems, differences, conditions."""
     return "\n".join([*_systems(comparison), "", *_differences(comparison), "", *_notes(comparison)])
 
@@ -330,7 +331,7 @@ def _systems(comparison: Mapping[str, Any]) -> list[str]:
     heads = [f"{title}, %{n}" if name in DIFFERENCES else title for name, title in TITLES.items()]
     rows = [
         [
-            _cell(system["name"]),
+            cell(system["name"]),
             ", ".join(map(str, system["seeds"])),
             *(_figure(name, system) for name in TITLES),
             _number(system["num_parameters"]),
@@ -342,17 +343,17 @@ def _systems(comparison: Mapping[str, Any]) -> list[str]:
         for system in comparison["systems"]
     ]
     sizes = ["parameters", "trained", "training, s", "training tokens / s", "test texts / s"]
-    return _table(["system", "seeds", *heads, *sizes], rows)
+    return table(["system", "seeds", *heads, *sizes], rows)
 
 
 def _differences(comparison: Mapping[str, Any]) -> list[str]:
     rows = []
     for difference in comparison["differences"]:
         points = [_percent(difference[name], sign="+") for name in DIFFERENCES]
-        rows.append([_cell(difference["system"]), *points, *_test(difference["mcnemar"])])
-    first = _cell(comparison["systems"][0]["name"])
+        rows.append([cell(difference["system"]), *points, *_test(difference["mcnemar"])])
+    first = cell(comparison["systems"][0]["name"])
     points = [f"{TITLES[name]}, points" for name in DIFFERENCES]
-    return _table([f"system, less {first}", *points, "seed", "b", "c", "p", "p (Holm)"], rows)
+    return table([f"system, less {first}", *points, "seed", "b", "c", "p", "p (Holm)"], rows)
 
 
 def _test(test: Mapping[str, Any] | None) -> list[str]:
@@ -361,17 +362,8 @@ def _test(test: Mapping[str, Any] | None) -> list[str]:
     return [str(test["seed"]), f"{test['b']:,}", f"{test['c']:,}", f"{test['p']:.2g}", f"{test['p_holm']:.2g}"]
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _figure(name: str, system: Mapping[str, Any]) -> str:
-    """Write a figure with its interval, and with its range where there are several seeds."""
+    """Write a metric with its interval, and with its range where there are several seeds."""
     figure, is_percent = system[name], name in DIFFERENCES
     text = _percent(figure) if is_percent else written(figure)
     if len(system["seeds"]) == 1:
@@ -399,18 +391,20 @@ def _seconds(spread: Mapping[str, float] | None) -> str:
 
 def _notes(comparison: Mapping[str, Any]) -> list[str]:
     runs = [run for system in comparison["systems"] for run in system["runs"]]
-    first = comparison["systems"][0]["name"]
+    first = cell(comparison["systems"][0]["name"])
+    labels = ", ".join(map(cell, comparison["labels"]))
+    commands = {system["name"]: system["runs"][0]["command"] or MISSING for system in comparison["systems"]}
     num_tests = sum(difference["mcnemar"] is not None for difference in comparison["differences"])
     return [
-        f"- n = {comparison['n']:,} test rows, the same for all; classes: {', '.join(comparison['labels'])}",
+        f"- n = {comparison['n']:,} test rows, the same for all; classes: {labels}",
         f"- in brackets: 95 % percentile bootstrap intervals, {comparison['num_resamples']:,} resamples (seed "
-        f"{comparison['seed']}) of the rows; of a system with several seeds, its figures are means over them, and "
+        f"{comparison['seed']}) of the rows; of a system with several seeds, its metrics are means over them, and "
         "seeds and rows are resampled at once. Few seeds tell little of all others, and one tells nothing of them",
         "- differences: each resample draws the same rows for both systems, and each system's seeds apart; their "
         "intervals are not adjusted for the number of systems",
         f"- p: McNemar's exact test, on the lowest seed that both have, of the b rows that only {first} has right "
         f"against the c that only the other has; p (Holm) is adjusted for {num_tests} tests by Holm's method",
-        *(f"- {system['name']}: `{system['runs'][0]['command'] or MISSING}`" for system in comparison["systems"]),
+        *(f"- {cell(name)}: {code(command)}" for name, command in commands.items()),
         *(_condition(name, runs) for name in ("commit", "versions", "hardware", "data")),
     ]
 
@@ -419,7 +413,7 @@ def _condition(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """Say a condition once where all runs share it, and otherwise which runs had which."""
     folders: dict[str, list[str]] = {}
     for run in runs:
-        folders.setdefault(_flat(run[name]), []).append(run["folder"])
+        folders.setdefault(cell(_flat(run[name])), []).append(cell(run["folder"]))
     if len(folders) == 1:
         return f"- {name}: {next(iter(folders))}"
     said = "; ".join(f"{text} ({', '.join(theirs)})" for text, theirs in folders.items())
@@ -432,7 +426,7 @@ def _flat(value: Any) -> str:
     return MISSING if value is None else str(value)
 
 
-def draw(comparison: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Draw accuracy and macro-F1 of what [`compare`] gives: a dot with its interval, and a small mark for each seed.
 
     Args:

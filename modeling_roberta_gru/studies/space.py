@@ -45,7 +45,7 @@ class Space:
         path: the file.
         options: choices or a range for each option, in the order of the file.
         sampler: one of [`SAMPLERS`].
-        metric: the validation figure that trials are compared by.
+        metric: the validation metric that trials are compared by.
         trials: how many points are drawn; None for a grid.
         pruning: one of [`PRUNINGS`]; median: a trial ends at an evaluation where it is below the median of the others.
     """
@@ -155,7 +155,7 @@ def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[
         raise unknown_name(f"option in {path}:", name, parser.option_names())
     of_data = {field.name for field in fields(DataArguments)} - set(OF_TRAINING_ROWS)
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
-        raise InputError(f"{path}: {name} must be the same in all trials, whose figures would not compare otherwise.")
+        raise InputError(f"{path}: {name} must be the same in all trials, whose metrics would not compare otherwise.")
     if isinstance(value, dict):
         return _read_range(path, name, value, sampler)
     if not isinstance(value, list) or not value:

@@ -1,12 +1,14 @@
-"""Studies over options: many trainings, compared by a validation figure. None of them reads the test split.
+"""Studies over options: many trainings, compared by a validation metric. None of them reads the test split.
 
-A study is kept in a data base: `study.db` in its folder, unless told otherwise. The same command, run again, goes on
-with what is left; run on several machines with one `--storage`, it shares the trials out. One process trains a trial:
+A study is kept in a database: `study.db` in its folder, unless told otherwise. The same command, run again, resumes
+it; run on several machines with one `--storage`, it shares the trials out. One process trains a trial:
 `accelerate launch` with several is not supported.
 
 A trial is for one point of the study: the n-th of a grid, or the n-th that is drawn. All points are queued when the
 study begins. A point whose trial was cut off (killed, interrupted, stopped by an error) is queued again. Two workers
-may queue a point at once: the lower trial counts.
+may queue a point at once: the lower trial counts. Optuna's GridSampler and RetryFailedTrialCallback are no substitute:
+the one hands a point that another machine still trains out again when no others are left, the other does not see an
+interrupt.
 """
 
 import json
@@ -34,8 +36,8 @@ from ..errors import InputError, unknown_name
 from ..files import delete, write_json, write_text
 from ..training.metrics import figure_names, measure, to_probabilities
 from ..training.record import changed_options, describe_data, describe_platform
-from .report import LOSSES, best_trial, draw_courses, draw_options, final_lines, named, outcome, report
 from .space import OF_THE_STUDY, Space, read_space
+from .study_report import LOSSES, best_trial, draw_curves, draw_options, final_markdown, named, outcome, study_markdown
 
 if TYPE_CHECKING:
     import optuna
@@ -110,7 +112,7 @@ class Plan:
         splits = load_splits(data_args)
         known = figure_names(splits.labels.problem_type)
         if self.space.metric not in known:
-            raise unknown_name(f"figure of these data in {self.space.path}: metric", self.space.metric, known)
+            raise unknown_name(f"metric of these data in {self.space.path}:", self.space.metric, known)
         base = {name: value for name, value in self.options(samples[0]).items() if name not in self.space.options}
         data = describe_data(splits, data_args, data_args.num_tokens)
         return {"space": self.space.describe(), "options": base, "seed": args.seed, "data": data}
@@ -125,7 +127,7 @@ def sweep(
     num_final_seeds: int = 0,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run a study, or go on with it, until no trial is left, here or on another machine.
+    """Run a study, or resume it, until no trial is left, here or on another machine.
 
     Args:
         config: the recipe of its trials.
@@ -133,7 +135,7 @@ def sweep(
         words: further options of `train.py`, the same in all trials.
         output_dir: its folder, where sweep.json, sweep.md, heat-map.png and curves.png are written anew after each
             trial.
-        storage: a data base's URL, for several machines; there, the folder's name is the study's. Unset: `study.db` in
+        storage: a database's URL, for several machines; there, the folder's name is the study's. Unset: `study.db` in
             the folder.
         num_final_seeds: train the best options again with so many seeds and read the test split: see [`final`]. One
             machine alone must be told so.
@@ -157,7 +159,7 @@ def sweep(
         _join(study, described, output_dir)
         _work(study, plan)
         record = write_outputs(study, plan)
-        return final(study, plan, num_final_seeds) if num_final_seeds else record
+        return train_best(study, plan, num_final_seeds) if num_final_seeds else record
 
 
 @contextmanager
@@ -204,9 +206,7 @@ def _open_storage(url: str) -> "optuna.storages.RDBStorage":
         # raised is SQLAlchemy's or the driver's own.
         except Exception as error:
             problem = error
-    raise InputError(
-        f"The study's data base (--storage) cannot be opened: {str(problem).splitlines()[0]}"
-    ) from problem
+    raise InputError(f"The study's database (--storage) cannot be opened: {str(problem).splitlines()[0]}") from problem
 
 
 def _without_password(command: str) -> str:
@@ -229,7 +229,7 @@ def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str |
     if differing or list(old) != list(new):
         raise InputError(
             f"--output-dir {output_dir} holds another study: {'; '.join(differing) or 'options in another order'}. "
-            "Go on with that one by the options it was begun with, or name another folder."
+            "Resume that one by the options it was begun with, or name another folder."
         )
     # Only the number of draws may have changed.
     study.set_user_attr("study", {**held, "space": described["space"]})
@@ -275,7 +275,7 @@ def _work(study: "optuna.Study", plan: Plan) -> None:
 def _is_cut_off(trial: "optuna.trial.FrozenTrial") -> bool:
     """Tell whether a trial ended by no doing of its options, which leaves its point to others."""
     result = trial.user_attrs.get("result")
-    has_diverged = result is not None and result["figures"] is None
+    has_diverged = result is not None and result["metrics"] is None
     return trial.state.name == FAILED and not has_diverged
 
 
@@ -305,31 +305,31 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
         return math.nan
     point, space = trial.user_attrs["point"], plan.space
     sampler = optuna.samplers.TPESampler if space.sampler == "tpe" else optuna.samplers.RandomSampler
-    # Neither another worker nor a study that goes on may draw the same again.
+    # Neither another worker nor a study that is resumed may draw the same again.
     trial.study.sampler = sampler(seed=trial.study.user_attrs["study"]["seed"] + point)
     params = space.draw(trial)
     folder = plan.output_dir / "trials" / str(trial.number)
     model_args, data_args, args = plan.parse(params, folder)
-    course = Course(trial, space.metric)
+    pruning = PruningCallback(trial, space.metric)
     try:
         if model_args.architecture == BAG_OF_WORDS:
             result = _result(experiment.fit_bag_of_words(model_args, data_args, args), space.metric)
         else:
-            result = _result(experiment.train(model_args, data_args, args, callbacks=[course]), space.metric)
+            result = _result(experiment.train(model_args, data_args, args, callbacks=[pruning]), space.metric)
     except InputError as error:
         raise InputError(f"Trial {point + 1} ({named(params)}): {error}") from error
     finally:
         delete(folder)
     trial.set_user_attr("result", {**result, "platform": describe_platform(args)})
-    if result["figures"] is None:
+    if result["metrics"] is None:
         return math.nan
-    if course.is_behind:
+    if pruning.is_behind:
         raise optuna.TrialPruned
-    return result["figures"][space.metric]["value"]
+    return result["metrics"][space.metric]["value"]
 
 
 def _result(system: Any, metric: str) -> dict[str, Any]:
-    """Return validation figures, how training came to them, and how long it took; of a diverged model no figures."""
+    """Return validation metrics, how training came to them, and how long it took; of a diverged model no metrics."""
     labels, trainer = system.splits.labels, getattr(system, "trainer", None)
     history = trainer.state.log_history if trainer else []
     points = [[row["epoch"], row[f"eval_{metric}"]] for row in history if f"eval_{metric}" in row]
@@ -340,14 +340,14 @@ def _result(system: Any, metric: str) -> dict[str, Any]:
         figures = measure(probabilities, references, labels.problem_type, labels.names)
         figures = {name: figures[name] for name in figure_names(labels.problem_type)}
     return {
-        "figures": figures,
+        "metrics": figures,
         "curve": [point for point in points if math.isfinite(point[1])],
         "best_step": trainer.state.best_global_step if trainer and trainer.args.load_best_model_at_end else None,
         "seconds": round(system.training_seconds, 1),
     }
 
 
-class Course(TrainerCallback):
+class PruningCallback(TrainerCallback):
     """Report a trial's metric evaluation by evaluation, and end its training where it falls behind the others.
 
     Evaluations are counted: batches of another size would make of the same epoch another step.
@@ -377,7 +377,7 @@ def _tell(study: "optuna.Study", trial: "optuna.trial.FrozenTrial", plan: Plan) 
     record, metric = write_outputs(study, plan), plan.space.metric
     row = next(row for row in record["trials"] if row["trial"] == trial.user_attrs["point"] + 1)
     best = best_trial(record)
-    so_far = f"{best['figures'][metric]['value']:.4f} (trial {best['trial']})" if best else "none"
+    so_far = f"{best['metrics'][metric]['value']:.4f} (trial {best['trial']})" if best else "none"
     print(
         f"Trial {row['trial']} of {record['num_trials']}: {named(row['params'])}: {metric} {outcome(row, metric)}, "
         f"best so far {so_far}, {row['seconds']:.0f} s",
@@ -389,11 +389,11 @@ def write_outputs(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
     """Write sweep.json, sweep.md and the pictures, each whole, and return what sweep.json holds."""
     record = _record(study, plan)
     write_json(plan.output_dir / "sweep.json", record)
-    write_text(plan.output_dir / "sweep.md", report(record, plan.output_dir.resolve().name))
+    write_text(plan.output_dir / "sweep.md", study_markdown(record, plan.output_dir.resolve().name))
     if best_trial(record):
         draw_options(record, plan.output_dir / "heat-map.png")
     if any(row["curve"] for row in record["trials"]):
-        draw_courses(record, plan.output_dir / "curves.png")
+        draw_curves(record, plan.output_dir / "curves.png")
     return record
 
 
@@ -432,7 +432,7 @@ def _record(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
 # The best options, on the test split
 
 
-def final(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, Any]:
+def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, Any]:
     """Train the best options again with several seeds, as `train.py` does, which reads the test split.
 
     The runs are left in `final/seed-S` of the study's folder; those that are there already are not repeated.
@@ -459,12 +459,12 @@ def final(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, Any]:
             words = plan.run_words(best["params"], plan.output_dir / "final" / f"seed-{seed}", seed)
             experiment.run(*RunArgumentParser().parse(words), command=["train.py", *words])
     record = write_outputs(study, plan)
-    print("\n".join(final_lines(record["final"], record["space"]["metric"])), flush=True)
+    print("\n".join(final_markdown(record["final"], record["space"]["metric"])), flush=True)
     return record
 
 
 def _final_runs(plan: Plan, params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the test figures of the final runs that there are with these options, by seed, and their means."""
+    """Return the test metrics of the final runs that there are with these options, by seed, and their means."""
     left_out = (*NO_PART_OF_STUDY, "seed")
     wanted = {name: value for name, value in plan.options(params).items() if name not in left_out}
     runs = []

@@ -1,4 +1,4 @@
-"""What a study leaves: its trials as a table and as pictures. All of it is drawn from what sweep.json holds."""
+"""What a study leaves: its trials as a table and as plots, made from what sweep.json holds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ..markdown import cell, code, table
 from ..training.metrics import SLICE_FIGURES, written
 from ..training.plots import BLUE, GREY, ORANGE, save, shortened, tidy
 
@@ -23,7 +24,7 @@ MARKERS = "os^Dv"
 
 
 def best_trial(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the trial of the best validation figure among those that were trained to their end, if any."""
+    """Return the trial of the best validation metric among those that were trained to their end, if any."""
     ranked = [row for row in _ranked(record) if row["state"] == "complete"]
     return ranked[0] if ranked else None
 
@@ -35,7 +36,7 @@ def _ranked(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     order = ("complete", "pruned", "failed")
 
     def key(row: Mapping[str, Any]) -> tuple[int, float]:
-        return order.index(row["state"]), sign * row["figures"][metric]["value"] if row["figures"] else 0
+        return order.index(row["state"]), sign * row["metrics"][metric]["value"] if row["metrics"] else 0
 
     return sorted(record["trials"], key=key)
 
@@ -44,17 +45,17 @@ def outcome(row: Mapping[str, Any], metric: str) -> str:
     """Say how a trial ended."""
     if row["state"] == "failed":
         return "failed: training diverged, logits are no finite numbers"
-    return written(row["figures"][metric]) + (", stopped early" if row["state"] == "pruned" else "")
+    return written(row["metrics"][metric]) + (", stopped early" if row["state"] == "pruned" else "")
 
 
-def report(record: Mapping[str, Any], name: str) -> str:
-    """Write a study as Markdown: its trials, the best one first, and under which conditions they were trained."""
+def study_markdown(record: Mapping[str, Any], name: str) -> str:
+    """Write a study as Markdown: its trials, the best one first, and the conditions of their training."""
     metric, data = record["space"]["metric"], record["data"]
     names = list(record["space"]["space"])
     rows = [
         [
             str(row["trial"]),
-            *(_shown(row["params"][option]) for option in names),
+            *(cell(_shown(row["params"][option])) for option in names),
             outcome(row, metric),
             "–" if row["best_step"] is None else f"{row['best_step']:,}",
             f"{row['seconds']:,.0f}",
@@ -62,18 +63,18 @@ def report(record: Mapping[str, Any], name: str) -> str:
         for row in _ranked(record)
     ]
     lines = [
-        f"# Study: {name}",
+        f"# Study: {cell(name)}",
         "",
         f"{len(rows)} of {record['num_trials']} trials ({record['space']['sampler']}), n = "
         f"{data['counts']['validation']:,} validation rows, temperature 1, seed {record['seed']}. In brackets: 95 % "
         "bootstrap intervals over the rows. The best options are chosen by validation; the test split was not read.",
         "",
-        *_table(["trial", *names, f"validation {metric}", "best step", "training, s"], rows),
-        *final_lines(record["final"], metric),
+        *table(["trial", *names, f"validation {metric}", "best step", "training, s"], rows),
+        *final_markdown(record["final"], metric),
         "",
-        f"- Command: `{record['command']}`",
-        f"- Data: {data['source']}, fingerprint {data['fingerprint']}",
-        f"- Options that all trials share: `{json.dumps(record['options'], ensure_ascii=False)}`",
+        f"- Command: {code(record['command'])}",
+        f"- Data: {cell(data['source'])}, fingerprint {data['fingerprint']}",
+        f"- Options that all trials share: {code(json.dumps(record['options'], ensure_ascii=False))}",
     ]
     for platform in record["platforms"]:
         hardware, versions = platform["hardware"], platform["versions"]
@@ -84,7 +85,7 @@ def report(record: Mapping[str, Any], name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def final_lines(runs: Mapping[str, Any] | None, metric: str) -> list[str]:
+def final_markdown(runs: Mapping[str, Any] | None, metric: str) -> list[str]:
     """Write the final runs as lines of Markdown; none where there are none."""
     if runs is None:
         return []
@@ -92,11 +93,7 @@ def final_lines(runs: Mapping[str, Any] | None, metric: str) -> list[str]:
     rows = [[str(run["seed"]), *(written(run["test"][name]) for name in shown)] for run in runs["runs"]]
     mean = ["mean", *(f"{runs['mean'][name]:.4f}" for name in shown)]
     heading = f"The best options, trained again. Only these runs read the test split, n = {runs['n']:,} rows."
-    return ["", heading, "", *_table(["seed", *(f"test {name}" for name in shown)], [*rows, mean])]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+    return ["", heading, "", *table(["seed", *(f"test {name}" for name in shown)], [*rows, mean])]
 
 
 def named(params: Mapping[str, Any]) -> str:
@@ -110,7 +107,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-# Pictures
+# Plots
 
 
 def draw_options(record: Mapping[str, Any], path: Path) -> None:
@@ -135,7 +132,7 @@ def _heat_map(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> F
     means = np.full((len(space[down]), len(space[across])), np.nan)
     for i, j in np.ndindex(means.shape):
         cell = {down: space[down][i], across: space[across][j]}
-        values = [row["figures"][metric]["value"] for row in rows if row["params"] | cell == row["params"]]
+        values = [row["metrics"][metric]["value"] for row in rows if row["params"] | cell == row["params"]]
         means[i, j] = np.mean(values) if values else np.nan
     height, width = means.shape
     figure = Figure(figsize=(1.1 * width + 2.6, 0.6 * height + 1.6), layout="constrained")
@@ -157,7 +154,7 @@ def _heat_map(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> F
 
 
 def _plot_option(axes: Axes, name: str, choices: Any, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
-    figures = [row["figures"][metric] for row in rows]
+    figures = [row["metrics"][metric] for row in rows]
     values = [row["params"][name] for row in rows]
     if isinstance(choices, list):
         axes.set_xticks(range(len(choices)), [shortened(_shown(value)) for value in choices])
@@ -174,7 +171,7 @@ def _plot_option(axes: Axes, name: str, choices: Any, rows: Sequence[Mapping[str
     tidy(axes)
 
 
-def draw_courses(record: Mapping[str, Any], path: Path) -> None:
+def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     """Draw the metric of all trials against the epoch: the best one in colour, those stopped early dashed.
 
     Of a few trials each is named, of many the best only.
