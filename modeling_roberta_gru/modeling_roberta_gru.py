@@ -2,26 +2,27 @@
 """RoBERTa-GRU: a RoBERTa encoder whose states a GRU reads in order.
 
 Source: Tan, Lee, Lim, Applied Sciences 2023, 13(6), 3915. Travels to the Hub beside the weights: needs torch and
-transformers only. `reference.py` in the package states the same model as slow, obvious code, and is the definition
-that this file is tested against.
+transformers only. `tests/reference.py` states the same model as slow, obvious code, and is the definition that this
+file is tested against.
 
 Shapes:
     B  documents in the batch
-    T  columns of the batch, padding included; n real tokens in a document (`lengths`, shape (B,))
+    T  columns of the batch as it came, S once it is packed; n real tokens in a document (`lengths`, shape (B,))
     D  encoder width (`hidden_size`)
     H  width of one GRU direction (`gru_hidden_size`), K directions (1 or 2), L layers
     C  labels
     W  the encoder's window (`encoder_window`), N windows encoded at once
     R  documents of the batch that reach into a chunk, S tokens there at most
 
-A document's real tokens are those whose attention mask is 1. Nothing that stands where the mask is 0 can change a
-result. Positions count real tokens: 0 … n-1.
+A document's real tokens are those whose attention mask is 1. On entry they are moved to the left, and what stood
+elsewhere is dropped; per-token outputs are moved back on exit (`Packing`). Between the two there is no padding, only
+documents of different lengths: token t_1 stands at position 0, t_n at position n-1.
 
-The encoder sees a batch of short documents as it came. Documents of more than W tokens it sees in overlapping windows,
-each wrapped in the document's first and last token; every token keeps its state from the window in which it lies
-farthest from an edge. The GRU runs over these states, one a token, from the first to the last: windows are no
-boundaries for it. It reads in *chunks*: all of the document at once where gradients are wanted, else a few windows at
-a time, carrying its state along, so that memory does not grow with n.
+The encoder sees documents of up to W tokens as they are. Longer ones it sees in overlapping windows, each wrapped in
+the document's first and last token; every token keeps its state from the window in which it lies farthest from an
+edge. The GRU runs over these states, one a token, from the first to the last: windows are no boundaries for it. It
+reads in *chunks*: all of the document at once where gradients are wanted, else a few windows at a time, carrying its
+state along, so that memory does not grow with n.
 """
 
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
@@ -40,102 +42,137 @@ from .configuration_roberta_gru import RobertaGRUConfig
 
 IGNORED_LABEL = -100
 
+# A bidirectional GRU keeps the encoder's states of all tokens up to this size, and encodes again beyond it.
+MOST_STATES_KEPT = 64 * 2**20  # bytes
+
+
+class Packing:
+    """The model's door: moves real tokens to the left on entry, and what was made of them back on exit."""
+
+    def __init__(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None, window: int):
+        """Find out where the real tokens stand.
+
+        Args:
+            inputs (`torch.Tensor` of shape `(B, T)` or `(B, T, D)`): what is to be packed.
+            attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for real tokens; unset: all are real.
+            window: the encoder's; wider batches are packed as tightly as their longest document allows.
+
+        Raises:
+            ValueError: if the mask has another shape, there is no row, or a row has no real token.
+        """
+        self.is_full = self.is_packed = attention_mask is None  # nothing to drop; nothing to move
+        if attention_mask is None:
+            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        if attention_mask.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"`attention_mask` has shape {tuple(attention_mask.shape)}; it must be {tuple(inputs.shape[:2])}, "
+                "one entry per token."
+            )
+        self.is_real = attention_mask == 1  # (B, T)
+        self.lengths = self.is_real.sum(dim=1)  # (B,)
+        self.known_lengths: torch.Tensor | None = None  # the same on the CPU, unless a trace forbids to look
+        num_columns = self.width = self.is_real.shape[1]
+        if _values_can_be_read(self.is_real):
+            stand_first = (self.is_real[:, 1:] <= self.is_real[:, :-1]).all()
+            *lengths, is_packed = torch.cat([self.lengths, stand_first[None]]).tolist()  # a GPU waits once only
+            if not lengths:
+                raise ValueError("The batch holds no document.")
+            if 0 in lengths:
+                raise ValueError(f"Row {lengths.index(0)} of `attention_mask` has no real token.")
+            self.known_lengths = torch.tensor(lengths, device="cpu")
+            self.is_full, self.is_packed = min(lengths) == num_columns, bool(is_packed)
+            self.width = num_columns if num_columns <= window else max(lengths)
+        self.mask = torch.arange(self.width, device=self.lengths.device) < self.lengths[:, None]  # (B, S)
+
+    def pack(self, values: torch.Tensor, filling: float) -> torch.Tensor:
+        """Move real tokens to the left: (B, T, …) → (B, S, …). What is beyond them is `filling`, never what was given:
+        out-of-range ids or NaN in the padding must not reach the encoder."""
+        if self.is_full:
+            return values
+        if self.is_packed:
+            values = values[:, : self.width]
+        else:
+            # Unique keys make any sort a stable one; a call for a stable sort does not export.
+            num_columns = self.is_real.shape[1]
+            keys = torch.arange(num_columns, device=values.device) + ~self.is_real * num_columns
+            order = keys.argsort(dim=1)[:, : self.width]
+            values = torch.take_along_dim(values, _align(order, values, 1), dim=1)
+        return values.masked_fill(_align(~self.mask, values, 1), filling)
+
+    def unpack(self, values: torch.Tensor, dim: int = 1) -> torch.Tensor:
+        """Move tokens back along an axis, S → T. Zeros where the mask is 0, or what is there if nothing moves."""
+        if self.is_packed and self.width == self.is_real.shape[1]:
+            return values
+        positions = (self.is_real.cumsum(dim=1) - 1).clamp(min=0)  # (B, T)
+        values = torch.take_along_dim(values, _align(positions, values, dim), dim=dim)
+        return values.masked_fill(_align(~self.is_real, values, dim), 0.0)
+
 
 class Chunk(NamedTuple):
-    """Consecutive tokens of the documents that reach so far, packed to the left."""
+    """Consecutive tokens of the documents that reach so far."""
 
     rows: torch.Tensor  # (R,) which documents of the batch these are
     first: torch.Tensor  # (R,) position of each one's first token here
     lengths: torch.Tensor  # (R,) number of its tokens here, at least one
     states: torch.Tensor  # (R, S, D) from the encoder, then (R, S, K·H) from the GRU; anything beyond `lengths`
-    hidden_states: tuple[torch.Tensor, ...] = ()  # (R, S, D) each, if asked for and cut into windows
+    hidden_states: tuple[torch.Tensor, ...] = ()  # (R, S, D) each, if asked for
 
     @property
     def mask(self) -> torch.Tensor:
-        """(R, S) bool: True for real tokens."""
+        """(R, S) bool: True for tokens, False beyond `lengths`."""
         return torch.arange(self.states.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
 
-class Batch(NamedTuple):
-    """Documents as the caller gave them, and where their real tokens stand."""
-
-    input_ids: torch.Tensor | None  # (B, T)
-    inputs_embeds: torch.Tensor | None  # (B, T, D)
-    token_type_ids: torch.Tensor | None  # (B, T)
-    mask: torch.Tensor  # (B, T) bool, True for real tokens
-    order: torch.Tensor | None  # (B, T) columns: those of real tokens first, in order; None: as they stand
-    lengths: torch.Tensor  # (B,) number n of real tokens
-
-    def columns(self, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Return the columns in which the tokens at these positions of these documents stand."""
-        return positions if self.order is None else self.order[rows, positions]
-
-    def place(self, values: torch.Tensor, chunk: Chunk, into: torch.Tensor | None) -> torch.Tensor:
-        """Put a chunk's values (R, S, C) where their tokens stand in `into` (B, T, C), zeros at first."""
-        num_columns = self.mask.shape[1]
-        if into is None:
-            into = values.new_zeros(*self.mask.shape, values.shape[-1])
-        positions = chunk.first[:, None] + torch.arange(values.shape[1], device=values.device)
-        rows = chunk.rows[:, None]
-        targets = rows * num_columns + self.columns(rows, positions.clamp(max=num_columns - 1))  # (R, S)
-        # What is no token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
-        values = values.masked_fill(~chunk.mask[..., None], 0.0)
-        into.flatten(0, 1).index_add_(0, targets.flatten(), values.flatten(0, 1))
-        return into
-
-
 class Windows:
-    """How documents are cut for the encoder; computed on the CPU, from their lengths alone.
+    """How documents are cut for the encoder, as a table with a line for each window; on the CPU, from lengths alone.
 
-    Window k of a document holds its first token, W-2 tokens from position `start(k)` + 1 on, and its last token. The
+    Window k of a document holds its first token, W-2 tokens from position `start` + 1 on, and its last token. The
     last window is moved back until it is full; a document of up to W tokens is one window as it stands.
     """
 
     def __init__(self, lengths: torch.Tensor, config: RobertaGRUConfig):
+        cpu = lengths.device  # said everywhere: the caller may have made another one torch's default
         self.lengths = lengths  # (B,)
-        self.size, self.stride = config.encoder_window, config.window_stride
+        self.size, stride = config.encoder_window, config.window_stride
         self.width = min(self.size, int(lengths.max()))  # columns that a window fills
-        self.last_start = (lengths - self.size).clamp(min=0)
-        self.counts = (self.last_start + self.stride - 1) // self.stride + 1  # (B,) number of windows
-
-    def start(self, rows: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-        return torch.minimum(windows * self.stride, self.last_start[rows])
-
-    def first_kept(self, rows: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-        """Return the first position whose state comes from this window or a later one; n if there is none."""
+        last_start = (lengths - self.size).clamp(min=0)
+        self.counts = (last_start + stride - 1) // stride + 1  # (B,) number of windows
+        self.row = torch.arange(len(lengths), device=cpu).repeat_interleave(self.counts)  # which document
+        first_of_row = self.counts.cumsum(0) - self.counts
+        self.index = torch.arange(len(self.row), device=cpu) - first_of_row[self.row]  # k
+        self.start = torch.minimum(self.index * stride, last_start[self.row])
         # A token lies farthest from an edge where it lies nearest to the middle; between two, the earlier window.
-        after_middle = (self.start(rows, windows - 1) + self.start(rows, windows) + self.size - 3) // 2 + 2
-        kept = torch.where(windows < self.counts[rows], after_middle, self.lengths[rows])
-        return torch.where(windows > 0, kept, 0)
+        after_middle = (self.start.roll(1) + self.start + self.size - 3) // 2 + 2
+        # States are kept of the tokens from position `first_kept` to before `after_kept`.
+        self.first_kept = after_middle.where(self.index > 0, 0)
+        is_last = self.index == self.counts[self.row] - 1
+        self.after_kept = self.first_kept.roll(-1).where(~is_last, lengths[self.row])
 
     def cut(self, begin: int, end: int, device: torch.device) -> "WindowCut":
         """Cut windows `begin` … `end` - 1 of every document that has any of them."""
-        cpu = self.lengths.device  # said everywhere: the caller may have made another one torch's default
-        rows = (self.counts > begin).nonzero()[:, 0]  # (R,)
-        counts = self.counts[rows].clamp(max=end) - begin
-        offsets = counts.cumsum(0) - counts
-        row_of_window = rows.repeat_interleave(counts)  # (N,)
-        index_of_window = torch.arange(len(row_of_window), device=cpu) - offsets.repeat_interleave(counts) + begin
-
-        columns = torch.arange(self.width, device=cpu)
-        last = self.lengths[row_of_window, None] - 1
+        is_first = self.index == begin  # in this cut, of its document
+        is_last = self.index == self.counts[self.row].clamp(max=end) - 1
+        some = (self.index >= begin) & (self.index < end)
+        row, start, first_kept, after_kept = (
+            column[some, None] for column in (self.row, self.start, self.first_kept, self.after_kept)
+        )
+        columns = torch.arange(self.width, device=self.lengths.device)
+        last = self.lengths[row] - 1
         last_column = last.clamp(max=self.size - 1)
-        positions = (self.start(row_of_window, index_of_window)[:, None] + columns).where(columns > 0, 0)
-
-        first, after = (self.first_kept(rows, torch.tensor(index, device=cpu)) for index in (begin, end))
-        kept = first[:, None] + torch.arange(int((after - first).max()), device=cpu)
-        kept = kept.minimum(self.lengths[rows, None] - 1)  # (R, S)
-        boundaries = self.first_kept(rows[:, None], torch.arange(begin + 1, end, device=cpu)[None])
-        window = torch.searchsorted(boundaries, kept, right=True)
-        column = kept - self.start(rows[:, None], window + begin)
+        positions = (start + columns).where(columns > 0, 0).where(columns < last_column, last)  # (N, W)
+        mask = columns <= last_column
+        keep = mask & (positions >= first_kept) & (positions < after_kept)
+        first = self.first_kept[is_first]
+        lengths = self.after_kept[is_last & some] - first
+        kept = keep.flatten().nonzero()[:, 0].split(lengths.tolist())
         cut = WindowCut(
-            row_of_window=row_of_window,
-            positions=positions.where(columns < last_column, last),
-            mask=columns <= last_column,
-            rows=rows,
+            row_of_window=row[:, 0],
+            positions=positions,
+            mask=mask,
+            rows=self.row[is_first],
             first=first,
-            lengths=after - first,
-            kept=(offsets[:, None] + window) * self.width + column,
+            lengths=lengths,
+            kept=pad_sequence(list(kept), batch_first=True),
         )
         return WindowCut(*(tensor.to(device) for tensor in cut))
 
@@ -234,7 +271,7 @@ class RobertaGRUSummary(nn.Module):
         self,
         states: torch.Tensor,
         mask: torch.Tensor,
-        begins: torch.Tensor,
+        first: torch.Tensor,
         ends: torch.Tensor,
         is_running: bool = False,
     ) -> Part:
@@ -243,7 +280,8 @@ class RobertaGRUSummary(nn.Module):
         Args:
             states (`torch.FloatTensor` of shape `(R, S, K·H)`): GRU states, packed.
             mask (`torch.BoolTensor` of shape `(R, S)`): True for real tokens.
-            begins, ends (`torch.BoolTensor` of shape `(R,)`): whether the document begins, or ends, in this chunk.
+            first (`torch.LongTensor` of shape `(R,)`): position in its document of the chunk's first token.
+            ends (`torch.BoolTensor` of shape `(R,)`): whether the document ends in this chunk.
             is_running: summarise, for every token, the chunk up to it.
 
         Returns:
@@ -251,14 +289,14 @@ class RobertaGRUSummary(nn.Module):
         """
         states = states.to(torch.promote_types(states.dtype, torch.float32))
         if is_running:
-            return self._running(states, begins)
+            return self._running(states, first)
         if self.kind == "last":
             # The final state of each direction: left to right at t_n, right to left at t_1.
             left_to_right, right_to_left = self._halves(states)
-            last = _take_columns(left_to_right, mask.sum(dim=1, keepdim=True) - 1)[:, 0]
-            first = right_to_left[:, 0]
-            value = [last.masked_fill(~ends[:, None], 0.0), first.masked_fill(~begins[:, None], 0.0)]
-            return Part(torch.cat(value, dim=-1), _no_weight(last))
+            at_end = _take_columns(left_to_right, mask.sum(dim=1, keepdim=True) - 1)[:, 0]
+            at_begin = right_to_left[:, 0]
+            value = [at_end.masked_fill(~ends[:, None], 0.0), at_begin.masked_fill(first[:, None] > 0, 0.0)]
+            return Part(torch.cat(value, dim=-1), _no_weight(at_end))
         if self.kind == "max":
             largest = states.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)
             return Part(largest, _no_weight(largest))
@@ -266,12 +304,12 @@ class RobertaGRUSummary(nn.Module):
         states = states.masked_fill(~mask[..., None], 0.0)
         return Part((scores.softmax(dim=1)[..., None] * states).sum(dim=1), scores.logsumexp(dim=1, keepdim=True))
 
-    def _running(self, states: torch.Tensor, begins: torch.Tensor) -> Part:
+    def _running(self, states: torch.Tensor, first: torch.Tensor) -> Part:
         # "last" keeps the right-to-left half of t_1 throughout: it has read the whole document.
         if self.kind == "last":
             left_to_right, right_to_left = self._halves(states)
-            first = right_to_left[:, :1].masked_fill(~begins[:, None, None], 0.0).expand_as(right_to_left)
-            return Part(torch.cat([left_to_right, first], dim=-1), _no_weight(left_to_right))
+            at_begin = right_to_left[:, :1].masked_fill(first[:, None, None] > 0, 0.0).expand_as(right_to_left)
+            return Part(torch.cat([left_to_right, at_begin], dim=-1), _no_weight(left_to_right))
         if self.kind == "max":
             return Part(states.cummax(dim=1).values, _no_weight(states))
         # A sum of weights far apart must not lose the small ones; Apple's devices have no float64.
@@ -404,53 +442,44 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         inputs = inputs_embeds if input_ids is None else input_ids
         if inputs is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        mask, is_padded = self._real_tokens(inputs, attention_mask)
+        packing = Packing(inputs, attention_mask, self.config.encoder_window)
+        packed = {}
         if input_ids is not None:
-            self._check_token_ids(input_ids, mask)
-        order = None
-        if is_padded:
-            # Unique keys make any sort a stable one; a call for a stable sort does not export.
-            num_columns = mask.shape[1]
-            order = (torch.arange(num_columns, device=mask.device) + (~mask) * num_columns).argsort(dim=1)
-        batch = Batch(input_ids, inputs_embeds, token_type_ids, mask, order, mask.sum(dim=1))
-        return Reading(self, batch, ascending, kwargs)
+            packed["input_ids"] = packing.pack(input_ids, self.config.pad_token_id)
+            self._check_token_ids(packed["input_ids"])
+        else:
+            packed["inputs_embeds"] = packing.pack(inputs, 0.0)
+        packed["token_type_ids"] = (
+            torch.zeros_like(packing.mask, dtype=torch.long)
+            if token_type_ids is None
+            else packing.pack(token_type_ids, 0)
+        )
+        return Reading(self, packing, packed, ascending, kwargs)
 
-    def _real_tokens(self, inputs: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, bool]:
-        """Return the (B, T) bool mask of real tokens, one in every row at least, and whether it leaves any out."""
-        is_padded = attention_mask is not None
-        if attention_mask is None:
-            attention_mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-        if attention_mask.shape != inputs.shape[:2]:
-            raise ValueError(
-                f"`attention_mask` has shape {tuple(attention_mask.shape)}; it must be {tuple(inputs.shape[:2])}, "
-                "one entry per token."
-            )
-        mask = attention_mask == 1
-        if _values_can_be_read(mask):
-            lengths = mask.sum(dim=1).tolist()
-            if not lengths:
-                raise ValueError("The batch holds no document.")
-            if 0 in lengths:
-                raise ValueError(f"Row {lengths.index(0)} of `attention_mask` has no real token.")
-            is_padded = min(lengths) < mask.shape[1]
-        return mask, is_padded
-
-    def _check_token_ids(self, input_ids: torch.Tensor, mask: torch.Tensor) -> None:
+    def _check_token_ids(self, input_ids: torch.Tensor) -> None:
         # On an accelerator this would cost a synchronisation more, and the embedding's own assertion fires.
         if input_ids.device.type != "cpu" or not _values_can_be_read(input_ids):
             return
-        wrong = input_ids[mask & ((input_ids < 0) | (input_ids >= self.config.vocab_size))]
+        wrong = input_ids[(input_ids < 0) | (input_ids >= self.config.vocab_size)]
         if len(wrong):
             raise ValueError(
                 f"Token id {int(wrong[0])} is outside the vocabulary of {self.config.vocab_size} entries: the "
                 "tokenizer is not the one this model was trained with."
             )
 
+    def _encode(self, mask: torch.Tensor, is_full: bool, **inputs: Any) -> Any:
+        """Run the encoder on documents or windows (N, S) whose `mask` is True for tokens; `is_full`: everywhere."""
+        return self.roberta(
+            attention_mask=None if is_full else mask.long(),
+            position_ids=mask.cumsum(dim=1) * mask + self.config.pad_token_id,
+            return_dict=True,
+            **inputs,
+        )
+
     def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
         """Add a chunk to the summary (B, K·H) of what was read before."""
-        begins, ends = reading.edges(chunk)
-        part = self.summary(chunk.states, chunk.mask, begins, ends)
-        before = before or self.summary.of_nothing(reading.batch.lengths.shape[0], like=part)
+        part = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk))
+        before = before or self.summary.of_nothing(reading.packing.lengths.shape[0], like=part)
         merged = self.summary.merge(Part(*(field[chunk.rows] for field in before)), part)
         return Part(*(old.index_copy(0, chunk.rows, new) for old, new in zip(before, merged, strict=True)))
 
@@ -465,36 +494,53 @@ class Reading:
     """A batch on its way through encoder and GRU; iterating over it, once, gives its chunks.
 
     With gradients there is one chunk. Without, documents beyond the window come in chunks of `windows_per_chunk`
-    windows, and a GRU that reads both ways needs L + 1 passes over them, in turn from the left and from the right:
+    windows. A GRU that reads both ways then needs L + 1 passes over them, in turn from the left and from the right:
     what its layers carry over every boundary is kept and is right up to one more layer after each pass. Every pass
-    encodes anew, in training mode with other dropout.
+    encodes anew, in training mode with other dropout; unless the encoder's states are few enough to be kept: then
+    there is one chunk too, though its windows are encoded a few at a time.
     """
 
     def __init__(
-        self, model: RobertaGRUPreTrainedModel, batch: Batch, ascending: bool, encoder_kwargs: dict[str, Any]
+        self,
+        model: RobertaGRUPreTrainedModel,
+        packing: Packing,
+        inputs: dict[str, torch.Tensor],
+        ascending: bool,
+        encoder_kwargs: dict[str, Any],
     ):
         """Plan the reading.
 
         Args:
             model: the model that reads.
-            batch: what it reads.
+            packing: how the batch was packed.
+            inputs: the packed batch: `input_ids` or `inputs_embeds`, and `token_type_ids`, `(B, S)` or `(B, S, D)`.
             ascending: chunks must come from the first to the last; costs a pass more where the last one runs back.
             encoder_kwargs: passed to the encoder.
         """
-        self.model, self.batch, self.encoder_kwargs = model, batch, encoder_kwargs
-        # The encoder's own, whole when the iteration has ended.
-        self.hidden_states: tuple[torch.Tensor, ...] | None = None
-        self.attentions: tuple[torch.Tensor, ...] | None = None
+        self.model, self.packing, self.inputs, self.encoder_kwargs = model, packing, inputs, encoder_kwargs
+        # The encoder's own, packed; whole when the iteration has ended.
+        self._hidden_states: tuple[torch.Tensor, ...] = ()
+        self._attentions: tuple[torch.Tensor, ...] | None = None
         config = model.config
         self.windows = self._windows(config)
-        self.windows_per_chunk = self.num_chunks = 1
-        if self.windows is not None:
-            most = int(self.windows.counts.max())
-            self.windows_per_chunk = most if torch.is_grad_enabled() else config.windows_per_chunk
-            self.num_chunks = -(-most // self.windows_per_chunk)
-        self.num_passes = config.num_gru_layers + 1 if config.gru_bidirectional and self.num_chunks > 1 else 1
-        if ascending and self.num_passes % 2 == 0:
-            self.num_passes += 1
+        self.num_chunks = self.num_passes = 1
+        if self.windows is None:
+            return
+        most = int(self.windows.counts.max())
+        # How many windows of each document make a chunk, and how many of all documents are encoded at once.
+        self.windows_per_chunk, self.windows_at_once = most, most * len(packing.lengths)
+        if not torch.is_grad_enabled():
+            self.windows_at_once = config.windows_per_chunk * len(packing.lengths)
+            if not (config.gru_bidirectional and self._size_of_states() < MOST_STATES_KEPT):
+                self.windows_per_chunk = config.windows_per_chunk
+        elif any(layer.gradient_checkpointing for layer in model.roberta.encoder.layer):
+            # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
+            self.windows_at_once = config.windows_per_chunk
+        self.num_chunks = -(-most // self.windows_per_chunk)
+        if config.gru_bidirectional and self.num_chunks > 1:
+            self.num_passes = config.num_gru_layers + 1
+            if ascending and self.num_passes % 2 == 0:
+                self.num_passes += 1
 
     def __iter__(self) -> Iterator[Chunk]:
         left: list[torch.Tensor | None] = [None] * (self.num_chunks + 1)  # left[c] (L, B, H) enters chunk c
@@ -502,38 +548,62 @@ class Reading:
         for number in range(self.num_passes):
             indices = range(self.num_chunks)
             for index in indices if number % 2 == 0 else reversed(indices):
-                chunk = self._encode(index)
+                chunk = self._encode_whole() if self.windows is None else self._encode_windows(self.windows, index)
                 states, left[index + 1], right[index] = self._run(chunk, left[index], right[index + 1])
                 if self.num_passes == 1:
                     left[index] = None  # read for the last time
                 if number == self.num_passes - 1:
-                    self._collect(chunk)
+                    self._collect_hidden_states(chunk)
                     yield chunk._replace(states=states)
 
-    def edges(self, chunk: Chunk) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tell which of a chunk's documents begin, and which end, in it: (R,) bool each."""
-        return chunk.first == 0, chunk.first + chunk.lengths == self.batch.lengths[chunk.rows]
+    def ends(self, chunk: Chunk) -> torch.Tensor:
+        """Tell which of a chunk's documents end in it: (R,) bool."""
+        return chunk.first + chunk.lengths == self.packing.lengths[chunk.rows]
+
+    def place(self, values: torch.Tensor, chunk: Chunk, into: torch.Tensor | None) -> torch.Tensor:
+        """Put a chunk's values (R, S, C) where their tokens are in the packed batch, `into` (B, S, C)."""
+        # What is no token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
+        values = values if self.packing.is_full else values.masked_fill(~chunk.mask[..., None], 0.0)
+        if self.num_chunks == 1:
+            return values
+        num_documents, num_tokens = self.packing.mask.shape
+        if into is None:
+            into = values.new_zeros(num_documents, num_tokens, values.shape[-1])
+        positions = chunk.first[:, None] + torch.arange(values.shape[1], device=values.device)
+        targets = chunk.rows[:, None] * num_tokens + positions.clamp(max=num_tokens - 1)  # (R, S)
+        into.flatten(0, 1).index_add_(0, targets.flatten(), values.flatten(0, 1))
+        return into
+
+    def encoder_outputs(self) -> dict[str, tuple[torch.Tensor, ...] | None]:
+        """Return the encoder's own `hidden_states` (B, T, D) and `attentions` (B, heads, T, T), if asked for."""
+        unpack = self.packing.unpack
+        return {
+            "hidden_states": tuple(unpack(layer) for layer in self._hidden_states) or None,
+            "attentions": self._attentions
+            and tuple(unpack(unpack(layer, dim=2), dim=3) for layer in self._attentions),
+        }
 
     def _windows(self, config: RobertaGRUConfig) -> Windows | None:
-        """Return how the documents are cut, or None if the encoder is to see the batch as it came."""
-        batch, window = self.batch, config.encoder_window
-        if batch.mask.shape[1] <= window or batch.mask.device.type == "meta":
+        """Return how the documents are cut, or None if the encoder is to see them as they are."""
+        width, window, lengths = self.packing.width, config.encoder_window, self.packing.known_lengths
+        if width <= window or self.packing.mask.device.type == "meta":
             return None
-        if not _values_can_be_read(batch.mask):
+        if lengths is None:
             raise ValueError(
-                f"The batch has {batch.mask.shape[1]} columns. How it is cut into windows of {window} tokens depends "
+                f"The batch has {width} columns. How it is cut into windows of {window} tokens depends "
                 "on its values, which a compiled or traced model cannot read: compile `model.roberta` alone."
             )
-        lengths = batch.lengths.cpu()
         wanted = self.encoder_kwargs.get("output_attentions")
         if config.output_attentions if wanted is None else wanted:
-            if lengths.max() <= window:
-                return None
             raise ValueError(
                 f"Row {int(lengths.argmax())} holds {int(lengths.max())} tokens: attentions exist for documents of up "
                 f"to {window} tokens only, the encoder's window. Leave `output_attentions` out, or cut the text."
             )
         return Windows(lengths, config)
+
+    def _size_of_states(self) -> int:
+        """Return how many bytes the encoder's states of the whole batch would take."""
+        return self.packing.mask.numel() * self.model.config.hidden_size * self.model.dtype.itemsize
 
     def _run(
         self, chunk: Chunk, left: torch.Tensor | None, right: torch.Tensor | None
@@ -543,7 +613,7 @@ class Reading:
         states, *leaving = self.model.gru(chunk.states, chunk.lengths, *entering)
         if self.num_chunks == 1:
             return states, None, None
-        num_documents = len(self.batch.lengths)
+        num_documents = len(self.packing.lengths)
         # Documents that do not reach this chunk have nothing to carry: zeros, in which any direction starts.
         left, right = (
             None
@@ -553,71 +623,39 @@ class Reading:
         )
         return states, left, right
 
-    def _encode(self, index: int) -> Chunk:
-        return self._encode_whole() if self.windows is None else self._encode_windows(self.windows, index)
-
     def _encode_whole(self) -> Chunk:
-        """Encode documents that fit the window, in the arrangement in which they came."""
-        batch = self.batch
-        is_padded = batch.order is not None
-        encoded = self._run_encoder(batch.mask, is_padded, batch.input_ids, batch.inputs_embeds, batch.token_type_ids)
-        self.hidden_states, self.attentions = encoded.hidden_states, encoded.attentions
-        rows = torch.arange(batch.mask.shape[0], device=batch.mask.device)
-        states = encoded.last_hidden_state
-        states = states if batch.order is None else _take_columns(states, batch.order)
-        return Chunk(rows, torch.zeros_like(rows), batch.lengths, states)
+        """Encode documents that fit the window."""
+        packing = self.packing
+        encoded = self.model._encode(packing.mask, packing.is_full, **self.inputs, **self.encoder_kwargs)
+        self._attentions = encoded.attentions
+        rows = torch.arange(packing.mask.shape[0], device=packing.mask.device)
+        states, hidden_states = encoded.last_hidden_state, encoded.hidden_states or ()
+        return Chunk(rows, torch.zeros_like(rows), packing.lengths, states, hidden_states)
 
     def _encode_windows(self, windows: Windows, index: int) -> Chunk:
         """Encode a chunk's windows, and keep of each the states of its own tokens."""
         begin = index * self.windows_per_chunk
-        cut = windows.cut(begin, begin + self.windows_per_chunk, self.batch.mask.device)
-        # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
-        layers_keep_inputs_only = torch.is_grad_enabled() and any(
-            layer.gradient_checkpointing for layer in self.model.roberta.encoder.layer
-        )
-        at_once = self.model.config.windows_per_chunk if layers_keep_inputs_only else len(cut.positions)
-        parts = [self._encode_some(cut, slice(n, n + at_once)) for n in range(0, len(cut.positions), at_once)]
+        cut = windows.cut(begin, begin + self.windows_per_chunk, self.packing.mask.device)
+        num_windows, at_once = len(cut.positions), self.windows_at_once
+        parts = [self._encode_some(cut, slice(begin, begin + at_once)) for begin in range(0, num_windows, at_once)]
         layers = [torch.cat(layer) if len(parts) > 1 else layer[0] for layer in zip(*parts, strict=True)]
         states, *hidden_states = (_take_rows(layer.flatten(0, 1), cut.kept) for layer in layers)  # (R, S, D) each
         return Chunk(cut.rows, cut.first, cut.lengths, states, tuple(hidden_states))
 
     def _encode_some(self, cut: WindowCut, some: slice) -> tuple[torch.Tensor, ...]:
         """Encode some windows: their final states (N, W, D), and those of every layer if they are asked for."""
-        batch = self.batch
-        rows = cut.row_of_window[some, None]
-        places = rows * batch.mask.shape[1] + batch.columns(rows, cut.positions[some])  # (N, W) among the B·T
-        inputs = (
-            None if given is None else _take_rows(given.flatten(0, 1), places)
-            for given in (batch.input_ids, batch.inputs_embeds, batch.token_type_ids)
-        )
-        encoded = self._run_encoder(cut.mask[some], True, *inputs)
+        places = cut.row_of_window[some, None] * self.packing.width + cut.positions[some]  # (N, W) among the B·S
+        inputs = {name: _take_rows(values.flatten(0, 1), places) for name, values in self.inputs.items()}
+        encoded = self.model._encode(cut.mask[some], False, **inputs, **self.encoder_kwargs)
         return encoded.last_hidden_state, *(encoded.hidden_states or ())
 
-    def _run_encoder(
-        self,
-        mask: torch.Tensor,
-        is_padded: bool,
-        input_ids: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        token_type_ids: torch.Tensor | None,
-    ) -> Any:
-        padding_idx = self.model.config.pad_token_id
-        return self.model.roberta(
-            # What stands where the mask is 0 is replaced: out-of-range ids or NaN there must not reach the encoder.
-            input_ids=None if input_ids is None else input_ids.masked_fill(~mask, padding_idx),
-            inputs_embeds=None if inputs_embeds is None else inputs_embeds.masked_fill(~mask[..., None], 0.0),
-            attention_mask=mask.long() if is_padded else None,
-            token_type_ids=mask.long() * (0 if token_type_ids is None else token_type_ids),
-            position_ids=mask.cumsum(dim=1) * mask + padding_idx,
-            return_dict=True,
-            **self.encoder_kwargs,
-        )
-
-    def _collect(self, chunk: Chunk) -> None:
-        if chunk.hidden_states:
-            places = self.hidden_states or (None,) * len(chunk.hidden_states)
-            self.hidden_states = tuple(
-                self.batch.place(layer, chunk, into) for layer, into in zip(chunk.hidden_states, places, strict=True)
+    def _collect_hidden_states(self, chunk: Chunk) -> None:
+        if self.num_chunks == 1:
+            self._hidden_states = chunk.hidden_states
+        elif chunk.hidden_states:
+            places = self._hidden_states or (None,) * len(chunk.hidden_states)
+            self._hidden_states = tuple(
+                self.place(layer, chunk, into) for layer, into in zip(chunk.hidden_states, places, strict=True)
             )
 
 
@@ -643,7 +681,8 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
         """Read a batch of documents of any length.
 
         With gradients off, documents beyond the encoder's window are read in chunks of `config.windows_per_chunk`
-        windows: memory then grows with what is returned only. A bidirectional GRU pays with L + 1 passes.
+        windows: memory then grows with what is returned only. A bidirectional GRU pays with L + 1 passes once the
+        encoder's states of the batch would take 64 MiB.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(B, T)`): token ids, `<s>` … `</s>`. A document's first and last
@@ -663,16 +702,15 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
                 `position_ids` are given, or if attentions are asked for and a row holds more than W tokens.
         """
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
-        states: Any = None  # (B, T, K·H)
+        states: Any = None  # (B, S, K·H)
         summary: Any = None
         for chunk in reading:
-            states = reading.batch.place(chunk.states, chunk, states)
+            states = reading.place(chunk.states, chunk, states)
             summary = self._summarise(reading, chunk, summary)
         return BaseModelOutputWithPooling(
-            last_hidden_state=states,
+            last_hidden_state=reading.packing.unpack(states),
             pooler_output=summary.value.to(states.dtype),
-            hidden_states=reading.hidden_states,
-            attentions=reading.attentions,
+            **reading.encoder_outputs(),
         )
 
 
@@ -714,8 +752,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         return SequenceClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,
-            hidden_states=reading.hidden_states,
-            attentions=reading.attentions,
+            **reading.encoder_outputs(),
         )
 
     @torch.no_grad()
@@ -738,17 +775,17 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         """
         inputs = (input_ids, attention_mask, token_type_ids, inputs_embeds)
         reading = self._read(*inputs, ascending=True, output_hidden_states=False)
-        logits: Any = None  # (B, T, C)
+        logits: Any = None  # (B, S, C)
         summary: Any = None
         for chunk in reading:
-            running = self.summary(chunk.states, chunk.mask, *reading.edges(chunk), is_running=True)
+            running = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk), is_running=True)
             if summary is not None:
                 before = Part(*(field[chunk.rows, None] for field in summary))
                 running = self.summary.merge(before, running)
             scores = self._calibrate(self.head(running.value.to(chunk.states.dtype)))
-            logits = reading.batch.place(scores, chunk, logits)
+            logits = reading.place(scores, chunk, logits)
             summary = self._summarise(reading, chunk, summary)
-        return logits
+        return reading.packing.unpack(logits)
 
 
 class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
@@ -783,14 +820,14 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
         """
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
-        logits: Any = None  # (B, T, C)
+        logits: Any = None  # (B, S, C)
         for chunk in reading:
-            logits = reading.batch.place(self._calibrate(self.head(chunk.states)), chunk, logits)
+            logits = reading.place(self._calibrate(self.head(chunk.states)), chunk, logits)
+        logits = reading.packing.unpack(logits)
         return TokenClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,
-            hidden_states=reading.hidden_states,
-            attentions=reading.attentions,
+            **reading.encoder_outputs(),
         )
 
 
@@ -851,6 +888,13 @@ def _problem_type(labels: torch.Tensor, num_labels: int) -> str:
     if num_labels == 1:
         return "regression"
     return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+
+
+def _align(tensor: torch.Tensor, values: torch.Tensor, dim: int) -> torch.Tensor:
+    """View a (B, S) tensor so that it stands along axes 0 and `dim` of `values`."""
+    shape = [1] * values.ndim
+    shape[0], shape[dim] = tensor.shape
+    return tensor.view(shape)
 
 
 def _take_columns(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

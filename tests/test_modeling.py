@@ -23,6 +23,7 @@ from modeling_roberta_gru import (
     RobertaGRUForTokenClassification,
     RobertaGRUModel,
 )
+from modeling_roberta_gru import modeling_roberta_gru as modeling
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 
@@ -40,6 +41,13 @@ EVERY_READING = [
     for bidirectional in (False, True)
     for num_layers in (1, 2)
 ]
+# For what does not tell them all apart: each summary, one way and both, one layer and two.
+SOME_READINGS = [
+    {"summary": "last", "gru_bidirectional": True, "num_gru_layers": 2},
+    {"summary": "mean", "gru_bidirectional": False, "num_gru_layers": 2},
+    {"summary": "max", "gru_bidirectional": True, "num_gru_layers": 1},
+    {"summary": "attention", "gru_bidirectional": False, "num_gru_layers": 1},
+]
 
 
 def documents(*lengths: int) -> list[torch.Tensor]:
@@ -50,53 +58,18 @@ def classifier(**fields) -> RobertaGRUForSequenceClassification:
     return RobertaGRUForSequenceClassification(tiny_config(num_labels=3, **fields)).eval()
 
 
-@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
-def test_values_and_gradients_equal_the_reference(fields):
-    model = classifier(calibration_temperature=1.7, **fields).double()
-    ids = documents(2, 9, 20)
-    weights = torch.randn(3, 3, dtype=torch.float64)
-    expected = torch.stack([reference.document_logits(model, row) for row in ids])
-    expected_gradients = gradients(model, (expected * weights).sum())
-    logits = model(**batch(ids)).logits
-    torch.testing.assert_close(logits, expected, **FLOAT64)
-    for name, gradient in gradients(model, (logits * weights).sum()).items():
-        torch.testing.assert_close(gradient, expected_gradients[name], **FLOAT64, msg=name)
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("head_hidden_size", [0, 5])
-def test_token_logits_equal_the_reference(bidirectional, head_hidden_size):
-    config = tiny_config(num_labels=3, gru_bidirectional=bidirectional, head_hidden_size=head_hidden_size)
-    model = RobertaGRUForTokenClassification(config).eval().double()
-    ids = documents(6, 20)
-    inputs = batch(ids, side="scattered", extra=4)
-    logits = model(**inputs).logits
-    for row, tokens in enumerate(ids):
-        real = inputs["attention_mask"][row] == 1
-        torch.testing.assert_close(logits[row, real], reference.token_logits(model, tokens), **FLOAT64)
-        assert (logits[row, ~real] == 0).all()
-
-
-def test_base_model_returns_states_in_the_inputs_arrangement_and_their_summary():
-    model = RobertaGRUModel(tiny_config(gru_bidirectional=True)).eval().double()
-    ids = documents(6, 11)
-    inputs = batch(ids, side="left", extra=2)
-    outputs = model(**inputs)
-    for row, tokens in enumerate(ids):
-        states = reference.gru_states(model, reference.encoder_states(model, tokens))
-        real = inputs["attention_mask"][row] == 1
-        torch.testing.assert_close(outputs.last_hidden_state[row, real], states, **FLOAT64)
-        torch.testing.assert_close(outputs.pooler_output[row], reference.summarise(model, states), **FLOAT64)
-
-
-@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+@pytest.mark.parametrize("fields", SOME_READINGS, ids=str)
 @pytest.mark.parametrize("side", ["left", "right", "scattered"])
-def test_padding_does_not_change_logits(side, fields):
+def test_padding_neighbours_and_row_order_do_not_change_logits(side, fields):
     model = classifier(**fields).double()
     ids = documents(3, 8, 20)
     alone = torch.cat([model(input_ids=row[None]).logits for row in ids])
-    # Wider than the window: columns are not tokens.
-    torch.testing.assert_close(model(**batch(ids, side, extra=9)).logits, alone, **FLOAT64)
+    for extra in (0, 9):  # wider than the window: columns are not tokens
+        inputs = batch(ids, side, extra)
+        torch.testing.assert_close(model(**inputs).logits, alone, **FLOAT64)
+    order = torch.tensor([2, 0, 1])
+    permuted = model(**{name: tensor[order] for name, tensor in inputs.items()}).logits
+    torch.testing.assert_close(permuted, alone[order], **FLOAT64)
 
 
 def test_padding_does_not_change_gradients():
@@ -108,35 +81,11 @@ def test_padding_does_not_change_gradients():
         torch.testing.assert_close(wide[name], narrow[name], **FLOAT64, msg=name)
 
 
-@pytest.mark.parametrize("summary", SUMMARIES)
-def test_poisoned_padding_reaches_neither_logits_nor_gradients(summary):
-    model = classifier(summary=summary, gru_bidirectional=True)
-    inputs = batch(documents(4, 9), extra=3)
-    mask = inputs["attention_mask"]
-    embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
-    expected = model(**inputs).logits
-    poisoned = embeds.masked_fill(mask[..., None] == 0, math.nan).requires_grad_()
-    logits = model(inputs_embeds=poisoned, attention_mask=mask).logits
-    torch.testing.assert_close(logits, expected, **FLOAT32)
-    assert all(gradient.isfinite().all() for gradient in gradients(model, logits.sum()).values())
-    assert poisoned.grad.isfinite().all()
-    out_of_vocabulary = inputs["input_ids"].masked_fill(mask == 0, -100)
-    torch.testing.assert_close(model(input_ids=out_of_vocabulary, attention_mask=mask).logits, expected, **FLOAT32)
-
-
 def test_a_real_token_with_the_padding_id_counts():
     model = classifier().double()
     tokens = torch.tensor([0, 9, 1, 9, 2])  # 1 is the padding id
     torch.testing.assert_close(model(tokens[None]).logits[0], reference.document_logits(model, tokens), **FLOAT64)
     assert not torch.allclose(model(tokens[None]).logits, model(tokens[[0, 1, 3, 4]][None]).logits)
-
-
-def test_row_order_only_permutes_the_logits():
-    model = classifier(gru_bidirectional=True).double()
-    inputs = batch(documents(5, 20, 2, 11))
-    order = torch.tensor([2, 0, 3, 1])
-    permuted = model(**{name: tensor[order] for name, tensor in inputs.items()}).logits
-    torch.testing.assert_close(permuted, model(**inputs).logits[order], **FLOAT64)
 
 
 def test_inputs_embeds_equal_input_ids_and_token_types_reach_the_encoder():
@@ -197,17 +146,20 @@ def test_activation_checkpointing_leaves_gradients_unchanged():
         torch.testing.assert_close(gradient, expected[name], **FLOAT32, msg=name)
 
 
-def test_hidden_states_and_attentions_are_the_encoders():
-    model = classifier(attn_implementation="eager")
-    inputs = batch(documents(5, 9))
-    outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
-    encoded = model.roberta(
-        **inputs, position_ids=inputs["attention_mask"].cumsum(1) * inputs["attention_mask"] + 1
-    ).last_hidden_state
-    assert len(outputs.hidden_states) == 3
-    assert len(outputs.attentions) == 2
-    real = inputs["attention_mask"] == 1
-    torch.testing.assert_close(outputs.hidden_states[-1][real], encoded[real], **FLOAT32)
+@pytest.mark.parametrize("side", ["left", "right", "scattered"])
+def test_hidden_states_and_attentions_are_the_encoders_in_the_inputs_arrangement(side):
+    model = classifier(attn_implementation="eager").double()
+    ids = documents(5, 9)
+    for extra in (0, 30):
+        inputs = batch(ids, side, extra)
+        outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+        assert (len(outputs.hidden_states), len(outputs.attentions)) == (3, 2)
+        for row, (tokens, mask) in enumerate(zip(ids, inputs["attention_mask"] == 1, strict=True)):
+            alone = model.roberta(tokens[None], output_hidden_states=True, output_attentions=True)
+            for layer, expected in zip(outputs.hidden_states, alone.hidden_states, strict=True):
+                torch.testing.assert_close(layer[row, mask], expected[0], **FLOAT64)
+            for layer, expected in zip(outputs.attentions, alone.attentions, strict=True):
+                torch.testing.assert_close(layer[row][:, mask][:, :, mask], expected[0], **FLOAT64)
 
 
 def test_resized_vocabulary_keeps_the_old_logits():
@@ -243,9 +195,23 @@ def encoded_batches(model: nn.Module) -> Iterator[list[torch.Size]]:
     handle.remove()
 
 
-@pytest.mark.parametrize("overlap", [None, 0, 1, W - 3])
-@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
-def test_documents_of_any_length_equal_the_reference(fields, overlap):
+@pytest.fixture(params=[False, True], ids=["kept", "encoded again"])
+def encodes_again(request, monkeypatch) -> bool:
+    """Have the encoder's states of a bidirectional GRU kept, or encoded anew for every pass; say which."""
+    if request.param:
+        monkeypatch.setattr(modeling, "MOST_STATES_KEPT", 0)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("fields", "overlap"),
+    [
+        *((fields, None) for fields in EVERY_READING),
+        *((fields, overlap) for fields in SOME_READINGS[:2] for overlap in (0, 1, W - 3)),
+    ],
+    ids=str,
+)
+def test_documents_of_any_length_equal_the_reference(fields, overlap, monkeypatch):
     model = classifier(window_overlap=overlap, windows_per_chunk=2, calibration_temperature=1.7, **fields).double()
     ids = anything(*LENGTHS)
     weights = torch.randn(len(ids), 3, dtype=torch.float64)
@@ -256,7 +222,9 @@ def test_documents_of_any_length_equal_the_reference(fields, overlap):
     torch.testing.assert_close(logits, expected, **FLOAT64)
     for name, gradient in gradients(model, (logits * weights).sum()).items():
         torch.testing.assert_close(gradient, expected_gradients[name], **FLOAT64, msg=name)
-    with torch.no_grad():  # in chunks
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, expected, **FLOAT64)
+        monkeypatch.setattr(modeling, "MOST_STATES_KEPT", 0)
         torch.testing.assert_close(model(**inputs).logits, expected, **FLOAT64)
 
 
@@ -268,29 +236,32 @@ def test_the_default_overlap_of_a_wide_window_equals_the_reference():
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_every_token_of_a_long_document_is_labelled_as_by_the_reference(bidirectional):
-    model = RobertaGRUForTokenClassification(
-        tiny_config(num_labels=3, gru_bidirectional=bidirectional, windows_per_chunk=1)
+@pytest.mark.parametrize("head_hidden_size", [0, 5])
+def test_every_token_is_labelled_as_by_the_reference(bidirectional, head_hidden_size, encodes_again):
+    config = tiny_config(
+        num_labels=3, gru_bidirectional=bidirectional, head_hidden_size=head_hidden_size, windows_per_chunk=1
     )
-    model = model.eval().double()
-    ids = documents(W, 3 * W + 5)
-    inputs = batch(ids, side="scattered", extra=4)
-    expected = [reference.token_logits(model, row) for row in ids]
-    with_gradients = model(**inputs).logits
-    with torch.no_grad():
-        in_chunks = model(**inputs).logits
-    for logits in (with_gradients, in_chunks):
-        for row, mask in enumerate(inputs["attention_mask"] == 1):
-            torch.testing.assert_close(logits[row, mask], expected[row], **FLOAT64)
-            assert (logits[row, ~mask] == 0).all()
+    model = RobertaGRUForTokenClassification(config).eval().double()
+    for ids in (documents(6, W), documents(W, 3 * W + 5)):
+        inputs = batch(ids, side="scattered", extra=4)
+        expected = [reference.token_logits(model, row) for row in ids]
+        with_gradients = model(**inputs).logits
+        with torch.no_grad():
+            in_chunks = model(**inputs).logits
+        for logits in (with_gradients, in_chunks):
+            for row, mask in enumerate(inputs["attention_mask"] == 1):
+                torch.testing.assert_close(logits[row, mask], expected[row], **FLOAT64)
+                assert (logits[row, ~mask] == 0).all()
 
 
-def test_states_of_long_documents_come_in_the_inputs_arrangement():
+@pytest.mark.parametrize("lengths", [(6, 11), (6, 3 * W)], ids=["whole", "in windows"])
+def test_states_come_in_the_inputs_arrangement(lengths, encodes_again):
     model = RobertaGRUModel(tiny_config(gru_bidirectional=True, windows_per_chunk=1)).eval().double()
-    ids = documents(6, 3 * W)
+    ids = documents(*lengths)
     inputs = batch(ids, side="left", extra=2)
     with torch.no_grad():
         outputs = model(**inputs, output_hidden_states=True)
+    assert len(outputs.hidden_states) == 3
     for row, tokens in enumerate(ids):
         real = inputs["attention_mask"][row] == 1
         encoded = reference.encoder_states(model, tokens)
@@ -298,28 +269,30 @@ def test_states_of_long_documents_come_in_the_inputs_arrangement():
         torch.testing.assert_close(outputs.hidden_states[-1][row, real], encoded, **FLOAT64)
         torch.testing.assert_close(outputs.last_hidden_state[row, real], states, **FLOAT64)
         torch.testing.assert_close(outputs.pooler_output[row], reference.summarise(model, states), **FLOAT64)
-    assert len(outputs.hidden_states) == 3
-    assert (outputs.hidden_states[1][0, :5] == 0).all()
+        assert (outputs.last_hidden_state[row, ~real] == 0).all()
 
 
-@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+@pytest.mark.parametrize("fields", SOME_READINGS, ids=str)
 @pytest.mark.parametrize("side", ["left", "right", "scattered"])
-@pytest.mark.parametrize("grad", [False, True])
-def test_padding_neighbours_and_row_order_do_not_change_long_documents(grad, side, fields):
+def test_padding_neighbours_and_row_order_do_not_change_long_documents(side, fields, encodes_again):
     model = classifier(windows_per_chunk=2, **fields).double()
     ids = documents(3 * W + 1, 5, 5 * W, W, 2 * W)
-    with torch.set_grad_enabled(grad):
-        alone = torch.cat([model(input_ids=row[None]).logits for row in ids])
-        inputs = batch(ids, side, extra=9)
-        torch.testing.assert_close(model(**inputs).logits, alone, **FLOAT64)
-        order = torch.tensor([4, 2, 0, 1, 3])
-        permuted = model(**{name: tensor[order] for name, tensor in inputs.items()}).logits
-    torch.testing.assert_close(permuted, alone[order], **FLOAT64)
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            alone = torch.cat([model(input_ids=row[None]).logits for row in ids])
+            inputs = batch(ids, side, extra=9)
+            torch.testing.assert_close(model(**inputs).logits, alone, **FLOAT64)
+            order = torch.tensor([4, 2, 0, 1, 3])
+            permuted = model(**{name: tensor[order] for name, tensor in inputs.items()}).logits
+        torch.testing.assert_close(permuted, alone[order], **FLOAT64)
 
 
-def test_poison_in_the_padding_of_long_documents_reaches_nothing():
-    model = classifier(gru_bidirectional=True, summary="attention")
-    inputs = batch(documents(3 * W, 9), side="scattered", extra=3)
+@pytest.mark.parametrize("fields", SOME_READINGS, ids=str)
+@pytest.mark.parametrize("lengths", [(4, 9), (3 * W, 9)], ids=["whole", "in windows"])
+@pytest.mark.parametrize("side", ["right", "scattered"])
+def test_poisoned_padding_reaches_neither_logits_nor_gradients(side, lengths, fields):
+    model = classifier(**fields)
+    inputs = batch(documents(*lengths), side, extra=3)
     mask = inputs["attention_mask"]
     expected = model(**inputs).logits
     embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
@@ -331,7 +304,9 @@ def test_poison_in_the_padding_of_long_documents_reaches_nothing():
     assert (poisoned.grad[mask == 0] == 0).all()
     assert (poisoned.grad[mask == 1] != 0).any(dim=-1).all()
     out_of_vocabulary = inputs["input_ids"].masked_fill(mask == 0, -100)
-    torch.testing.assert_close(model(input_ids=out_of_vocabulary, attention_mask=mask).logits, expected, **FLOAT32)
+    out_of_types = (mask == 0).long() * 7
+    logits = model(input_ids=out_of_vocabulary, attention_mask=mask, token_type_ids=out_of_types).logits
+    torch.testing.assert_close(logits, expected, **FLOAT32)
 
 
 def test_token_types_of_long_documents_reach_the_encoder():
@@ -363,24 +338,36 @@ def test_only_windows_that_hold_tokens_are_encoded_and_few_at_a_time():
 
 
 @pytest.mark.parametrize("num_gru_layers", [1, 2, 3])
-def test_a_bidirectional_gru_costs_one_pass_more_for_each_layer(num_gru_layers):
+def test_a_bidirectional_gru_encodes_once_what_it_can_keep_and_for_each_layer_once_more_beyond(
+    num_gru_layers, monkeypatch
+):
     model = classifier(gru_bidirectional=True, num_gru_layers=num_gru_layers, windows_per_chunk=1).double()
-    (tokens,) = documents(4 * W)
-    expected = reference.document_logits(model, tokens)
-    with encoded_batches(model) as shapes, torch.no_grad():
-        logits = model(tokens[None]).logits[0]
-    torch.testing.assert_close(logits, expected, **FLOAT64)
-    windows = math.ceil((4 * W - W) / model.config.window_stride) + 1
-    assert len(shapes) == windows * (num_gru_layers + 1)
+    ids = documents(4 * W, W + 1)
+    expected = torch.stack([reference.document_logits(model, tokens) for tokens in ids])
+    num_windows = [math.ceil((n - W) / model.config.window_stride) + 1 for n in (4 * W, W + 1)]
+    size_of_states = len(ids) * 4 * W * model.config.hidden_size * 8
+    for most_kept, num_passes in ((size_of_states + 1, 1), (size_of_states, num_gru_layers + 1)):
+        monkeypatch.setattr(modeling, "MOST_STATES_KEPT", most_kept)
+        with encoded_batches(model) as shapes, torch.no_grad():
+            logits = model(**batch(ids)).logits
+        torch.testing.assert_close(logits, expected, **FLOAT64)
+        assert sum(shape[0] for shape in shapes) == sum(num_windows) * num_passes
+        assert max(shape[0] for shape in shapes) == 2  # one of each document at once
 
 
-@pytest.mark.parametrize("windows_per_chunk", [1, 2, 3, 50])
-@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
-def test_running_logits_equal_the_reference_and_end_in_the_models_own(fields, windows_per_chunk):
+@pytest.mark.parametrize(
+    ("fields", "windows_per_chunk"),
+    [*((fields, 2) for fields in EVERY_READING), *((fields, n) for fields in SOME_READINGS for n in (1, 3, 50))],
+    ids=str,
+)
+def test_running_logits_equal_the_reference_and_end_in_the_models_own(fields, windows_per_chunk, monkeypatch):
+    monkeypatch.setattr(modeling, "MOST_STATES_KEPT", 0)
     model = classifier(windows_per_chunk=windows_per_chunk, calibration_temperature=1.7, **fields).double()
     ids = documents(1 + W // 2, 3 * W + 1)
     inputs = batch(ids, side="scattered", extra=2)
     running = model.running_logits(**inputs)
+    monkeypatch.undo()
+    torch.testing.assert_close(model.running_logits(**inputs), running, **FLOAT64)
     for row, mask in enumerate(inputs["attention_mask"] == 1):
         torch.testing.assert_close(running[row, mask], reference.running_logits(model, ids[row]), **FLOAT64)
         torch.testing.assert_close(running[row, mask][-1], model(**inputs).logits[row], **FLOAT64)

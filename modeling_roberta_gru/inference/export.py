@@ -120,8 +120,8 @@ class Graph(nn.Module):
         states = _take(states.flatten(0, 1), window * width + column, model.config.hidden_size)  # (B, T, D)
 
         states = model.gru(states, lengths)[0]
-        whole = torch.ones_like(lengths, dtype=torch.bool)
-        summary = model.summary(states, tokens < lengths[:, None], whole, whole)
+        first, ends = torch.zeros_like(lengths), torch.ones_like(lengths, dtype=torch.bool)
+        summary = model.summary(states, tokens < lengths[:, None], first, ends)
         return model._calibrate(model.head(summary.value))
 
     def _encode(
