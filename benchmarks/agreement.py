@@ -56,8 +56,8 @@ def measure(
     from modeling_roberta_gru.data.labels import LabelSpace
     from modeling_roberta_gru.data.splits import load_labelled
     from modeling_roberta_gru.files import write_json
-    from modeling_roberta_gru.inference.evaluation import load_classifier
     from modeling_roberta_gru.inference.scorer import Scorer
+    from modeling_roberta_gru.training.loading import load_classifier
     from modeling_roberta_gru.training.record import describe_platform
 
     be_quiet()
@@ -105,7 +105,7 @@ def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any
     """
     from modeling_roberta_gru.data.labels import LabelSpace
     from modeling_roberta_gru.errors import InputError
-    from modeling_roberta_gru.inference.evaluation import load_classifier
+    from modeling_roberta_gru.training.loading import load_classifier
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_classifier(str(run))

@@ -6,10 +6,10 @@
 import sys
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.baselines.bag_of_words import measure_bag_of_words
 from modeling_roberta_gru.cli import exit_status
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.files import write_json
+from modeling_roberta_gru.training.bag_of_words import measure_bag_of_words
 
 
 def main() -> None:

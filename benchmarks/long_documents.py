@@ -32,7 +32,7 @@ from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import select_tokens, tokenize
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
-from modeling_roberta_gru.training.loading import load_model, load_tokenizer
+from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.record import describe_platform
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
@@ -136,9 +136,10 @@ def run(task: str, system: str, seed: int) -> dict[str, Any]:
     recipe = TASKS[task]
     model_args = ModelArguments(**recipe["model"])
     splits = load_splits(DataArguments(**recipe["data"]))
-    tokenizer = load_tokenizer(model_args, splits.train["text"])
+    architecture = ARCHITECTURES["roberta-gru"]
+    tokenizer = architecture.load_tokenizer(model_args, splits.train["text"])
     set_seed(seed)
-    model = load_model(model_args, tokenizer, splits.labels)
+    model = architecture.load_model(model_args, tokenizer, splits.labels)
     model.__class__ = {"mean": WindowVote, "max": MaxVote}.get(system, type(model))
     parts = test_parts(task, tokenize(splits.test, tokenizer, None), model.config.encoder_window)
     if task == "built-in-long" and system == "whole":

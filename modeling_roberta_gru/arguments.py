@@ -7,7 +7,7 @@ from argparse import ArgumentDefaultsHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 import yaml
@@ -22,17 +22,6 @@ BUILT_IN_LONG = "built-in-long"
 
 OF_NEIGHBOURS = ("word_vectors", "replace_share", "replace_neighbours", "replace_similarity", "replace_vocabulary")
 UNSET = ("", "null", "~")  # how YAML writes nothing; on the command line, the latter two
-ROBERTA_GRU: Final = "roberta-gru"
-TRANSFORMER: Final = "transformer"
-BAG_OF_WORDS: Final = "bag-of-words"
-# name → cell, both directions
-RECURRENT_NETS = {
-    "rnn": ("rnn", False),
-    "lstm": ("lstm", False),
-    "bilstm": ("lstm", True),
-    "gru": ("gru", False),
-    "bigru": ("gru", True),
-}
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
 
 
@@ -287,7 +276,7 @@ class ModelArguments:
 
     architecture: Literal["roberta-gru", "transformer", "rnn", "lstm", "bilstm", "gru", "bigru", "bag-of-words"] = (
         field(
-            default=ROBERTA_GRU,
+            default="roberta-gru",
             metadata={
                 "help": "What to train: RoBERTa-GRU; or what it is compared with: a transformer with its stock linear "
                 "head (BERT, ELECTRA, RoBERTa, XLM-R, …), which reads no more than its window; a recurrent net on "
@@ -361,25 +350,6 @@ class ModelArguments:
     card_language: str = field(default="en", metadata={"help": "Language of the texts, for the model card."})
 
     def __post_init__(self) -> None:
-        is_recurrent = self.architecture in RECURRENT_NETS
-        for name in GRU_OPTIONS:
-            if getattr(self, name) is not None and self.architecture != ROBERTA_GRU:
-                raise InputError(
-                    f"--{name} belongs to --architecture {ROBERTA_GRU}, not to {self.architecture}: leave it out "
-                    f"(--{name} null, where a recipe names it)."
-                )
-        if self.model_name_or_path and (is_recurrent or self.architecture == BAG_OF_WORDS):
-            raise InputError(
-                f"--architecture {self.architecture} starts from nothing: leave --model_name_or_path "
-                f"{self.model_name_or_path} out (--model_name_or_path null, where a recipe names it)."
-            )
-        if self.config_overrides and self.architecture == BAG_OF_WORDS:
-            raise InputError(
-                f"--architecture {BAG_OF_WORDS} has no configuration: leave --config_overrides out "
-                "(--config_overrides null, where a recipe names them)."
-            )
-        if self.embeddings and not is_recurrent:
-            raise InputError(f"--embeddings are for recurrent nets ({', '.join(RECURRENT_NETS)}) only.")
         if self.freeze_embeddings and not self.embeddings:
             raise InputError("--freeze_embeddings needs --embeddings: random ones must be trained.")
 
@@ -394,7 +364,7 @@ class ModelArguments:
         """
         fields = {name: getattr(self, name) for name in GRU_OPTIONS if getattr(self, name) is not None}
         defaults = config.to_dict()
-        if self.architecture == ROBERTA_GRU:
+        if "window_overlap" in defaults:
             defaults["window_overlap"] = 0  # unset by default, and a whole number
         for assignment in (self.config_overrides or "").split(",") if self.config_overrides else []:
             name, _, text = assignment.strip().partition("=")

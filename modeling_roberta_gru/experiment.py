@@ -1,13 +1,14 @@
-"""One run, from data to a saved model and its report: what `train.py` does."""
+"""One run, from data to a saved model and its metrics: what `roberta-gru train` and `train.py` do."""
 
-import json
 import logging
-import os
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,63 +17,58 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
     TrainerCallback,
     set_seed,
 )
-from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from transformers.utils import logging as transformers_logging
 
-from .arguments import (
-    BAG_OF_WORDS,
-    RECURRENT_NETS,
-    ROBERTA_GRU,
-    TRANSFORMER,
-    DataArguments,
-    ModelArguments,
-    RobertaGRUTrainingArguments,
-)
-from .baselines import recurrent, transformer
-from .baselines.bag_of_words import BagOfWords
+from .arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
 from .configuration_roberta_gru import RobertaGRUConfig
 from .data.documents import SPLITS
 from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, unknown_name
-from .files import delete, write_text
+from .files import carried, write_json
+from .hub.card import write_card
+from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
-from .report import POOLED, RUN_FILES, measure_run, report, write_run
-from .training import loading
-from .training.adapter import adapt, base_of, count_parameters, is_adapted, write_adapter
-from .training.calibration import fit_temperature
-from .training.metrics import combined_metrics, figure_names, to_probabilities
+from .training.adapter import adapt
+from .training.architectures import Architecture, WordCounts, check_options
+from .training.bag_of_words import measure_bag_of_words
+from .training.loading import longest_read, model_folder
+from .training.metrics import combined_metrics, figure_names, fit_temperature, measure, to_probabilities, written
 from .training.optimizers import freeze
-from .training.plots import draw_curves
+from .training.plots import draw_confusion
 from .training.record import (
+    POOLED,
     changed_options,
+    data_lines,
     describe_data,
-    describe_hyperparameters,
-    describe_model,
     describe_platform,
-    describe_times,
-    describe_training,
+    model_lines,
+    write_predictions,
 )
-from .training.trainer import RobertaGRUTrainer, find_checkpoint
+from .training.run_folder import RUN_FILES, check_output_dir, discard_checkpoints, find_checkpoint, move_run
+from .training.trained import Trained, TrainedModel, fit_bag_of_words
+from .training.trainer import RobertaGRUTrainer
 
-# Modules that have load_tokenizer and load_model.
-LOADERS = {ROBERTA_GRU: loading, TRANSFORMER: transformer, **dict.fromkeys(RECURRENT_NETS, recurrent)}
+logger = logging.getLogger(__name__)
 
-# Options that an architecture has no use for.
-OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
-WITHOUT_EFFECT = {
-    TRANSFORMER: ("max_windows",),
-    **dict.fromkeys(RECURRENT_NETS, ("max_windows", "model_revision", *OF_LAYERS)),
-    BAG_OF_WORDS: (
-        *("max_windows", "model_revision", "tokenizer_name", "resume_from_checkpoint", "hub_model_id", "lora"),
-    ),
-}
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        metrics: as in metrics.json; empty in all processes but the first.
+        trained: what was trained, calibrated.
+        output_dir: the run's folder, which holds [`RUN_FILES`].
+    """
+
+    metrics: dict[str, Any]
+    trained: Trained
+    output_dir: Path
 
 
 def run(
@@ -81,111 +77,51 @@ def run(
     args: RobertaGRUTrainingArguments,
     recipe: str | None = None,
     command: Sequence[str] = (),
-) -> dict[str, Any]:
+    splits: Splits | None = None,
+) -> RunResult:
     """Train, calibrate, measure and save, leaving [`RUN_FILES`] in `args.output_dir`.
 
     The test split is read once, after training and calibration. With several processes, each does its part of the
     computing and the first writes.
 
-    Returns:
-        The metrics, as in metrics.json.
+    Args:
+        model_args, data_args, args: the options.
+        recipe: the file that some of them were read from.
+        command: how the run was started, for its record.
+        splits: the data, where they are not what `data_args` name.
 
     Raises:
         InputError: if options, data, checkpoint or output folder are not usable; nothing is written then.
     """
     started = time.time()
-    options = changed_options(model_args, data_args, args)
-    fit = fit_bag_of_words if model_args.architecture == BAG_OF_WORDS else train
-    system = fit(model_args, data_args, args)
-    splits = system.splits
-    temperature = None
-    if args.calibrate and splits.labels.problem_type == SINGLE_LABEL and isinstance(system, TrainedModel):
-        temperature = fit_temperature(system.validation_logits, splits.validation["label"][:])
+    trained = train(model_args, data_args, args, splits=splits)
+    temperature = _fit_temperature(trained) if args.calibrate else None
     predicting = time.time()
-    logits = {"validation": system.validation_logits, "test": system.predict_test()}
+    logits = {"validation": trained.validation_logits, "test": trained.predict_test()}
     test_seconds = round(time.time() - predicting, 1)
+    output_dir = Path(args.output_dir)
     if args.process_index != 0:
-        return {}
+        return RunResult({}, trained, output_dir)
 
-    metrics = measure_run(splits, logits, temperature, args.bag_of_words and isinstance(system, TrainedModel))
+    metrics = measure_run(trained.splits, logits, temperature, args.bag_of_words and isinstance(trained, TrainedModel))
     record = {
         "recipe": recipe and Path(recipe).stem,
         "command": shlex.join(command),
-        **system.describe(model_args, args, started),
+        **trained.describe(model_args, args, started),
         "test_seconds": test_seconds,
-        "data": describe_data(splits, data_args, system.max_length),
-        "options": options,
+        "data": describe_data(trained.splits, data_args, trained.max_length, in_memory=splits is not None),
+        "options": changed_options(model_args, data_args, args),
         **describe_platform(args),
     }
-    if isinstance(system, TrainedModel) and temperature is not None:
-        system.calibrate(temperature)
-    predictions = to_probabilities(logits["test"] / (temperature or 1), splits.labels.problem_type)
-    write_run(args.output_dir, splits, predictions, metrics, record, system.write)
-    print(report(splits, metrics, args.output_dir, args.verify_load), flush=True)
+    if temperature is not None:
+        trained.calibrate(temperature)
+    probabilities = to_probabilities(logits["test"] / (temperature or 1), trained.splits.labels.problem_type)
+    write_run(output_dir, trained, probabilities, metrics, record)
+    checked = _predict_again(output_dir, trained.splits) if args.verify_load else []
+    print(closing_words(metrics, output_dir, trained.splits.pooled, checked), flush=True)
     if args.publish_as is not None:
         _publish(args.publish_as, args)
-    return metrics
-
-
-@dataclass
-class TrainedModel:
-    """A model that was trained and has not yet seen the test split.
-
-    Attributes:
-        splits: the data.
-        trainer: holds the model and the course of its training.
-        test: the tokenised test split.
-        validation_logits: (n, C), at temperature 1.
-        max_length: the number of tokens that texts are cut to; None for whole texts.
-        loss_fields: `class_weights` and `label_smoothing` of the loss.
-        training_seconds: the time that training took; None where it went on from a checkpoint.
-        card_license: the model's licence.
-    """
-
-    splits: Splits
-    trainer: RobertaGRUTrainer
-    test: Dataset
-    validation_logits: np.ndarray
-    max_length: int | None
-    loss_fields: dict[str, Any]
-    training_seconds: float | None
-    card_license: str
-
-    def predict_test(self) -> np.ndarray:
-        """Return the test split's logits (n, C) at temperature 1."""
-        return self.trainer.predict_test(self.test)
-
-    def calibrate(self, temperature: float) -> None:
-        """Have the model divide its logits by a temperature from now on."""
-        model = base_of(self.trainer.model)
-        if hasattr(model.config, "calibration_temperature"):
-            model.config.calibration_temperature = temperature
-        else:
-            transformer.fold_temperature(model, temperature)
-
-    def describe(
-        self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
-    ) -> dict[str, Any]:
-        """Return the record of model and training; `started` is when the run was, in seconds since 1970."""
-        return {
-            **describe_training(self.trainer, started, self.training_seconds),
-            "model": describe_model(self.trainer.model, model_args),
-            "hyperparameters": describe_hyperparameters(args, **self.loss_fields),
-        }
-
-    def write(self, folder: Path) -> None:
-        """Write the model and the course of its training; an adapter alone first, since it is then merged for good."""
-        model, tokenizer = self.trainer.model, self.trainer.processing_class
-        if is_adapted(model):
-            write_adapter(model, self.card_license, folder / "adapter")
-            tokenizer.save_pretrained(folder / "adapter")
-            model = model.merge_and_unload()
-        model.save_pretrained(folder / "model", max_shard_size="5GB")  # as the Hub advises
-        tokenizer.save_pretrained(folder / "model")
-        history = self.trainer.state.log_history
-        write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
-        best_step = self.trainer.state.best_global_step if self.trainer.args.load_best_model_at_end else None
-        draw_curves(history, folder / "curves.png", best_step)
+    return RunResult(metrics, trained, output_dir)
 
 
 def train(
@@ -193,179 +129,116 @@ def train(
     data_args: DataArguments,
     args: RobertaGRUTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
-) -> TrainedModel:
+    splits: Splits | None = None,
+) -> Trained:
     """Train a model and predict the validation split; the test split is not predicted.
 
     Args:
         model_args, data_args, args: the options.
         callbacks: further callbacks of the Trainer.
+        splits: the data, where they are not what `data_args` name.
 
     Raises:
         InputError: as [`run`] does.
     """
-    is_main = args.process_index == 0
+    architecture = check_options(model_args, data_args, args)
+    model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
-    splits = _prepare(model_args, data_args, args, resumed)
+    _check_destination(args, resumed)
+    set_seed(args.seed)
+    splits = load_splits(data_args) if splits is None else splits
     labels = splits.labels
-    loader = LOADERS[model_args.architecture]
-    tokenizer = loader.load_tokenizer(model_args, splits.train["text"])
-    loss_fields = {
-        "class_weights": class_weights(args.class_weights, labels, splits.train["label"][:]),
-        "label_smoothing": args.label_smoothing_factor,
-    }
-    model = loader.load_model(model_args, tokenizer, labels, **loss_fields)
+    _check_metric(args, labels.problem_type)
+    weights = class_weights(args.class_weights, labels, splits.train["label"][:])
+    _say(args, data_lines(splits))
+    if isinstance(architecture, WordCounts):
+        bag = fit_bag_of_words(architecture, splits, weights)
+        _begin_folder(args, resumed)
+        return bag
+
+    tokenizer = architecture.load_tokenizer(model_args, splits.train["text"])
+    loss_fields = {"class_weights": weights, "label_smoothing": args.label_smoothing_factor}
+    model = architecture.load_model(model_args, tokenizer, labels, **loss_fields)
     freeze(model, args)
     if args.lora is not None:
         chosen = (args.lora, args.lora_alpha, args.lora_dropout, args.lora_target_modules)
         model = adapt(model, *chosen, revision=model_args.model_revision)
-    max_length = _max_length(model_args, data_args, model, tokenizer)
-    if is_main:
-        print(_described_data(splits), _described_model(model_args, model, args, max_length), sep="\n", flush=True)
+    max_length = longest_read(model, tokenizer, data_args.num_tokens)
+    _say(args, model_lines(model, model_args, args.optimizer, max_length))
 
     tokens = {name: tokenize(getattr(splits, name), tokenizer, max_length) for name in SPLITS}
+    lift_limits(tokenizer)
+    if not architecture.reads_whole_texts and max_length is not None:
+        tokenizer.model_max_length = max_length
     collator = DataCollatorWithPadding(tokenizer)
-    train_collator = None
-    if model_args.architecture == TRANSFORMER:
-        tokenizer.model_max_length = max_length or VERY_LARGE_INTEGER
-    else:
-        lift_limits(tokenizer)
-    if model_args.architecture == ROBERTA_GRU:
+    train_tokens, train_collator = tokens["train"], None
+    if isinstance(model.config, RobertaGRUConfig):
         _check_sharding(args, max(max(part["length"][:]) for part in tokens.values()), model.config)
-        tokens["train"], train_collator = _bound_windows(tokens["train"], model.config, data_args, args, collator)
+        train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)
     validation = tokens["validation"]
     trainer = RobertaGRUTrainer(
         model,
         args,
-        train_dataset=tokens["train"],
+        train_dataset=train_tokens,
         eval_dataset=validation.select(np.argsort(validation["length"][:])),
         processing_class=tokenizer,
         data_collator=collator,
         train_collator=train_collator,
-        compute_metrics=lambda prediction: _validation_figures(prediction, labels.problem_type),
-        compute_loss_func=loader.loss_function(labels, **loss_fields) if loader is transformer else None,
-        callbacks=[*_callbacks(args), *callbacks],
+        compute_metrics=lambda prediction: _validation_metrics(prediction, labels.problem_type),
+        compute_loss_func=architecture.loss_function(labels, **loss_fields),
+        callbacks=[*_early_stopping(args), *callbacks],
     )
-    if is_main and resumed is None:
-        _discard_checkpoints(args)
-    training = trainer.train(resume_from_checkpoint=resumed)
-    logits = trainer.predict_logits(validation)
-    seconds = training.metrics["train_runtime"] if resumed is None else None
+    _begin_folder(args, resumed)
+    outcome = trainer.train(resume_from_checkpoint=resumed)
     return TrainedModel(
-        splits, trainer, tokens["test"], logits, max_length, loss_fields, seconds, model_args.card_license
+        architecture=architecture,
+        splits=splits,
+        validation_logits=trainer.predict_logits(validation),
+        max_length=max_length,
+        training_seconds=outcome.metrics["train_runtime"] if resumed is None else None,
+        trainer=trainer,
+        test=tokens["test"],
+        loss_fields=loss_fields,
+        card_license=model_args.card_license,
     )
-
-
-@dataclass
-class FittedBagOfWords:
-    """A bag of words in the place of a trained model: see [`TrainedModel`]."""
-
-    splits: Splits
-    model: BagOfWords
-    validation_logits: np.ndarray
-    weights: list[float] | None
-    training_seconds: float
-    max_length: int | None = None
-
-    def predict_test(self) -> np.ndarray:
-        """Return the logarithms of the test split's probabilities (n, C)."""
-        return self.model.predict_logits(self.splits.test["text"][:])
-
-    def describe(
-        self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
-    ) -> dict[str, Any]:
-        """Return the record of model and training."""
-        return {
-            **describe_times(started, self.training_seconds),
-            "model": {"architecture": BAG_OF_WORDS, "num_parameters": self.model.num_parameters},
-            "hyperparameters": {"class_weights": self.weights},
-        }
-
-    def write(self, folder: Path) -> None:
-        """Write nothing: figures and predictions are all that is left."""
-
-
-def fit_bag_of_words(
-    model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments
-) -> FittedBagOfWords:
-    """Fit TF-IDF and logistic regression to whole texts. Of the training options only the class weights matter.
-
-    What comes out is not calibrated.
-
-    Raises:
-        InputError: as [`run`] does.
-    """
-    splits = _prepare(model_args, data_args, args, resumed=None)
-    labels = splits.labels
-    weights = class_weights(args.class_weights, labels, splits.train["label"][:])
-    if args.process_index == 0:
-        print(_described_data(splits), flush=True)
-    started = time.time()
-    model = BagOfWords(weights).fit(splits.train["text"][:], splits.train["label"][:], labels.num_labels)
-    seconds = time.time() - started
-    if args.process_index == 0:
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        _discard_checkpoints(args)
-    return FittedBagOfWords(splits, model, model.predict_logits(splits.validation["text"][:]), weights, seconds)
-
-
-def _publish(name: str, args: RobertaGRUTrainingArguments) -> None:
-    """Publish the finished run; what goes wrong does not cost it."""
-    try:
-        publication = publish(args.output_dir, name, private=args.hub_private_repo, revision=args.hub_revision)
-    except InputError as error:
-        options = ["--private"] if args.hub_private_repo else []
-        options += ["--revision", args.hub_revision] if args.hub_revision else []
-        again = shlex.join(["roberta-gru", "publish", args.output_dir, name, *options])
-        raise InputError(f"{error} The run itself is whole, and can be published later: {again}") from error
-    print(f"\nPublished as {name}, {publication.tag}: {publication.url}", flush=True)
 
 
 # Before training
 
 
-def _prepare(
-    model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments, resumed: str | None
-) -> Splits:
-    """Check the options and where the run goes, seed all that is random, and load the data."""
-    _check_options(model_args, data_args, args)
-    if args.process_index == 0:
-        _check_output_dir(args, resumed)
-        if args.publish_as is not None:
-            check_rights(args.publish_as, private=args.hub_private_repo)
-    else:
-        _fall_silent()
-    set_seed(args.seed)
-    splits = load_splits(data_args)
-    _check_metric(args, splits.labels.problem_type)
-    return splits
+def _resolve_runs(args: ModelArguments) -> ModelArguments:
+    """Have a run's folder, named as what to start from, stand for the model in it."""
+    names = ("model_name_or_path", "tokenizer_name")
+    return replace(args, **{name: model_folder(getattr(args, name)) for name in names if getattr(args, name)})
 
 
-def _check_options(model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments) -> None:
-    if args.lora and args.fsdp:
-        raise InputError("--lora cannot go with --fsdp, which leaves no process the whole model to merge it into.")
-    changed = changed_options(model_args, data_args, args)
-    for name in WITHOUT_EFFECT.get(model_args.architecture, ()):
-        if changed.get(name):
-            raise InputError(
-                f"--{name} has no effect with --architecture {model_args.architecture}: leave it out (--{name} null, "
-                "where a recipe names it)."
-            )
+def _check_destination(args: RobertaGRUTrainingArguments, resumed: str | None) -> None:
+    """Check where the run goes, in the first process; keep the others silent."""
+    if args.process_index != 0:
+        logging.getLogger(__package__).setLevel(logging.ERROR)
+        transformers_logging.disable_progress_bar()
+        disable_progress_bars()
+        return
+    check_output_dir(args, resumed)
+    if args.publish_as is not None:
+        check_rights(args.publish_as, private=args.hub_private_repo)
 
 
-def _max_length(
-    model_args: ModelArguments, data_args: DataArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> int | None:
-    """Return how many tokens of a text are read: all, but for a transformer no more than its window."""
-    wanted = data_args.num_tokens
-    if model_args.architecture != TRANSFORMER:
-        return wanted
-    window = loading.encoder_window(model, tokenizer)
-    if wanted is not None and window is not None and wanted > window:
+def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    known = ["loss", *figure_names(problem_type)]
+    if metric not in known:
+        raise unknown_name("metric in --metric_for_best_model", metric, known)
+
+
+def _check_sharding(args: RobertaGRUTrainingArguments, longest: int, config: RobertaGRUConfig) -> None:
+    # The ranks of a sharded model must call it equally often; long documents come in one, two or more chunks.
+    if args.fsdp and longest > config.encoder_window:
         raise InputError(
-            f"--max_length {wanted} is more than the {window} tokens that the model reads at most: a transformer with "
-            "its stock head has no windows."
+            f"--fsdp needs texts of at most {config.encoder_window} tokens, the encoder's window, and there is one of "
+            f"{longest:,}. Cut them by --max_length {config.encoder_window}, or leave --fsdp out: each device then "
+            "holds the whole model."
         )
-    return wanted or window
 
 
 def _bound_windows(
@@ -388,62 +261,7 @@ def _bound_windows(
     return limit_length(train, capacity), SelectingCollator(collator, capacity, policy, args.order_seed)
 
 
-def _check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:
-    folder = Path(args.output_dir).resolve()
-    held = _run_contents(folder)
-    is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder
-    if held and not is_resumed and not args.overwrite_output_dir:
-        raise InputError(
-            f"--output_dir {args.output_dir} holds another run ({', '.join(path.name for path in held[:3])} …). Name "
-            "another folder, go on with that run by --resume_from_checkpoint true, or replace it by "
-            "--overwrite_output_dir true."
-        )
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(
-            f"--output_dir {args.output_dir} cannot be made: {existing} is no folder that can be written to."
-        )
-
-
-def _check_sharding(args: RobertaGRUTrainingArguments, longest: int, config: RobertaGRUConfig) -> None:
-    # The ranks of a sharded model must call it equally often; long documents come in one, two or more chunks.
-    if args.fsdp and longest > config.encoder_window:
-        raise InputError(
-            f"--fsdp needs texts of at most {config.encoder_window} tokens, the encoder's window, and there is one of "
-            f"{longest:,}. Cut them by --max_length {config.encoder_window}, or leave --fsdp out: each device then "
-            "holds the whole model."
-        )
-
-
-def _fall_silent() -> None:
-    """Leave words and progress bars to the first process."""
-    logging.getLogger(__package__).setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    disable_progress_bars()
-
-
-def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
-    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    known = ["loss", *figure_names(problem_type)]
-    if metric not in known:
-        raise unknown_name("figure in --metric_for_best_model", metric, known)
-
-
-def _run_contents(folder: Path) -> list[Path]:
-    return [folder / name for name in RUN_FILES if (folder / name).exists()] + _checkpoints(folder)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"))
-
-
-def _discard_checkpoints(args: RobertaGRUTrainingArguments) -> None:
-    # An earlier run's must not be resumed as this one's; its results stay until ours replace them.
-    for earlier in _checkpoints(Path(args.output_dir)):
-        delete(earlier)
-
-
-def _callbacks(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]:
+def _early_stopping(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]:
     if args.early_stopping_patience is None:
         return []
     if not args.load_best_model_at_end:
@@ -451,38 +269,162 @@ def _callbacks(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]
     return [EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience)]
 
 
-def _validation_figures(prediction: EvalPrediction, problem_type: str) -> dict[str, float]:
+def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None) -> None:
+    if args.process_index == 0:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        if resumed is None:
+            discard_checkpoints(args)
+
+
+def _say(args: RobertaGRUTrainingArguments, text: str) -> None:
+    if args.process_index == 0:
+        print(text, flush=True)
+
+
+# After training
+
+
+def _validation_metrics(prediction: EvalPrediction, problem_type: str) -> dict[str, float]:
     probabilities = to_probabilities(prediction.predictions, problem_type)
     return combined_metrics(problem_type).compute(predictions=probabilities, references=prediction.label_ids)
 
 
-def _described_data(splits: Splits) -> str:
-    counts = splits.counts
-    duplicates = counts["removed_duplicates"]
-    lines = [
-        f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
-        f"{counts['test']:,} test rows.",
-        f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')}).",
-        f"Removed: {counts['removed_repeats']} repeated rows before splitting, {counts['removed_conflicting']} "
-        f"training rows whose equal texts disagree, {duplicates['train']} training and {duplicates['validation']} "
-        "validation rows whose text stands in a later split.",
+def _fit_temperature(trained: Trained) -> float | None:
+    """Return the temperature that calibrates the model, where one can."""
+    splits = trained.splits
+    if splits.labels.problem_type != SINGLE_LABEL or not trained.architecture.has_temperature:
+        return None
+    return fit_temperature(trained.validation_logits, splits.validation["label"][:])
+
+
+def measure_run(
+    splits: Splits, logits: dict[str, np.ndarray], temperature: float | None, bag_of_words: bool
+) -> dict[str, Any]:
+    """Return what metrics.json holds.
+
+    Args:
+        splits: the data.
+        logits: of "validation" and "test", (n, C), at temperature 1.
+        temperature: that the probabilities are calibrated by, if they are.
+        bag_of_words: whether to measure one beside.
+    """
+    labels = splits.labels
+    metrics: dict[str, Any] = {}
+    calibration: dict[str, Any] = {"temperature": temperature}
+    for name, documents in (("validation", splits.validation), ("test", splits.test)):
+        references = documents["label"][:]
+        probabilities = to_probabilities(logits[name] / (temperature or 1), labels.problem_type)
+        metrics[name] = measure(probabilities, references, labels.problem_type, labels.names)
+        if temperature is not None:
+            uncalibrated = to_probabilities(logits[name], labels.problem_type)
+            before = measure(uncalibrated, references, labels.problem_type, labels.names)
+            calibration[name] = {
+                "before": before["calibration_error"],
+                "after": metrics[name]["calibration_error"],
+            }
+    if temperature is not None:
+        metrics["calibration"] = calibration
+    if bag_of_words and labels.problem_type == SINGLE_LABEL:
+        try:
+            metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
+        except InputError as error:  # a baseline must not cost the model
+            logger.warning("No bag of words beside it: %s", error)
+    return metrics
+
+
+def write_run(
+    output_dir: Path, trained: Trained, probabilities: np.ndarray, metrics: dict[str, Any], record: dict[str, Any]
+) -> None:
+    """Leave a run's files in a folder, all of them or none.
+
+    Args:
+        output_dir: the folder, which exists.
+        trained: what was trained.
+        probabilities: what `metrics.measure` takes, of the test split.
+        metrics, record: what metrics.json and run.json will hold.
+    """
+    splits, labels = trained.splits, trained.splits.labels
+    with TemporaryDirectory(dir=output_dir, prefix=".unfinished-") as staging:
+        folder = Path(staging)
+        trained.write(folder)
+        references = splits.test["label"][:]
+        draw_confusion(probabilities, references, labels.problem_type, labels.names, folder / "confusion.png")
+        write_predictions(splits, probabilities, folder / "predictions.parquet")
+        write_json(folder / "run.json", record)
+        write_json(folder / "metrics.json", metrics)
+        if (folder / "model").is_dir():
+            _complete_model(folder, trained.architecture, record, metrics)
+        move_run(folder, output_dir)
+
+
+def _complete_model(folder: Path, architecture: Architecture, record: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Put beside a run's model what travels with it: card, metrics, plots, record, licence, endpoint."""
+    model = folder / "model"
+    write_card(model, record, metrics)
+    for name in ("metrics.json", "confusion.png", "curves.png"):
+        shutil.copy(folder / name, model)
+    if architecture.ships_code:
+        for name in ("LICENSE", "model_card/handler.py", "model_card/requirements.txt"):
+            shutil.copy(carried(name), model)
+    for path in model.glob("*.safetensors"):  # which safetensors lets nobody else read, in a container neither
+        path.chmod((model / "config.json").stat().st_mode)
+
+
+def _predict_again(output_dir: Path, splits: Splits) -> list[tuple[str, dict[str, Any]]]:
+    """Return what a clean process, where importing this package fails, predicts for a few test texts."""
+    if not (output_dir / "model").is_dir():
+        return []
+    texts = [str(text) for text in splits.test["text"][:4]]
+    return list(zip(texts, predict_in_clean_process(output_dir / "model", texts), strict=True))
+
+
+def closing_words(
+    metrics: dict[str, Any], output_dir: Path, pooled: bool, checked: list[tuple[str, dict[str, Any]]]
+) -> str:
+    """Say what came out, what a clean process makes of the saved model, and where everything lies.
+
+    Args:
+        metrics: as in metrics.json.
+        output_dir: the run's folder.
+        pooled: whether given splits were pooled.
+        checked: texts, and the label and score that the clean process predicts for each.
+    """
+    test = metrics["test"]
+    lines = [""] + [
+        f"Test {name.replace('_', ' ')} {written(test[name])}, n = {test['n']:,}"
+        for name in ("accuracy", "macro_f1", "mae", "r2")
+        if name in test
     ]
-    if "oversampled" in counts:
-        added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())
-        lines.append(f"Over-sampled by {counts['oversampled']['method']}: {added or 'none'}.")
-    if splits.pooled:
-        lines.append(POOLED)
+    if "bag_of_words" in metrics:
+        lines.append(f"Bag of words on the same rows: accuracy {written(metrics['bag_of_words']['test']['accuracy'])}")
+    if "calibration" in metrics:
+        calibration = metrics["calibration"]
+        lines.append(
+            f"Test calibration error {written(calibration['test']['before'])} before, "
+            f"{written(calibration['test']['after'])} after dividing logits by {calibration['temperature']:.3f}"
+        )
+    lines.append("In brackets: 95 % bootstrap intervals over the rows.")
+    lines += [POOLED] if pooled else []
+    if checked:
+        trusted = ", trust_remote_code=True" if any((output_dir / "model").glob("*.py")) else ""
+        lines += ["", "Predictions of a clean process, where importing modeling_roberta_gru fails, by", ""]
+        lines += [f'  pipeline("text-classification", "{output_dir / "model"}"{trusted})', ""]
+        for text, prediction in checked:
+            lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
+    lines += ["", f"Everything lies in {output_dir}:", ""]
+    lines += [f"  {name:<20} {what}" for name, what in RUN_FILES.items() if (output_dir / name).exists()]
+    if any(output_dir.glob("checkpoint-*")):
+        lines.append(f"  {'checkpoint-*':<20} for --resume_from_checkpoint; may be deleted")
     return "\n".join(lines)
 
 
-def _described_model(
-    model_args: ModelArguments, model: PreTrainedModel, args: RobertaGRUTrainingArguments, max_length: int | None
-) -> str:
-    total, trainable = count_parameters(model)
-    base = model_args.model_name_or_path
-    start = base or "random weights" + (f" and {model_args.embeddings}" if model_args.embeddings else "")
-    cut = "" if max_length is None else f"\nTexts are cut to {max_length:,} tokens."
-    return (
-        f"Model: {model_args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "
-        f"{args.optimizer}.{cut}"
-    )
+def _publish(name: str, args: RobertaGRUTrainingArguments) -> None:
+    """Publish the finished run; what goes wrong does not cost it."""
+    try:
+        publication = publish(args.output_dir, name, private=args.hub_private_repo, revision=args.hub_revision)
+    except InputError as error:
+        options = ["--private"] if args.hub_private_repo else []
+        options += ["--revision", args.hub_revision] if args.hub_revision else []
+        again = shlex.join(["roberta-gru", "publish", args.output_dir, name, *options])
+        raise InputError(f"{error} The run itself is whole, and can be published later: {again}") from error
+    print(f"\nPublished as {name}, {publication.tag}: {publication.url}", flush=True)

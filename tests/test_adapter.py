@@ -451,7 +451,7 @@ RUN = [
 
 
 def train(folder: Path, *options: object) -> dict[str, Any]:
-    return run(*RunArgumentParser().parse(["--output_dir", str(folder), *RUN, *map(str, options)]))
+    return run(*RunArgumentParser().parse(["--output_dir", str(folder), *RUN, *map(str, options)])).metrics
 
 
 @pytest.fixture(scope="module", params=["roberta-gru", "transformer"])

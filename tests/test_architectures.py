@@ -1,6 +1,7 @@
 """What RoBERTa-GRU is compared with: every system through the same run, with the same figures and files."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,22 +23,17 @@ from transformers import (
     pipeline,
 )
 
-from modeling_roberta_gru.arguments import (
-    RECURRENT_NETS,
-    DataArguments,
-    RobertaGRUTrainingArguments,
-    RunArgumentParser,
-)
-from modeling_roberta_gru.baselines.transformer import fold_temperature, loss_function
+from modeling_roberta_gru.arguments import DataArguments, RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import train
 from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.inference.page import explain_model
-from modeling_roberta_gru.report import RUN_FILES
-from modeling_roberta_gru.training.loading import encoder_window
+from modeling_roberta_gru.training.architectures import ARCHITECTURES, RECURRENT_NETS, check_options
+from modeling_roberta_gru.training.loading import load_classifier, longest_read
 from modeling_roberta_gru.training.optimizers import freeze, parameter_groups
+from modeling_roberta_gru.training.run_folder import RUN_FILES
 
 from .conftest import TINY_ENCODER
 from .test_experiment import read_json, train_tiny
@@ -79,7 +75,7 @@ def test_texts_are_cut_to_the_window_and_longer_cuts_refused(encoder, reviews, t
     assert record["data"]["max_length"] == WINDOW
     assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").model_max_length == WINDOW
     evaluate_model(str(tmp_path / "run"), str(long), DataArguments())
-    with pytest.raises(InputError, match="--max-length 67 is more than the 66 tokens"):
+    with pytest.raises(InputError, match="--max_length 67 is more than the 66 tokens"):
         evaluate_model(str(tmp_path / "run"), str(long), DataArguments(max_length=67))
     with pytest.raises(InputError, match="--max_length 67 is more than the 66 tokens"):
         train_tiny(tmp_path / "other", *options, "--max_length", 67)
@@ -103,14 +99,14 @@ def test_a_stock_head_trains_calibrates_and_loads_without_our_code(encoder, revi
     assert f"reads the first {WINDOW} tokens" in card
 
 
-@pytest.mark.parametrize("name", RECURRENT_NETS)
-def test_a_recurrent_net_trains_and_loads_with_its_own_code(name, reviews, tmp_path):
-    options = ["--architecture", name, "--config_overrides", SMALL_NET, "--dataset_name", reviews]
+@pytest.mark.parametrize("net", RECURRENT_NETS, ids=lambda net: net.name)
+def test_a_recurrent_net_trains_and_loads_with_its_own_code(net, reviews, tmp_path):
+    options = ["--architecture", net.name, "--config_overrides", SMALL_NET, "--dataset_name", reviews]
     train_tiny(tmp_path, *options, *NOT_OURS, "--optimizer", "adam")
     shipped = {path.name for path in (tmp_path / "model").glob("*.py")}
     assert shipped == {"configuration_recurrent.py", "modeling_recurrent.py", "handler.py"}
     config = read_json(tmp_path / "model" / "config.json")
-    assert (config["cell"], config["bidirectional"]) == RECURRENT_NETS[name]
+    assert (config["cell"], config["bidirectional"]) == (net.cell, net.bidirectional)
     assert (config["embedding_size"], config["hidden_size"]) == (6, 5)
     rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     classify = pipeline("text-classification", str(tmp_path / "model"), trust_remote_code=True, top_k=None)
@@ -182,7 +178,8 @@ def test_a_transformer_without_a_checkpoint_is_a_roberta_of_the_same_geometry(re
 def test_the_window_is_what_the_encoder_has_positions_for(encoder):
     model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2).eval()
     tokenizer = AutoTokenizer.from_pretrained(encoder)
-    assert encoder_window(model, tokenizer) == WINDOW
+    assert longest_read(model, tokenizer) == WINDOW
+    assert longest_read(model, tokenizer, 20) == 20
     ids = torch.full((1, WINDOW), 7)
     model(ids)
     with pytest.raises((IndexError, RuntimeError, ValueError)):
@@ -193,13 +190,13 @@ def test_folding_a_temperature_divides_the_logits(encoder):
     model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3).eval()
     ids = torch.arange(5, 25).reshape(2, 10)
     before = model(ids).logits
-    fold_temperature(model, 2.5)
+    ARCHITECTURES["transformer"].calibrate(model, 2.5)
     torch.testing.assert_close(model(ids).logits, before / 2.5, atol=1e-5, rtol=1e-5)
 
 
 def test_the_loss_of_a_stock_head_knows_weights_smoothing_and_the_parts_of_a_batch():
     labels = LabelSpace("single_label_classification", ("a", "b", "c"))
-    loss = loss_function(labels, [1.0, 2.0, 3.0], 0.1)
+    loss = ARCHITECTURES["transformer"].loss_function(labels, [1.0, 2.0, 3.0], 0.1)
     logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
     whole = loss({"logits": logits}, targets)
     parts = [loss({"logits": logits[part]}, targets[part], num_items_in_batch=6) for part in (slice(2), slice(2, 6))]
@@ -256,21 +253,22 @@ def test_training_does_not_read_the_test_split_and_a_leak_is_caught(reviews, sta
     [
         (
             ["--architecture", "gru", "--model_name_or_path", "x"],
-            "starts from nothing: leave --model_name_or_path x out",
+            "--model_name_or_path has no effect with --architecture gru",
         ),
         (
             ["--architecture", "lstm", "--gru_hidden_size", "5"],
-            "--gru_hidden_size belongs to --architecture roberta-gru",
+            "--gru_hidden_size has no effect with --architecture lstm",
         ),
-        (["--architecture", "bag-of-words", "--config_overrides", "a=1"], "has no configuration"),
-        (["--embeddings", "x.txt"], "--embeddings are for recurrent nets"),
+        (["--architecture", "bag-of-words", "--config_overrides", "a=1"], "--config_overrides has no effect with"),
+        (["--embeddings", "x.txt"], "--embeddings has no effect with --architecture roberta-gru"),
+        (["--architecture", "transformer", "--gru_bidirectional", "false"], "--gru_bidirectional has no effect"),
         (["--architecture", "gru", "--freeze_embeddings", "true"], "--freeze_embeddings needs --embeddings"),
         (["--architecture", "grru"], "invalid choice: 'grru'"),
     ],
 )
 def test_options_of_another_architecture_are_refused(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        RunArgumentParser().parse(["--output_dir", str(tmp_path), *options])
+        check_options(*RunArgumentParser().parse(["--output_dir", str(tmp_path), *options])[:3])
 
 
 def test_max_windows_is_for_roberta_gru(reviews, tmp_path):
@@ -344,10 +342,44 @@ def test_a_bag_of_words_that_cannot_be_fitted_leaves_the_run_that_was_there(revi
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_the_run_of_a_bag_of_words_cannot_be_evaluated(reviews, tmp_path):
-    train_tiny(tmp_path, "--architecture", "bag-of-words", "--dataset_name", reviews, *NOT_OURS)
+def test_the_run_of_a_bag_of_words_cannot_be_evaluated_or_trained_on(reviews, tmp_path):
+    train_tiny(tmp_path / "bag", "--architecture", "bag-of-words", "--dataset_name", reviews, *NOT_OURS)
     with pytest.raises(InputError, match="the run of a bag of words, which keeps no model"):
-        evaluate_model(str(tmp_path), str(reviews), DataArguments())
+        evaluate_model(str(tmp_path / "bag"), str(reviews), DataArguments())
+    with pytest.raises(InputError, match="the run of a bag of words, which keeps no model"):
+        train_tiny(tmp_path / "run", "--model_name_or_path", tmp_path / "bag", "--dataset_name", reviews)
+
+
+@pytest.mark.parametrize("architecture", ["roberta-gru", "transformer"])
+def test_a_run_its_model_folder_and_a_copy_of_that_are_loaded_and_trained_on(
+    architecture, reviews, stand_in, tmp_path
+):
+    options = ["--architecture", architecture, "--dataset_name", reviews, "--bag_of_words", "false"]
+    options += NOT_OURS if architecture == "transformer" else []
+    train_tiny(tmp_path / "run", *options, "--model_name_or_path", stand_in)
+    copy = shutil.copytree(tmp_path / "run" / "model", tmp_path / "copy")
+    assert (copy / "metrics.json").is_file()
+    places = (tmp_path / "run", tmp_path / "run" / "model", copy)
+    models = [load_classifier(str(place))[0] for place in places]
+    for model in models[1:]:
+        torch.testing.assert_close(model.state_dict(), models[0].state_dict(), rtol=0, atol=0)
+    train_tiny(tmp_path / "again", *options, "--model_name_or_path", tmp_path / "run", "--learning_rate", 1e-12)
+    again, _ = load_classifier(str(tmp_path / "again"))
+    torch.testing.assert_close(again.base_model.state_dict(), models[0].base_model.state_dict())
+
+
+@pytest.mark.parametrize("architecture", ["roberta-gru", "transformer"])
+def test_a_base_that_asks_for_states_and_attentions_is_trained_as_any_other(architecture, reviews, stand_in, tmp_path):
+    base = shutil.copytree(stand_in, tmp_path / "base")
+    asks = {"output_hidden_states": True, "output_attentions": True, "attn_implementation": "eager"}
+    (base / "config.json").write_text(json.dumps(read_json(base / "config.json") | asks))
+    options = ["--architecture", architecture, "--dataset_name", reviews]
+    options += NOT_OURS if architecture == "transformer" else []
+    assert train_tiny(tmp_path / "run", *options, "--model_name_or_path", base)["test"]["n"] == 32
+    saved = tmp_path / "run" / "model" / "config.json"
+    assert not read_json(saved).get("output_hidden_states")
+    saved.write_text(json.dumps(read_json(saved) | {"output_hidden_states": True}))
+    assert evaluate_model(str(tmp_path / "run"), str(reviews), DataArguments())["n"] == 32
 
 
 def test_a_roberta_gru_is_no_transformer_to_start_from(finished_model, reviews, tmp_path):

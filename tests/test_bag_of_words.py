@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
 
-from modeling_roberta_gru.baselines.bag_of_words import BagOfWords, measure_bag_of_words
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.bag_of_words import BagOfWords, measure_bag_of_words
 
 WORDS = {0: ["dull", "flat", "weak"], 1: ["warm", "sharp", "rich"], 2: ["odd", "long", "blue"]}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modeling_roberta_gru.training.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature
+from modeling_roberta_gru.training.metrics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature
 
 
 def log_loss(logits, labels, temperature=1.0):

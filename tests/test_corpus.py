@@ -22,7 +22,6 @@ from sklearn.pipeline import make_pipeline
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.baselines.bag_of_words import BagOfWords
 from modeling_roberta_gru.data.corpus import (
     BUILT_IN_CORPORA,
     CONSTRUCTIONS,
@@ -35,6 +34,7 @@ from modeling_roberta_gru.data.corpus import (
     train_tokenizer,
 )
 from modeling_roberta_gru.data.documents import read_source
+from modeling_roberta_gru.training.bag_of_words import BagOfWords
 
 UNSEEN = ["hotel", "album", "Okafor", "Tanaka", "Meridian", "Sparrow", "February", "dentist", "umbrella", "Naples"]
 

@@ -14,16 +14,18 @@ import pytest
 from transformers import AutoTokenizer
 
 import train
-from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification, experiment
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 from modeling_roberta_gru.arguments import DataArguments, RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.cli import exit_status
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.experiment import RUN_FILES, _check_sharding, run
+from modeling_roberta_gru.experiment import _check_sharding, run
 from modeling_roberta_gru.hub.check import predict_in_clean_process
-from modeling_roberta_gru.training.calibration import fit_temperature
+from modeling_roberta_gru.training import trained
+from modeling_roberta_gru.training.metrics import fit_temperature
+from modeling_roberta_gru.training.run_folder import RUN_FILES
 
 from .conftest import write_reviews
 
@@ -38,7 +40,7 @@ LEFT = RUN_FILES.keys() - {"adapter"}
 
 def train_tiny(folder: Path, *options: object, verify: bool = False) -> dict:
     argv = ["--output_dir", str(folder), *TINY_RUN, "--verify_load", str(verify), *map(str, options)]
-    return run(*RunArgumentParser().parse(argv), command=["train.py", *argv])
+    return run(*RunArgumentParser().parse(argv), command=["train.py", *argv]).metrics
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +340,7 @@ def test_an_interrupt_after_the_model_is_written_leaves_the_old_run_whole(tmp_pa
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "draw_curves", interrupted)
+    monkeypatch.setattr(trained, "draw_curves", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_tiny(folder, *options, "--overwrite_output_dir", "true", "--learning_rate", "0.1")
     assert {path: path.read_bytes() for path in results} == before
@@ -401,6 +403,7 @@ BAD_RUNS = {
     "foreign tokenizer": (["--tokenizer_name", "{wide}"], "vocabulary ends at"),
     "other sizes": (["--config_overrides", "hidden_size=24"], "is of another size in"),
     "unknown weight": (["--class_weights", "{{bda: 1, good: 1}}"], "Did you mean 'bad'?"),
+    "weights of nothing": (["--class_weights", "{{bad: 0, good: 0}}"], "gives every label weight 0"),
     "missing weight": (["--class_weights", "{{bad: 1}}"], "gives label 'good' no weight"),
     "strange weights": (["--class_weights", "heavy"], "must be none, balanced or a mapping"),
     "no room": (["--max_length", "2"], "--max_length 2 leaves no room for text beside 2 special tokens"),
@@ -436,7 +439,7 @@ BAD_RUNS = {
     ),
     "unknown figure": (["--metric_for_best_model", "acuracy"], "Did you mean 'accuracy'?"),
     "too smooth": (["--label_smoothing_factor", "1.5"], "`label_smoothing` is 1.5"),
-    "a file for a folder": (["--output_dir", "{tmp}/one.csv"], "no folder that can be written to"),
+    "a file for a folder": (["--output_dir", "{tmp}/one.csv"], "not a folder that can be written to"),
     "misspelt": (["--learning_rat", "1"], "Did you mean '--learning_rate'?"),
     "another run": (["--output_dir", "{finished}"], "holds another run"),
     "no rank": (["--lora", "0"], "--lora must be a rank of at least 1, got 0"),

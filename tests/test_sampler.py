@@ -15,7 +15,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_roberta_gru.data.tokenization import SelectingCollator
-from modeling_roberta_gru.training.sampler import EpochSampler
+from modeling_roberta_gru.training.trainer import EpochSampler
 
 from .documents_read import NUM_DOCUMENTS, STEPS_PER_EPOCH, numbered_documents, read_by, same_weights
 from .trajectory import collate, make_trainer

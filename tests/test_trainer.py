@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.dropout import CPUDropout
-from modeling_roberta_gru.training.trainer import find_checkpoint
+from modeling_roberta_gru.training.run_folder import find_checkpoint
 
 from .trajectory import WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
 

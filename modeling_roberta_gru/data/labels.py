@@ -290,7 +290,10 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> li
     for name in weights:
         if name not in labels.names:
             raise unknown_name("label in --class_weights", name, labels.names)
-    return [_weight(name, weights.get(name)) for name in labels.names]
+    numbers = [_weight(name, weights.get(name)) for name in labels.names]
+    if not any(numbers):
+        raise InputError("--class_weights gives every label weight 0: nothing would be learned. Give one a weight.")
+    return numbers
 
 
 def _weight(label: str, text: Any) -> float:

@@ -8,11 +8,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..arguments import RECURRENT_NETS, ROBERTA_GRU, TRANSFORMER
 from ..files import carried, write_json, write_text
 from ..markdown import cell, code
+from ..training.architectures import ARCHITECTURES
 from ..training.metrics import written
-from ..training.record import SIZES
 
 # (our metric, the Hub's, what people call it), in the card's order
 REPORTED = (
@@ -28,13 +27,6 @@ REPORTED = (
     ("r2", "r_squared", "R²"),
     ("spearman", "spearmanr", "Spearman correlation"),
 )
-RECURRENT = "recurrent"
-SENTENCES = {
-    ROBERTA_GRU: "a RoBERTa encoder reads the text, a GRU reads the encoder's states in order, and a small head "
-    "decides",
-    TRANSFORMER: "a transformer encoder reads the text, and a linear head decides",
-    RECURRENT: "a recurrent net reads the text's word embeddings in order, and a linear head decides",
-}
 RUN_KEYS = (
     *("recipe", "command", "commit", "started", "duration_seconds", "training_seconds", "test_seconds", "steps"),
     *("epochs", "best_step", "tokens_seen", "model", "hyperparameters", "data", "options", "versions", "hardware"),
@@ -105,6 +97,7 @@ def _shorten(text: str) -> str:
 
 def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
     """Fill the template; every number in the card is a field of `record` or `metrics`."""
+    architecture = ARCHITECTURES[record["model"]["architecture"]]
     return ModelCard.from_template(
         _metadata(record, metrics),
         template_path=str(carried("model_card/template.md")),
@@ -113,23 +106,13 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         metrics=metrics,
         rows=[(title, name) for name, _, title in REPORTED if name in metrics["test"]],
         example=WIDGET_TEXTS[0],
-        sentence=SENTENCES[_kind(record)],
-        travels=_travels(record),
-        sizes={name: record["model"][name] for name in SIZES[record["model"]["architecture"]]},
+        sentence=architecture.sentence,
+        travels=architecture.ships_code,
+        sizes={name: record["model"][name] for name in architecture.size_fields},
         written=written,
         cell=cell,
         code=code,
     )
-
-
-def _kind(record: dict[str, Any]) -> str:
-    architecture = record["model"]["architecture"]
-    return RECURRENT if architecture in RECURRENT_NETS else architecture
-
-
-def _travels(record: dict[str, Any]) -> bool:
-    """Tell whether code of ours lies beside the weights."""
-    return _kind(record) != TRANSFORMER
 
 
 def _name(record: dict[str, Any]) -> str:
@@ -137,8 +120,8 @@ def _name(record: dict[str, Any]) -> str:
 
 
 def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
-    data, model = record["data"], record["model"]
-    test = metrics["test"]
+    data, model, test = record["data"], record["model"], metrics["test"]
+    own_code = ["custom_code"] if ARCHITECTURES[model["architecture"]].ships_code else []
     results = [
         EvalResult(
             task_type="text-classification",
@@ -157,7 +140,7 @@ def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
         language=model["language"],
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=[model["architecture"], "text-classification", *(["custom_code"] if _travels(record) else [])],
+        tags=[model["architecture"], "text-classification", *own_code],
         datasets=[data["hub_id"]] if data["hub_id"] else None,
         base_model=model["base"] if model["base_on_hub"] else None,
         metrics=list(dict.fromkeys(metric for name, metric, _ in REPORTED if name in test)),

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InputError
 from ..files import carried
-from .evaluation import load_classifier
+from ..training.loading import load_classifier
 
 HOST, PORT = "127.0.0.1", 7860
 

@@ -2,51 +2,18 @@
 
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import DataCollatorWithPadding
 
 from ..arguments import DataArguments, RobertaGRUTrainingArguments
-from ..configuration_recurrent import RecurrentConfig
-from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
-from ..data.tokenization import check_token_ids, tokenize
-from ..errors import InputError, unknown_name
-from ..training.loading import encoder_window
+from ..data.tokenization import tokenize
+from ..errors import unknown_name
+from ..training.loading import load_classifier, longest_read
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.trainer import RobertaGRUTrainer
-
-
-def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load any trained text classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
-
-    Raises:
-        InputError: if they cannot be read there, or the head is not trained.
-    """
-    in_run = Path(name) / "model"
-    if (Path(name) / "metrics.json").is_file() and not in_run.is_dir():
-        raise InputError(f"{name} is the run of a bag of words, which keeps no model.")
-    name = str(in_run) if (in_run / "config.json").is_file() else name
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"No model can be read from {name}: {str(error).splitlines()[0]}") from error
-    if report["missing_keys"]:
-        raise InputError(
-            f"{name} holds no trained classifier but a {model.config.model_type} that lacks "
-            f"{min(report['missing_keys'])}."
-        )
-    check_token_ids(tokenizer, model.config.vocab_size)
-    return model.eval(), tokenizer
 
 
 def evaluate_model(
@@ -95,26 +62,6 @@ def evaluate_model(
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
     }
-
-
-def longest_read(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
-) -> int | None:
-    """Return how many tokens of a text are read: ours and recurrent nets read all, a stock transformer cannot.
-
-    Args:
-        model: the model.
-        tokenizer: its tokenizer.
-        max_length: how many shall be read at most; None: as many as can be.
-
-    Raises:
-        InputError: if the model cannot read so many.
-    """
-    reads_all = model.config.model_type in (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
-    limit = None if reads_all else encoder_window(model, tokenizer)
-    if limit is not None and (max_length or 0) > limit:
-        raise InputError(f"--max-length {max_length} is more than the {limit} tokens that the model reads.")
-    return max_length or limit
 
 
 def report(figures: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..errors import InputError, unknown_name
 from ..files import carried, check_writable, replacing, write_json, write_text, writing_to
-from .evaluation import load_classifier
+from ..training.loading import load_classifier
 
 FORMATS = ("onnx",)
 QUANTIZATIONS = ("int8",)

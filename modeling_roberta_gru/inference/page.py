@@ -21,8 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace
 from ..errors import InputError
 from ..files import check_writable, write_text
+from ..training.loading import load_classifier
 from ..training.plots import BLUE, GREEN, GREY, ORANGE, save, shortened, tidy
-from .evaluation import load_classifier
 from .explanation import (
     NUM_STEPS,
     Attribution,

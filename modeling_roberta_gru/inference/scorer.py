@@ -19,9 +19,9 @@ from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.tables import is_decoded
 from ..data.tokenization import check_max_length
 from ..errors import InputError
+from ..training.loading import load_classifier, longest_read
 from ..training.metrics import to_probabilities
 from .engine import AUTO, Engine, prepare
-from .evaluation import load_classifier, longest_read
 
 POOL_SIZE = 1024
 """Texts that are sorted by length together. Pools begin anew with every call."""

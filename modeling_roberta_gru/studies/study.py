@@ -30,10 +30,11 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from .. import experiment
-from ..arguments import BAG_OF_WORDS, DataArguments, ModelArguments, RobertaGRUTrainingArguments, RunArgumentParser
+from ..arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments, RunArgumentParser
 from ..data.splits import load_splits
 from ..errors import InputError, unknown_name
 from ..files import delete, write_json, write_text
+from ..training.architectures import check_options
 from ..training.metrics import figure_names, measure, to_probabilities
 from ..training.record import changed_options, describe_data, describe_platform
 from .space import OF_THE_STUDY, Space, read_space
@@ -80,7 +81,9 @@ class Plan:
         self, params: Mapping[str, Any], folder: str | Path = "unused"
     ) -> tuple[ModelArguments, DataArguments, RobertaGRUTrainingArguments]:
         """Return the dataclasses of [`run_words`]."""
-        return RunArgumentParser().parse(self.run_words(params, folder))[:3]
+        parsed = RunArgumentParser().parse(self.run_words(params, folder))[:3]
+        check_options(*parsed)
+        return parsed
 
     def options(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a point that are not at their default and do not depend on the machine."""
@@ -312,10 +315,7 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
     model_args, data_args, args = plan.parse(params, folder)
     pruning = PruningCallback(trial, space.metric)
     try:
-        if model_args.architecture == BAG_OF_WORDS:
-            result = _result(experiment.fit_bag_of_words(model_args, data_args, args), space.metric)
-        else:
-            result = _result(experiment.train(model_args, data_args, args, callbacks=[pruning]), space.metric)
+        result = _result(experiment.train(model_args, data_args, args, callbacks=[pruning]), space.metric)
     except InputError as error:
         raise InputError(f"Trial {point + 1} ({named(params)}): {error}") from error
     finally:

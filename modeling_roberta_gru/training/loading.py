@@ -1,38 +1,62 @@
-"""Where the training of RoBERTa-GRU starts from: the tokenizer, and a model with fresh or loaded weights.
+"""Where a model comes from: its folder, tokenizer and weights, and how many tokens of a text it reads."""
 
-`baselines/transformer.py` and `baselines/recurrent.py` have the same two functions for what it is compared with.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.tokenization_utils_base import LARGE_INTEGER
 from transformers.utils import logging
 
 from ..arguments import ModelArguments
+from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
-from ..data.corpus import train_tokenizer
-from ..data.labels import LabelSpace
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
-from ..modeling_roberta_gru import RobertaGRUForSequenceClassification
 
 
-def load_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that `args` name, or train one on `texts`.
+def model_folder(name: str) -> str:
+    """Return where the model of a run's folder lies; any other name, a model's folder or a Hub id, as it is.
 
     Raises:
-        InputError: if none can be read there.
+        InputError: if it is the folder of a run that has no model.
     """
-    name = args.tokenizer_name or args.model_name_or_path
-    if name is None:
-        vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
-        return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
-    return read_tokenizer(name, revision=None if args.tokenizer_name else args.model_revision)
+    folder = Path(name)
+    if (folder / "config.json").is_file() or not (folder / "metrics.json").is_file():
+        return name
+    if not (folder / "model" / "config.json").is_file():
+        raise InputError(f"{name} is the run of a bag of words, which keeps no model.")
+    return str(folder / "model")
+
+
+def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load any trained text classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
+
+    Raises:
+        InputError: if they cannot be read there, or the head is not trained.
+    """
+    name = model_folder(name)
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"No model can be read from {name}: {first_line(error)}") from error
+    if report["missing_keys"]:
+        raise InputError(
+            f"{name} holds no trained classifier but a {model.config.model_type} that lacks "
+            f"{min(report['missing_keys'])}."
+        )
+    check_token_ids(tokenizer, model.config.vocab_size)
+    return model.eval(), tokenizer
 
 
 def read_tokenizer(
@@ -47,44 +71,6 @@ def read_tokenizer(
         return tokenizer_class.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}") from error
-
-
-def load_model(
-    args: ModelArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    labels: LabelSpace,
-    class_weights: list[float] | None = None,
-    label_smoothing: float = 0.0,
-) -> RobertaGRUForSequenceClassification:
-    """Build the classifier in float32, with the weights of `args.model_name_or_path` or with random ones.
-
-    A checkpoint of a bare encoder gets a fresh GRU and head; one of RoBERTa-GRU keeps its own, and a fresh head where
-    the labels are others.
-
-    Raises:
-        InputError: if the checkpoint cannot be read, is of another architecture or of other sizes than asked for, or
-            if the tokenizer does not fit it.
-    """
-    loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
-    fields = {**args.config_fields(RobertaGRUConfig()), **labels.config_fields(), **loss_fields}
-    name = args.model_name_or_path
-    try:
-        if name is None:
-            special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
-            config = RobertaGRUConfig(**{**fields, **special, "vocab_size": len(tokenizer)})
-            return RobertaGRUForSequenceClassification(config)
-        with quiet():
-            config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
-        for field, value in fields.items():
-            setattr(config, field, value)
-        config.calibration_temperature = 1.0
-        config.check()
-        check_token_ids(tokenizer, config.vocab_size)
-        model, report = read_weights(RobertaGRUForSequenceClassification, args, config)
-    except (OSError, ValueError) as error:
-        raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}") from error
-    check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
-    return model
 
 
 def read_weights(
@@ -129,6 +115,29 @@ def check_encoder_came_whole(name: str, report: dict[str, Any], encoder: str, he
             )
 
 
+def longest_read(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+) -> int | None:
+    """Return how many tokens of a text are read: ours and recurrent nets read all, a stock transformer cannot.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        max_length: how many shall be read at most; None: as many as can be.
+
+    Raises:
+        InputError: if the model cannot read so many.
+    """
+    reads_all = model.config.model_type in (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
+    limit = None if reads_all else encoder_window(model, tokenizer)
+    if limit is not None and (max_length or 0) > limit:
+        raise InputError(
+            f"--max_length {max_length} is more than the {limit} tokens that the model reads at most: a transformer "
+            "with its stock head has no windows."
+        )
+    return max_length or limit
+
+
 def encoder_window(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return how many tokens the model can read: those it has positions for, or else the tokenizer's own limit.
 
@@ -152,4 +161,5 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of what a library says went wrong."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

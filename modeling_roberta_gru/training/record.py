@@ -4,26 +4,27 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from ..arguments import (
-    RECURRENT_NETS,
-    ROBERTA_GRU,
-    TRANSFORMER,
-    DataArguments,
-    ModelArguments,
-    RobertaGRUTrainingArguments,
-)
+from ..arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
 from ..data.corpus import BUILT_IN_CORPORA
+from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ..data.splits import Splits
+from ..files import replacing
 from .adapter import count_parameters
+
+POOLED = "The given splits were pooled: these metrics compare with nothing reported on the official test split."
 
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 
@@ -52,10 +53,19 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float 
     }
 
 
-def describe_data(splits: Splits, args: DataArguments, max_length: int | None) -> dict[str, Any]:
-    """Return what the splits came from and how large they are; `max_length` is what texts were cut to."""
-    built_in = args.dataset_name is None or args.dataset_name in BUILT_IN_CORPORA
-    on_hub = not built_in and not Path(str(args.dataset_name)).exists()
+def describe_data(
+    splits: Splits, args: DataArguments, max_length: int | None, in_memory: bool = False
+) -> dict[str, Any]:
+    """Return what the splits came from and how large they are.
+
+    Args:
+        splits: the data.
+        args: where they were read.
+        max_length: what texts were cut to.
+        in_memory: whether they were given as they are, and read nowhere.
+    """
+    built_in = (args.dataset_name is None or args.dataset_name in BUILT_IN_CORPORA) and not in_memory
+    on_hub = not (built_in or in_memory or args.dataset_name is None or Path(args.dataset_name).exists())
     return {
         "source": splits.source,
         "hub_id": args.dataset_name if on_hub else None,
@@ -72,29 +82,10 @@ def describe_data(splits: Splits, args: DataArguments, max_length: int | None) -
     }
 
 
-# What is said of each kind of model beside its number of parameters, by fields of its configuration.
-SIZES = {
-    ROBERTA_GRU: (
-        "num_hidden_layers",
-        "hidden_size",
-        "encoder_window",
-        "num_gru_layers",
-        "gru_hidden_size",
-        "gru_bidirectional",
-        "summary",
-        "head_hidden_size",
-    ),
-    TRANSFORMER: ("model_type", "num_hidden_layers", "hidden_size"),
-    **dict.fromkeys(
-        RECURRENT_NETS, ("cell", "bidirectional", "vocab_size", "embedding_size", "hidden_size", "num_layers")
-    ),
-}
-
-
-def describe_model(model: PreTrainedModel, args: ModelArguments) -> dict[str, Any]:
-    """Return what the model started from, and its sizes."""
+def describe_model(model: PreTrainedModel, args: ModelArguments, size_fields: Sequence[str]) -> dict[str, Any]:
+    """Return what the model started from, and its sizes, which these fields of its configuration tell."""
     name = args.model_name_or_path
-    sizes = {field: getattr(model.config, field, None) for field in SIZES[args.architecture]}
+    sizes = {field: getattr(model.config, field, None) for field in size_fields}
     num_parameters, num_trained_parameters = count_parameters(model)
     return {
         "architecture": args.architecture,
@@ -205,3 +196,57 @@ def _commit() -> str | None:
         return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def data_lines(splits: Splits) -> str:
+    """Say what the data are, as a run begins."""
+    counts = splits.counts
+    duplicates = counts["removed_duplicates"]
+    lines = [
+        f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
+        f"{counts['test']:,} test rows.",
+        f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')}).",
+        f"Removed: {counts['removed_repeats']} repeated rows before splitting, {counts['removed_conflicting']} "
+        f"training rows whose equal texts disagree, {duplicates['train']} training and {duplicates['validation']} "
+        "validation rows whose text stands in a later split.",
+    ]
+    if "oversampled" in counts:
+        added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())
+        lines.append(f"Over-sampled by {counts['oversampled']['method']}: {added or 'none'}.")
+    if splits.pooled:
+        lines.append(POOLED)
+    return "\n".join(lines)
+
+
+def model_lines(model: PreTrainedModel, args: ModelArguments, optimizer: str, max_length: int | None) -> str:
+    """Say what is trained, from where on and by what, as a run begins."""
+    total, trainable = count_parameters(model)
+    start = args.model_name_or_path or "random weights" + (f" and {args.embeddings}" if args.embeddings else "")
+    cut = "" if max_length is None else f"\nTexts are cut to {max_length:,} tokens."
+    return (
+        f"Model: {args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "
+        f"{optimizer}.{cut}"
+    )
+
+
+def write_predictions(splits: Splits, predictions: np.ndarray, path: Path) -> None:
+    """Write each test row's label, prediction and probabilities; `predictions` is what `metrics.measure` takes."""
+    labels = splits.labels
+
+    def names(label: Any) -> Any:
+        if labels.problem_type == SINGLE_LABEL:
+            return labels.names[label]
+        if labels.problem_type == MULTI_LABEL:
+            return [name for name, holds in zip(labels.names, label, strict=True) if holds >= 0.5]
+        return label
+
+    chosen = predictions.argmax(axis=1) if labels.problem_type == SINGLE_LABEL else predictions
+    columns = {
+        "row_id": splits.test["row_id"][:],
+        "label": [names(label) for label in splits.test["label"][:]],
+        "prediction": [names(label) for label in chosen.tolist()],
+    }
+    if labels.problem_type != REGRESSION:
+        columns["probabilities"] = predictions.tolist()
+    with replacing(path) as unfinished:
+        pq.write_table(pa.table(columns), unfinished)

@@ -1,11 +1,14 @@
 """The Trainer, with NAdam by default, this model's learning rates and evaluation in the order of the rows."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import BatchRebalanceSampler
@@ -16,7 +19,9 @@ from ..errors import InputError
 from .adapter import is_adapted
 from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
-from .sampler import EpochSampler
+
+NOT_KEPT = ["hidden_states", "attentions", "last_hidden_state", "pooler_output", "past_key_values"]
+"""What a model may return beside its logits; gathered over an evaluation it would fill the memory."""
 
 
 class RobertaGRUTrainer(Trainer):
@@ -69,6 +74,16 @@ class RobertaGRUTrainer(Trainer):
         if model is not None:
             kwargs.setdefault("params", parameter_groups(model, args))
         return optimizer_class, kwargs
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Keep of an evaluation step loss, logits and labels, whatever else the configuration has the model return."""
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys or NOT_KEPT)
 
     def predict_logits(self, dataset: Dataset) -> np.ndarray:
         """Return the logits (n, C) of a tokenised data set in the order of its rows.
@@ -140,6 +155,50 @@ class RobertaGRUTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
 
 
+class EpochSampler(Sampler[int]):
+    """Read short documents only in the first epochs, more of them in each, then all as another sampler says.
+
+    The first of three growing epochs reads the shortest quarter of the documents, the next one the shorter half, the
+    last one three quarters. It takes as many readings as any other epoch, which are spread over the documents evenly.
+
+    The order depends on seed and epoch alone: it is the same on every rank, which accelerate then gives every n-th
+    batch of it, and the same after a resume. (transformers' own length grouping draws from torch's global state, which
+    neither ranks nor a resumed run share.)
+
+    Args:
+        sampler: the order of all documents; one that takes chance from its `generator`, or from nothing.
+        seed: what all chance comes from.
+        lengths: number of tokens of each document; needed for growing epochs only.
+        num_growing_epochs: how many epochs go by before all documents are read.
+    """
+
+    def __init__(
+        self, sampler: Sampler[int], seed: int, lengths: Sequence[int] = (), num_growing_epochs: int = 0
+    ) -> None:
+        self.sampler = sampler
+        self.seed = seed
+        self.by_length = np.argsort(lengths, kind="stable")  # the shortest document first
+        self.num_growing_epochs = num_growing_epochs
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is read next, the first being 0."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        seed = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1).item()
+        self.sampler.generator = torch.Generator().manual_seed(seed)  # type: ignore[attr-defined]
+        if self.epoch >= self.num_growing_epochs:
+            return iter(self.sampler)
+        # Each document gives way to a shorter one in proportion, so that batches of like lengths stay such.
+        num_read = math.ceil(len(self) * (self.epoch + 1) / (self.num_growing_epochs + 1))
+        rank = self.by_length.argsort()
+        return iter(self.by_length[rank[list(self.sampler)] * num_read // len(self)].tolist())
+
+
 class _EpochCallback(TrainerCallback):
     """Say which epoch begins: on several ranks, accelerate's own word does not reach the sampler after a resume."""
 
@@ -153,25 +212,3 @@ class _EpochCallback(TrainerCallback):
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(int(state.epoch))
-
-
-def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
-    """Return the checkpoint folder that `--resume_from_checkpoint` means: a path, or "true" for the run's last one.
-
-    A folder whose writing was interrupted does not count: the trainer's state is written last.
-
-    Raises:
-        InputError: if there is no such checkpoint.
-    """
-    wanted = args.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
-        return None
-    if str(wanted).lower() != "true":
-        if not (Path(wanted) / "trainer_state.json").is_file():
-            raise InputError(f"--resume_from_checkpoint {wanted} holds no whole checkpoint (no trainer_state.json).")
-        return str(wanted)
-    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
-    steps = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
-    if not steps:
-        raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
-    return str(steps[max(steps)])

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ..data.labels import SINGLE_LABEL
 from ..errors import InputError
-from ..training.metrics import SMALLEST_PROBABILITY, measure
+from .metrics import SMALLEST_PROBABILITY, measure
 
 INVERSE_REGULARISATION = 10.0
 """The best of 1, 10 and 30 on a held-out fifth of IMDB's training reviews."""

@@ -1,0 +1,94 @@
+"""The folder of a run: what may stand there before, what it resumes from, and what it leaves."""
+
+import os
+from pathlib import Path
+
+from ..arguments import RobertaGRUTrainingArguments
+from ..errors import InputError
+from ..files import delete, replacing
+
+RUN_FILES = {
+    "model": "the model: loads anywhere by the Auto classes",
+    "adapter": "the LoRA adapter alone, which model/ holds merged: its README.md says how to load it",
+    "metrics.json": "every metric with its 95 % interval, for validation and test",
+    "predictions.parquet": "each test row's label, prediction and probabilities",
+    "confusion.png": "where the predictions go wrong",
+    "curves.png": "loss and score over time",
+    "history.jsonl": "what was logged during training",
+    "run.json": "command, options, data, versions, hardware, duration",
+}
+
+
+def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
+    """Return the checkpoint folder that `--resume_from_checkpoint` means: a path, or "true" for the run's last one.
+
+    A folder whose writing was interrupted does not count: the trainer's state is written last.
+
+    Raises:
+        InputError: if there is no such checkpoint.
+    """
+    wanted = args.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() == "false":
+        return None
+    if str(wanted).lower() != "true":
+        if not (Path(wanted) / "trainer_state.json").is_file():
+            raise InputError(f"--resume_from_checkpoint {wanted} holds no whole checkpoint (no trainer_state.json).")
+        return str(wanted)
+    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
+    steps = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
+    if not steps:
+        raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
+    return str(steps[max(steps)])
+
+
+def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:
+    """Check that a run can write to its folder and takes nothing there for its own.
+
+    Args:
+        args: the options.
+        checkpoint: what the run resumes from, if it does.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    folder = Path(args.output_dir).resolve()
+    held = _run_contents(folder)
+    is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder
+    if held and not is_resumed and not args.overwrite_output_dir:
+        raise InputError(
+            f"--output_dir {args.output_dir} holds another run ({', '.join(path.name for path in held[:3])} …). Name "
+            "another folder, resume that run by --resume_from_checkpoint true, or replace it by "
+            "--overwrite_output_dir true."
+        )
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"--output_dir {args.output_dir} cannot be made: {existing} is not a folder that can be written to."
+        )
+
+
+def _run_contents(folder: Path) -> list[Path]:
+    return [folder / name for name in RUN_FILES if (folder / name).exists()] + _checkpoints(folder)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"))
+
+
+def discard_checkpoints(args: RobertaGRUTrainingArguments) -> None:
+    """Delete the checkpoints of an earlier run in the same folder."""
+    # An earlier run's must not be resumed as this one's; its results stay until ours replace them.
+    for earlier in _checkpoints(Path(args.output_dir)):
+        delete(earlier)
+
+
+def move_run(source: Path, folder: Path) -> None:
+    """Move a whole run to its place; a folder with metrics.json holds one run and no part of another."""
+    marker = "metrics.json"
+    (folder / marker).unlink(missing_ok=True)
+    for name in [*(name for name in RUN_FILES if name != marker), marker]:
+        if not (source / name).exists():  # a bag of words has no model, and most models no adapter
+            delete(folder / name)
+            continue
+        with replacing(folder / name) as place:
+            os.replace(source / name, place)
