@@ -208,8 +208,8 @@ def train(
 
 def _resolve_runs(args: ModelArguments) -> ModelArguments:
     """Have a run's folder, named as what to start from, stand for the model in it."""
-    names = ("model_name_or_path", "tokenizer_name")
-    return replace(args, **{name: model_folder(getattr(args, name)) for name in names if getattr(args, name)})
+    base, tokenizer = (name and model_folder(name) for name in (args.model_name_or_path, args.tokenizer_name))
+    return replace(args, model_name_or_path=base, tokenizer_name=tokenizer)
 
 
 def _check_destination(args: RobertaGRUTrainingArguments, resumed: str | None) -> None:

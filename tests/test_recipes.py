@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modeling_roberta_gru.arguments import RECURRENT_NETS, DataArguments, RunArgumentParser
+from modeling_roberta_gru.arguments import DataArguments, RunArgumentParser
 from modeling_roberta_gru.experiment import run
+from modeling_roberta_gru.training.architectures import ARCHITECTURES, RecurrentNet
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -47,7 +48,7 @@ def test_recipe_opens_with_what_it_is_and_writes_to_its_own_folder(path):
 def test_recipe_takes_two_steps_from_a_stand_in(path, tmp_path, data, stand_in):
     options = ["--output_dir", tmp_path / "run", "--max_steps", 2, "--verify_load", "false", "--disable_tqdm", "true"]
     model_args, data_args, args, recipe = parse(path, *options)
-    if model_args.architecture in RECURRENT_NETS:
+    if isinstance(ARCHITECTURES[model_args.architecture], RecurrentNet):
         model_args.config_overrides = "vocab_size=50,embedding_size=4,hidden_size=6"
     elif model_args.model_name_or_path:
         model_args.model_name_or_path = str(stand_in)
