@@ -45,7 +45,7 @@ from ..errors import InputError, unknown_name
 from ..files import delete, write_json
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
-from .sampler import EpochSampler
+from .trainer import EpochSampler
 
 ENCODERS = ("roberta", "xlm-roberta", "camembert", RobertaGRUConfig.model_type)
 RECORD = "adapt.json"
