@@ -1,0 +1,584 @@
+"""Compare heads on one frozen encoder, for docs/results.md: what order, length and the GRU itself are worth.
+
+The encoder's states of every document are computed once, in windows as RoBERTa-GRU's, and kept in a folder outside the
+repository (float16, memory-mapped). Every head is then trained on them in cross-validation: each of the authors'
+folds is tested once, by a head trained on the others. Nothing is chosen by a fold's test rows: all heads are trained
+alike (HYPERPARAMETERS), for a fixed number of epochs.
+
+    python benchmarks/heads.py encode movies-polarity runs/imdb/model ../states/polarity
+    python benchmarks/heads.py train movies-polarity ../states/polarity attention gru-attention --seed 0 --seed 1
+
+`train` writes benchmarks/results/heads/TASK-SYSTEM-SEED.json when all folds are done; what was done of it before lies
+in the folder of states, so that the same command goes on. `compare` prints the table that docs/results.md shows.
+"""
+
+import itertools
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from torch import nn
+from transformers import AutoTokenizer, RobertaModel, set_seed
+
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+from modeling_roberta_gru.files import write_json
+from modeling_roberta_gru.modeling_roberta_gru import Windows
+from modeling_roberta_gru.training.bag_of_words import BagOfWords
+from modeling_roberta_gru.training.loading import quiet
+from modeling_roberta_gru.training.optimizers import NAdam
+from modeling_roberta_gru.training.record import describe_platform
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "heads"
+DATA = "../shared/data"
+
+HYPERPARAMETERS: dict[str, Any] = {
+    "learning_rate": 1e-3,  # rises over 5 % of the steps, falls to zero
+    "weight_decay": 0.01,
+    "batch_size": 32,
+    "epochs": 6,
+    "state_dropout": 0.2,  # of the encoder's states, as they are read
+    "averaged_share": 0.3,  # of the steps: the weights tested are the mean of those after each of the last ones
+    "gru_hidden_size": 128,
+    "head_hidden_size": 256,
+    "head_dropout": 0.1,
+}
+
+
+class Task(NamedTuple):
+    """A data set in folds.
+
+    Attributes:
+        table: its file.
+        kind: "classes" (one label a text), "labels" (several) or "value" (a number).
+        columns: of the target.
+        fold_column: of the folds.
+        num_folds: folds are counted modulo this.
+    """
+
+    table: str
+    kind: str
+    columns: tuple[str, ...] = ("label",)
+    fold_column: str = "fold"
+    num_folds: int = 10
+
+
+TASKS = {
+    "movies-polarity": Task("movies-polarity/train.parquet", "classes"),
+    "movies-scale": Task("movies-scale/train.parquet", "classes", num_folds=5),
+    "movies-rating": Task("movies-scale/train.parquet", "value", ("rating",), num_folds=5),
+    "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5),
+    "hyperpartisan": Task("hyperpartisan/train.parquet", "classes", fold_column="group_fold"),
+}
+FEWEST_POSITIVES = 30  # of a clause in `contracts` that is a label
+
+
+class System(NamedTuple):
+    """A way of classifying a document by the encoder's states.
+
+    Attributes:
+        name: in tables.
+        summary: of the states, or of the GRU's; None: there is no encoder (a bag of words).
+        directions: of the GRU; 0: there is none.
+        view: of the document: whole, first or last (window), head_tail (first and last 256 tokens), or windows.
+        vote: what becomes of the windows' logits, "mean" or "max".
+    """
+
+    name: str
+    summary: str | None
+    directions: int = 0
+    view: str = "whole"
+    vote: str | None = None
+
+
+SYSTEMS = {
+    "bag-of-words": System("TF-IDF and logistic regression", None),
+    "first": System("first 512 tokens", "mean", view="first"),
+    "last": System("last 512 tokens", "mean", view="last"),
+    "head_tail": System("first and last 256 tokens", "mean", view="head_tail"),
+    "vote-mean": System("mean of window logits", "mean", view="windows", vote="mean"),
+    "vote-max": System("largest window logits", "mean", view="windows", vote="max"),
+    "mean": System("mean of all states", "mean"),
+    "attention": System("attention over all states, no GRU", "attention"),
+    "gru-vote-mean": System("RoBERTa-GRU on each window, mean of logits", "attention", 1, "windows", "mean"),
+    **{
+        f"{kind}-{summary}": System(f"RoBERTa-GRU{ways}, `{summary}`", summary, directions)
+        for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
+        for summary in ("last", "mean", "max", "attention")
+    },
+}
+
+
+class Documents(NamedTuple):
+    """A task's rows."""
+
+    texts: list[str]
+    targets: np.ndarray  # (n,) int64 classes, (n, C) float32 labels, or (n, 1) float32 values
+    folds: np.ndarray  # (n,)
+
+    @property
+    def num_outputs(self) -> int:
+        return int(self.targets.max()) + 1 if self.targets.ndim == 1 else self.targets.shape[1]
+
+
+def load(task: Task, data: Path) -> Documents:
+    """Read a task's rows; of repeated texts, the first one."""
+    table = pd.read_parquet(data / task.table).drop_duplicates("text").reset_index(drop=True)
+    columns = list(task.columns) or [
+        name
+        for name in table.select_dtypes("number").columns
+        if name != task.fold_column and table[name].sum() >= FEWEST_POSITIVES
+    ]
+    is_class = task.kind == "classes"
+    targets = np.array(table[columns[0] if is_class else columns], dtype=np.int64 if is_class else np.float32)
+    return Documents(table["text"].tolist(), targets, table[task.fold_column].to_numpy() % task.num_folds)
+
+
+# The encoder's states
+
+
+class States:
+    """The frozen encoder's states of documents, from a folder that `encode` wrote.
+
+    Args:
+        folder: of the files.
+        every: only every so many tokens are read, counted from a document's or window's last one.
+    """
+
+    def __init__(self, folder: Path, every: int):
+        self.record = json.loads((folder / "encoded.json").read_text(encoding="utf-8"))
+        raw = np.load(folder / "states.npy", mmap_mode="r")  # (N, D), window after window
+        index = np.load(folder / "index.npz")
+        documents, windows = index["documents"], index["windows"]  # where each begins, and the last one ends
+        self.tokens = [index["kept"][begin:end][::-1][::every][::-1] for begin, end in itertools.pairwise(documents)]
+        self.windows = [
+            [
+                np.arange(windows[w + 1] - 1, windows[w] - 1, -every)[::-1]
+                for w in np.flatnonzero(index["owners"] == row)
+            ]
+            for row in range(len(documents) - 1)
+        ]
+        self.begins = windows[:-1]
+        self.raw, self.every, self.width = raw, every, raw.shape[1]
+
+    def sequences(self, row: int, view: str, shuffled_by: np.random.Generator | None = None) -> list[np.ndarray]:
+        """Return which states of a document are read, in order: one sequence, or one a window."""
+        if view == "windows":
+            return self.windows[row]
+        if view in ("first", "last"):
+            return [self.windows[row][0 if view == "first" else -1]]
+        tokens = self.tokens[row]
+        if shuffled_by is not None:
+            window = np.searchsorted(self.begins, tokens, side="right")
+            order = shuffled_by.permutation(np.unique(window))
+            tokens = np.concatenate([tokens[window == number] for number in order])
+        return [tokens]
+
+    def batch(self, rows: Sequence[int], view: str, shuffled_by: np.random.Generator | None = None) -> "Batch":
+        """Gather documents' states, padded on the right."""
+        parts = [(owner, part) for owner, row in enumerate(rows) for part in self.sequences(row, view, shuffled_by)]
+        lengths = torch.tensor([len(part) for _, part in parts])
+        states = torch.zeros(len(parts), int(lengths.max()), self.width)
+        for number, (_, part) in enumerate(parts):
+            states[number, : len(part)] = torch.from_numpy(np.array(self.raw[part], dtype=np.float32))
+        return Batch(states, lengths, torch.tensor([owner for owner, _ in parts]), len(rows))
+
+
+class Batch(NamedTuple):
+    """Sequences of states, one or several of each document."""
+
+    states: torch.Tensor  # (R, S, D)
+    lengths: torch.Tensor  # (R,)
+    owners: torch.Tensor  # (R,) which document each belongs to
+    num_documents: int
+
+    @property
+    def mask(self) -> torch.Tensor:
+        return torch.arange(self.states.shape[1]) < self.lengths[:, None]
+
+
+def cut_head_and_tail(ids: list[int], size: int) -> list[int]:
+    """Return the first and last halves of what fits the encoder's window."""
+    return ids if len(ids) <= size else [*ids[: size // 2], *ids[-(size - size // 2) :]]
+
+
+def encode_texts(texts: Sequence[str], encoder: str, folder: Path, view: str, batch_size: int = 16) -> dict[str, Any]:
+    """Write the states of every window of every text, in float16, with where they belong."""
+    with quiet():
+        config = RobertaGRUConfig.from_pretrained(encoder)
+        model = RobertaModel.from_pretrained(encoder, dtype=torch.float32, add_pooling_layer=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    ids = [tokenizer(text, verbose=False)["input_ids"] for text in texts]
+    if view == "head_tail":
+        ids = [cut_head_and_tail(row, config.encoder_window) for row in ids]
+    documents, kept, owners, windows = [0], [], [], [0]
+    jobs: list[tuple[int, np.ndarray]] = []  # where a window's states go, and its ids
+    for row, tokens in enumerate(ids):
+        plan = Windows(torch.tensor([len(tokens)]), config)
+        cut = plan.cut(0, int(plan.counts[0]), torch.device("cpu"))
+        kept.append(windows[-1] + cut.kept[0].numpy())
+        documents.append(documents[-1] + len(tokens))
+        for positions in cut.positions.numpy():
+            jobs.append((windows[-1], np.asarray(tokens)[positions]))
+            owners.append(row)
+            windows.append(windows[-1] + len(positions))
+    folder.mkdir(parents=True, exist_ok=True)
+    states = np.lib.format.open_memmap(
+        folder / "states.npy", mode="w+", dtype=np.float16, shape=(windows[-1], config.hidden_size)
+    )
+    jobs.sort(key=lambda job: len(job[1]))
+    started = time.time()
+    is_fast = torch.cpu._is_avx512_bf16_supported()
+    for first in range(0, len(jobs), batch_size):
+        some = jobs[first : first + batch_size]
+        lengths = torch.tensor([len(tokens) for _, tokens in some])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        batch = torch.full(mask.shape, config.pad_token_id)
+        batch[mask] = torch.from_numpy(np.concatenate([tokens for _, tokens in some]))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
+            encoded = model(batch, attention_mask=mask.long()).last_hidden_state.half().numpy()
+        for (place, tokens), values in zip(some, encoded, strict=True):
+            states[place : place + len(tokens)] = values[: len(tokens)]
+    states.flush()
+    np.savez(
+        folder / "index.npz",
+        documents=np.array(documents),
+        kept=np.concatenate(kept),
+        owners=np.array(owners),
+        windows=np.array(windows),
+    )
+    record = {
+        "encoder": encoder,
+        "view": view,
+        "documents": len(ids),
+        "tokens": documents[-1],
+        "window": config.encoder_window,
+        "window_stride": config.window_stride,
+        "dtype": "bf16" if is_fast else "fp32",
+        "seconds": round(time.time() - started, 1),
+    }
+    write_json(folder / "encoded.json", record)
+    return record
+
+
+# The heads
+
+
+class Head(nn.Module):
+    """RoBERTa-GRU from its encoder's states on, or the same without a GRU."""
+
+    def __init__(self, system: System, width: int, num_outputs: int):
+        super().__init__()
+        given = HYPERPARAMETERS
+        config = RobertaGRUConfig(
+            hidden_size=width,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=1,
+            vocab_size=8,
+            gru_hidden_size=given["gru_hidden_size"] if system.directions else width,
+            gru_bidirectional=system.directions == 2,
+            summary=system.summary,
+            head_hidden_size=given["head_hidden_size"],
+            head_dropout=given["head_dropout"],
+            num_labels=num_outputs,
+        )
+        # The model's own parts, as it initialises them; its encoder is none.
+        model = RobertaGRUForSequenceClassification(config)
+        self.vote = system.vote
+        self.dropout = nn.Dropout(given["state_dropout"])
+        self.gru = model.gru if system.directions else None
+        self.summary, self.head = model.summary, model.head
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return logits (documents, C)."""
+        states = self.dropout(batch.states)
+        if self.gru is not None:
+            states = self.gru(states, batch.lengths)[0]
+        first, ends = torch.zeros_like(batch.lengths), torch.ones_like(batch.lengths, dtype=torch.bool)
+        logits = self.head(self.summary(states, batch.mask, first, ends).value)
+        if self.vote is None:
+            return logits
+        rows = batch.owners[:, None].expand_as(logits)
+        reduction = {"mean": "mean", "max": "amax"}[self.vote]
+        voted = logits.new_zeros(batch.num_documents, logits.shape[1])
+        return voted.scatter_reduce(0, rows, logits, reduction, include_self=False)
+
+
+def fit(system: System, states: States, targets: np.ndarray, rows: np.ndarray, num_outputs: int, seed: int) -> Head:
+    """Train a head on some documents."""
+    given = HYPERPARAMETERS
+    set_seed(seed)
+    head = Head(system, states.width, num_outputs)
+    decays = {True: given["weight_decay"], False: 0.0}
+    groups = [
+        {"params": [value for value in head.parameters() if (value.ndim > 1) == is_matrix], "weight_decay": decay}
+        for is_matrix, decay in decays.items()
+    ]
+    optimizer = NAdam(groups, lr=given["learning_rate"])
+    batches = list(_batches(states, system, rows, np.random.default_rng(seed)))
+    warmup = max(1, round(0.05 * len(batches)))
+    wanted = torch.from_numpy(targets)
+    averaged: dict[str, torch.Tensor] = {}
+    first_averaged = len(batches) - max(1, round(len(batches) * given["averaged_share"]))
+    num_averaged = 0
+    head.train()
+    for step, some in enumerate(batches):
+        rate = min((step + 1) / warmup, (len(batches) - step) / (len(batches) - warmup))
+        for group in optimizer.param_groups:
+            group["lr"] = given["learning_rate"] * rate
+        loss_of(head(states.batch(some, system.view)), wanted[some]).backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step >= first_averaged:
+            num_averaged += 1
+            for name, value in head.state_dict().items():
+                mean = averaged.setdefault(name, value.clone())
+                mean += (value - mean) / num_averaged
+    head.load_state_dict(averaged)
+    return head.eval()
+
+
+def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean loss: cross-entropy of classes, of labels one by one, or the square of a value's error."""
+    if targets.ndim == 1:
+        return nn.functional.cross_entropy(logits, targets)
+    if targets.shape[1] == 1:
+        return nn.functional.mse_loss(logits, targets)
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def _batches(states: States, system: System, rows: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield every epoch's batches of documents of like length, in random order."""
+    size = HYPERPARAMETERS["batch_size"]
+    for _ in range(HYPERPARAMETERS["epochs"]):
+        order = rng.permutation(rows)
+        batches: list[np.ndarray] = []
+        for first in range(0, len(order), size * 10):
+            some = order[first : first + size * 10]
+            some = some[np.argsort([_length(states, row, system.view) for row in some], kind="stable")]
+            batches += [some[begin : begin + size] for begin in range(0, len(some), size)]
+        for index in rng.permutation(len(batches)):
+            yield batches[index]
+
+
+def _length(states: States, row: int, view: str) -> int:
+    return sum(len(part) for part in states.sequences(row, view))
+
+
+@torch.no_grad()
+def predict(
+    head: Head, states: States, rows: np.ndarray, view: str, shuffled_by: np.random.Generator | None = None
+) -> np.ndarray:
+    """Return the logits (n, C) of documents."""
+    order = np.argsort([_length(states, row, view) for row in rows], kind="stable")
+    size = HYPERPARAMETERS["batch_size"]
+    logits = [head(states.batch(rows[order[n : n + size]], view, shuffled_by)) for n in range(0, len(order), size)]
+    return torch.cat(logits).numpy()[order.argsort()]
+
+
+# Commands
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help=", ".join(TASKS))]
+Folder = Annotated[Path, typer.Argument(metavar="STATES", help="The folder of states, outside the repository.")]
+DataFolder = Annotated[Path, typer.Option(help="The folder of the data sets.")]
+
+
+@app.command()
+def encode(
+    task: TaskName,
+    encoder: Annotated[str, typer.Argument(help="A saved encoder or RoBERTa-GRU, with its tokenizer.")],
+    folder: Folder,
+    data: DataFolder = Path(DATA),
+    head_tail: Annotated[bool, typer.Option(help="Of each text the first and last halves of a window.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+) -> None:
+    """Compute the states of a task's documents once."""
+    torch.set_num_threads(threads)
+    record = encode_texts(load(TASKS[task], data).texts, encoder, folder, "head_tail" if head_tail else "whole")
+    print(f"{record['tokens']:,} tokens of {record['documents']:,} documents in {record['seconds']:,.0f} s: {folder}")
+
+
+@app.command()
+def train(
+    task: TaskName,
+    folder: Folder,
+    systems: Annotated[list[str], typer.Argument(metavar="SYSTEM...", help=", ".join(SYSTEMS))],
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; again for more. Unset: 0.")] = None,
+    fold: Annotated[list[int] | None, typer.Option(help="Test fold; again for more. Unset: all.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Read every so many tokens only.")] = 2,
+    data: DataFolder = Path(DATA),
+    output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+) -> None:
+    """Train and test heads in cross-validation; what is done already is not done again."""
+    torch.set_num_threads(threads)
+    documents = load(TASKS[task], data)
+    for number in seed or [0]:
+        for name in systems:
+            folds = range(TASKS[task].num_folds) if fold is None else fold
+            parts = [_fold(task, name, number, test, every, documents, folder) for test in folds]
+            if fold is None:
+                result = _result(task, name, number, every, documents, parts, folder)
+                write_json(output / f"{task}-{name}-{number}.json", result)
+
+
+def _fold(
+    task: str, name: str, seed: int, fold: int, every: int, documents: Documents, folder: Path
+) -> dict[str, np.ndarray]:
+    """Train on all folds but one and predict that; or read what was predicted before."""
+    system = SYSTEMS[name]
+    place = folder / "predicted" / f"{task}-{name}-{every}-{seed}-{fold}.npz"
+    if place.is_file():
+        return dict(np.load(place))
+    started = time.process_time()
+    test, others = (np.flatnonzero((documents.folds == fold) == is_test) for is_test in (True, False))
+    if system.summary is None:
+        bag = BagOfWords().fit([documents.texts[row] for row in others], documents.targets[others])
+        logits = shuffled = bag.predict_logits([documents.texts[row] for row in test])
+    else:
+        states = _states(folder, every, system.view)
+        head = fit(system, states, documents.targets, others, documents.num_outputs, seed)
+        logits = shuffled = predict(head, states, test, system.view)
+        if system.view == "whole":
+            shuffled = predict(head, states, test, system.view, np.random.default_rng(seed))
+    seconds = time.process_time() - started
+    part = {"rows": test, "logits": logits, "shuffled": shuffled, "seconds": np.array(seconds)}
+    place.parent.mkdir(exist_ok=True)
+    np.savez(place, **part)
+    loss = float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets[test])))
+    print(f"{task} {name} seed {seed} fold {fold}: loss {loss:.4f}, {seconds:.0f} s", flush=True)
+    return part
+
+
+_opened: dict[tuple[Path, int], States] = {}
+
+
+def _states(folder: Path, every: int, view: str) -> States:
+    place = folder.with_name(f"{folder.name}-head-tail") if view == "head_tail" else folder
+    if (place, every) not in _opened:
+        _opened[place, every] = States(place, every)
+    return _opened[place, every]
+
+
+def _result(
+    task: str,
+    name: str,
+    seed: int,
+    every: int,
+    documents: Documents,
+    parts: Sequence[dict[str, np.ndarray]],
+    folder: Path,
+) -> dict[str, Any]:
+    """Return what is recorded of a system and seed: every row's prediction, and the conditions."""
+    logits = np.empty((len(documents.texts), parts[0]["logits"].shape[1]), np.float32)
+    shuffled = np.empty_like(logits)
+    for part in parts:
+        logits[part["rows"]], shuffled[part["rows"]] = part["logits"], part["shuffled"]
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "task": task,
+        "system": name,
+        "seed": seed,
+        "every": every,
+        "states": json.loads((folder / "encoded.json").read_text(encoding="utf-8")),
+        "hyperparameters": HYPERPARAMETERS,
+        "seconds": round(sum(float(part["seconds"]) for part in parts), 1),
+        "loss": float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets))),
+        "predictions": _written_predictions(logits, TASKS[task].kind),
+        "shuffled": _written_predictions(shuffled, TASKS[task].kind),
+        **describe_platform(),
+    }
+
+
+def _written_predictions(logits: np.ndarray, kind: str) -> Any:
+    """Write classes as one digit a row, values and labels' logits to three digits."""
+    if kind == "classes":
+        return "".join(map(str, logits.argmax(axis=1)))
+    return [[round(float(value), 3) for value in row] for row in logits]
+
+
+# What docs/results.md says of it
+
+
+def recorded(task: str) -> dict[str, list[dict[str, Any]]]:
+    """Return a task's recorded results, by system in the order of [`SYSTEMS`]."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
+    found = {name: [result for result in results if result["system"] == name] for name in SYSTEMS}
+    return {name: theirs for name, theirs in found.items() if theirs}
+
+
+METRICS = {"classes": "accuracy, %", "labels": "macro-F1, %", "value": "root mean squared error, %"}
+NUM_RESAMPLES = 1000
+
+
+def table(task: str, documents: Documents, reference: str = "vote-mean") -> list[str]:
+    """Return the lines of a task's Markdown table: each system, beside another, and with windows shuffled."""
+    found, kind = recorded(task), TASKS[task].kind
+    read = {
+        (name, which): np.array([_read_predictions(result[which]) for result in theirs])  # (seeds, n, …)
+        for name, theirs in found.items()
+        for which in ("predictions", "shuffled")
+    }
+    heads = ["system", "seeds", METRICS[kind], f"above {SYSTEMS[reference].name}", "change when windows are shuffled"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for name, theirs in found.items():
+        own = read[name, "predictions"]
+        cells = [SYSTEMS[name].name, str(len(theirs)), _difference(own, None, documents.targets, kind)]
+        others = read.get((reference, "predictions"))
+        cells.append("" if others is None or name == reference else _difference(own, others, documents.targets, kind))
+        is_ordered = SYSTEMS[name].view == "whole" and SYSTEMS[name].summary is not None
+        cells.append(_difference(read[name, "shuffled"], own, documents.targets, kind) if is_ordered else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _read_predictions(written: Any) -> np.ndarray:
+    return np.array([int(digit) for digit in written] if isinstance(written, str) else written)
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray, kind: str) -> str:
+    """Write a metric in percent, or what it is above another's, with a 95 % interval: bootstrap over the rows."""
+    rng = np.random.default_rng(0)
+    everything = np.arange(len(targets))
+
+    def value(rows: np.ndarray) -> float:
+        systems = [ours] if theirs is None else [ours, theirs]
+        means = [np.mean([_metric(seed[rows], targets[rows], kind) for seed in seeds]) for seeds in systems]
+        return float(means[0] - (means[1] if len(means) > 1 else 0.0))
+
+    low, high = np.percentile(
+        [value(rng.choice(everything, len(everything))) for _ in range(NUM_RESAMPLES)], [2.5, 97.5]
+    )
+    sign = "" if theirs is None else "+"
+    return f"{100 * value(everything):{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+
+
+def _metric(predictions: np.ndarray, targets: np.ndarray, kind: str) -> float:
+    if kind == "classes":
+        return float((predictions == targets).mean())
+    if kind == "value":
+        return float(np.sqrt(np.square(predictions - targets).mean()))
+    hits = predictions > 0  # logits
+    found = (hits & (targets > 0)).sum(axis=0)
+    return float(np.mean(2 * found / np.maximum(1, hits.sum(axis=0) + targets.sum(axis=0))))
+
+
+@app.command()
+def compare(task: TaskName, data: DataFolder = Path(DATA)) -> None:
+    """Print the table of what was recorded."""
+    print("\n".join(table(task, load(TASKS[task], data))))
+
+
+if __name__ == "__main__":
+    app()

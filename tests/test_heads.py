@@ -1,0 +1,103 @@
+"""benchmarks/heads.py at toy size: it keeps the model's states, and predicts each row by heads that never saw it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.training.loading import quiet
+
+from .conftest import script
+
+heads = script("heads")
+WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "more", "than", "most"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return a data folder: 40 documents of 5 to 160 words, the label said at the end; four folds."""
+    rng = np.random.default_rng(0)
+    texts = [
+        " ".join([*rng.choice(WORDS, rng.integers(5, 160)), ["dreadful", "splendid"][row % 2]]) for row in range(40)
+    ]
+    folder = tmp_path / "data" / "toy"
+    folder.mkdir(parents=True)
+    table = {"text": texts, "label": np.arange(40) % 2, "fold": np.arange(40) // 2 % 4, "rating": np.arange(40) % 2}
+    pd.DataFrame(table).to_parquet(folder / "train.parquet")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def task(heads, monkeypatch):
+    monkeypatch.setitem(heads.TASKS, "toy", heads.Task("toy/train.parquet", "classes", num_folds=4))
+    monkeypatch.setitem(heads.HYPERPARAMETERS, "epochs", 2)
+    return "toy"
+
+
+def test_the_states_are_those_that_the_model_reads(heads, stand_in, tmp_path):
+    texts = [" ".join(WORDS * number) for number in (1, 3, 9)]
+    heads.encode_texts(texts, str(stand_in), tmp_path / "states", "whole")
+    states = heads.States(tmp_path / "states", every=1)
+    with quiet():
+        model = RobertaGRUForSequenceClassification.from_pretrained(stand_in).eval()
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    for row, text in enumerate(texts):
+        inputs = tokenizer(text, return_tensors="pt", verbose=False)
+        with torch.no_grad():
+            expected = model(**inputs, output_hidden_states=True).hidden_states[-1][0]
+        batch = states.batch([row], "whole")
+        # kept in float16, of products in bfloat16
+        torch.testing.assert_close(batch.states[0], expected, atol=0.1, rtol=0.1)
+        assert (batch.states[0] - expected).abs().mean() < 0.02
+    assert len(states.batch([2], "windows").lengths) > 2
+    assert torch.equal(states.batch([2], "first").states, states.batch([2], "windows").states[:1, :64])
+
+
+def test_shuffling_moves_whole_windows_and_loses_nothing(heads, stand_in, tmp_path):
+    heads.encode_texts([" ".join(WORDS * 12)], str(stand_in), tmp_path / "states", "whole")
+    states = heads.States(tmp_path / "states", every=2)
+    (tokens,) = states.sequences(0, "whole")
+    (moved,) = states.sequences(0, "whole", np.random.default_rng(3))
+    assert sorted(moved) == sorted(tokens)
+    assert list(moved) != list(tokens)
+
+
+def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data, task, tmp_path, monkeypatch):
+    trained_on = []
+    fit = heads.fit
+    monkeypatch.setattr(heads, "fit", lambda *args: trained_on.append(args[3]) or fit(*args))
+    run = CliRunner().invoke
+    states, results = tmp_path / "states", tmp_path / "results"
+    common = ["--data", str(data)]
+    assert run(heads.app, ["encode", task, str(stand_in), str(states), *common]).exit_code == 0
+    systems = ["bag-of-words", "vote-mean", "attention", "gru-attention", "bigru-last"]
+    arguments = ["train", task, str(states), *systems, *common, "--output", str(results)]
+    outcome = run(heads.app, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    folds = pd.read_parquet(data / "toy/train.parquet")["fold"].to_numpy()
+    for number, rows in enumerate(trained_on):
+        assert set(folds[rows]) == {0, 1, 2, 3} - {number % 4}
+    assert len(trained_on) == 4 * 4
+
+    monkeypatch.setattr(heads, "fit", None)  # what is done is not done again
+    assert run(heads.app, arguments).exit_code == 0
+    record = json.loads((results / "toy-gru-attention-0.json").read_text())
+    assert len(record["predictions"]) == len(record["shuffled"]) == 40
+
+    monkeypatch.setattr(heads, "RESULTS", results)
+    lines = heads.table(task, heads.load(heads.TASKS[task], data))
+    assert len(lines) == 2 + len(systems)
+    assert all(line.count("|") == 6 for line in lines)
+
+
+def test_metrics_and_losses_of_every_kind(heads):
+    assert heads._metric(np.array([1, 0, 1]), np.array([1, 1, 1]), "classes") == pytest.approx(2 / 3)
+    assert heads._metric(np.array([[1.0], [0.0]]), np.array([[0.0], [0.0]]), "value") == pytest.approx(0.5**0.5)
+    logits, labels = np.array([[1.0, -1.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert heads._metric(logits, labels, "labels") == pytest.approx((2 / 3 + 1) / 2)
+    assert heads.loss_of(torch.tensor([[0.5], [0.0]]), torch.tensor([[0.0], [0.0]])) == pytest.approx(0.125)
