@@ -1,19 +1,6 @@
-"""Train RoBERTa-GRU: `accelerate launch train.py --config recipes/quickstart.yaml`, or with options of your own.
+"""Train RoBERTa-GRU by `accelerate launch train.py …` or torchrun; elsewhere `roberta-gru train …` does the same."""
 
-`python train.py --help` lists every option.
-"""
-
-import sys
-
-from modeling_roberta_gru.arguments import RunArgumentParser
-from modeling_roberta_gru.cli import exit_status
-from modeling_roberta_gru.experiment import run
-
-
-def main() -> None:
-    model_args, data_args, args, recipe = RunArgumentParser().parse(sys.argv[1:])
-    run(model_args, data_args, args, recipe=recipe, command=sys.argv)
-
+from modeling_roberta_gru.cli import main
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    main("train")

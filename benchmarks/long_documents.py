@@ -26,13 +26,14 @@ from transformers import DataCollatorWithPadding, set_seed
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
+from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.data.corpus import long_reviews
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import select_tokens, tokenize
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 from modeling_roberta_gru.training.architectures import ARCHITECTURES
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.record import describe_platform
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 

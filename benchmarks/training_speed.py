@@ -249,7 +249,7 @@ def train_linear(fields: dict[str, Any], batches: Batches, settings: Settings) -
 
 def train_ours(fields: dict[str, Any], batches: Batches, settings: Settings, *callbacks: TrainerCallback) -> float:
     """Train ours as train.py does, at the same settings."""
-    from modeling_roberta_gru.arguments import RobertaGRUTrainingArguments
+    from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
     from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
     args = RobertaGRUTrainingArguments(**trainer_options(settings, batches), load_best_model_at_end=False)

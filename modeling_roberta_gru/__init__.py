@@ -1,20 +1,35 @@
 """RoBERTa-GRU, and the recurrent baselines, as ordinary Hugging Face models.
 
-Importing the package registers their classes with the Auto classes.
+Importing the package registers their classes with transformers' Auto classes: at once where transformers has been
+imported, else as soon as it is. Names are imported when they are used, so that a usage error need not wait for torch.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .configuration_recurrent import RecurrentConfig
-from .configuration_roberta_gru import RobertaGRUConfig
-from .modeling_recurrent import RecurrentForSequenceClassification, RecurrentModel
-from .modeling_roberta_gru import (
-    RobertaGRUForSequenceClassification,
-    RobertaGRUForTokenClassification,
-    RobertaGRUModel,
-)
+from .registration import register_when_imported
+
+if TYPE_CHECKING:
+    from .configuration_recurrent import RecurrentConfig
+    from .configuration_roberta_gru import RobertaGRUConfig
+    from .modeling_recurrent import RecurrentForSequenceClassification, RecurrentModel
+    from .modeling_roberta_gru import (
+        RobertaGRUForSequenceClassification,
+        RobertaGRUForTokenClassification,
+        RobertaGRUModel,
+    )
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "RecurrentConfig": "configuration_recurrent",
+    "RecurrentForSequenceClassification": "modeling_recurrent",
+    "RecurrentModel": "modeling_recurrent",
+    "RobertaGRUConfig": "configuration_roberta_gru",
+    "RobertaGRUForSequenceClassification": "modeling_roberta_gru",
+    "RobertaGRUForTokenClassification": "modeling_roberta_gru",
+    "RobertaGRUModel": "modeling_roberta_gru",
+}
 
 __all__ = [
     "RecurrentConfig",
@@ -26,16 +41,16 @@ __all__ = [
     "RobertaGRUModel",
 ]
 
-for _config_class in (RobertaGRUConfig, RecurrentConfig):
-    AutoConfig.register(_config_class.model_type, _config_class, exist_ok=True)
-    # `register_for_auto_class` is what makes `save_pretrained` copy the two .py files beside the weights.
-    _config_class.register_for_auto_class()
-for _auto_class, _model_class in (
-    (AutoModel, RobertaGRUModel),
-    (AutoModelForSequenceClassification, RobertaGRUForSequenceClassification),
-    (AutoModelForTokenClassification, RobertaGRUForTokenClassification),
-    (AutoModel, RecurrentModel),
-    (AutoModelForSequenceClassification, RecurrentForSequenceClassification),
-):
-    _auto_class.register(_model_class.config_class, _model_class, exist_ok=True)
-    _model_class.register_for_auto_class(_auto_class.__name__)
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_when_imported()

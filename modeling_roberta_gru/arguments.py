@@ -1,57 +1,69 @@
-"""The options of a run: dataclasses, and the parser that fills them from a command line and a flat YAML file."""
+"""Every option of a run: dataclasses, and what a command line, a recipe or a call fills them with.
 
-import inspect
+Nothing here imports transformers or torch, so that a usage error is said at once; the dataclass that the Trainer takes
+is in `training/arguments.py`.
+"""
+
 import json
 import math
-from argparse import ArgumentDefaultsHelpFormatter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from textwrap import fill, shorten
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 import yaml
-from transformers import HfArgumentParser, PreTrainedConfig, TrainingArguments
-from transformers.integrations import get_available_reporting_integrations
 
-from .configuration_roberta_gru import RobertaGRUConfig
 from .errors import InputError, unknown_name
+from .files import carried
+from .options import UNSET, Option, options_of, stray_word, trainer_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 BUILT_IN = "built-in"
 BUILT_IN_LONG = "built-in-long"
 
 OF_NEIGHBOURS = ("word_vectors", "replace_share", "replace_neighbours", "replace_similarity", "replace_vocabulary")
-UNSET = ("", "null", "~")  # how YAML writes nothing; on the command line, the latter two
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
+GRU_OPTIONS = (
+    *("gru_hidden_size", "num_gru_layers", "gru_bidirectional", "gru_dropout"),
+    *("summary", "head_hidden_size", "head_dropout"),
+)
+"""Options that are fields of RoBERTa-GRU's configuration, by the same names."""
 
 
 @dataclass
 class DataArguments:
-    """Arguments of the data layer, to be parsed by [`~transformers.HfArgumentParser`].
+    """Where the texts come from, and what is done with them before training.
 
     Raises:
         InputError: if several sources are named, `split` is not three positive fractions that sum to 1, a number is
             out of range, or an option is given in vain.
     """
 
-    _argument_group_name: ClassVar[str] = "Data"
-
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "A Hub data set (stanfordnlp/imdb), a local folder of CSV, TSV, JSON Lines or Parquet files whose "
-            "splits are read off the file names (train.csv, dev-00.parquet), or one of the corpora that come along: "
-            "'built-in' (short reviews; used if no data is named) or 'built-in-long' (up to 8,000 tokens)."
+            "help": "A Hub data set, a local folder of tables, or a built-in corpus. Of a folder's files (CSV, TSV, "
+            "JSON Lines, Parquet) the names tell the splits (train.csv, dev-00.parquet); built in are "
+            "'built-in' (short reviews; used if no data is named) and 'built-in-long' (up to 8,000 tokens)."
         },
     )
     dataset_config_name: str | None = field(
-        default=None, metadata={"help": "The configuration of a Hub data set that has several (glue has sst2)."}
+        default=None, metadata={"help": "The configuration of a Hub data set that has several (glue: sst2)."}
     )
     dataset_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of a Hub data set; a commit makes the run repeatable."}
+        default=None, metadata={"help": "Branch, tag or commit of a Hub data set. A commit makes the run repeatable."}
     )
     train_file: list[str] | None = field(
-        default=None, metadata={"help": "Training files: .csv, .tsv, .jsonl, .json (lines or a list) or .parquet."}
+        default=None,
+        metadata={
+            "help": "Training files: .csv, .tsv, .jsonl, .json or .parquet. A .json file holds lines or one list."
+        },
     )
     validation_file: list[str] | None = field(
         default=None, metadata={"help": "Validation files. Without any, validation is carved out of training."}
@@ -61,33 +73,36 @@ class DataArguments:
     )
     csv_columns: list[str] | None = field(
         default=None,
-        metadata={"help": "Names of the columns of CSV and TSV files whose first line is no header but a row."},
+        metadata={"help": "Names of the columns of CSV and TSV files without a header."},
     )
     csv_encoding: str = field(
         default="utf-8", metadata={"help": "Encoding of CSV and TSV files, such as latin-1 or cp1252."}
     )
     text_column: list[str] = field(
         default_factory=lambda: ["text"],
-        metadata={"help": "The column of the text; several (title body) are joined by a line break into one text."},
+        metadata={
+            "help": "The column of the text; several are joined. Those of --text_column title body become one text, "
+            "by a line break."
+        },
     )
     label_column: str = field(
         default="label",
         metadata={
-            "help": "The column of the label: a name, an integer, a list of either (several labels a text), or a "
-            "number with a fraction (a regression target)."
+            "help": "The column of the label. It holds a name, an integer, a list of either (several labels a text),"
+            " or a number with a fraction (a regression target)."
         },
     )
     # not `label_names`: that is an option of TrainingArguments
     class_names: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names of integer labels, smallest integer first (0 4 → negative positive). With labels that are "
-            "names already: their order."
+            "help": "Names of integer labels, the smallest first (0 4 → bad good). With labels that are names "
+            "already: their order."
         },
     )
     label_delimiter: str | None = field(
         default=None,
-        metadata={"help": "Splits a label cell such as 'red;blue' into several labels; an empty cell has none."},
+        metadata={"help": "Splits a label cell such as 'red;blue' into several labels. An empty cell has none."},
     )
     problem_type: Literal["auto", "single_label_classification", "multi_label_classification", "regression"] = field(
         default="auto",
@@ -98,16 +113,14 @@ class DataArguments:
     )
     group_column: str | None = field(
         default=None,
-        metadata={
-            "help": "Rows with the same value here (author, film, patient) stay together when we split; so do rows "
-            "without one."
-        },
+        metadata={"help": "Rows with the same value here (an author) stay together. So do rows without one."},
     )
     split: str = field(
         default="0.8,0.1,0.1",
         metadata={
-            "help": "Fractions for training, validation and test where only training rows are given; where one other "
-            "split is missing, it is carved out of training in these proportions. Splits that are given are kept."
+            "help": "Shares of training, validation and test where splits are missing. Where only training rows are "
+            "given, both others are carved out of them; where one other split is missing, it is carved out "
+            "of training in these proportions. Splits that are given are kept."
         },
     )
     pool_splits: bool = field(
@@ -120,76 +133,78 @@ class DataArguments:
     drop_repeats: bool = field(
         default=False,
         metadata={
-            "help": "Of equal texts among the training rows keep the first before anything is split off, and none "
-            "where their labels disagree."
+            "help": "Drop repeated training texts before anything is split off. The first of equal texts stays, and "
+            "none where their labels disagree."
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the split and of the --max_*_samples subsets."})
     clean_html: bool = field(
-        default=False, metadata={"help": "Turn <br /> and paragraphs into line breaks, drop tags, decode entities."}
+        default=False, metadata={"help": "Turn <br /> and <p> into line breaks, drop tags, decode entities."}
     )
     on_bad_row: Literal["error", "skip"] = field(
         default="error",
-        metadata={"help": "What to do with rows that have no usable text or label: stop and name them, or skip them."},
+        metadata={"help": "Rows without a usable text or label: error names them, skip skips."},
     )
     max_train_samples: int | None = field(
         default=None,
-        metadata={"help": "Train on a seeded, stratified subset of this many rows, taken after splitting."},
+        metadata={"help": "Train on a seeded, stratified subset of so many rows. It is taken after splitting."},
     )
     max_validation_samples: int | None = field(
-        default=None, metadata={"help": "The same for validation: it makes frequent evaluation cheap."}
+        default=None, metadata={"help": "The same for validation: frequent evaluation becomes cheap."}
     )
     max_test_samples: int | None = field(
-        default=None, metadata={"help": "The same for test: for trials only, never for a number that is reported."}
+        default=None, metadata={"help": "The same for test: for trials, never for a number to report."}
     )
     max_length: int | str | None = field(
         default="none",
-        metadata={
-            "help": "Cut the texts of every split to this many tokens, special tokens included. none: whole texts."
-        },
+        metadata={"help": "Cut all texts to so many tokens; none: read whole texts. Special tokens are counted."},
     )
     max_windows: int | None = field(
         default=None,
         metadata={
-            "help": "Bound memory in training: of a training text with more tokens than this many of the encoder's "
-            "windows hold, read only so many. Validation and test texts are read whole."
+            "help": "Train on so many encoder windows of a text at most. This bounds memory in training; validation "
+            "and test texts are read whole."
         },
     )
     window_policy: Literal["head", "head_tail", "random"] | None = field(
         default=None,
         metadata={
-            "help": "Which tokens --max_windows leaves, beside the first and the last: the first ones, half from the "
-            "start and half from the end, or a stretch at a random place, drawn anew each epoch. Unset: head."
+            "help": "Which tokens --max_windows leaves. Beside the first and the last token: head, the first ones; "
+            "head_tail, half from the start and half from the end; random, a stretch at a random place, "
+            "drawn anew each epoch. Unset: head."
         },
     )
     oversample: Literal["none", "copies", "neighbours"] = field(
         default="none",
         metadata={
-            "help": "Add training rows to the classes that have few, after splitting. copies: rows are repeated; "
-            "neighbours: they are repeated with some words replaced by near ones of --word_vectors."
+            "help": "Add training rows to rare classes. copies: rows are repeated, after splitting; neighbours: they"
+            " are repeated with some words replaced by near ones of --word_vectors."
         },
     )
     oversample_to: float = field(
         default=1.0,
-        metadata={"help": "Add rows until each class has this share of the largest class's; 1.0: as many."},
+        metadata={"help": "Add until each class has this share of the largest one's rows."},
     )
     word_vectors: str | None = field(
         default=None,
-        metadata={"help": "For neighbours: a text file of word vectors, as GloVe and word2vec write them."},
+        metadata={"help": "For neighbours: a text file of word vectors, as GloVe's."},
     )
     replace_share: float = field(
         default=0.2,
-        metadata={"help": "For neighbours: replace this share of those words of a text that can be; one at least."},
+        metadata={
+            "help": "For neighbours: replace this share of a text's words. Only words that have neighbours count; "
+            "one is replaced at least."
+        },
     )
     replace_neighbours: int = field(
-        default=10, metadata={"help": "For neighbours: a word is replaced by one of so many nearest ones."}
+        default=10, metadata={"help": "For neighbours: replace a word by one of so many nearest ones."}
     )
     replace_similarity: float = field(
-        default=0.6, metadata={"help": "For neighbours: the least cosine between a word and what replaces it."}
+        default=0.6, metadata={"help": "For neighbours: the least cosine of a word and its replacement."}
     )
     replace_vocabulary: int = field(
         default=20000,
-        metadata={"help": "For neighbours: only so many words of --word_vectors take part, the first ones."},
+        metadata={"help": "For neighbours: use the first so many words of --word_vectors."},
     )
     oversample_seed: int = field(default=0, metadata={"help": "Seed of --oversample."})
 
@@ -272,28 +287,27 @@ class ModelArguments:
         InputError: if an option is given that the architecture does not have.
     """
 
-    _argument_group_name: ClassVar[str] = "Model"
-
     architecture: Literal["roberta-gru", "transformer", "rnn", "lstm", "bilstm", "gru", "bigru", "bag-of-words"] = (
         field(
             default="roberta-gru",
             metadata={
-                "help": "What to train: RoBERTa-GRU; or what it is compared with: a transformer with its stock linear "
-                "head (BERT, ELECTRA, RoBERTa, XLM-R, …), which reads no more than its window; a recurrent net on "
-                "word embeddings; TF-IDF with logistic regression, which leaves figures and predictions but no model."
+                "help": "What to train. RoBERTa-GRU; or what it is compared with: a transformer with its stock linear "
+                "head (BERT, ELECTRA, RoBERTa, XLM-R, …), which reads no more than its window; a recurrent net "
+                "on word embeddings; TF-IDF with logistic regression, which leaves metrics and predictions but "
+                "no model."
             },
         )
     )
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id to start from: a roberta, xlm-roberta, camembert or roberta-gru checkpoint; for "
-            "--architecture transformer, any encoder's. Unset: random weights, and a tokenizer trained on the "
-            "training texts unless --tokenizer_name is given."
+            "help": "Folder or Hub id to start from. A roberta, xlm-roberta, camembert or roberta-gru checkpoint; "
+            "for --architecture transformer, any encoder's. Unset: random weights, and a tokenizer trained "
+            "on the training texts unless --tokenizer_name is given."
         },
     )
     model_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub; a commit is repeatable."}
+        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub. A commit is repeatable."}
     )
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the tokenizer. Unset: the model's own."}
@@ -314,15 +328,14 @@ class ModelArguments:
     summary: Literal["last", "mean", "max", "attention"] | None = field(
         default=None,
         metadata={
-            "help": "What the head sees: the GRU's last state, or mean, max, attention over all. Unset: as the "
-            "checkpoint, else last, as in the paper."
+            "help": "What the head sees of the GRU's states. The last one, or mean, max or attention over all. "
+            "Unset: as the checkpoint, else last, as in the paper."
         },
     )
     head_hidden_size: int | None = field(
         default=None,
         metadata={
-            "help": "Width of the head's dense layer; 0 leaves a single linear layer. Unset: the checkpoint's, else "
-            "256."
+            "help": "Width of the head's dense layer; 0: one linear layer only. Unset: the checkpoint's, else 256."
         },
     )
     head_dropout: float | None = field(
@@ -331,21 +344,23 @@ class ModelArguments:
     config_overrides: str | None = field(
         default=None,
         metadata={
-            "help": "Other fields of the model's configuration, as in "
-            "'hidden_size=128, num_hidden_layers=2, hidden_dropout_prob=0.2'; of a recurrent net, as in "
-            "'vocab_size=5000, embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'. On a CPU, "
-            "attention_probs_dropout_prob=0 trains up to 1.6 times as fast: the fused attention there has no dropout."
+            "help": "Other fields of the configuration: 'hidden_size=128, …'. For example 'hidden_size=128, "
+            "num_hidden_layers=2, hidden_dropout_prob=0.2'; of a recurrent net, 'vocab_size=5000, "
+            "embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'. On a CPU, "
+            "attention_probs_dropout_prob=0 trains up to 1.6 times as fast: the fused attention there has no"
+            " dropout."
         },
     )
     embeddings: str | None = field(
         default=None,
         metadata={
-            "help": "A GloVe or word2vec text file that a recurrent net's embeddings start from, and their width."
+            "help": "A GloVe or word2vec text file for a recurrent net to start from. It sets the width of the net's"
+            " embeddings too."
         },
     )
     freeze_embeddings: bool = field(default=False, metadata={"help": "Keep --embeddings as they are in the file."})
     card_license: str = field(
-        default="apache-2.0", metadata={"help": "Licence of the weights, as the Hub spells it, for the model card."}
+        default="apache-2.0", metadata={"help": "Licence of the weights for the model card, as the Hub spells it."}
     )
     card_language: str = field(default="en", metadata={"help": "Language of the texts, for the model card."})
 
@@ -353,7 +368,7 @@ class ModelArguments:
         if self.freeze_embeddings and not self.embeddings:
             raise InputError("--freeze_embeddings needs --embeddings: random ones must be trained.")
 
-    def config_fields(self, config: PreTrainedConfig) -> dict[str, Any]:
+    def config_fields(self, config: "PreTrainedConfig") -> dict[str, Any]:
         """Return the fields of a configuration that were set, by name.
 
         Args:
@@ -374,11 +389,6 @@ class ModelArguments:
         return fields
 
 
-GRU_OPTIONS = [
-    field.name for field in fields(ModelArguments) if field.name in inspect.signature(RobertaGRUConfig).parameters
-]
-
-
 def _parse_as(kind: type, name: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
@@ -394,14 +404,9 @@ def _parse_as(kind: type, name: str, text: str) -> Any:
     return value
 
 
-def _changed_default(name: str, default: Any) -> Any:
-    """Give a field of `TrainingArguments` another default and keep its help."""
-    return field(default=default, metadata=dict(TrainingArguments.__dataclass_fields__[name].metadata))
-
-
 @dataclass
-class RobertaGRUTrainingArguments(TrainingArguments):
-    """Everything of [`~transformers.TrainingArguments`], and what RoBERTa-GRU adds.
+class TrainingOptions:
+    """What RoBERTa-GRU adds to [`~transformers.TrainingArguments`], and the defaults it changes there.
 
     Changed defaults: `eval_strategy` and `save_strategy` "epoch", `load_best_model_at_end` True, `save_total_limit` 1,
     `learning_rate` 2e-5, `per_device_train_batch_size` 16, `per_device_eval_batch_size` 32, `train_sampling_strategy`
@@ -410,30 +415,31 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     counts on after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is an
     accelerator.
 
-    `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
-
-    Raises:
-        InputError: if options contradict each other or a value is out of range.
     """
 
-    _argument_group_name: ClassVar[str] = "Training (all of transformers.TrainingArguments, ours last)"
-
-    eval_strategy: str = _changed_default("eval_strategy", "epoch")
-    save_strategy: str = _changed_default("save_strategy", "epoch")
-    load_best_model_at_end: bool = _changed_default("load_best_model_at_end", True)
-    save_total_limit: int | None = _changed_default("save_total_limit", 1)
-    learning_rate: float = _changed_default("learning_rate", 2e-5)
-    per_device_train_batch_size: int = _changed_default("per_device_train_batch_size", 16)
-    per_device_eval_batch_size: int = _changed_default("per_device_eval_batch_size", 32)
-    train_sampling_strategy: str = _changed_default("train_sampling_strategy", "group_by_length")
-    logging_steps: float = _changed_default("logging_steps", 20)
-    logging_nan_inf_filter: bool = _changed_default("logging_nan_inf_filter", False)
-    restore_callback_states_from_checkpoint: bool = _changed_default("restore_callback_states_from_checkpoint", True)
-    ddp_find_unused_parameters: bool | None = _changed_default("ddp_find_unused_parameters", False)
+    output_dir: str | None = field(default=None, metadata={"help": "The folder to leave the run in."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "Resume: true, from the run's last checkpoint; or from the one of this path."}
+    )
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    load_best_model_at_end: bool = True
+    save_total_limit: int | None = 1
+    learning_rate: float = 2e-5
+    per_device_train_batch_size: int = 16
+    per_device_eval_batch_size: int = 32
+    train_sampling_strategy: str = "group_by_length"
+    hub_model_id: str | None = field(default=None, metadata={"help": "The repository of --push_to_hub: USER/NAME."})
+    logging_steps: float = 20
+    logging_nan_inf_filter: bool = False
+    restore_callback_states_from_checkpoint: bool = True
+    ddp_find_unused_parameters: bool | None = False
 
     bf16_if_available: bool = field(
         default=False,
-        metadata={"help": "Turn --bf16 on where the device computes in bfloat16 natively and --fp16 is off."},
+        metadata={
+            "help": "Use bfloat16 where the device computes in it natively. This turns --bf16 on unless --fp16 is."
+        },
     )
     optimizer: Literal["nadam", "sgd", "adam", "rmsprop", "adamw", "optim"] = field(
         default="nadam",
@@ -445,24 +451,24 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Learning rate of GRU, summary and head, of other models than RoBERTa-GRU of the head. Unset: "
+            "help": "Learning rate of GRU, summary and head. Of other models than RoBERTa-GRU, of the head. Unset: "
             "--learning_rate."
         },
     )
     layer_decay: float = field(
         default=1.0,
-        metadata={"help": "Each encoder layer learns at this multiple of the rate of the layer above; 1 is level."},
+        metadata={"help": "Each encoder layer learns at this times the rate of the next one."},
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train GRU, summary and head only."})
     freeze_layers: int = field(
-        default=0, metadata={"help": "Freeze the embeddings and this many of the encoder's lowest layers."}
+        default=0, metadata={"help": "Freeze the embeddings and so many of the lowest encoder layers."}
     )
     lora: int | None = field(
         default=None,
         metadata={
-            "help": "Leave the encoder's weights as they are, and train LoRA matrices of this rank beside them; GRU, "
-            "summary and head are trained wholly. Needs peft and --model_name_or_path, and wants about ten times "
-            "the --learning_rate. Unset: train the weights."
+            "help": "Train LoRA matrices of this rank beside the encoder's weights. Those stay as they are; GRU, "
+            "summary and head are trained wholly. Needs peft and --model_name_or_path, and wants about ten "
+            "times the --learning_rate. Unset: train the weights."
         },
     )
     lora_alpha: float | None = field(
@@ -472,232 +478,384 @@ class RobertaGRUTrainingArguments(TrainingArguments):
     lora_target_modules: list[str] | None = field(
         default=None,
         metadata={
-            "help": "The encoder's linear layers that LoRA stands beside, by the ends of their names, or all-linear. "
-            "Unset: as peft has it, query and value of each RoBERTa layer."
+            "help": "The encoder's linear layers to train beside. By the ends of their names, or all-linear. Unset: "
+            "as peft has it, query and value of each RoBERTa layer."
         },
     )
     class_weights: str = field(
         default="none",
         metadata={
-            "help": "Weight of each label in the loss: none, balanced (rows / (labels · rows of the label)), or a "
-            'mapping such as \'{"negative": 1, "positive": 3}\'.'
+            "help": "Weight of each label in the loss: none, balanced, or a mapping. balanced: rows / (labels · rows"
+            ' of the label); a mapping: \'{"negative": 1, "positive": 3}\'.'
         },
     )
     length_curriculum: int = field(
         default=0,
         metadata={
-            "help": "Read short documents only in so many first epochs (of 3: the shortest quarter, half, three "
-            "quarters), afterwards all. A GRU that starts from nothing learns long documents only so."
+            "help": "Read short documents only in so many first epochs. Of 3: the shortest quarter, half, three "
+            "quarters; afterwards all. A GRU that starts from nothing learns long documents only so."
         },
     )
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={"help": "Stop after this many evaluations without a better --metric_for_best_model. Unset: never."},
+        metadata={
+            "help": "Stop after so many evaluations without a better score. The score is --metric_for_best_model. "
+            "Unset: never."
+        },
     )
     calibrate: bool = field(
-        default=True, metadata={"help": "Fit the temperature of the probabilities on the validation split."}
+        default=True, metadata={"help": "Fit the temperature of the probabilities on validation rows."}
     )
     bag_of_words: bool = field(
         default=True,
-        metadata={"help": "Also measure TF-IDF with logistic regression on the same rows, as a line of sanity."},
+        metadata={"help": "Also measure TF-IDF with logistic regression on the same rows."},
     )
     verify_load: bool = field(
         default=True,
-        metadata={"help": "Load the saved folder in a fresh process without this package; predict four texts."},
+        metadata={
+            "help": "Load the saved model in a clean process; predict four texts. That process cannot import this "
+            "package, as other people's cannot."
+        },
     )
     push_to_hub: bool = field(
         default=False,
-        metadata={"help": "Publish the finished run as --hub_model_id USER/NAME, as `roberta-gru publish` does."},
+        metadata={
+            "help": "Publish the finished run as --hub_model_id USER/NAME. `roberta-gru publish` does the same later."
+        },
     )
-    publish_as: str | None = field(default=None, init=False)
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Replace the run that --output_dir holds. Without it, that is an error."}
     )
 
-    def __post_init__(self) -> None:
-        if self.output_dir is None:
-            raise InputError("--output_dir is missing: name a folder for this run, such as runs/mine.")
-        if self.train_sampling_strategy not in SAMPLING_STRATEGIES:
-            raise unknown_name("--train_sampling_strategy", self.train_sampling_strategy, SAMPLING_STRATEGIES)
-        if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
-            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
-        for name in ("learning_rate", "head_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} must be above 0, got {value}.")
-        self._check_publishing()
-        trackers = ("none", "all", *get_available_reporting_integrations())
-        for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
-            if name not in trackers:
-                raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
-        self._check_curriculum()
-        self._check_lora()
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"--layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
-        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
-            raise InputError(f"--early_stopping_patience must be at least 1, got {self.early_stopping_patience}.")
-        if self.bf16_if_available and not (self.bf16 or self.fp16):
-            _prefer_bfloat16(self)
-        # The older names are as good; transformers would warn of them.
-        for name in ("checkpointing", "checkpointing_kwargs"):
-            if getattr(self, f"activation_{name}") is None:
-                setattr(self, f"activation_{name}", getattr(self, f"gradient_{name}"))
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        # Pinning memory for a device that is not there only warns.
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False
 
-    @property
-    def order_seed(self) -> int:
-        """The seed of the order in which documents are read."""
-        return self.seed if self.data_seed is None else self.data_seed
+def check_training_options(args: Any) -> None:
+    """Refuse what can be told from the options alone.
 
-    def _check_publishing(self) -> None:
-        if self.hub_token:
-            raise InputError("--hub_token would stand in the run's record: use `hf auth login`, or HF_TOKEN.")
-        if self.push_to_hub and not self.hub_model_id:
-            raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
-        for name in ("hub_strategy", "hub_always_push"):
-            if getattr(self, name) != _default(name):
-                raise InputError(f"--{name} has no effect: a run publishes once, at its end. Leave it out.")
-        # The Trainer must not push by itself: it would push pickles, and a card with another optimizer.
-        self.publish_as = self.hub_model_id if self.push_to_hub else None
-        self.push_to_hub = False
+    Args:
+        args: has an attribute for each of the Trainer's options and ours.
 
-    def _check_curriculum(self) -> None:
-        epochs = self.length_curriculum
-        if epochs < 0:
-            raise InputError(f"--length_curriculum must be at least 0, got {epochs}.")
-        # With --max_steps, epochs follow from the number of rows.
-        if epochs and self.max_steps <= 0 and epochs >= self.num_train_epochs:
-            raise InputError(
-                f"--length_curriculum {epochs} leaves no epoch of --num_train_epochs {self.num_train_epochs:g} for "
-                "the longest documents."
-            )
-        if epochs and self.train_sampling_strategy == "batch_rebalance":
-            raise InputError(
-                "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance, which deals documents "
-                "of all lengths to the processes: choose group_by_length, random or sequential."
-            )
-
-    def _check_lora(self) -> None:
-        if self.lora is None:
-            for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
-                if getattr(self, name):
-                    raise InputError(f"--{name} takes effect only with --lora RANK.")
-            return
-        for name in ("freeze_encoder", "freeze_layers"):
-            if getattr(self, name):
-                raise InputError(f"--{name} cannot go with --lora, which leaves the encoder's weights as they are.")
-        if self.lora < 1:
-            raise InputError(f"--lora must be a rank of at least 1, got {self.lora}.")
-        if self.lora_alpha is not None and self.lora_alpha <= 0:
-            raise InputError(f"--lora_alpha must be above 0, got {self.lora_alpha}.")
-        if not 0 <= self.lora_dropout < 1:
-            raise InputError(f"--lora_dropout must be at least 0 and below 1, got {self.lora_dropout}.")
+    Raises:
+        InputError: if options contradict each other or a value is out of range.
+    """
+    if args.train_sampling_strategy not in SAMPLING_STRATEGIES:
+        raise unknown_name("--train_sampling_strategy", args.train_sampling_strategy, SAMPLING_STRATEGIES)
+    for name in ("learning_rate", "head_learning_rate"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name} must be above 0, got {value}.")
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if args.max_steps <= 0 and args.num_train_epochs <= 0:
+        raise InputError(f"--num_train_epochs must be above 0, got {args.num_train_epochs:g}.")
+    if args.hub_token:
+        raise InputError("--hub_token would stand in the run's record: use `hf auth login`, or HF_TOKEN.")
+    if args.push_to_hub and not args.hub_model_id:
+        raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
+    if args.deepspeed and find_spec("deepspeed") is None:
+        raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.")
+    if not 0 < args.layer_decay <= 1:
+        raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.")
+    if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
+        raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
+    _check_curriculum(args)
+    _check_lora(args)
 
 
-def _prefer_bfloat16(args: TrainingArguments) -> None:
-    # Without an accelerator the CPU is meant; transformers allows bf16 there only if told so.
-    if not torch.accelerator.is_available():
-        args.use_cpu = True
-    if args.use_cpu:
-        args.bf16 = torch.cpu._is_avx512_bf16_supported()
-    else:
-        args.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def _default(name: str) -> Any:
-    return TrainingArguments.__dataclass_fields__[name].default
-
-
-class RunArgumentParser(HfArgumentParser):
-    """Parse a run's options; a flat YAML file named by --config gives what the command line leaves out."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            [ModelArguments, DataArguments, RobertaGRUTrainingArguments],
-            allow_abbrev=False,
-            formatter_class=ArgumentDefaultsHelpFormatter,
-            prog="train.py",
-            usage="accelerate launch train.py [--config recipes/NAME.yaml] [--OPTION VALUE ...]",
-            description="Train RoBERTa-GRU, or what it is compared with, measure it on the test split, and save a "
-            "model that loads anywhere.",
+def _check_curriculum(args: Any) -> None:
+    epochs = args.length_curriculum
+    if epochs < 0:
+        raise InputError(f"--length_curriculum must be at least 0, got {epochs}.")
+    # With --max_steps, epochs follow from the number of rows.
+    if epochs and args.max_steps <= 0 and epochs >= args.num_train_epochs:
+        raise InputError(
+            f"--length_curriculum {epochs} leaves no epoch of --num_train_epochs {args.num_train_epochs:g} for "
+            "the longest documents."
         )
-        self.add_argument("--config", help="A flat YAML file of options (see recipes/); the command line wins.")
-        for action in self._actions:
-            if action.option_strings[0].startswith("--no_"):
-                action.help = f"Turn --{action.dest} off."
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message[0].upper()}{message[1:]}.")
-
-    def parse(
-        self, argv: Sequence[str]
-    ) -> tuple[ModelArguments, DataArguments, RobertaGRUTrainingArguments, str | None]:
-        """Return the filled dataclasses and the path of the configuration file.
-
-        Raises:
-            InputError: if an option or key is unknown, a value is of the wrong type, or the file cannot be read.
-        """
-        self._refuse_unknown_names(argv)
-        config_path = self.parse_known_args(_without_unset(argv))[0].config
-        argv = _without_unset([*(self._options_of_file(config_path) if config_path else []), *argv])
-        _, rest = self.parse_known_args(argv)
-        if rest:
-            raise InputError(f"{rest[0]!r} belongs to no option; options look like --learning_rate 2e-5.")
-        model, data, training, others = self.parse_args_into_dataclasses(argv, look_for_args_file=False)
-        return model, data, training, others.config
-
-    def option_names(self) -> list[str]:
-        """Return every option's name, without dashes, in order of declaration."""
-        return list(dict.fromkeys(action.dest for action in self._actions if action.dest != "help"))
-
-    def _refuse_unknown_names(self, argv: Sequence[str]) -> None:
-        known = [option for option in self._option_string_actions if option.startswith("--") and option != "--help"]
-        for argument in argv:
-            option = argument.split("=")[0]
-            if option.startswith("--") and option not in (*known, "--help"):
-                raise unknown_name("option", option, known)
-
-    def _options_of_file(self, path: str) -> list[str]:
-        """Turn a YAML file into command-line words, so that both are converted by the same rules."""
-        try:
-            # Everything as text: YAML's own reading makes true of Yes, and a text of 1e-5.
-            options = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-        except OSError as error:
-            raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {path} is not YAML: {error}") from error
-        if not isinstance(options, dict):
-            raise InputError(f"--config {path} must hold lines such as 'learning_rate: 2e-5'.")
-        known = [name for name in self.option_names() if name != "config"]
-        words: list[str] = []
-        for name, value in options.items():
-            if name not in known:
-                raise unknown_name(f"key in {path}:", str(name), known)
-            if isinstance(value, list):
-                words += [f"--{name}", *map(str, value)]
-            elif value not in UNSET:
-                words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
-        return words
+    if epochs and args.train_sampling_strategy == "batch_rebalance":
+        raise InputError(
+            "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance, which deals documents "
+            "of all lengths to the processes: choose group_by_length, random or sequential."
+        )
 
 
-def _without_unset(argv: Sequence[str]) -> list[str]:
-    """Leave out each option said to be null, and what was said of it before: so a recipe's key is taken back."""
-    options: list[list[str]] = []  # each with its values
+def _check_lora(args: Any) -> None:
+    if args.lora is None:
+        for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+            if getattr(args, name):
+                raise InputError(f"--{name} takes effect only with --lora RANK.")
+        return
+    for name in ("freeze_encoder", "freeze_layers"):
+        if getattr(args, name):
+            raise InputError(f"--{name} cannot go with --lora, which leaves the encoder's weights as they are.")
+    if args.lora < 1:
+        raise InputError(f"--lora must be a rank of at least 1, got {args.lora}.")
+    if args.lora_alpha is not None and args.lora_alpha <= 0:
+        raise InputError(f"--lora_alpha must be above 0, got {args.lora_alpha}.")
+    if not 0 <= args.lora_dropout < 1:
+        raise InputError(f"--lora_dropout must be at least 0 and below 1, got {args.lora_dropout}.")
+
+
+# From words to dataclasses
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What was asked of a run.
+
+    Attributes:
+        model, data: the options of model and data.
+        training: by name, the options of [`~.training.arguments.RobertaGRUTrainingArguments`] that were given.
+        recipe: the path of the recipe, if one was given.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    training: dict[str, Any]
+    recipe: str | None = None
+
+
+@cache
+def all_options() -> dict[str, Option]:
+    """Return every option by name: of the model, the data, training; the Trainer's that we leave as they are last."""
+    of_trainer = {option.name: option for option in trainer_options()}
+    ours = [*options_of(ModelArguments), *options_of(DataArguments), *options_of(TrainingOptions)]
+    options = {option.name: option for option in ours}
+    for name in options.keys() & of_trainer.keys():
+        known = of_trainer[name]
+        options[name] = replace(known, default=options[name].default, help=options[name].help or known.help)
+    return options | {name: option for name, option in of_trainer.items() if name not in options}
+
+
+def read_options(argv: Sequence[str]) -> RunOptions:
+    """Read a command line: options, and by --config the recipe that gives what the command line leaves out.
+
+    Dashes and underscores within names are the same. An option given as null is as if no one had given it.
+
+    Raises:
+        InputError: if an option or key is unknown, a value is of the wrong type or out of range, or the recipe cannot
+            be read.
+    """
+    words = words_by_option(argv)
+    recipe = None
+    if "config" in words:
+        (name,) = words.pop("config") or [""]
+        recipe = str(find_recipe(name))
+        words = _words_of_recipe(recipe) | words
+    options = all_options()
+    given = {name: options[name].convert_words(value) for name, value in words.items() if not _is_null(value)}
+    if given.get("output_dir") is None:
+        raise InputError("--output_dir is missing: name a folder for this run, such as runs/mine.")
+    return sort_options(given, recipe)
+
+
+def sort_options(given: Mapping[str, Any], recipe: str | None = None) -> RunOptions:
+    """Sort options by the dataclass they belong to, and check each.
+
+    Raises:
+        InputError: if an option is unknown or out of range, or options contradict each other.
+    """
+    known = all_options()
+    for name in given:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    of_model, of_data = ({field.name for field in fields(part)} for part in (ModelArguments, DataArguments))
+    training = {name: value for name, value in given.items() if name not in of_model | of_data}
+    defaults = {name: option.default for name, option in known.items()}
+    check_training_options(SimpleNamespace(**defaults | training))
+    return RunOptions(
+        ModelArguments(**{name: value for name, value in given.items() if name in of_model}),
+        DataArguments(**{name: value for name, value in given.items() if name in of_data}),
+        training,
+        recipe,
+    )
+
+
+def words_by_option(argv: Iterable[str]) -> dict[str, list[str]]:
+    """Sort the words of a command line by the option they follow; of an option given twice the last counts.
+
+    Raises:
+        InputError: if an option is unknown, or a word belongs to none.
+    """
+    options = all_options()
+    values: dict[str, list[str]] = {}
+    words: list[str] | None = None
     for word in argv:
-        if word.startswith("--") or not options:
-            options.append([])
-        options[-1].append(word)
-    kept: list[list[str]] = []
-    for option in options:
-        name, _, value = option[0].partition("=")
-        if [value, *option[1:]] in (["null"], ["~"], ["", "null"], ["", "~"]):
-            kept = [other for other in kept if other[0].partition("=")[0] != name]
-        else:
-            kept.append(option)
-    return [word for option in kept for word in option]
+        if not word.startswith("--"):
+            if words is None:
+                raise stray_word(word)
+            words.append(word)
+            continue
+        given, equals, value = word.removeprefix("--").partition("=")
+        name = given.replace("-", "_")
+        negated = name.removeprefix("no_")
+        if negated != name and name not in options and negated in options and options[negated].kind is bool:
+            name, equals, value = negated, "=", "false"
+        elif name not in options and name != "config":
+            known = [*options, "config", "help", "help_all"]
+            raise unknown_name("option", f"--{given}", [f"--{_spelt_like(given, other)}" for other in known])
+        words = [value] if equals else []
+        values.pop(name, None)
+        values[name] = words
+        if equals:
+            words = None if not (name in options and options[name].is_list) else words
+    return values
+
+
+def _spelt_like(given: str, name: str) -> str:
+    return name.replace("_", "-") if "-" in given else name
+
+
+def _is_null(words: list[str]) -> bool:
+    return len(words) == 1 and words[0] in UNSET[1:]
+
+
+def find_recipe(name: str, folder: str = "recipes") -> Path:
+    """Return the file that a recipe's name or path means.
+
+    Args:
+        name: of a file, or without ending and folder of a recipe that comes with the package.
+        folder: where those are kept.
+
+    Raises:
+        InputError: if a name is none of theirs.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    known = {file.stem: file for file in carried(folder).glob("*.yaml")}
+    if name not in known:
+        raise InputError(f"Unknown recipe {name!r}. There are: {', '.join(sorted(known))}; or name a file.")
+    return known[name]
+
+
+def _words_of_recipe(path: str) -> dict[str, list[str]]:
+    """Read a flat YAML file; every value as text, so that files and command lines are converted by the same rules."""
+    try:
+        # YAML's own reading makes true of Yes, and a text of 1e-5.
+        held = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path} is not YAML: {error}") from error
+    if not isinstance(held, dict):
+        raise InputError(f"--config {path} must hold lines such as 'learning_rate: 2e-5'.")
+    options = all_options()
+    words: dict[str, list[str]] = {}
+    for key, value in held.items():
+        name = str(key).replace("-", "_")
+        if name not in options:
+            raise unknown_name(f"key in {path}:", str(key), options)
+        if isinstance(value, list):
+            words[name] = [str(item) for item in value]
+        elif value not in UNSET:
+            words[name] = [json.dumps(value) if isinstance(value, dict) else value]
+    return words
+
+
+# Help
+
+WIDTH = 100
+SHOWN = {
+    "Run": (
+        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "seed", "verify_load", "bag_of_words"),
+        *("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "card_license", "card_language"),
+    ),
+    "Data": (
+        *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
+        *("text_column", "label_column", "class_names", "label_delimiter", "problem_type", "csv_columns"),
+        *("csv_encoding", "clean_html", "on_bad_row"),
+    ),
+    "Splits": (
+        *("split", "split_seed", "group_column", "pool_splits", "drop_repeats"),
+        *("max_train_samples", "max_validation_samples", "max_test_samples"),
+    ),
+    "Long documents": ("max_length", "max_windows", "window_policy", "length_curriculum", "activation_checkpointing"),
+    "Unequal classes": ("class_weights", "oversample", "oversample_to", *OF_NEIGHBOURS, "oversample_seed"),
+    "Model": (
+        *("architecture", "model_name_or_path", "model_revision", "tokenizer_name", *GRU_OPTIONS),
+        *("config_overrides", "embeddings", "freeze_embeddings"),
+    ),
+    "Training": (
+        *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+        *("optimizer", "learning_rate", "head_learning_rate", "layer_decay", "lr_scheduler_type", "warmup_steps"),
+        *("weight_decay", "label_smoothing_factor", "freeze_encoder", "freeze_layers", "train_sampling_strategy"),
+        *("bf16_if_available", "lora", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    ),
+    "Evaluation and checkpoints": (
+        *("eval_strategy", "per_device_eval_batch_size", "metric_for_best_model", "load_best_model_at_end"),
+        *("early_stopping_patience", "calibrate", "save_strategy", "save_total_limit", "logging_steps"),
+    ),
+}
+"""What the short help shows, by its headings."""
+
+
+def help_text(full: bool = False) -> str:
+    """Return what `train --help` says: a line for each option of [`SHOWN`], or in full, every option's whole help."""
+    options = all_options()
+    shown = [name for names in SHOWN.values() for name in names]
+    groups = SHOWN | (
+        {"The Trainer's other options": tuple(name for name in options if name not in shown)} if full else {}
+    )
+    lines = [
+        "Usage: roberta-gru train [--config RECIPE] [--OPTION VALUE ...]",
+        "Train a text classifier, measure it on the test split, and save it so that it loads anywhere.",
+        f"  {'--config RECIPE':<31} A recipe's name (quickstart, imdb, …) or a YAML file of options.",
+    ]
+    for title, names in groups.items():
+        lines += ["", f"{title}:"] if full else [f"{title}:"]
+        for option in (options[name] for name in names if name in options):
+            lines += _full_help(option) if full else [_short_help(option)]
+    more = [] if full else ["`roberta-gru train --help-all` explains each, and lists the Trainer's other options."]
+    return "\n".join([*lines, "In brackets: defaults. Within names, dashes are as good as underscores.", *more])
+
+
+def _short_help(option: Option) -> str:
+    sentence = option.help.partition(". ")[0].rstrip(".")
+    start = f"  --{option.name:<29} "
+    default = f" [{_written(option.default)}]" if _is_told(option.default) else ""
+    room = WIDTH - len(start) - len(default)
+    choices = f"{sentence}: {', '.join(option.choices)}"
+    if option.choices and len(choices) <= room:
+        sentence = choices
+    return start + shorten(sentence, room, placeholder=" …") + default
+
+
+def _full_help(option: Option) -> list[str]:
+    values = "|".join(option.choices) or {bool: "true|false", int: "N", float: "X", dict: "JSON"}.get(
+        option.kind, "TEXT"
+    )
+    default = f" [{_written(option.default)}]" if _is_told(option.default) else ""
+    indent = " " * 6
+    text = fill(option.help + default, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return [f"  --{option.name} {values}{' …' if option.is_list else ''}", *([text] if text.strip() else [])]
+
+
+def _is_told(default: Any) -> bool:
+    return default is not MISSING and default is not None and default is not False and default not in ("", [])
+
+
+def _written(default: Any) -> str:
+    if isinstance(default, list):
+        return " ".join(map(str, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def __getattr__(name: str) -> Any:
+    # For branches that have not followed yet. Goes with the last of them.
+    if name == "RobertaGRUTrainingArguments":
+        from .training.arguments import RobertaGRUTrainingArguments
+
+        return RobertaGRUTrainingArguments
+    if name == "RunArgumentParser":
+        from .training.arguments import parse_run
+
+        class RunArgumentParser:
+            def parse(self, argv: Sequence[str]) -> Any:
+                return parse_run(argv)
+
+            def option_names(self) -> list[str]:
+                return [*all_options()]
+
+        return RunArgumentParser
+    raise AttributeError(name)

@@ -1,23 +1,113 @@
-"""`roberta-gru …`: what is done with a trained model."""
+"""`roberta-gru …`: train, and what is done with a trained model.
+
+What a usage error, a help page or a mistyped name needs is light; everything heavy is imported by the commands.
+"""
 
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .errors import InputError
+from .arguments import DataArguments, find_recipe, help_text, read_options
+from .errors import InputError, say, unknown_name
+from .files import (
+    TABLE_ENDINGS,
+    check_table,
+    check_writable,
+    refuse_overwriting_inputs,
+    write_json,
+    write_text,
+    writing_to,
+)
+
+DTYPES = ("auto", "float32", "bfloat16", "int8")
+EPILOG = """An example, which needs nothing but this package and minutes:
+
+\b
+  roberta-gru train --config quickstart
+  roberta-gru explain runs/quickstart "At first I adored it. In the end I thought it awful."
+
+`roberta-gru COMMAND --help` says more of each."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Work with a trained RoBERTa-GRU. To train one: accelerate launch train.py --help",
+    rich_markup_mode=None,  # which takes half a second
+    help="Train text classifiers that read whole documents; measure, explain, publish and apply them.",
+    epilog=EPILOG,
+    context_settings={"terminal_width": 100, "token_normalize_func": lambda token: token.replace("_", "-")},
 )
 
 
-@app.command()
+def exit_status(program: Callable[[], object]) -> int:
+    """Run a program; a user's mistake is one line on standard error and status 2, an interrupt status 130."""
+    _accept_any_character()
+    try:
+        program()
+    except InputError as error:
+        say(f"Error: {error}", error=True)
+        return 2
+    except KeyboardInterrupt:
+        say(
+            "Interrupted. What was saved is whole: --resume_from_checkpoint true resumes training from a checkpoint; "
+            "a study, or the scoring of a file, resumes by the same command.",
+            error=True,
+        )
+        return 130
+    return 0
+
+
+def _accept_any_character() -> None:
+    """Have a console that cannot show a character show its code, in place of a traceback after hours of work."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add a command, by the name of a function."""
+    return app.command()(_with_status(function))
+
+
+def raw_command(**settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command that reads options of its own from `context.args`."""
+    unread = {"allow_extra_args": True, "ignore_unknown_options": True, **settings}
+    return lambda function: app.command(context_settings=unread)(_with_status(function))
+
+
+def _with_status(function: Callable[..., None]) -> Callable[..., None]:
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        status = exit_status(lambda: function(*args, **kwargs))
+        if status:
+            raise typer.Exit(status)
+
+    return run
+
+
+@raw_command(help_option_names=[])
+def train(context: typer.Context) -> None:
+    """Train a classifier on labelled texts, measure it, and save it."""
+    for option in ("--help", "--help-all", "--help_all"):
+        if option in context.args:
+            print(help_text(full=option != "--help"))
+            return
+    options = read_options(context.args)
+    for path in (path for paths in options.data.files.values() for path in paths):
+        check_table(path)
+    from .experiment import run
+    from .training.arguments import RobertaGRUTrainingArguments
+
+    args = RobertaGRUTrainingArguments(**options.training)
+    run(options.model, options.data, args, recipe=options.recipe, command=sys.argv)
+
+
+@command
 def adapt(
     model: Annotated[str, typer.Argument(help="An encoder's folder or Hub id, with its tokenizer.")],
     texts: Annotated[list[str], typer.Argument(help="CSV, TSV, JSON Lines or Parquet files of unlabelled texts.")],
@@ -58,10 +148,10 @@ def adapt(
         seed=seed,
     )
     adapt_encoder(model, texts, output_dir, options)
-    print(f"Written to {output_dir}. To start from it: --model_name_or_path {output_dir}")
+    say(f"Written to {output_dir}. To start from it: --model_name_or_path {output_dir}")
 
 
-@app.command()
+@command
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
     data: Annotated[
@@ -83,15 +173,16 @@ def evaluate(
         str, typer.Option(help="Cut texts to this many tokens, special tokens included. none: read whole texts.")
     ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 32,
-    output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
 ) -> None:
-    """Measure a saved model on new labelled texts: figures with 95 % intervals, by length, by class, by any column."""
-    from .arguments import DataArguments
-    from .files import check_writable, refuse_overwriting_inputs, write_json, writing_to
-    from .inference.evaluation import evaluate_model, report
+    """Measure a model on labelled texts: metrics with intervals, also by any column.
 
+    The intervals are 95 % bootstrap intervals over the rows. Lengths and classes are always measured apart.
+    """
     if output is not None and output.is_dir():
-        raise InputError(f"--output {output} is a folder: name a file, such as {output / 'figures.json'}.")
+        raise InputError(f"--output {output} is a folder: name a file, such as {output / 'metrics.json'}.")
+    _check_model(model)
+    _check_data(data)
     if output is not None:
         refuse_overwriting_inputs(output, (data, model))
         check_writable("--output", output.absolute().parent)
@@ -105,14 +196,16 @@ def evaluate(
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,
     )
-    figures = evaluate_model(model, data, data_args, slice_by or [], batch_size)
-    print(report(figures))
+    from .inference.evaluation import evaluate_model, report
+
+    metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size)
+    say(report(metrics))
     if output is not None:
         with writing_to(output):
-            write_json(output, figures)
+            write_json(output, metrics)
 
 
-@app.command()
+@command
 def explain(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
     text: Annotated[str | None, typer.Argument(help="The text itself; for a longer one, give --file.")] = None,
@@ -127,13 +220,10 @@ def explain(
         int | None, typer.Option(min=1, help="Steps of the attributions' integral, a pass each; more are more exact.")
     ] = None,
     attributions: Annotated[
-        bool, typer.Option(help="Also attribute the verdict to the words, which takes most of the time.")
+        bool, typer.Option(help="Also attribute the prediction to the words, which takes most of the time.")
     ] = True,
 ) -> None:
-    """Show how a verdict came about: what it was after every token, where it turned, and which words told most."""
-    from .inference.explanation import NUM_STEPS, report
-    from .inference.page import explain_model
-
+    """Show how a prediction came about: where it turned, and the most influential words."""
     if steps is not None and not attributions:
         raise InputError("--steps belongs to the attributions, which --no-attributions leaves out.")
     if text is not None and file is not None:
@@ -141,13 +231,17 @@ def explain(
     text = _read_text(file) if file is not None else text
     if text is None:
         raise InputError("There is nothing to explain: give a text in quotes, or --file with a file's name.")
+    _check_model(model)
+    from .inference.explanation import NUM_STEPS, report
+    from .inference.page import explain_model
+
     num_steps = (steps or NUM_STEPS) if attributions else None
     trace, attribution, files = explain_model(model, text, output_dir, label, num_steps)
-    print(report(trace, attribution, label))
-    print("\nDrawn in", " and ".join(map(str, files)))
+    say(report(trace, attribution, label))
+    say(f"\nDrawn in {' and '.join(map(str, files))}")
 
 
-@app.command()
+@command
 def compare(
     runs: Annotated[
         list[str],
@@ -158,34 +252,36 @@ def compare(
     ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 2000,
 ) -> None:
-    """Compare systems on the same test rows: figures over seeds, paired differences, McNemar's test."""
+    """Compare runs on the same test rows: paired differences, McNemar's test."""
+    for run in runs:
+        if not Path(run).is_dir():
+            raise InputError(f"{run} is not a folder: name the folders of finished runs.")
     from .studies import comparison
 
     compared = comparison.compare(runs, resamples)
     text = comparison.comparison_markdown(compared)
-    print(text)
+    say(text)
     if output_dir is not None:
-        from .files import write_json, write_text
-
         write_text(output_dir / "comparison.md", text + "\n")
         write_json(output_dir / "comparison.json", compared)
         comparison.draw_comparison(compared, output_dir / "comparison.png")
 
 
-@app.command()
+@command
 def demo(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
-    """Show a model in the browser: its verdict on a text, how it came about, and scored CSV files."""
+    """Show a model in the browser: predictions, how they came about, scored files."""
+    _check_model(model)
     from .inference.demo import demo as serve_demo
 
     serve_demo(model, host, port, browser)
 
 
-@app.command()
+@command
 def export(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
     to: Annotated[str, typer.Option(help="The format: onnx.")] = "onnx",
@@ -196,14 +292,22 @@ def export(
         "onnx"
     ),
 ) -> None:
-    """Write a model as one ONNX graph for texts of any length, which runs without torch; checked against the model."""
+    """Write a model as an ONNX graph, which runs without torch.
+
+    It reads texts of any length, and is checked against the model.
+    """
+    if to != "onnx":
+        raise unknown_name("--to", to, ["onnx"])
+    if quantize not in (None, "int8"):
+        raise unknown_name("--quantize", quantize, ["int8"])
+    _check_model(model)
     from .inference import export as exporting
 
-    print(exporting.report(exporting.export(model, output_dir, to, quantize)))
-    print(f"\nWritten to {output_dir}: see README.md there.")
+    say(exporting.report(exporting.export(model, output_dir, to, quantize)))
+    say(f"\nWritten to {output_dir}: see README.md there.")
 
 
-@app.command()
+@command
 def publish(
     run: Annotated[Path, typer.Argument(help="A run's folder or a saved model's folder.")],
     name: Annotated[
@@ -219,7 +323,12 @@ def publish(
         bool, typer.Option("--yes", help="Overwrite what else the repository holds without asking.")
     ] = False,
 ) -> None:
-    """Publish a model on the Hub in one commit, and tag it. A push that was cut off goes on by the same command."""
+    """Publish a model on the Hub, in one commit with a tag.
+
+    What was cut off resumes when the same command is run again.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run} is not a folder: name a run's folder or a saved model's.")
     from .hub import publish as publishing
 
     def agrees(question: str) -> bool:
@@ -228,10 +337,10 @@ def publish(
     publication = publishing.publish(
         run, name, private=private or None, revision=revision, tag=tag, dry_run=dry_run, confirm=agrees
     )
-    print(publishing.describe_publication(publication))
+    say(publishing.describe_publication(publication))
 
 
-@app.command()
+@command
 def score(
     model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV, TSV, JSON Lines or Parquet file, of any size.")],
@@ -276,15 +385,20 @@ def score(
         typer.Option(min=0, metavar="N", help="Afterwards score the first N texts in float32 too, and compare."),
     ] = 0,
 ) -> None:
-    """Score the texts of a file: the same rows come out, each with the model's verdict beside it.
+    """Score the texts of a file: the same rows come out, each with its prediction.
 
-    A run that was cut off goes on when the same command is run again.
+    What was cut off resumes when the same command is run again.
     """
+    if dtype not in DTYPES:
+        raise unknown_name("--dtype", dtype, DTYPES)
+    check_table(source)
+    check_table(target, exists=False)
+    _check_model(model)
     from .inference import score_file as scoring
     from .inference.scorer import Scorer
 
     scorer = Scorer(model, dtype=dtype, device=device, max_length=max_length, tokens_per_batch=tokens_per_batch)
-    print(f"Scoring in {scorer.description}.", file=sys.stderr)
+    say(f"Scoring in {scorer.description}.", error=True)
     result = scoring.score_file(
         scorer,
         source,
@@ -297,17 +411,17 @@ def score(
         restart=restart,
         excel_safe=excel_safe,
     )
-    print(scoring.report(result))
+    say(scoring.report(result))
     if verify:
         reference = Scorer(model, dtype="float32", device=device, max_length=max_length)
         texts = scoring.read_texts(source, text_column, csv_encoding)
-        print(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
+        say(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@raw_command()
 def sweep(
     context: typer.Context,
-    space: Annotated[Path, typer.Option(help="A file that says what to vary and how: see recipes/spaces.")],
+    space: Annotated[str, typer.Option(help="What to vary and how: a name (optimizers, …) or a YAML file.")],
     config: Annotated[str | None, typer.Option(help="The recipe that every trial starts from.")] = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Folder of the study. Unset: runs/sweeps/ and the names of recipe and space.")
@@ -323,16 +437,21 @@ def sweep(
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of --final.")] = 3,
 ) -> None:
-    """Vary options, and choose by the validation split. Any other option of train.py holds for every trial.
+    """Vary options over many runs, and choose by the validation split.
 
-    A study that was cut off goes on when the same command is run again.
+    Any other option of `train` holds for every trial.     What was cut off resumes when the same command is run again.
     """
+    space_file = find_recipe(space, "recipes/spaces")
+    recipe = find_recipe(config) if config else None
+    for option, path in {"--space": space_file, "--config": recipe}.items():
+        if path is not None and not path.is_file():
+            raise InputError(f"{option} {path} cannot be read: there is no such file.")
     from .studies.study import sweep as run_sweep
 
-    name = f"{Path(config).stem}-{space.stem}" if config else space.stem
+    name = f"{recipe.stem}-{space_file.stem}" if recipe else space_file.stem
     folder = output_dir or Path("runs/sweeps") / name
-    run_sweep(config, space, context.args, folder, storage, seeds if final else 0, sys.argv)
-    print(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
+    run_sweep(recipe and str(recipe), space_file, context.args, folder, storage, seeds if final else 0, sys.argv)
+    say(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
 
 
 def _read_text(path: Path) -> str:
@@ -349,23 +468,22 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def exit_status(program: Callable[[], object]) -> int:
-    """Run a program; a user's mistake is one line on standard error and status 2, an interrupt status 130."""
-    try:
-        program()
-    except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "Interrupted. What was saved is whole: --resume_from_checkpoint true goes on from a checkpoint; a "
-            "study, or the scoring of a file, goes on by the same command.",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+def _check_model(name: str) -> None:
+    """Refuse a path that leads nowhere; what may be a name on the Hub is looked for there."""
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InputError(f"No model can be read from {name}: there is no such folder.")
 
 
-def main() -> None:
-    """Be the console script."""
-    sys.exit(exit_status(app))
+def _check_data(name: str) -> None:
+    if Path(name).is_file() or Path(name).suffix.lower() in TABLE_ENDINGS:
+        check_table(name)
+
+
+def main(*words: str) -> None:
+    """Be the console script.
+
+    Args:
+        words: stand before those of the command line.
+    """
+    _accept_any_character()
+    app(args=[*words, *sys.argv[1:]], prog_name="roberta-gru")

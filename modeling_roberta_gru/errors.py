@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_LISTED = 40
+
 
 class InputError(ValueError):
     """A mistake in what the user gave.
@@ -14,10 +16,11 @@ class InputError(ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Build the error for a name that is none of `known`, naming the nearest one, or all where none is near."""
+    """Build the error for a name that is none of `known`, naming the nearest one, or all if they are few."""
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+    listed = f"Known: {', '.join(known)}." if len(known) <= MOST_LISTED else f"None of {len(known)} is like it."
+    hint = f"Did you mean {near[0]!r}?" if near else listed
     return InputError(f"Unknown {kind} {name!r}. {hint}")
 
 

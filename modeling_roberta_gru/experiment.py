@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
+from .arguments import DataArguments, ModelArguments
 from .configuration_roberta_gru import RobertaGRUConfig
 from .data.documents import SPLITS
 from .data.labels import SINGLE_LABEL, class_weights
@@ -35,6 +35,7 @@ from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
 from .training.adapter import adapt
 from .training.architectures import Architecture, WordCounts, check_options
+from .training.arguments import RobertaGRUTrainingArguments
 from .training.bag_of_words import measure_bag_of_words
 from .training.loading import longest_read, model_folder
 from .training.metrics import combined_metrics, figure_names, fit_temperature, measure, to_probabilities, written

@@ -17,6 +17,9 @@ CANNOT_WRITE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""Endings of the tables that are read and written."""
+PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def carried(name: str) -> Path:
@@ -26,6 +29,27 @@ def carried(name: str) -> Path:
     """
     inside = PACKAGE / "carried" / name
     return inside if inside.exists() else PACKAGE.parent / name
+
+
+def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
+    """Refuse early, before anything heavy is imported, what cannot be a table.
+
+    Args:
+        path: of a file.
+        exists: whether it must exist already.
+
+    Raises:
+        InputError: if the file is missing, or its ending is that of no table.
+    """
+    if "://" in str(path):
+        return
+    path = Path(path)
+    unpacked = path.with_suffix("") if path.suffix.lower() in PACKED_ENDINGS else path
+    if unpacked.suffix.lower() not in TABLE_ENDINGS:
+        kind = f"{path.suffix} files" if path.suffix else "a file without an ending"
+        raise InputError(f"{path}: cannot {'read' if exists else 'write'} {kind}; known: {', '.join(TABLE_ENDINGS)}.")
+    if exists and not path.is_file():
+        raise InputError(f"No file {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is none'}.")
 
 
 @contextmanager

@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import RobertaGRUTrainingArguments, RunArgumentParser
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.training.adapter import adapt, base_of, count_parameters, write_adapter
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
@@ -451,7 +451,7 @@ RUN = [
 
 
 def train(folder: Path, *options: object) -> dict[str, Any]:
-    return run(*RunArgumentParser().parse(["--output_dir", str(folder), *RUN, *map(str, options)])).metrics
+    return run(*parse_run(["--output_dir", str(folder), *RUN, *map(str, options)])).metrics
 
 
 @pytest.fixture(scope="module", params=["roberta-gru", "transformer"])

@@ -23,7 +23,7 @@ from transformers import (
     pipeline,
 )
 
-from modeling_roberta_gru.arguments import DataArguments, RobertaGRUTrainingArguments, RunArgumentParser
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import train
@@ -31,6 +31,7 @@ from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.inference.page import explain_model
 from modeling_roberta_gru.training.architectures import ARCHITECTURES, RECURRENT_NETS, check_options
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.loading import load_classifier, longest_read
 from modeling_roberta_gru.training.optimizers import freeze, parameter_groups
 from modeling_roberta_gru.training.run_folder import RUN_FILES
@@ -240,7 +241,7 @@ def test_accumulated_batches_of_a_stock_head_leave_its_losses_alone(encoder, rev
 def test_training_does_not_read_the_test_split_and_a_leak_is_caught(reviews, stand_in, tmp_path, monkeypatch):
     argv = ["--output_dir", str(tmp_path), "--dataset_name", str(reviews), "--model_name_or_path", str(stand_in)]
     argv += ["--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
-    system = train(*RunArgumentParser().parse([*argv, "--disable_tqdm", "true"])[:3])
+    system = train(*parse_run([*argv, "--disable_tqdm", "true"])[:3])
     assert len(system.predict_test()) == 32
     system.trainer.eval_dataset = system.test.select(range(3))
     with pytest.raises(AssertionError, match="Row test:0 of the test split was chosen by"):
@@ -268,7 +269,7 @@ def test_training_does_not_read_the_test_split_and_a_leak_is_caught(reviews, sta
 )
 def test_options_of_another_architecture_are_refused(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        check_options(*RunArgumentParser().parse(["--output_dir", str(tmp_path), *options])[:3])
+        check_options(*parse_run(["--output_dir", str(tmp_path), *options])[:3])
 
 
 def test_max_windows_is_for_roberta_gru(reviews, tmp_path):
@@ -414,9 +415,9 @@ def test_only_a_roberta_gru_can_be_explained(encoder, reviews, tmp_path):
 def test_null_on_the_command_line_takes_a_recipes_key_back(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output_dir: {tmp_path}\nmodel_name_or_path: roberta-base\ngru_hidden_size: 9\n")
-    model, *_ = RunArgumentParser().parse(
+    model, *_ = parse_run(
         ["--config", str(recipe), "--architecture", "gru", "--model_name_or_path", "null", "--gru_hidden_size=null"]
     )
     assert (model.model_name_or_path, model.gru_hidden_size) == (None, None)
     with pytest.raises(InputError, match="Unknown option '--model_name_or_pat'"):
-        RunArgumentParser().parse(["--config", str(recipe), "--model_name_or_pat", "null"])
+        parse_run(["--config", str(recipe), "--model_name_or_pat", "null"])

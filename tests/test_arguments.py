@@ -1,10 +1,26 @@
-"""Options: one parser for command line and recipe, and nothing misspelt passes."""
+"""Options: the same from command line, recipe and call, and nothing misspelt passes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
 
 import pytest
+from transformers import TrainingArguments
 
 from modeling_roberta_gru import RobertaGRUConfig
-from modeling_roberta_gru.arguments import ModelArguments, RunArgumentParser
+from modeling_roberta_gru.arguments import (
+    GRU_OPTIONS,
+    SHOWN,
+    ModelArguments,
+    all_options,
+    find_recipe,
+    help_text,
+    read_options,
+)
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.options import options_of, trainer_options
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 
 
 @pytest.fixture
@@ -14,16 +30,37 @@ def parse(tmp_path):
             path = tmp_path / "recipe.yaml"
             path.write_text(recipe)
             argv = (f"--config={path}", *argv)
-        return RunArgumentParser().parse(["--output_dir", str(tmp_path / "run"), *argv])
+        return parse_run(["--output_dir", str(tmp_path / "run"), *argv])
 
     return parse
+
+
+def test_the_trainers_options_are_read_from_its_source_as_python_reads_them():
+    read = {option.name: option for option in trainer_options()}
+    for option in options_of(TrainingArguments):
+        found = read.pop(option.name)
+        # Its default depends on the release of torch.
+        assert found == option or (option.name == "optim" and found.choices == option.choices)
+    assert read == {}
+
+
+def test_every_option_is_a_field_once():
+    assert set(all_options()) >= {field.name for field in fields(RobertaGRUTrainingArguments) if field.init}
+    defaults = RobertaGRUTrainingArguments.__dataclass_fields__
+    for name, option in all_options().items():
+        if name in defaults and name != "optim" and option.default:
+            assert option.default == defaults[name].default or option.is_list
+
+
+def test_gru_options_are_fields_of_the_configuration():
+    assert set(GRU_OPTIONS) <= set(RobertaGRUConfig().to_dict())
 
 
 def test_recipe_fills_what_the_command_line_leaves_out(parse):
     model, data, args, path = parse(
         "--learning_rate",
         "0.5",
-        recipe="learning_rate: 1e-5\ntext_column: [title, body]\ngru_bidirectional: true\nsummary: max\n"
+        recipe="learning_rate: 1e-5\ntext_column: [title, body]\ngru-bidirectional: true\nsummary: max\n"
         "class_weights: {a: 1, b: 2.5}\nmax_length: null\nadam_beta1: 8e-1\n",
     )
     assert args.learning_rate == 0.5
@@ -34,6 +71,17 @@ def test_recipe_fills_what_the_command_line_leaves_out(parse):
     assert model.summary == "max"
     assert args.class_weights == '{"a": "1", "b": "2.5"}'
     assert path.endswith("recipe.yaml")
+
+
+def test_null_takes_a_recipes_key_back(parse):
+    recipe = "summary: max\nseed: 3\nmodel_name_or_path: roberta-base\n"
+    model, _, args, _ = parse("--summary", "null", "--seed=~", "--model-name-or-path", "null", recipe=recipe)
+    assert (model.summary, args.seed, model.model_name_or_path) == (None, 42, None)
+
+
+def test_dashes_flags_and_negations_are_understood(parse):
+    _, data, args, _ = parse("--clean-html", "--no-calibrate", "--no_bag_of_words", "--warmup-steps=3")
+    assert (data.clean_html, args.calibrate, args.bag_of_words, args.warmup_steps) == (True, False, False, 3)
 
 
 def test_yes_and_no_stay_names(parse):
@@ -50,48 +98,85 @@ def test_numbers_are_converted_by_the_fields_type(parse):
     assert isinstance(args.num_train_epochs, float)
 
 
-@pytest.mark.parametrize(
-    ("argv", "recipe", "message"),
-    [
-        (["--learning_rat", "1"], None, "Unknown option '--learning_rat'. Did you mean '--learning_rate'?"),
-        (["--gru-hiden-size=3"], None, "Did you mean '--gru-hidden-size'?"),
-        ([], "sumary: max", "recipe.yaml: 'sumary'. Did you mean 'summary'?"),
-        (["stray"], None, "'stray' belongs to no option"),
-        (["--learning_rate", "fast"], None, "--learning_rate/--learning-rate: invalid float value: 'fast'"),
-        (["--optimizer", "nadm"], None, "invalid choice: 'nadm'"),
-        (["--train_sampling_strategy", "by_length"], None, "invalid choice: 'by_length'"),
-        (["--eval_strategy", "sometimes"], None, "sometimes"),
-        (["--optim", "adafactor"], None, "--optim adafactor takes effect only with --optimizer optim"),
-        (["--learning_rate", "-1"], None, "--learning_rate must be above 0"),
-        (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
-        (["--report_to", "tensorbord"], None, "Did you mean 'tensorboard'?"),
-        ([], "learning_rate: [1, 2]", "'2' belongs to no option"),
-        (["--push_to_hub", "true"], None, "--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME"),
-        (["--hub_token", "hf_x"], None, "--hub_token would stand in the run's record: use `hf auth login`"),
-        (["--hub_strategy", "end"], None, "--hub_strategy has no effect: a run publishes once, at its end"),
-        (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
-        (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),
-        (["--max_length", "long"], None, "--max_length must be a positive whole number or none, got 'long'"),
-        ([], "max_length: 0", "--max_length must be a positive whole number or none, got '0'"),
-        (["--max_windows", "0"], None, "--max_windows must be positive, got 0"),
-        (["--window_policy", "head"], None, "--window_policy head takes effect only with --max_windows"),
-        (["--max_windows", "2", "--window_policy", "tail"], None, "invalid choice: 'tail'"),
-        (["--length_curriculum", "-1"], None, "--length_curriculum must be at least 0, got -1"),
-        (["--length_curriculum", "3"], None, "--length_curriculum 3 leaves no epoch of --num_train_epochs 3"),
-        (
-            ["--length_curriculum", "1", "--train_sampling_strategy", "batch_rebalance"],
-            None,
-            "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance",
-        ),
-        ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),
-        ([], "a: b: c", "is not YAML"),
-        (["--config", "nowhere.yaml"], None, "--config nowhere.yaml cannot be read: No such file"),
-    ],
-)
+MISTAKES = [
+    (["--learning_rat", "1"], None, "Unknown option '--learning_rat'. Did you mean '--learning_rate'?"),
+    (["--gru-hiden-size=3"], None, "Did you mean '--gru-hidden-size'?"),
+    (["--learning", "1"], None, "Unknown option '--learning'"),
+    ([], "sumary: max", "recipe.yaml: 'sumary'. Did you mean 'summary'?"),
+    (["--calibrate=true", "stray"], None, "'stray' belongs to no option"),
+    (["--learning_rate", "fast"], None, "--learning_rate must be a number, got 'fast'"),
+    (["--seed", "1.5"], None, "--seed must be a whole number, got '1.5'"),
+    (["--calibrate", "perhaps"], None, "--calibrate must be true or false, got 'perhaps'"),
+    (["--learning_rate"], None, "--learning_rate wants a value"),
+    (["--optimizer", "nadm"], None, "Unknown --optimizer 'nadm'. Did you mean 'nadam'?"),
+    (["--train_sampling_strategy", "by_length"], None, "--train_sampling_strategy 'by_length'"),
+    (["--eval_strategy", "sometimes"], None, "--eval_strategy 'sometimes'"),
+    (["--learning_rate", "-1"], None, "--learning_rate must be above 0"),
+    (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
+    (["--per_device_train_batch_size", "0"], None, "--per_device_train_batch_size must be at least 1, got 0"),
+    (["--num_train_epochs", "0"], None, "--num_train_epochs must be above 0, got 0"),
+    (["--deepspeed", "ds.json"], None, "pip install deepspeed"),
+    ([], "learning_rate: [1, 2]", "'2' belongs to no option"),
+    (["--push_to_hub", "true"], None, "--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME"),
+    (["--hub_token", "hf_x"], None, "--hub_token would stand in the run's record: use `hf auth login`"),
+    (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
+    (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),
+    (["--max_length", "long"], None, "--max_length must be a positive whole number or none, got 'long'"),
+    ([], "max_length: 0", "--max_length must be a positive whole number or none, got '0'"),
+    (["--max_windows", "0"], None, "--max_windows must be positive, got 0"),
+    (["--window_policy", "head"], None, "--window_policy head takes effect only with --max_windows"),
+    (["--max_windows", "2", "--window_policy", "tail"], None, "Unknown --window_policy 'tail'"),
+    (["--length_curriculum", "-1"], None, "--length_curriculum must be at least 0, got -1"),
+    (["--length_curriculum", "3"], None, "--length_curriculum 3 leaves no epoch of --num_train_epochs 3"),
+    (
+        ["--length_curriculum", "1", "--train_sampling_strategy", "batch_rebalance"],
+        None,
+        "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance",
+    ),
+    ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),
+    ([], "a: b: c", "is not YAML"),
+    (["--config", "nowhere.yaml"], None, "--config nowhere.yaml cannot be read: No such file"),
+    (["--config", "quikstart"], None, "Unknown recipe 'quikstart'. There are: airline, "),
+]
+
+
+@pytest.mark.parametrize(("argv", "recipe", "message"), MISTAKES)
 def test_mistakes_are_named(parse, argv, recipe, message):
     with pytest.raises(InputError) as error:
         parse(*argv, recipe=recipe)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--optim", "adafactor"], "--optim adafactor takes effect only with --optimizer optim"),
+        (["--report_to", "tensorbord"], "Did you mean 'tensorboard'?"),
+        (["--hub_strategy", "end"], "--hub_strategy has no effect: a run publishes once, at its end"),
+        (["--eval_strategy", "no"], "load_best_model_at_end"),
+    ],
+)
+def test_what_only_the_trainer_knows_is_refused_too(parse, argv, message):
+    with pytest.raises(InputError) as error:
+        parse(*argv)
+    assert message in str(error.value)
+
+
+def test_mistakes_are_found_without_importing_torch_or_transformers():
+    # All that are found above, but for recipes in files.
+    cases = [argv for argv, recipe, _ in MISTAKES if recipe is None]
+    program = (
+        "import json, sys\n"
+        "from modeling_roberta_gru.arguments import read_options\n"
+        "from modeling_roberta_gru.errors import InputError\n"
+        "found = 0\n"
+        "for argv in json.loads(sys.argv[1]):\n"
+        "    try: read_options(['--output_dir', 'unused', *argv])\n"
+        "    except InputError: found += 1\n"
+        "print(found, [name for name in ('torch', 'transformers') if name in sys.modules])\n"
+    )
+    process = subprocess.run([sys.executable, "-c", program, json.dumps(cases)], capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == (f"{len(cases)} []\n", "")
 
 
 @pytest.mark.parametrize(
@@ -124,12 +209,16 @@ def test_checkpointing_has_two_names_and_warns_of_neither(parse, name):
 
 def test_output_dir_is_required():
     with pytest.raises(InputError, match="--output_dir is missing"):
-        RunArgumentParser().parse([])
+        read_options([])
 
 
-def test_abbreviations_are_refused(parse):
-    with pytest.raises(InputError, match="Unknown option '--learning'"):
-        parse("--learning", "1")
+def test_recipes_come_along_and_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_options(["--config", "quickstart"]).recipe == str(find_recipe("quickstart"))
+    assert find_recipe("optimizers", "recipes/spaces").is_file()
+    # A file of that name is meant before.
+    (tmp_path / "quickstart").write_text("output_dir: here\n")
+    assert read_options(["--config", "quickstart"]).training["output_dir"] == "here"
 
 
 def test_config_overrides_take_the_fields_type():
@@ -154,11 +243,12 @@ def test_config_overrides_that_mean_nothing_are_named(overrides, message):
     assert message in str(error.value)
 
 
-def test_help_names_every_option_once_with_its_meaning(capsys):
-    with pytest.raises(SystemExit):
-        RunArgumentParser().parse(["--help"])
-    text = capsys.readouterr().out
-    for action in RunArgumentParser()._actions:
-        if action.option_strings:
-            assert action.option_strings[0] in text
-            assert action.help, action.option_strings
+def test_short_help_fits_two_screens_and_full_help_names_every_option():
+    short, full = help_text().splitlines(), help_text(full=True).splitlines()
+    assert len(short) <= 110
+    assert max(map(len, short)) <= 100
+    named = [line.split()[0] for line in full if line.startswith("  --")]
+    assert sorted(named) == sorted({"--config", *(f"--{name}" for name in all_options())})
+    shown = [name for names in SHOWN.values() for name in names]
+    assert len(set(shown)) == len(shown)
+    assert all(all_options()[name].help for name in shown)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import RunArgumentParser
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.studies.comparison import compare
+from modeling_roberta_gru.training.arguments import parse_run
 
 from .conftest import TINY_ENCODER, script, tiny_config
 
@@ -174,7 +174,7 @@ def test_every_systems_command_parses_and_writes_to_a_folder_of_its_own(systems,
     assert len({folder for folder, _ in runs}) == len(runs)
     for folder, words in runs:
         options = [str(systems.ROOT / word) if word.startswith("recipes/") else word for word in words[1:]]
-        model_args, data_args, args, _ = RunArgumentParser().parse(options)
+        model_args, data_args, args, _ = parse_run(options)
         assert systems.ROOT / args.output_dir == folder
         assert folder.name == f"seed-{args.seed}"
         assert model_args.architecture in folder.parent.name.replace("linear-head", "transformer")
@@ -193,7 +193,7 @@ def test_a_recorded_comparison_becomes_a_section_and_a_figure(systems, results, 
             str(tmp_path / name),
         ]
         words += ["--class_weights", "balanced"] if "balanced" in name else []
-        run(*RunArgumentParser().parse(words), command=["train.py", *words])
+        run(*parse_run(words), command=["train.py", *words])
         runs.append(tmp_path / name)
     monkeypatch.setattr(results, "RECORDED", tmp_path / "results")
     monkeypatch.setattr(results, "ROOT", tmp_path)

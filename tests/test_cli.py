@@ -12,9 +12,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
-from modeling_roberta_gru.arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
+from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.inference import explanation
 from modeling_roberta_gru.inference.evaluation import evaluate_model
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
 from .conftest import TINY_ENCODER, tiny_config, write_reviews
 

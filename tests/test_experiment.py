@@ -13,10 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-import train
-from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import DataArguments, RobertaGRUTrainingArguments, RunArgumentParser
-from modeling_roberta_gru.cli import exit_status
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification, cli
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
@@ -24,6 +22,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import _check_sharding, run
 from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.training import trained
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.metrics import fit_temperature
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
@@ -40,7 +39,7 @@ LEFT = RUN_FILES.keys() - {"adapter"}
 
 def train_tiny(folder: Path, *options: object, verify: bool = False) -> dict:
     argv = ["--output_dir", str(folder), *TINY_RUN, "--verify_load", str(verify), *map(str, options)]
-    return run(*RunArgumentParser().parse(argv), command=["train.py", *argv]).metrics
+    return run(*parse_run(argv), command=["train.py", *argv]).metrics
 
 
 @pytest.fixture(scope="module")
@@ -471,7 +470,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(case, tmp_path, reviews, stand
     places = {"elsewhere": elsewhere, "tmp": tmp_path, "reviews": reviews, "finished": finished[0], "wide": wide}
     options = [option.format(**places) for option in options]
     given = set(options)
-    argv = ["train.py", *TINY_RUN]
+    argv = ["roberta-gru", "train", *TINY_RUN]
     if not given & {"--dataset_name", "--train_file"}:
         argv += ["--dataset_name", str(reviews)]
     if "--model_name_or_path" not in given:
@@ -482,7 +481,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(case, tmp_path, reviews, stand
         argv += ["--output_dir", str(tmp_path / "run")]
     before = sorted(finished[0].rglob("*"))
     monkeypatch.setattr(sys, "argv", [*argv, *options])
-    assert exit_status(train.main) == 2
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith("Error: ")
     assert message in said[-1]

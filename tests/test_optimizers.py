@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.optimizers import (
     OPTIMIZERS,
     NAdam,

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import RunArgumentParser
+from modeling_roberta_gru.training.arguments import parse_run
 
 from .conftest import TINY_ENCODER, tiny_config
 
@@ -39,7 +39,7 @@ def test_every_training_command_parses():
     assert len(trainings) >= 3
     for options in trainings:
         options = [str(ROOT / word) if word.startswith("recipes/") else word for word in options]
-        RunArgumentParser().parse(options)
+        parse_run(options)
 
 
 def test_the_python_example_runs_and_prints_labels_with_scores(stand_in, tmp_path, capsys):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modeling_roberta_gru.arguments import DataArguments, RunArgumentParser
+from modeling_roberta_gru.arguments import DataArguments, all_options
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.training.architectures import ARCHITECTURES, RecurrentNet
+from modeling_roberta_gru.training.arguments import parse_run
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -18,7 +19,7 @@ SPACES = sorted((FOLDER / "spaces").glob("*.yaml"))
 
 
 def parse(path: Path, *options: object):
-    return RunArgumentParser().parse(["--config", str(path), *map(str, options)])
+    return parse_run(["--config", str(path), *map(str, options)])
 
 
 @pytest.fixture
@@ -87,4 +88,4 @@ def test_the_papers_recipes_are_the_papers(name):
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_space_opens_with_what_it_repeats_and_holds_options(path):
     assert path.read_text().startswith("# ")
-    assert set(yaml.safe_load(path.read_text())["space"]) <= set(RunArgumentParser().option_names())
+    assert set(yaml.safe_load(path.read_text())["space"]) <= set(all_options())

@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.arguments import RobertaGRUTrainingArguments
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 from tests.conftest import tiny_config
 

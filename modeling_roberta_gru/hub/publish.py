@@ -37,8 +37,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
-from ..arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
+from ..arguments import DataArguments, ModelArguments
 from ..errors import InputError
+from ..training.arguments import RobertaGRUTrainingArguments
 from .card import RUN_KEYS
 from .check import ADAPTER_CONFIG, check_adapter, check_model
 

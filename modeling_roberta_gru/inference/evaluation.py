@@ -6,11 +6,12 @@ from typing import Any
 
 from transformers import DataCollatorWithPadding
 
-from ..arguments import DataArguments, RobertaGRUTrainingArguments
+from ..arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import tokenize
 from ..errors import unknown_name
+from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.loading import load_classifier, longest_read
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.trainer import RobertaGRUTrainer

@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import binomtest
 
-from ..arguments import RobertaGRUTrainingArguments
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import SINGLE_LABEL
 from ..errors import InputError
 from ..markdown import cell, code, table
+from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.metrics import METRICS, interval, resample_counts, written
 from ..training.plots import BLUE, GREY, ORANGE, save, tidy
 

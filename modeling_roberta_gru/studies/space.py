@@ -1,7 +1,6 @@
 """What a study varies: a small file of options with their values, and how points are taken from them."""
 
 import math
-from argparse import Action, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from ..arguments import UNSET, DataArguments, RunArgumentParser
+from ..arguments import DataArguments, all_options
 from ..errors import InputError, unknown_name
+from ..options import UNSET, Option
 from ..training.metrics import METRICS, figure_names
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ def _read_trials(path: str | Path, trials: Any, sampler: str) -> int | None:
 
 
 def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[Any] | Range:
-    parser = RunArgumentParser()
-    if name not in parser.option_names():
-        raise unknown_name(f"option in {path}:", name, parser.option_names())
+    known = all_options()
+    if name not in known:
+        raise unknown_name(f"option in {path}:", name, known)
     of_data = {field.name for field in fields(DataArguments)} - set(OF_TRAINING_ROWS)
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
         raise InputError(f"{path}: {name} must be the same in all trials, whose metrics would not compare otherwise.")
@@ -162,19 +162,19 @@ def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[
         raise InputError(f"{path}: {name} needs a list of values, or a range such as {{low: 1e-5, high: 1e-3}}.")
     if not all(isinstance(item, str) for item in value):
         raise InputError(f"{path}: {name} has a list or mapping among its values: write it in quotes, as one text.")
-    choices = [_typed(parser._option_string_actions[f"--{name}"], item) for item in value]
+    choices = [_typed(known[name], item) for item in value]
     if len(set(map(repr, choices))) < len(choices):
         raise InputError(f"{path}: {name} has a value twice: {', '.join(value)}.")
     return choices
 
 
-def _typed(action: Action, text: str) -> Any:
-    """Convert a text as `train.py` does; what it refuses stays a text, which `train.py` then is given to refuse."""
+def _typed(option: Option, text: str) -> Any:
+    """Convert a text as `train` does; what it refuses stays a text, which `train` then is given to refuse."""
     if text in UNSET:
         return None
     try:
-        return action.type(text) if callable(action.type) else text
-    except (ValueError, ArgumentTypeError):
+        return option.convert(text)
+    except InputError:
         return text
 
 

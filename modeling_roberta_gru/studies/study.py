@@ -30,11 +30,12 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from .. import experiment
-from ..arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments, RunArgumentParser
+from ..arguments import DataArguments, ModelArguments, words_by_option
 from ..data.splits import load_splits
 from ..errors import InputError, unknown_name
 from ..files import delete, write_json, write_text
 from ..training.architectures import check_options
+from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import figure_names, measure, to_probabilities
 from ..training.record import changed_options, describe_data, describe_platform
 from .space import OF_THE_STUDY, Space, read_space
@@ -81,7 +82,7 @@ class Plan:
         self, params: Mapping[str, Any], folder: str | Path = "unused"
     ) -> tuple[ModelArguments, DataArguments, RobertaGRUTrainingArguments]:
         """Return the dataclasses of [`run_words`]."""
-        parsed = RunArgumentParser().parse(self.run_words(params, folder))[:3]
+        parsed = parse_run(self.run_words(params, folder))[:3]
         check_options(*parsed)
         return parsed
 
@@ -96,8 +97,9 @@ class Plan:
         Raises:
             InputError: if a point, an option or the data are not usable.
         """
+        given = words_by_option(self.words)
         for name in (*OF_THE_STUDY, *self.space.options):
-            if any(word.partition("=")[0] in (f"--{name}", f"--no_{name}") for word in self.words):
+            if name in given:
                 owner = "the study" if name in OF_THE_STUDY else self.space.path
                 raise InputError(f"--{name} is set by {owner}: leave it out of the command.")
         samples = self.space.samples
@@ -457,7 +459,7 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
     for seed in range(record["seed"], record["seed"] + num_seeds):
         if seed not in finished:
             words = plan.run_words(best["params"], plan.output_dir / "final" / f"seed-{seed}", seed)
-            experiment.run(*RunArgumentParser().parse(words), command=["train.py", *words])
+            experiment.run(*parse_run(words), command=["train.py", *words])
     record = write_outputs(study, plan)
     print("\n".join(final_markdown(record["final"], record["space"]["metric"])), flush=True)
     return record

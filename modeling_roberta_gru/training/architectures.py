@@ -19,7 +19,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from ..arguments import GRU_OPTIONS, DataArguments, ModelArguments, RobertaGRUTrainingArguments
+from ..arguments import GRU_OPTIONS, DataArguments, ModelArguments
 from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.corpus import train_tokenizer
@@ -35,6 +35,7 @@ from ..data.tokenization import (
 from ..errors import InputError
 from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..modeling_roberta_gru import RobertaGRUForSequenceClassification, classification_loss
+from .arguments import RobertaGRUTrainingArguments
 from .loading import check_encoder_came_whole, first_line, quiet, read_tokenizer, read_weights
 from .record import changed_options
 

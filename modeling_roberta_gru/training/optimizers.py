@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..arguments import RobertaGRUTrainingArguments
 from ..errors import InputError, unknown_name
 from .adapter import base_of
+from .arguments import RobertaGRUTrainingArguments
 
 
 class NAdam(torch.optim.NAdam):

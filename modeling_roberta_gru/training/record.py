@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel, Trainer
 
-from ..arguments import DataArguments, ModelArguments, RobertaGRUTrainingArguments
+from ..arguments import DataArguments, ModelArguments
 from ..data.corpus import BUILT_IN_CORPORA
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ..data.splits import Splits
 from ..files import replacing
 from .adapter import count_parameters
+from .arguments import RobertaGRUTrainingArguments
 
 POOLED = "The given splits were pooled: these metrics compare with nothing reported on the official test split."
 

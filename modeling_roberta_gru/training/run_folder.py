@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from ..arguments import RobertaGRUTrainingArguments
 from ..errors import InputError
 from ..files import delete, replacing
+from .arguments import RobertaGRUTrainingArguments
 
 RUN_FILES = {
     "model": "the model: loads anywhere by the Auto classes",

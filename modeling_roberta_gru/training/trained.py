@@ -10,11 +10,12 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..arguments import ModelArguments, RobertaGRUTrainingArguments
+from ..arguments import ModelArguments
 from ..data.splits import Splits
 from ..files import write_text
 from .adapter import base_of, is_adapted, write_adapter
 from .architectures import Architecture
+from .arguments import RobertaGRUTrainingArguments
 from .bag_of_words import BagOfWords
 from .plots import draw_curves
 from .record import describe_hyperparameters, describe_model, describe_times, describe_training

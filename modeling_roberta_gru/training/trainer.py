@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-from ..arguments import RobertaGRUTrainingArguments
 from ..data.splits import origins
 from ..errors import InputError
 from .adapter import is_adapted
+from .arguments import RobertaGRUTrainingArguments
 from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
 

@@ -1,0 +1,83 @@
+"""The options that the Trainer takes: all of transformers' and ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+
+from ..arguments import DataArguments, ModelArguments, TrainingOptions, check_training_options, read_options
+from ..errors import InputError, unknown_name
+
+
+@dataclass
+class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
+    """Everything of [`~transformers.TrainingArguments`], with what [`~.arguments.TrainingOptions`] adds and changes.
+
+    `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
+    `dataloader_pin_memory` is on only where there is an accelerator.
+
+    Raises:
+        InputError: if options contradict each other or a value is out of range.
+    """
+
+    publish_as: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        check_training_options(self)
+        if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
+            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
+        trackers = ("none", "all", *get_available_reporting_integrations())
+        for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
+            if name not in trackers:
+                raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
+        for name in ("hub_strategy", "hub_always_push"):
+            if getattr(self, name) != _default(name):
+                raise InputError(f"--{name} has no effect: a run publishes once, at its end. Leave it out.")
+        # The Trainer must not push by itself: it would push pickles, and a card with another optimizer.
+        self.publish_as = self.hub_model_id if self.push_to_hub else None
+        self.push_to_hub = False
+        if self.bf16_if_available and not (self.bf16 or self.fp16):
+            _prefer_bfloat16(self)
+        # The older names are as good; transformers would warn of them.
+        for name in ("checkpointing", "checkpointing_kwargs"):
+            if hasattr(self, f"activation_{name}") and getattr(self, f"activation_{name}") is None:
+                setattr(self, f"activation_{name}", getattr(self, f"gradient_{name}"))
+        try:
+            super().__post_init__()
+        except (ValueError, ImportError) as error:
+            raise InputError(str(error)) from error
+        # Pinning memory for a device that is not there only warns.
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the order in which documents are read."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+
+def parse_run(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, RobertaGRUTrainingArguments, str | None]:
+    """Return the options of a command line, and the path of the recipe: see [`~.arguments.read_options`].
+
+    Raises:
+        InputError: if an option or key is unknown, or a value is not usable.
+    """
+    options = read_options(argv)
+    return options.model, options.data, RobertaGRUTrainingArguments(**options.training), options.recipe
+
+
+def _prefer_bfloat16(args: TrainingArguments) -> None:
+    # Without an accelerator the CPU is meant; transformers allows bf16 there only if told so.
+    if not torch.accelerator.is_available():
+        args.use_cpu = True
+    if args.use_cpu:
+        args.bf16 = torch.cpu._is_avx512_bf16_supported()
+    else:
+        args.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _default(name: str) -> Any:
+    return TrainingArguments.__dataclass_fields__[name].default
