@@ -129,9 +129,9 @@ def adapt(
     whole_words: Annotated[bool, typer.Option(help="Hide whole words, not single tokens.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of masks, order and validation texts.")] = 42,
 ) -> None:
-    """Continue an encoder's pretraining on unlabelled texts; --model_name_or_path takes the folder that it writes.
+    """Continue an encoder's pretraining on unlabelled texts.
 
-    A run that was cut off is resumed by the same command.
+    `train --model_name_or_path` takes the folder that it writes. A run that was cut off is resumed by the same command.
     """
     from .training.pretraining import AdaptOptions, adapt_encoder
 

@@ -19,7 +19,7 @@ CANNOT_WRITE = (
 )
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the tables that are read and written."""
-PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
+PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 
 
 def carried(name: str) -> Path:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, TrainingArguments
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
@@ -311,8 +310,13 @@ def test_the_command_lines_options_are_frozen():
     ]
 
 
-def test_help_teaches():
-    command = get_command(cli.app).commands["evaluate"]
-    assert "95 % intervals" in command.help
-    assert all(parameter.help for parameter in command.params if parameter.name not in ("model", "data"))
-    assert CliRunner().invoke(cli.app, []).output.count("evaluate") == 1
+def test_help_has_a_line_a_command_and_an_example(roberta_gru):
+    status, said, _ = roberta_gru("--help")
+    lines = said.splitlines()
+    commands = get_command(cli.app).commands
+    for name, command in commands.items():
+        (line,) = (line for line in lines if line.startswith(f"  {name} "))
+        assert line.endswith(".")
+        assert not line.endswith("...")
+        assert name == "train" or all(parameter.help for parameter in command.params)
+    assert (status, any(line.strip() == "roberta-gru train --config quickstart" for line in lines)) == (0, True)

@@ -151,7 +151,7 @@ def _read_trials(path: str | Path, trials: Any, sampler: str) -> int | None:
 
 def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[Any] | Range:
     known = all_options()
-    if name not in known:
+    if name not in (*known, "config"):
         raise unknown_name(f"option in {path}:", name, known)
     of_data = {field.name for field in fields(DataArguments)} - set(OF_TRAINING_ROWS)
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
