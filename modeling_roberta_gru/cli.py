@@ -131,7 +131,7 @@ def adapt(
 ) -> None:
     """Continue an encoder's pretraining on unlabelled texts.
 
-    `train --model_name_or_path` takes the folder that it writes. A run that was cut off is resumed by the same command.
+    `train --model_name_or_path` takes the folder. What was cut off resumes when the same command is run again.
     """
     from .training.pretraining import AdaptOptions, adapt_encoder
 
