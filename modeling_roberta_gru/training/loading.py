@@ -31,11 +31,12 @@ def model_folder(name: str) -> str:
         InputError: if it is the folder of a run that has no model.
     """
     folder = Path(name)
-    if (folder / "config.json").is_file() or not (folder / "metrics.json").is_file():
-        return name
-    if not (folder / "model" / "config.json").is_file():
-        raise InputError(f"{name} is the run of a bag of words, which keeps no model.")
-    return str(folder / "model")
+    if not (folder / "config.json").is_file():
+        if (folder / "model" / "config.json").is_file():
+            return str(folder / "model")
+        if (folder / "metrics.json").is_file():
+            raise InputError(f"{name} is the run of a bag of words, which keeps no model.")
+    return name
 
 
 def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
