@@ -232,11 +232,12 @@ def explain(
     if text is None:
         raise InputError("There is nothing to explain: give a text in quotes, or --file with a file's name.")
     _check_model(model)
-    from .inference.explanation import NUM_STEPS, report
-    from .inference.page import explain_model
+    from .inference.explanation import MOST_ATTRIBUTED, NUM_STEPS, explain_model, report
 
     num_steps = (steps or NUM_STEPS) if attributions else None
-    trace, attribution, files = explain_model(model, text, output_dir, label, num_steps)
+    trace, attribution, files = explain_model(
+        model, text, output_dir, label, num_steps, MOST_ATTRIBUTED if steps is None else None
+    )
     say(report(trace, attribution, label))
     say(f"\nDrawn in {' and '.join(map(str, files))}")
 

@@ -29,7 +29,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import train
 from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.inference.evaluation import evaluate_model
-from modeling_roberta_gru.inference.page import explain_model
+from modeling_roberta_gru.inference.explanation import explain_model
 from modeling_roberta_gru.training.architectures import ARCHITECTURES, RECURRENT_NETS, check_options
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.loading import load_classifier, longest_read

@@ -105,10 +105,10 @@ def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, t
     ("argv", "message"),
     [
         (["evaluate", "{model}", "nowhere.csv"], "nowhere.csv"),
-        (["score", "{model}", "nowhere.csv", "scored.csv"], "No file 'nowhere.csv'"),
+        (["score", "{model}", "nowhere.csv", "{scored}"], "No file 'nowhere.csv'"),
         (["score", "{model}", "{data}", "scored.xlsx"], "scored.xlsx: cannot write .xlsx"),
-        (["score", "{model}", "{data}", "scored.csv", "--text-column", "txt"], "Did you mean 'text'?"),
-        (["score", "{model}", "{data}", "scored.csv", "--dtype", "int9"], "Unknown --dtype 'int9'"),
+        (["score", "{model}", "{data}", "{scored}", "--text-column", "txt"], "Did you mean 'text'?"),
+        (["score", "{model}", "{data}", "{scored}", "--dtype", "int9"], "Unknown --dtype 'int9'"),
         (["evaluate", "nowhere", "{data}"], "No model can be read from nowhere"),
         (["evaluate", "{model}", "{data}", "--text-column", "txt"], "'txt'"),
         (["evaluate", "{model}", "{data}", "--slice-by", "venu"], "Did you mean 'venue'?"),
@@ -129,6 +129,7 @@ def test_mistakes_are_one_line_and_status_two(argv, message, saved, stand_in, re
     RobertaGRUModel.from_pretrained(saved).save_pretrained(headless)
     AutoTokenizer.from_pretrained(saved).save_pretrained(headless)
     places = {"model": saved, "data": reviews / "test.csv", "other": other, "encoder": stand_in, "headless": headless}
+    places["scored"] = tmp_path / "scored.csv"
     before = {path: path.read_bytes() for path in saved.iterdir()}
     status, _, said = roberta_gru(*(word.format(**places) for word in argv))
     assert status == 2
@@ -150,12 +151,12 @@ def test_explain_prints_and_draws_how_the_verdict_came_about(saved, tmp_path, ro
     probabilities = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(dim=0)
     label = model.config.id2label[int(probabilities.argmax())]
     assert f"Verdict: {label} {probabilities.max():.2f}, after {len(tokenizer(text)['input_ids'])} tokens." in said
-    assert "What told most for (+) and against (-) good, in log-odds:" in said
+    assert "Most influential words, for (+) and against (-) good, in log-odds:" in said
 
     status, said, _ = roberta_gru("explain", saved, "splendid music", "--no-attributions", "--output-dir", folder)
     assert status == 0
-    assert "told most" not in said
-    assert "attribution" not in (folder / "explanation.html").read_text().partition("<body>")[2]
+    assert "influential" not in said
+    assert "attribution" not in (folder / "explanation.html").read_text().partition("<body")[2]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast, dynamic_module_utils
+from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.inference import explanation, page
-from modeling_roberta_gru.inference.explanation import Attribution, Trace, attribute, jumps, report, trace, turns
-from modeling_roberta_gru.inference.page import draw_trace, write_page
+from modeling_roberta_gru.inference import explanation, reading
+from modeling_roberta_gru.inference.explanation import attribute, draw_trace, explain_model, report, trace, write_page
+from modeling_roberta_gru.inference.reading import Attribution, Trace, jumps, turns
+from modeling_roberta_gru.training import plots
 
 from .conftest import tiny_config
 
@@ -281,7 +283,7 @@ def test_a_report_tells_verdict_turns_and_words():
         "The verdict turned once:",
         "  token      2  good 0.10 → 0.90  w1 «w2» w3",
         "",
-        "What told most for (+) and against (-) good, in log-odds:",
+        "Most influential words, for (+) and against (-) good, in log-odds:",
         "  token      2  +3.00  w2",
         "  token      3  +0.50  w3",
         "  token      1  -1.00  w1",
@@ -299,7 +301,7 @@ def test_a_report_tells_verdict_turns_and_words():
     ],
 )
 def test_a_verdict_is_said_as_the_problem_asks(scores, problem_type, said):
-    assert explanation.verdict(made_trace(*scores, problem_type=problem_type)) == said
+    assert reading.verdict(made_trace(*scores, problem_type=problem_type)) == said
 
 
 @pytest.mark.parametrize("tokenizer", ["byte_level", "wordpiece"])
@@ -336,18 +338,93 @@ def test_a_page_holds_the_text_exactly_and_needs_nothing_beside_itself(tokenizer
 
 def test_a_page_gives_the_number_behind_every_token(tmp_path):
     write_page(made_trace(0.3, 0.1, 0.2, 0.2, 0.9, 0.9), None, tmp_path / "page.html")
-    titles = [title for title in read_page(tmp_path / "page.html").titles if title]
+    titles = [title for title in read_page(tmp_path / "page.html").titles if title and "token" in title]
     assert titles == ["bad 0.90 (token 1)", "bad 0.80 (tokens 2 to 3)", "good 0.90 (token 4)"]
+
+
+def test_the_curve_runs_through_every_score(tmp_path):
+    scores = np.random.default_rng(0).random(50)
+    write_page(made_trace(*scores), None, tmp_path / "page.html")
+    drawn = re.search(r'<polyline points="([^"]*)"', (tmp_path / "page.html").read_text())[1]
+    points = np.array([[float(number) for number in point.split(",")] for point in drawn.split()])
+    assert points[:, 1] == pytest.approx(100 * (1 - scores), abs=0.051)
+    assert points[[0, -1], 0].tolist() == [0, 1000]
+
+
+def test_a_long_curve_keeps_its_peaks():
+    scores = np.random.default_rng(0).random(12345)
+    scores[[0, 777, 12344]], scores[9999] = (0.5, 2.0, 0.5), -1
+    chosen = reading.drawn_positions(scores).tolist()
+    assert {0, 777, 9999, 12344} <= set(chosen)
+    assert chosen == sorted(chosen)
+    assert len(chosen) <= reading.MOST_POINTS
+
+
+def test_a_trace_shows_itself_in_a_notebook(byte_level):
+    traced = trace(classifier(), byte_level, TEXT)
+    shown = [traced._repr_html_() for _ in range(2)]
+    for html in shown:
+        reader = Reader()
+        reader.feed(html)
+        assert reader.views == [TEXT]
+        assert reader.open == []
+        assert all(link[1:] in reader.ids for link in reader.links)
+    first, second = (set(re.findall(r'id="([^"]*)"', html)) for html in shown)
+    assert first.isdisjoint(second)  # a link leads into its own view
+
+
+def test_control_characters_and_active_text_are_shown_and_do_nothing(tmp_path):
+    hostile = "\x1b[31m\x07\u202egood\x00\x85<img src=x onerror=alert(1)>{{7*7}}{% raw %}"
+    traced = made_trace(0.3, 0.1, 0.9, 0.9, labels=(hostile, f"{hostile} too"))
+    text = traced.text.replace("w1", "w\x1b")
+    attribution = Attribution(hostile, np.array([0, 1.0, -1.0, 0]), 1.0, 0.0, "log-odds", 2)
+    write_page(replace(traced, text=text), attribution, tmp_path / "page.html")
+    written = (tmp_path / "page.html").read_text()
+    assert not set(written) & {*map(chr, range(9)), *map(chr, range(14, 32)), *map(chr, range(127, 160)), "\u202e"}
+    assert "img" not in read_page(tmp_path / "page.html").tags
+    assert "␛[31m␇�good␀�&lt;img src=x onerror=alert(1)&gt;{{7*7}}{% raw %}" in written
+    assert read_page(tmp_path / "page.html").views == ["w␛ w2"] * 2
+
+
+def test_names_that_no_font_can_write_are_escaped_without_a_warning(tmp_path):
+    labels = ("日本 😀 $x$ \n", "مرحبا")
+    draw_trace(made_trace(0.3, 0.1, 0.9, 0.9, labels=labels), None, tmp_path / "page.png")
+    assert plots.shortened("good $1$") == r"good \$1\$"
+    for name in labels:
+        drawn = plots.shortened(name).replace(r"\$", "$")
+        assert len(drawn) <= 2 * plots.LONGEST_NAME + 1
+        assert plots.can_draw(drawn)
+
+
+def test_a_very_long_text_is_attributed_only_where_that_is_asked_for(byte_level, tmp_path, caplog):
+    folder = tmp_path / "model"
+    classifier(vocab_size=len(byte_level)).save_pretrained(folder)
+    byte_level.save_pretrained(folder)
+    text = "abcdefghij" * 8
+    left_out = explain_model(str(folder), text, tmp_path / "out", num_steps=2, most_tokens=20)[1]
+    assert left_out is None
+    assert "Attributions are left out" in caplog.text
+    made = explain_model(str(folder), text, tmp_path / "out", num_steps=2, most_tokens=None)[1]
+    assert made.num_steps == 2
+
+
+def test_progress_is_shown_on_standard_error(byte_level, capsys):
+    logging.enable_progress_bar()
+    try:
+        attribute(classifier(), byte_level, TEXT, num_steps=2)
+    finally:
+        logging.disable_progress_bar()
+    assert "Attributing" in capsys.readouterr().err
 
 
 def test_two_turns_at_one_word_are_both_to_be_found(tmp_path):
     scores = [[0.1, 0.1], [0.1, 0.1], [0.9, 0.9], [0.9, 0.9]]
     traced = made_trace(*scores, problem_type="multi_label_classification")
-    assert len({turn.position for turn in explanation.turns(traced)}) == 1 < len(explanation.turns(traced))
+    assert len({turn.position for turn in turns(traced)}) == 1 < len(turns(traced))
     write_page(traced, None, tmp_path / "page.html")
     read = read_page(tmp_path / "page.html")
-    assert {"#turn-1", "#turn-2"} <= set(read.links)
-    assert {"turn-1", "turn-2"} <= set(read.ids)
+    assert {"#reading-turn-1", "#reading-turn-2"} <= set(read.links)
+    assert {"reading-turn-1", "reading-turn-2"} <= set(read.ids)
 
 
 def test_a_page_of_fifty_thousand_tokens_stays_light(tmp_path):
@@ -365,7 +442,7 @@ def test_a_page_of_fifty_thousand_tokens_stays_light(tmp_path):
 
 @pytest.mark.parametrize(("background", "text"), [("#ffffff", "#16181c"), ("#16181c", "#ffffff")])
 def test_text_stands_out_from_every_colour_in_light_and_dark(background, text):
-    assert f"--page: {background}; --text: {text};" in page.STYLE
+    assert f"--page: {background}; --text: {text};" in reading.style()
 
     def channels(colour):
         return np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
@@ -374,8 +451,8 @@ def test_text_stands_out_from_every_colour_in_light_and_dark(background, text):
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         return linear @ [0.2126, 0.7152, 0.0722]
 
-    for colour in [*page.COLOURS, page.GREY]:
-        behind = page.STRONGEST * channels(colour) + (1 - page.STRONGEST) * channels(background)
+    for colour in [*reading.COLOURS, reading.GREY]:
+        behind = reading.STRONGEST * channels(colour) + (1 - reading.STRONGEST) * channels(background)
         low, high = sorted([luminance(behind), luminance(channels(text))])
         assert (high + 0.05) / (low + 0.05) > 4.5
 

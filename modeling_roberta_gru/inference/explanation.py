@@ -3,144 +3,63 @@
     trace(model, tokenizer, text)      what the verdict was when the model had read so far, and where it turned
     attribute(model, tokenizer, text)  how much each token speaks for a label (needs the extra `explain`)
 
-Both read documents of any length. `page.py` draws them.
+Both read documents of any length. What is read is drawn as one HTML page (reading.py) and as a picture.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch.utils.checkpoint import checkpoint
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
-from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace
+from ..data.labels import REGRESSION, SINGLE_LABEL, LabelSpace
 from ..errors import InputError, unknown_name
-from ..training.metrics import to_probabilities
+from ..files import check_writable, write_text, writing_to
+from ..training.loading import load_classifier
+from ..training.plots import GREY, can_draw, drawable, fallback_fonts, save, shortened, tidy
+from .reading import (
+    Attribution,
+    Trace,
+    completeness,
+    curve_name,
+    curve_score,
+    drawn_positions,
+    excerpt,
+    html,
+    influence_heading,
+    influential_words,
+    is_binary,
+    label_colours,
+    landmarks,
+    read,
+    sides,
+    verdict,
+    word_values,
+)
 
 NUM_STEPS = 32
-SURE = 0.2
-"""A verdict counts, and can turn, where it leads by this much: what wavers about a draw turns nowhere."""
-LARGEST_GAP = 0.05
-"""Attributions may miss this share of what they amount to."""
-MOST_TURNS = 12
-MOST_WORDS = 6
-EXCERPT_WIDTH = 45
-WHITESPACE = re.compile(r"\s+")
+MOST_ATTRIBUTED = 16_384
+"""Tokens. Longer texts are attributed only where the number of steps is given: a step, which reads the text there and
+back, can take minutes on a processor."""
+MOST_BARS = 1000
+MOST_NOTES = 6
+NUM_NOTE_LINES = 3
 
-
-@dataclass(frozen=True)
-class Trace:
-    """A text as the model reads it, and its scores after every token.
-
-    Attributes:
-        text: the text.
-        tokens: its n tokens as a person reads them: what stands in the text, or a special token's name. The tokens
-            that one character is made of are that character each.
-        offsets: where in the text each token begins and ends, in characters; empty for the special tokens around it.
-        words: `(n,)` int64, the number of the word that each token belongs to, as the tokenizer splits words.
-        scores: `(n, C)` float64, after every token: probabilities by softmax for one label a text, by sigmoid for
-            several, the targets themselves for a regression.
-        labels: the C labels or targets.
-        problem_type: as in transformers.
-    """
-
-    text: str
-    tokens: list[str]
-    offsets: list[tuple[int, int]]
-    words: np.ndarray
-    scores: np.ndarray
-    labels: list[str]
-    problem_type: str
-
-    @property
-    def leading(self) -> str:
-        """The label with the highest score in the end."""
-        return self.labels[int(self.scores[-1].argmax())]
-
-    @property
-    def ends(self) -> np.ndarray:
-        """The position of each word's last token."""
-        return np.flatnonzero(np.diff(self.words, append=-1))
-
-    def word_at(self, position: int) -> tuple[int, int]:
-        """Return where in the text the word of a token begins and ends, in characters."""
-        first, after = (int(np.searchsorted(self.words, self.words[position], side)) for side in ("left", "right"))
-        start, end = self.offsets[first][0], self.offsets[after - 1][1]
-        if first and not end:  # a special token at the end
-            start = end = len(self.text)
-        return start, end
-
-    def written(self, score: float) -> str:
-        """Write a score as people read it."""
-        return f"{score:.4g}" if self.problem_type == REGRESSION else f"{score:.2f}"
-
-    def written_move(self, turn: "Turn") -> str:
-        return f"{self.written(turn.before)} → {self.written(turn.after)}"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A place where a score moved.
-
-    Attributes:
-        position: the token after which it had; the last one of a word.
-        label: whose score it is.
-        before, after: the score before and after.
-    """
-
-    position: int
-    label: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """How much each token of a text speaks for a label.
-
-    Attributes:
-        label: the label.
-        values: `(n,)` float64, one a token, in `unit`; with steps enough they add up to `output` - `baseline`.
-        output: what the model says of the text.
-        baseline: what it says of the same text with every token but the first and last one masked.
-        unit: "log-odds", or "target" for a regression.
-        num_steps: steps of the integral.
-    """
-
-    label: str
-    values: np.ndarray
-    output: float
-    baseline: float
-    unit: str
-    num_steps: int
-
-    def written(self, value: float) -> str:
-        """Write a value as people read it, with its sign."""
-        return f"{value:+.2f}" if self.unit == "log-odds" else f"{value:+.3g}"
-
-    @property
-    def gap(self) -> float:
-        """What the attributions miss of the difference between text and baseline."""
-        return self.output - self.baseline - float(self.values.sum())
-
-    @property
-    def warning(self) -> str | None:
-        """Say so if the gap is large."""
-        if abs(self.gap) <= LARGEST_GAP * float(np.abs(self.values).sum()):
-            return None
-        return (
-            f"The attributions add up to {self.written(self.values.sum())} {self.unit} instead of "
-            f"{self.written(self.output - self.baseline)}: {self.num_steps} steps are too few. Take twice as many."
-        )
+logger = logging.getLogger(__name__)
 
 
 def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Trace:
@@ -150,34 +69,21 @@ def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str)
     a right-to-left GRU has read the whole text before.
 
     Args:
-        model: a RoBERTa-GRU classifier in eval mode, on any device; loaded with `trust_remote_code` it serves too.
-        tokenizer: its tokenizer, a fast one.
+        model: a RoBERTa-GRU classifier in evaluation mode.
+        tokenizer: its fast tokenizer.
         text: text of any length.
 
     Raises:
         InputError: if model or tokenizer cannot do this, or the text holds no words.
     """
     encoding = _encode(model, tokenizer, text)
-    labels = LabelSpace.from_config(model.config)
     with _progress("Reading", " passages") as bar:
         # The encoder reads passage by passage; how many there are is the model's affair.
         hook = model.base_model.register_forward_hook(lambda *_: bar.update())
         try:
-            logits = model.running_logits(torch.tensor([encoding["input_ids"]], device=model.device))[0]
+            return read(model, tokenizer, text, LabelSpace.from_config(model.config).problem_type, encoding)
         finally:
             hook.remove()
-    logits = logits.cpu().double().numpy()
-    word_ids = encoding.word_ids()
-    begins = [one is None or one != other for one, other in zip(word_ids, [None, *word_ids], strict=False)]
-    return Trace(
-        text=text,
-        tokens=_read_tokens(encoding, tokenizer, text),
-        offsets=[tuple(offsets) for offsets in encoding["offset_mapping"]],
-        words=np.cumsum(begins) - 1,
-        scores=logits if labels.problem_type == REGRESSION else to_probabilities(logits, labels.problem_type),
-        labels=list(labels.names),
-        problem_type=labels.problem_type,
-    )
 
 
 def attribute(
@@ -241,96 +147,55 @@ def attribute(
     return Attribution(labels.names[index], values, whole, masked, unit, num_steps)
 
 
-def turns(trace: Trace) -> list[Turn]:
-    """Find where the verdict turned, in reading order.
+def explain_model(
+    name: str,
+    text: str,
+    output_dir: Path,
+    label: str | None = None,
+    num_steps: int | None = NUM_STEPS,
+    most_tokens: int | None = MOST_ATTRIBUTED,
+) -> tuple[Trace, Attribution | None, list[Path]]:
+    """Explain what a saved model says of a text, and leave a picture and a page in a folder.
 
-    For one label a text: where another label took the lead, for good enough that it came to lead by [`SURE`]. For
-    several: where a label's probability crossed a half, by half of [`SURE`] either way. A turn's `before` is the
-    label's furthest score since the turn before it, `after` its furthest until the next. A regression has none.
+    Args:
+        name: a run's folder, a saved model's folder or a Hub id.
+        text: text of any length.
+        output_dir: the folder; made if need be. Earlier explanations there are replaced, other files kept.
+        label: the label in question; unset: the one with the highest score.
+        num_steps: steps of the attributions' integral; None: no attributions.
+        most_tokens: of a longer text the attributions are left out, with a warning; None: they never are.
+
+    Returns:
+        Trace, attribution if asked for, and the files written.
+
+    Raises:
+        InputError: if anything given is not usable; nothing is written then.
     """
-    ends = trace.ends
-    scores = trace.scores[ends]
-    if trace.problem_type == REGRESSION:
-        return []
-    found: list[Turn] = []
-    if trace.problem_type == SINGLE_LABEL:
-        second, first = np.partition(scores, -2, axis=1)[:, -2:].T
-        tracks = [(scores.argmax(axis=1), first - second)]
-    else:
-        tracks = [(score >= 0.5, abs(2 * score - 1)) for score in scores.T]
-    for label, (verdicts, lead) in enumerate(tracks):
-        starts = [0, *_changes(verdicts, lead >= SURE), len(ends)]
-        for begin, word, end in zip(starts, starts[1:], starts[2:], strict=False):
-            of = label if trace.problem_type == MULTI_LABEL else int(verdicts[word])
-            rises = trace.problem_type == SINGLE_LABEL or verdicts[word]
-            before, after = scores[begin:word, of], scores[word:end, of]
-            sides = (before.min(), after.max()) if rises else (before.max(), after.min())
-            found.append(Turn(int(ends[word]), trace.labels[of], *map(float, sides)))
-    return sorted(found, key=lambda turn: turn.position)
-
-
-def jumps(trace: Trace, label: str, most: int = 3) -> list[Turn]:
-    """Return the words that moved a label's score most, in reading order."""
-    scores = trace.scores[trace.ends, label_index(trace.labels, label)]
-    steps = np.diff(scores)
-    largest = sorted((-abs(steps)).argsort(kind="stable")[:most])
-    return [Turn(int(trace.ends[w + 1]), label, float(scores[w]), float(scores[w + 1])) for w in largest if steps[w]]
-
-
-def landmarks(trace: Trace, label: str, most: int = MOST_TURNS) -> tuple[str, list[Turn]]:
-    """Say where to look, and return these places: the largest turns, or jumps where the verdict never turned."""
-    found = turns(trace)
-    if not found:
-        never = "" if trace.problem_type == REGRESSION else "The verdict never turned. "
-        return f"{never}Where {label} moved most:", jumps(trace, label)
-    largest = sorted(found, key=lambda turn: -abs(turn.after - turn.before))[:most]
-    times = {1: "once", 2: "twice"}.get(len(found), f"{len(found):,} times")
-    shown = f"; the {most} largest turns" if len(found) > most else ""
-    return f"The verdict turned {times}{shown}:", sorted(largest, key=lambda turn: turn.position)
-
-
-def verdict(trace: Trace) -> str:
-    """Say what the model says in the end: "positive 0.97"."""
-    scores = trace.scores[-1]
-    said = [f"{label} {trace.written(score)}" for label, score in zip(trace.labels, scores, strict=True)]
-    if trace.problem_type == REGRESSION:
-        return ", ".join(said)
-    highest = said[int(scores.argmax())]
-    if trace.problem_type == SINGLE_LABEL:
-        return highest
-    return ", ".join(said[index] for index in np.flatnonzero(scores >= 0.5)) or f"no label (the nearest: {highest})"
-
-
-def telling_words(
-    trace: Trace, attribution: Attribution, most: int = MOST_WORDS
-) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """Return the words that speak most for the label, and those most against it: last token and attribution each."""
-    values = word_values(trace, attribution)
-    order = values.argsort(kind="stable")
-    pro, contra = (
-        [(int(trace.ends[word]), float(values[word])) for word in side[:most]] for side in (order[::-1], order)
-    )
-    return [(at, value) for at, value in pro if value > 0], [(at, value) for at, value in contra if value < 0]
-
-
-def word_values(trace: Trace, attribution: Attribution) -> np.ndarray:
-    """Add up the attributions of each word's tokens: `(number of words,)`."""
-    return np.bincount(trace.words, weights=attribution.values)
-
-
-def excerpt(trace: Trace, position: int, width: int = EXCERPT_WIDTH) -> tuple[str, str, str]:
-    """Return what stands before the word of a token, that word, and what stands after it, in one line."""
-    start, end = trace.word_at(position)
-    before, word, after = (
-        WHITESPACE.sub(" ", part)
-        for part in (trace.text[:start][-width:], trace.text[start:end], trace.text[end:][:width])
-    )
-    if start > width:
-        before = "…" + (before.partition(" ")[2] or before)
-    if end + width < len(trace.text):
-        after = (after.rpartition(" ")[0] or after) + "…"
-    word = word if len(word) <= width else word[:width] + "…"
-    return before.lstrip(), word.strip() or trace.tokens[position].strip() or "⏎", after.rstrip()
+    if num_steps is not None:
+        check_captum()
+    check_writable("--output-dir", output_dir)
+    model, tokenizer = load_classifier(name)
+    if not hasattr(model, "running_logits"):
+        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU says what it thought on the way.")
+    if label is not None:
+        label_index(LabelSpace.from_config(model.config).names, label)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    traced = trace(model, tokenizer, text)
+    attribution = None
+    if num_steps is not None and most_tokens is not None and len(traced.tokens) > most_tokens:
+        logger.warning(
+            "Attributions are left out: %s tokens would be read %d times, there and back. They are made all the same "
+            "where --steps says how often.",
+            f"{len(traced.tokens):,}",
+            num_steps,
+        )
+    elif num_steps is not None:
+        attribution = attribute(model, tokenizer, text, label, num_steps)
+    picture, page = output_dir / "explanation.png", output_dir / "explanation.html"
+    with writing_to(output_dir):
+        draw_trace(traced, attribution, picture, label)
+        write_page(traced, attribution, page, label)
+    return traced, attribution, [picture, page]
 
 
 def report(trace: Trace, attribution: Attribution | None = None, label: str | None = None) -> str:
@@ -338,7 +203,7 @@ def report(trace: Trace, attribution: Attribution | None = None, label: str | No
 
     Args:
         trace: what [`trace`] returned.
-        attribution: what [`attribute`] returned, if it was asked.
+        attribution: what [`attribute`] returned, if it was asked for.
         label: whose moves to tell where the verdict never turned; unset: the leading one.
     """
     lines = [f"Verdict: {verdict(trace)}, after {len(trace.tokens):,} tokens.", ""]
@@ -350,22 +215,53 @@ def report(trace: Trace, attribution: Attribution | None = None, label: str | No
         moved = f"{turn.label:<{width}} {trace.written_move(turn)}"
         lines.append(f"  token {turn.position:>6,}  {moved}  {before}«{word}»{after}")
     if attribution is not None:
-        lines += ["", f"What told most for (+) and against (-) {attribution.label}, in {attribution.unit}:"]
-        for position, value in chain(*telling_words(trace, attribution)):
+        lines += ["", influence_heading(attribution)]
+        for position, value in chain(*influential_words(trace, attribution)):
             lines.append(f"  token {position:>6,}  {attribution.written(value)}  {excerpt(trace, position)[1]}")
         lines.append(completeness(attribution))
     return "\n".join(lines)
 
 
-def completeness(attribution: Attribution) -> str:
-    """Say what all attributions add up to, and whether that is what they should."""
-    total, baseline, output = map(
-        attribution.written, (attribution.values.sum(), attribution.baseline, attribution.output)
-    )
-    return attribution.warning or (
-        f"All tokens add up to {total}: from {baseline} for a text of masked words to {output} (missed by "
-        f"{abs(attribution.gap):.2g} in {attribution.num_steps} steps)."
-    )
+@fallback_fonts()
+def draw_trace(
+    trace: Trace, attribution: Attribution | None, path: str | os.PathLike[str], label: str | None = None
+) -> None:
+    """Draw the scores after every token, the words at which the verdict turned, and the attributions below.
+
+    Args:
+        trace: what `explanation.trace` returned.
+        attribution: what `explanation.attribute` returned, or None.
+        path: the PNG file to write.
+        label: whose moves to show where the verdict never turned; unset: the attribution's, or the leading one.
+    """
+    figure = Figure(figsize=(9, 3.8 if attribution is None else 6), layout="constrained")
+    panels = [figure.subplots()] if attribution is None else figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    for axes in panels:
+        tidy(axes)
+        axes.grid(axis="x", visible=False)
+        axes.set_xlim(-0.01 * len(trace.tokens), 1.01 * (len(trace.tokens) - 1))
+    _draw_scores(panels[0], trace, label or (trace.leading if attribution is None else attribution.label))
+    if attribution is not None:
+        _draw_attribution(panels[1], trace, attribution)
+    panels[-1].set_xlabel("token")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    panels[-1].xaxis.set_major_formatter("{x:,.0f}")
+    figure.suptitle(drawable(f"{verdict(trace)} after {len(trace.tokens):,} tokens"), fontsize=11)
+    save(figure, path)
+
+
+def write_page(
+    trace: Trace, attribution: Attribution | None, path: str | os.PathLike[str], label: str | None = None
+) -> None:
+    """Write one HTML page, as [`~.reading.html`] shows a trace.
+
+    Args:
+        trace: as for [`draw_trace`].
+        attribution: as for [`draw_trace`].
+        path: the HTML file to write.
+        label: as for [`draw_trace`]; where several labels can hold, it colours the text.
+    """
+    write_text(path, html(trace, attribution, label, whole_page=True))
 
 
 def check_captum() -> None:
@@ -416,12 +312,97 @@ def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: st
     return encoding
 
 
-def _read_tokens(encoding: BatchEncoding, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    # A token without characters of its own is a special one, or a space that its offsets leave out.
-    return [
-        text[start:end] or tokenizer.convert_tokens_to_string([token])
-        for token, (start, end) in zip(encoding.tokens(), encoding["offset_mapping"], strict=True)
-    ]
+def _draw_scores(axes: Axes, trace: Trace, followed: str) -> None:
+    if is_binary(trace):  # the other label's curve would be this one's mirror image
+        positions = drawn_positions(trace.scores[:, 1])
+        scores = trace.scores[positions, 1]
+        axes.plot(positions, scores, color="black", linewidth=0.9)
+        for label, colour in label_colours(trace).items():
+            side = scores > 0.5 if label else scores < 0.5
+            name = f"{shortened(trace.labels[label])} leads"
+            axes.fill_between(
+                positions, 0.5, scores, where=side, interpolate=True, color=colour, alpha=0.6, lw=0, label=name
+            )
+    else:
+        for label, colour in label_colours(trace).items():
+            positions = drawn_positions(trace.scores[:, label])
+            name = shortened(trace.labels[label])
+            axes.plot(positions, trace.scores[positions, label], color=colour, linewidth=1.3, label=name)
+    axes.set_ylabel(drawable(curve_name(trace)))
+    axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    low, high = axes.get_ylim() if trace.problem_type == REGRESSION else (-0.03, 1.03)
+    axes.set_ylim(low, high + 0.08 * NUM_NOTE_LINES * (high - low))  # words stand above the curves
+    if trace.problem_type != REGRESSION:
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    turns = landmarks(trace, followed, MOST_NOTES)[1]
+    _note_words(axes, trace, [(turn.position, curve_score(trace, turn)) for turn in turns])
+
+
+def _note_words(axes: Axes, trace: Trace, places: Iterable[tuple[int, float]]) -> None:
+    """Mark places on a curve, and write their words above where there is room on one of the lines."""
+    ends, centres = [-np.inf] * NUM_NOTE_LINES, [-np.inf] * NUM_NOTE_LINES  # of each line's last word, in axes
+    for position, score in places:
+        axes.plot(position, score, marker="o", markersize=6, color="black", markerfacecolor="white")
+        word = _noted(trace, position)
+        start, centre, end = _extent(axes, word, position)
+        for line in range(NUM_NOTE_LINES):
+            # Neither words on words, nor words on another's line down to the curve.
+            if start > max(ends[line], *centres[:line], -np.inf) and centre > max(*ends[line + 1 :], -np.inf, -np.inf):
+                break
+        else:
+            continue
+        ends[line], centres[line] = end, centre
+        axes.annotate(
+            word,
+            (position, score),
+            (position, 1.0 - 0.065 * line),
+            textcoords=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6},
+        )
+
+
+def _draw_attribution(axes: Axes, trace: Trace, attribution: Attribution) -> None:
+    values, ends = word_values(trace, attribution), trace.ends
+    largest = np.sort((-abs(values)).argsort(kind="stable")[:MOST_BARS])
+    colours = [sides(trace, attribution)[int(value < 0)] for value in values[largest]]
+    axes.vlines(ends[largest], 0, values[largest], colors=colours, linewidth=np.clip(300 / len(values), 1.2, 6))
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_ylabel(f"for {shortened(attribution.label)}\n({attribution.unit})")
+    axes.margins(y=0.25)
+    for side in influential_words(trace, attribution, most=4):
+        taken: list[tuple[float, float]] = []
+        for position, value in side:
+            word = _noted(trace, position)
+            start, _, end = _extent(axes, word, position)
+            if any(start < other_end and other_start < end for other_start, other_end in taken):
+                continue
+            taken.append((start, end))
+            sign = 1 if value > 0 else -1
+            axes.annotate(
+                word,
+                (position, value),
+                (0, 4 * sign),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if value > 0 else "top",
+                fontsize=9,
+            )
+
+
+def _extent(axes: Axes, word: str, position: int) -> tuple[float, float, float]:
+    """Estimate where a word written at a position begins, stands and ends, in axes."""
+    centre = axes.transLimits.transform((position, 0))[0]
+    half = 0.005 * (len(word) + 1)
+    return centre - half, centre, centre + half
+
+
+def _noted(trace: Trace, position: int) -> str:
+    """Name a place by its word, or by its number where no font can write the word."""
+    word = excerpt(trace, position)[1]
+    return shortened(word) if can_draw(word) else f"token {position:,}"
 
 
 def _log_odds(logits: torch.Tensor, index: int, problem_type: str) -> torch.Tensor:
@@ -433,19 +414,9 @@ def _log_odds(logits: torch.Tensor, index: int, problem_type: str) -> torch.Tens
     return logits[:, index] - others.logsumexp(dim=1)
 
 
-def _changes(verdicts: np.ndarray, is_sure: np.ndarray) -> list[int]:
-    """Return where each sure verdict that differs from the sure one before it began."""
-    sure = np.flatnonzero(is_sure)
-    changed = np.flatnonzero(verdicts[sure][1:] != verdicts[sure][:-1])
-    return [
-        int(one + 1 + np.flatnonzero(verdicts[one : other + 1] != verdicts[other])[-1])
-        for one, other in zip(sure[changed], sure[changed + 1], strict=True)
-    ]
-
-
 def _progress(what: str, unit: str, total: int | None = None) -> Any:
-    # On a terminal only; `transformers.utils.logging.disable_progress_bar` silences it there too.
-    return logging.tqdm(desc=what, unit=unit, total=total, disable=None, leave=False)
+    # On standard error; `transformers.utils.logging.disable_progress_bar` silences it.
+    return transformers_logging.tqdm(desc=what, unit=unit, total=total, leave=False, mininterval=0.5)
 
 
 @contextmanager

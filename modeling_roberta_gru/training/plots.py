@@ -5,13 +5,18 @@ colour-blind readers tell apart.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -23,10 +28,35 @@ from .metrics import PerClass
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 DOTS_PER_INCH = 110
 LONGEST_NAME = 18
+FALLBACK_FONTS = (
+    *("Noto Sans", "Noto Sans CJK JP", "Noto Sans JP", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari"),
+    *("Noto Sans Thai", "Noto Sans Symbols2", "Noto Emoji", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Unifont"),
+    *("Arial Unicode MS", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Segoe UI Symbol"),
+)
+"""Of these, those that are installed draw what DejaVu, which matplotlib brings, has no letters for."""
 MOST_WRITTEN_CLASSES = 20
 """Confusion cells of more classes are too small to write in."""
 MOST_POINTS = 5000
 """A scatter shows at most this many documents."""
+
+
+@contextmanager
+def fallback_fonts() -> Iterator[None]:
+    """Let text that is made and drawn meanwhile take from another font what matplotlib's own lacks."""
+    with rc_context({"font.family": _font_families()}):
+        yield
+
+
+@cache
+def _font_families() -> list[str]:
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+
+
+@cache
+def _fonts() -> list[FT2Font]:
+    return [get_font(findfont(family)) for family in _font_families()]
 
 
 def draw_curves(
@@ -65,6 +95,7 @@ def draw_curves(
     save(figure, path)
 
 
+@fallback_fonts()
 def draw_confusion(
     predictions: ArrayLike,
     references: ArrayLike,
@@ -170,9 +201,21 @@ def tidy(axes: Axes) -> None:
 
 
 def shortened(name: str) -> str:
-    """Cut a long class name short; a dollar sign would start a formula."""
+    """Cut a long class name short, and write it so that it can be drawn."""
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-    return short.replace("$", r"\$")
+    drawn = drawable(short)
+    return drawn if len(drawn) <= 2 * LONGEST_NAME else drawn[: 2 * LONGEST_NAME - 1] + "…"
+
+
+def drawable(text: str) -> str:
+    """Escape what no font here can draw, as in \\u65e5, and the dollar sign, which would start a formula."""
+    drawn = (letter if can_draw(letter) else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(drawn).replace("$", r"\$")
+
+
+def can_draw(text: str) -> bool:
+    """Tell whether the fonts of [`fallback_fonts`] have every character of a text."""
+    return all(any(font.get_char_index(ord(letter)) for font in _fonts()) for letter in text)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
