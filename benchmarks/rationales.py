@@ -2,8 +2,9 @@
 
 `python benchmarks/rationales.py runs/imdb/model` attributes the log-odds of the true label to the tokens of some
 reviews (integrated gradients), and adds up what speaks for the label, beyond token 512, inside and outside the
-rationales of Zaidan et al. 2007 (as ERASER carries them). Chance is the share of those tokens that are rationales: what
-a model would score that spread its attributions evenly. A model that reads the first 512 tokens only has nothing there.
+rationales of Zaidan et al. 2007 (as ERASER carries them). Chance is the share of those tokens that are rationales:
+what a model would score that spread its attributions evenly. A model that reads the first 512 tokens only has nothing
+there.
 """
 
 import argparse
