@@ -7,22 +7,20 @@ With `--linear-head runs/its` the peers of `scoring.py` are compared, too, on a 
 data: each engine's int8 with OpenVINO's float32.
 """
 
-import itertools
 import json
 import os
-import random
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from scoring import RESULTS, ROOT, SHARED, be_quiet, command, cut
+from measuring import RESULTS, SHARED, be_quiet, conditions, json_option, now, spread_rows, table_of, write
+from scoring import cut
 from scoring_engines import ALONE, SYSTEMS, Material, Workload, is_installed
 
-RECORDED = RESULTS / "agreement.json"
+RECORDED = RESULTS / "performance" / "agreement.json"
 DTYPES = ("float32", "bfloat16", "int8")
 PEERS = ("openvino", "torch-int8", "onnx-int8", "openvino-int8", "openvino-static", "ctranslate2-int8")
 """Of the systems in `scoring_engines.py`; all others' labels are compared with the first one's."""
@@ -47,18 +45,14 @@ def measure(
             metavar="RUN", help="The folder of a run with `--architecture transformer`: compare the peers, too."
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option(help="The JSON file to write.", show_default=str(RECORDED.relative_to(ROOT)))
-    ] = RECORDED,
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
     """Compare a trained model's labels in int8 and bfloat16 with those in float32."""
     from modeling_roberta_gru.arguments import DataArguments
     from modeling_roberta_gru.data.labels import LabelSpace
     from modeling_roberta_gru.data.splits import load_labelled
-    from modeling_roberta_gru.files import write_json
     from modeling_roberta_gru.inference.scorer import Scorer
     from modeling_roberta_gru.training.loading import load_classifier
-    from modeling_roberta_gru.training.record import describe_platform
 
     be_quiet()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -71,13 +65,12 @@ def measure(
     probabilities, scored = {}, {}
     for dtype in DTYPES:
         scorer = Scorer(model, tokenizer, dtype=dtype, max_length=max_length)
-        started = time.perf_counter()
+        started = now()
         probabilities[dtype] = scorer.score(documents["text"][:], progress=True).probabilities
-        scored[dtype] = {"description": scorer.description, "seconds": round(time.perf_counter() - started, 1)}
+        scored[dtype] = {"description": scorer.description, "seconds": round(now() - started, 1)}
     compared = compare_labels(probabilities, np.array(documents["label"][:]))
     measured = {
-        "command": command("agreement.py"),
-        **describe_platform(),
+        **conditions(),
         "model": {
             "name": run.name,
             "command": record["command"],
@@ -93,8 +86,7 @@ def measure(
         training = load_labelled(str(data.with_name(f"train{data.suffix}")), args, labels)
         calibration = draw_rows(training, NUM_CALIBRATION)
         measured["peers"] = measure_peers(linear_head, documents, calibration["text"][:], labels)
-    write_json(output, measured)
-    print("\n".join(table(measured)))
+    write(output, measured, table(measured))
 
 
 def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any) -> dict[str, Any]:
@@ -139,12 +131,6 @@ def draw_rows(documents: Any, count: int) -> Any:
     return documents.select(spread_rows(len(documents), min(count, len(documents))))
 
 
-def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:
-    """Return a row drawn from each of so many stretches of equal length."""
-    rng, edges = random.Random(seed), [index * num_rows // count for index in range(count + 1)]
-    return [rng.randrange(start, end) for start, end in itertools.pairwise(edges)]
-
-
 def compare_labels(probabilities: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Any]]:
     """Return the accuracy of each, how many labels are those of the first, and how far a probability is from it."""
     from modeling_roberta_gru.inference.score_file import share
@@ -187,15 +173,16 @@ def table(measured: dict[str, Any]) -> list[str]:
 
 def _rows(figures: dict[str, dict[str, Any]]) -> list[str]:
     reference = next(iter(figures))
-    return [
-        "| | accuracy | labels equal to float32's | largest difference of a probability |",
-        "| --- | ---: | ---: | ---: |",
-        *(
-            f"| {figure['description']} | {_percent(figure['accuracy'])} | "
-            f"{_percent(figure['equal']) if name != reference else ''} | {figure['largest_difference']:.4f} |"
-            for name, figure in figures.items()
-        ),
+    rows = [
+        [
+            figure["description"],
+            _percent(figure["accuracy"]),
+            "" if name == reference else _percent(figure["equal"]),
+            f"{figure['largest_difference']:.4f}",
+        ]
+        for name, figure in figures.items()
     ]
+    return table_of(["", "accuracy", "labels equal to float32's", "largest difference of a probability"], rows)
 
 
 def _percent(figure: dict[str, Any]) -> str:

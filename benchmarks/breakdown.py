@@ -10,12 +10,9 @@ time, too, most of all where operations are small, as a GRU's are in training: i
 """
 
 import os
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -24,12 +21,29 @@ from unittest import mock
 import torch
 import training_speed
 import typer
-from scoring import RESULTS, ROOT, SIZES, TOY_SIZES, be_quiet, command, measure_ceilings, prepare
+from measuring import (
+    GEOMETRIES,
+    RESULTS,
+    be_quiet,
+    commit_line,
+    conditions,
+    json_option,
+    measure_ceilings,
+    now,
+    panels,
+    ranged,
+    spread,
+    table_of,
+    weight_flops,
+    write,
+)
+from scoring import SIZES, TOY_SIZES, prepare
 from torch.profiler import ProfilerActivity, profile, record_function
-from training_speed import GEOMETRIES, Settings
 from transformers import TrainerCallback
 
-RECORDED = RESULTS / "breakdown.json"
+from modeling_roberta_gru import RobertaGRUConfig
+
+RECORDED = RESULTS / "performance" / "breakdown.json"
 
 PRODUCTS, ATTENTION, BETWEEN = "products with the encoder's weights", "attention", "norms, activations, embeddings"
 GRU, OPTIMIZER, REST = "GRU", "optimizer and clipping", "everything else"
@@ -53,33 +67,19 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def measure(
     rounds: Annotated[int, typer.Option(min=1, help="Times that both are measured.")] = 5,
     toy: Annotated[bool, typer.Option(help="A tiny encoder and few texts: to try the script.")] = False,
-    output: Annotated[
-        Path, typer.Option(help="The JSON file to write.", show_default=str(RECORDED.relative_to(ROOT)))
-    ] = RECORDED,
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
     """Find where a processor's time goes in scoring and in training."""
-    sys.path.insert(0, str(ROOT))
-    from modeling_roberta_gru.files import write_json
-    from modeling_roberta_gru.training.record import describe_platform
-
     be_quiet()
-    started, num_cores = datetime.now(UTC).isoformat(timespec="seconds"), len(os.sched_getaffinity(0))
-    jobs = {"scoring": (watch_scoring, 1), "training": (watch_training, 1 if toy else num_cores)}
-    measured = {
-        "command": command("breakdown.py"),
-        "started": started,
-        **describe_platform(),
-        "rounds": rounds,
-        "jobs": {},
-    }
-    for name, (watch, num_threads) in jobs.items():
+    measured: dict[str, Any] = {**conditions(), "rounds": rounds, "jobs": {}}
+    num_cores = 1 if toy else len(os.sched_getaffinity(0))
+    for name, (watch, num_threads) in {"scoring": (watch_scoring, 1), "training": (watch_training, num_cores)}.items():
         torch.set_num_threads(num_threads)
         with tempfile.TemporaryDirectory() as folder:
             dtype, gflops, runs = watch(Path(folder), rounds, toy)
         ceiling = measure_ceilings((TOY_SIZES if toy else SIZES).ceiling)[dtype]["median"]
         measured["jobs"][name] = {"dtype": dtype, "num_threads": num_threads, **summarise(runs, gflops, ceiling)}
-    write_json(output, measured)
-    print("\n".join(table(measured)))
+    write(output, measured, table(measured))
 
 
 Watched = tuple[str, float, list[dict[str, float]]]
@@ -88,7 +88,6 @@ Watched = tuple[str, float, list[dict[str, float]]]
 
 def watch_scoring(folder: Path, rounds: int, toy: bool) -> Watched:
     """Score reviews and count."""
-    from modeling_roberta_gru import RobertaGRUConfig
     from modeling_roberta_gru.inference import engine
     from modeling_roberta_gru.inference.scorer import Scorer
 
@@ -123,13 +122,13 @@ def watch_scoring(folder: Path, rounds: int, toy: bool) -> Watched:
     config = RobertaGRUConfig(**material.geometry)
     runs = []
     for _ in range(rounds + 1):
-        before, started = [function.seconds() for function in functions], time.perf_counter()
+        before, started = [function.seconds() for function in functions], now()
         scorer.score(reviews.texts)
-        in_all = time.perf_counter() - started
+        in_all = now() - started
         of_encoder, of_gru = (of.seconds() - earlier for of, earlier in zip(functions, before, strict=True))
         seconds = {**of_encoder, GRU: of_gru.total()}
         runs.append({**seconds, REST: in_all - sum(seconds.values())})
-    return "int8", sum(map(len, reviews.ids)) * weight_gflops(config.to_dict()), runs[1:]
+    return "int8", sum(map(len, reviews.ids)) * weight_flops(config) / 1e9, runs[1:]
 
 
 def watch_training(folder: Path, rounds: int, toy: bool) -> Watched:
@@ -137,14 +136,15 @@ def watch_training(folder: Path, rounds: int, toy: bool) -> Watched:
     fields = GEOMETRIES["toy" if toy else "roberta-base"]
     batches = training_speed.draw_batches(fields, 3, 1 if toy else 18)
     bf16 = torch.cpu._is_avx512_bf16_supported()
-    settings = Settings(str(folder), bf16)
+    settings = training_speed.Settings(str(folder), bf16)
     num_tokens = training_speed.count_tokens(batches[settings.num_warm :])
+    gflops = training_speed.TRAINING_PASSES * num_tokens * weight_flops(RobertaGRUConfig(**fields)) / 1e9
     runs = []
     for _ in range(rounds):
         watch = Watch(settings.num_warm)
         training_speed.train_ours(fields, batches, settings, watch)
         runs.append(watch.seconds())
-    return "bfloat16" if bf16 else "float32", 3 * num_tokens * weight_gflops(fields), runs
+    return "bfloat16" if bf16 else "float32", gflops, runs
 
 
 class Watch(TrainerCallback):
@@ -168,9 +168,9 @@ class Watch(TrainerCallback):
         """Begin after the first steps, end after the last."""
         if state.global_step == self.num_warm:
             self.profiler.start()
-            self.started = time.perf_counter()
+            self.started = now()
         if state.global_step == state.max_steps:
-            self.in_all = time.perf_counter() - self.started
+            self.in_all = now() - self.started
             self.profiler.stop()
 
     def seconds(self) -> dict[str, float]:
@@ -206,12 +206,6 @@ def _kind_by_name(names: Iterable[str]) -> str | None:
     return next((kind for name in names for part, kind in OPERATIONS.items() if part in name), None)
 
 
-def weight_gflops(fields: dict[str, Any]) -> float:
-    """Return the GFLOP of the products with the encoder's weights for a token, forward."""
-    width, inner = fields["hidden_size"], fields["intermediate_size"]
-    return fields["num_hidden_layers"] * 2 * (4 * width**2 + 2 * width * inner) / 1e9
-
-
 def summarise(runs: list[dict[str, float]], gflops: float, ceiling: float) -> dict[str, Any]:
     """Return the seconds, the share of every kind, and how close to the ceiling the products come."""
     in_all = [sum(run.values()) for run in runs]
@@ -221,10 +215,7 @@ def summarise(runs: list[dict[str, float]], gflops: float, ceiling: float) -> di
         "seconds": round(median(in_all), 4),
         "ceiling": ceiling,
         "products_of_ceiling": round(gflops / median(run[PRODUCTS] for run in runs) / ceiling, 4),
-        "shares": {
-            kind: {"median": round(median(of), 4), "min": round(min(of), 4), "max": round(max(of), 4)}
-            for kind, of in shares.items()
-        },
+        "shares": {kind: spread(of) for kind, of in shares.items()},
         "runs": runs,
     }
 
@@ -233,21 +224,16 @@ def table(measured: dict[str, Any]) -> list[str]:
     """Return the lines of the Markdown table and its conditions."""
     jobs = measured["jobs"]
     heads = [f"{name}, {job['dtype']}, {_cores(job)}" for name, job in jobs.items()]
-    lines = [f"| share of the time, percent | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(jobs)]
-    for kind in KINDS:
-        shares = [job["shares"][kind] for job in jobs.values()]
-        cells = [f"{100 * of['median']:.1f} ({100 * of['min']:.1f} to {100 * of['max']:.1f})" for of in shares]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    rows = [[kind, *(ranged(job["shares"][kind], ".1f", 100) for job in jobs.values())] for kind in KINDS]
     reached = [f"{100 * job['products_of_ceiling']:.0f} %" for job in jobs.values()]
-    versions = ", ".join(f"{name} {measured['versions'][name]}" for name in ("python", "torch", "transformers"))
+    rows.append(["*speed of the products, of the ceiling's*", *reached])
     return [
-        *lines,
-        f"| *speed of the products, of the ceiling's* | {' | '.join(reached)} |",
+        *table_of(["share of the time, percent", *heads], rows),
         "",
         f"Medians of {measured['rounds']} runs (in brackets the least and the largest).",
         "",
         f"- command: `{measured['command']}`",
-        f"- commit: `{measured['commit']}`; {versions}; {measured['hardware']['processor']}",
+        commit_line(measured, measured["hardware"]["processor"]),
     ]
 
 
@@ -257,13 +243,10 @@ def _cores(job: dict[str, Any]) -> str:
 
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw the shares, a bar for each job."""
-    from matplotlib.figure import Figure
-
     from modeling_roberta_gru.training import plots
 
     colours = (plots.BLUE, "#6fa8dc", "#b9d3ee", plots.ORANGE, plots.GREY, "#d0d0d0")
-    drawing = Figure(figsize=(9, 2.4), layout="constrained")
-    axes = drawing.subplots()
+    drawing, (axes,) = panels(9, 2.4)
     for place, job in enumerate(measured["jobs"].values()):
         start = 0.0
         for kind, colour in zip(KINDS, colours, strict=True):

@@ -14,26 +14,36 @@ amount that differs from run to run, and more the longer it goes on. What a docu
 go back to the system at once (FREED_AT_ONCE); so all but the control are measured.
 """
 
-import ctypes
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
+from measuring import (
+    GEOMETRIES,
+    MIB,
+    RESULTS,
+    commit_line,
+    conditions,
+    cores,
+    grouped,
+    json_option,
+    log,
+    make_model,
+    panels,
+    table_of,
+    write,
+)
 
-ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "benchmarks" / "results" / "document-length" / "measured.json"
+RECORDED = RESULTS / "document-length" / "measured.json"
+PROBE = Path(__file__).with_name("read_document.py")
 
 LENGTHS = [128, 512, 2_000, 5_000, 20_000, 100_000, 1_000_000]
 SHORT, LONG = 20_000, 1_000_000
@@ -42,20 +52,7 @@ MOST_MEMORY, MOST_TIME = 1.1, 1.2
 LONG_RUN = 60.0  # seconds
 ID_BYTES = 8
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-MIB = 2**20
-
-# ../shared's encoder, for machines without it: all-MiniLM-L6-v2.
-GEOMETRY = {
-    "num_hidden_layers": 6,
-    "hidden_size": 384,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-    "vocab_size": 30522,
-    "max_position_embeddings": 513,
-    "type_vocab_size": 1,
-    "pad_token_id": 0,
-    "layer_norm_eps": 1e-12,
-}
+GEOMETRY = {**GEOMETRIES["all-MiniLM-L6-v2"], "max_position_embeddings": 513, "pad_token_id": 0}
 
 
 class System(NamedTuple):
@@ -110,97 +107,41 @@ def measure(
         list[int] | None, typer.Option(help="Tokens of a document; again for more. Unset: 128 to 1,000,000.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; one only of those longer than a minute.")] = 3,
-    output: Annotated[
-        Path, typer.Option(help="The JSON file to write.", show_default=str(RECORDED.relative_to(ROOT)))
-    ] = RECORDED,
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
     """Measure every system at every length, in turn, and check the targets."""
-    from modeling_roberta_gru.files import write_json
-    from modeling_roberta_gru.training.record import describe_platform
-
     torch.set_num_threads(1)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    geometry, source = read_geometry()
+    measured = conditions()
     with tempfile.TemporaryDirectory() as folder:
-        models = {key: save_model(Path(folder) / key, system, geometry) for key, system in SYSTEMS.items()}
+        models = {key: save_model(Path(folder) / key, system, GEOMETRY) for key, system in SYSTEMS.items()}
         runs = list(_runs(Path(folder), sorted(length or LENGTHS), repeats))
     figures = summarise(runs)
-    targets = check_targets(figures)
-    measured = {
-        "command": shlex.join(["python", "benchmarks/document_length.py", *sys.argv[1:]]),
-        "started": started,
-        **describe_platform(),
+    measured |= {
         "dtype": "float32",
-        "geometry": {"source": source, **geometry},
+        "geometry": GEOMETRY,
         "models": models,
         "long_run_seconds": LONG_RUN,
-        "targets": targets,
+        "targets": check_targets(figures),
         "figures": figures,
         "runs": runs,
     }
-    write_json(output, measured)
-    print("\n".join(table(measured)))
-
-
-@app.command(hidden=True)
-def probe(folder: Path, length: int) -> None:
-    """Classify one document of random tokens and print what it took, as JSON."""
-    from transformers import AutoModelForSequenceClassification
-
-    torch.set_num_threads(1)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():  # a weight that was only mapped from the file is not in memory yet
-            parameter.sum()
-        model(torch.ones(1, 3, dtype=torch.long))
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        loaded = memory("VmRSS")
-        started, cpu_started = time.perf_counter(), time.process_time()
-        input_ids = torch.randint(model.config.vocab_size, (1, length), generator=generator)
-        model(input_ids)
-        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    print(
-        json.dumps(
-            {
-                "loaded_bytes": loaded,
-                "above_loaded_bytes": memory("VmHWM") - loaded,
-                "seconds": round(seconds, 4),
-                "cpu_seconds": round(cpu_seconds, 4),
-            }
-        )
-    )
-
-
-def read_geometry() -> tuple[dict[str, Any], str]:
-    """Return the fields of ../shared's encoder that make its geometry, and where they come from."""
-    shared = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
-    path = shared / "encoders" / "minilm-l6-roberta" / "config.json"
-    if not path.is_file():
-        return GEOMETRY, "benchmarks/document_length.py"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    return {name: config[name] for name in GEOMETRY}, "minilm-l6-roberta/config.json"
+    write(output, measured, table(measured))
 
 
 def save_model(folder: Path, system: System, geometry: dict[str, Any]) -> dict[str, Any]:
     """Save a classifier with random weights; return its sizes."""
-    from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
-
     fields = dict(geometry)
     if system.sees_all:
         fields["max_position_embeddings"] = system.longest + geometry["pad_token_id"] + 1
-    config = RobertaGRUConfig(**fields, gru_bidirectional=system.is_bidirectional)
-    torch.manual_seed(0)
-    model = RobertaGRUForSequenceClassification(config)
+    model = make_model(fields, has_gru=True, gru_bidirectional=system.is_bidirectional)
     model.save_pretrained(folder)
     return {
         "name": system.name,
         "num_parameters": model.num_parameters(),
-        "encoder_window": config.encoder_window,
-        "window_stride": config.window_stride,
-        "windows_per_chunk": config.windows_per_chunk,
-        "gru_hidden_size": config.gru_hidden_size,
+        "encoder_window": model.config.encoder_window,
+        "window_stride": model.config.window_stride,
+        "windows_per_chunk": model.config.windows_per_chunk,
+        "gru_hidden_size": model.config.gru_hidden_size,
         "reads_at_most": system.keeps,
         "environment": system.environment,
     }
@@ -214,35 +155,26 @@ def _runs(folder: Path, lengths: list[int], repeats: int) -> Iterator[dict[str, 
             for key, system in SYSTEMS.items():
                 if not system.shortest <= length <= system.longest or took.get((key, length), 0.0) > LONG_RUN:
                     continue
-                load = os.getloadavg()[0]
                 run = run_probe(folder / key, min(length, system.keeps or length), system.environment)
                 took[key, length] = run["seconds"]
-                print(f"{key} {length:,} {run}", file=sys.stderr)
-                yield {"system": key, "length": length, "load": round(load, 2), **run}
+                log(f"{key} {length:,} {run}")
+                yield {"system": key, "length": length, **run}
 
 
 def run_probe(folder: Path, length: int, environment: dict[str, str]) -> dict[str, Any]:
-    """Run `probe` in a fresh process, without this package."""
+    """Run read_document.py in a clean process."""
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(folder / "modules")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    command = [sys.executable, "-I", __file__, "probe", str(folder), str(length)]
+    command = [sys.executable, "-I", PROBE, folder, str(length)]
     process = subprocess.run(
         command, env={**inherited, **quiet, **environment}, stdout=subprocess.PIPE, text=True, check=True
     )
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def memory(name: str) -> int:
-    """Return an entry of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return medians, and least and largest values, over the runs of each system and length."""
-    groups = defaultdict(list)
-    for run in runs:
-        groups[run["system"], run["length"]].append(run)
+    names = ("seconds", "cpu_seconds", "above_loaded_bytes", "loaded_bytes")
     return [
         {
             "system": system,
@@ -250,11 +182,11 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "num_runs": len(group),
             **{
                 f"{name}{suffix}": reduce([run[name] for run in group])
-                for name in ("seconds", "cpu_seconds", "above_loaded_bytes", "loaded_bytes")
+                for name in names
                 for suffix, reduce in (("", median), ("_min", min), ("_max", max))
             },
         }
-        for (system, length), group in groups.items()
+        for (system, length), group in grouped(runs, "system", "length").items()
     ]
 
 
@@ -281,13 +213,11 @@ def table(measured: dict[str, Any]) -> list[str]:
     """Return the lines of the Markdown table, its conditions and the targets."""
     figures = {(figure["system"], figure["length"]): figure for figure in measured["figures"]}
     lengths = sorted({length for _, length in figures})
-    hardware, targets = measured["hardware"], measured["targets"]
-    versions = ", ".join(f"{name} {measured['versions'][name]}" for name in ("python", "torch", "transformers"))
+    targets = measured["targets"]
     num_runs = {figure["num_runs"] for figure in figures.values()}
+    rows = [[f"{n:,}", *(_cell(figures.get((key, n))) for key in SYSTEMS)] for n in lengths]
     lines = [
-        f"| tokens | {' | '.join(system.name for system in SYSTEMS.values())} |",
-        "| ---: |" + " ---: |" * len(SYSTEMS),
-        *(f"| {n:,} | {' | '.join(_cell(figures.get((key, n))) for key in SYSTEMS)} |" for n in lengths),
+        *table_of(["tokens", *(system.name for system in SYSTEMS.values())], rows, num_left=0),
         "",
         "Seconds of one core (processor time), and peak resident memory above that of the loaded model, the "
         f"document's own token ids ({ID_BYTES} bytes each) included: medians of {max(num_runs)} runs, each in a fresh "
@@ -305,9 +235,8 @@ def table(measured: dict[str, Any]) -> list[str]:
     return [
         *lines,
         f"- command: `{measured['command']}`",
-        f"- commit: `{measured['commit']}`; {versions}",
-        f"- {measured['dtype']}, {hardware['num_threads']} of {hardware['num_cores']} cores "
-        f"({hardware['processor']}; shared with other work)",
+        commit_line(measured),
+        f"- {measured['dtype']}, {cores(measured, '; shared with other work')}",
     ]
 
 
@@ -320,16 +249,14 @@ def _cell(figure: dict[str, Any] | None) -> str:
 
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw time and memory against length, side by side."""
-    from matplotlib.figure import Figure
-
     from modeling_roberta_gru.training import plots
 
-    drawing = Figure(figsize=(9, 3.9), layout="constrained")
-    panels = (
+    drawing, both = panels(9, 3.9, 1, 2)
+    shown = (
         ("cpu_seconds", "Time (seconds of one core)", 1),
         ("above_loaded_bytes", "Peak memory above the loaded model (MiB)", MIB),
     )
-    for axes, (name, title, unit), spots in zip(drawing.subplots(1, 2), panels, LABEL_SPOTS, strict=True):
+    for axes, (name, title, unit), spots in zip(both, shown, LABEL_SPOTS, strict=True):
         for key, colour in COLOURS.items():
             points = sorted((f["length"], f[name] / unit) for f in measured["figures"] if f["system"] == key)
             if not points:
@@ -348,10 +275,5 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     plots.save(drawing, path)
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

@@ -13,7 +13,6 @@ in training_speed.py, and FLOPs are counted as there: the model's, of the real t
 
 import copy
 import gc
-import itertools
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -33,18 +33,23 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import training_speed
 import typer
+from measuring import GEOMETRIES, flops, make_model, measure_ceilings, spread, timed
 from torch import nn
-from training_speed import GEOMETRIES, ROOT, Settings, ceiling, draw_batches, make_model, now, training_flops
+from training_speed import TRAINING_PASSES, Batches, Settings, count_tokens, draw_batches
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
-ONE_PASS, TOLERANCES = 1 / 3, {"float32": 1e-4, "bfloat16": 3e-2}
-"""Forward's share of the FLOPs of training; and how far the GPU may be off, relative to the values' norm.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}
+"""How far the GPU may be off, relative to the values' norm.
 
 Without tf32, float32 differs by the order of summation. A bfloat16 has 8 bits: some layers of it differ by a percent.
 """
 TRAINING_TARGET = 0.95  # ours, as a multiple of the linear head
 CEILING_TARGETS = {"scoring": 0.60, "training": 0.45}
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+Change = Callable[[nn.Module], Any] | None
+"""What is done to a model before it is timed."""
 
 
 class Job(NamedTuple):
@@ -60,13 +65,16 @@ class Job(NamedTuple):
     variants: tuple[str, ...] = ("float32", "bfloat16", "bfloat16_compiled")  # that are checked
     product: int = 8192  # rows and columns of the matrices whose product is the ceiling
     compiler: str = "inductor"
-    gru_widths: tuple[int, ...] = (256, 128)  # the model's first
     num_warm: int = 5  # steps of a training before the clock starts
     folder: str = ""
 
     @property
     def settings(self) -> Settings:
         return Settings(self.folder, bf16=True, device=self.device, num_warm=self.num_warm)
+
+    def compile_encoder(self, model: nn.Module) -> None:
+        """Compile the encoder for batches of any size."""
+        model.roberta.compile(dynamic=True, backend=self.compiler)
 
 
 class Part(NamedTuple):
@@ -131,7 +139,6 @@ def toy_job() -> Job:
         fields=fields,
         batch_sizes=(2,),
         steps=2,
-        gru_widths=(8, 4),
         num_warm=1,
         rounds=1,
         lengths=(16, 64),
@@ -160,14 +167,12 @@ def describe_device(device: str) -> dict[str, Any]:
 
 
 def ceilings(job: Job) -> dict[str, Any]:
-    """Measure what the device can do at best: products of random matrices, and copies."""
+    """Measure what the device can do at best: products of random matrices, in GFLOP/s, and copies."""
     source = torch.randn(job.product**2 // 2, 16, device=job.device)
     target = torch.empty_like(source)
-    copying = median(timed(job.device, lambda: target.copy_(source), 10))
-    return {
-        **{str(dtype).removeprefix("torch."): ceiling(job.device, dtype, job.product) for dtype in DTYPES},
-        "copied_bytes_per_second": 2 * source.nbytes / copying,
-    }
+    copying = median(timed(lambda: target.copy_(source), job.device) for _ in range(10))
+    found = measure_ceilings(job.product, ("bfloat16", "float32"), job.device)
+    return {**found, "copied_bytes_per_second": 2 * source.nbytes / copying}
 
 
 def checks(job: Job) -> dict[str, Any]:
@@ -184,7 +189,7 @@ def checks(job: Job) -> dict[str, Any]:
         dtype, _, compiled = variant.partition("_")
         model = copy.deepcopy(reference).to(job.device)
         if compiled:
-            model.roberta.compile(dynamic=True, backend=job.compiler)
+            job.compile_encoder(model)
         # cuDNN would compute its GRU in tf32.
         with (
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
@@ -197,54 +202,6 @@ def checks(job: Job) -> dict[str, Any]:
     return found
 
 
-def optimizer_steps(job: Job) -> dict[str, Any]:
-    """Compare our NAdam with torch's on the device: what both make of a few steps, and what a step costs."""
-    nadam = import_nadam()
-    options: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01}
-    model = make_model(job.fields, has_gru=True, device=job.device)
-    twins = [model, copy.deepcopy(model), copy.deepcopy(model)]
-    optimizers = {
-        "ours": nadam(twins[0].parameters(), **options),
-        "torch": torch.optim.NAdam(twins[1].parameters(), decoupled_weight_decay=True, **options),
-        "adamw_fused": torch.optim.AdamW(twins[2].parameters(), fused=True, **options),
-    }
-    for parameters in zip(*(twin.parameters() for twin in twins), strict=True):
-        gradient = torch.randn_like(parameters[0])
-        for parameter in parameters:
-            parameter.grad = gradient
-    seconds = interleaved(job, {name: optimizer.step for name, optimizer in optimizers.items()}, job.steps)
-    off = max(off_by(one, other) for one, other in zip(*(twin.parameters() for twin in twins[:2]), strict=True))
-    return {"off_torchs_by": off, "holds": off <= 1e-4, "milliseconds": in_milliseconds(seconds)}
-
-
-def gru_share(job: Job) -> dict[str, Any]:
-    """Time a training step, the same without GRU, and the GRU alone, at the window's length."""
-    from modeling_roberta_gru.modeling_roberta_gru import RobertaGRURecurrence
-
-    window = job.fields["max_position_embeddings"] - 2
-    figures: dict[str, Any] = {}
-    for batch_size in job.batch_sizes:
-        rng = random.Random(0)
-        rows = [training_speed.make_row(window, job.fields["vocab_size"], rng) for _ in range(batch_size)]
-        inputs = collate(rows).to(job.device)
-        models = {key: make_model(job.fields, has_gru=key == "ours", device=job.device) for key in ("linear", "ours")}
-        parts = {f"step_{key}": step_of(job, model, inputs) for key, model in models.items()}
-        lengths = torch.full((batch_size,), window, device=job.device)
-        # cuDNN keeps a GRU's weights on the chip up to a width of 128 (192 forward) in any of these dtypes: see
-        # use_rnn_persist_small_h in torch's aten/src/ATen/native/cudnn/RNN.cpp.
-        for width, dtype in itertools.product(job.gru_widths, (*DTYPES, torch.float16)):
-            config = copy.deepcopy(models["ours"].config)
-            config.gru_hidden_size = width
-            recurrence = RobertaGRURecurrence(config).to(job.device, dtype).train()
-            states = torch.randn(batch_size, window, job.fields["hidden_size"], device=job.device, dtype=dtype)
-            parts[f"gru_{str(dtype).removeprefix('torch.')}_{width}"] = gru_step(recurrence, states, lengths)
-        seconds = interleaved(job, parts, job.steps)
-        step, alone = median(seconds["step_ours"]), median(seconds[f"gru_bfloat16_{job.gru_widths[0]}"])
-        figures[str(batch_size)] = {"milliseconds": in_milliseconds(seconds), "share": round(alone / step, 4)}
-        del models, parts, inputs
-    return figures
-
-
 def waiting(job: Job) -> dict[str, Any]:
     """Count what makes the host wait for the device in a training step, by the line that asks for it."""
     if job.device == "cpu":
@@ -255,7 +212,7 @@ def waiting(job: Job) -> dict[str, Any]:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            train_with(import_nadam())(job.fields, batches, job.settings)
+            train(job.fields, batches, job.settings)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     for warning in caught:
@@ -265,40 +222,45 @@ def waiting(job: Job) -> dict[str, Any]:
     return {"steps": len(batches), "places": dict(sorted(places.items(), key=lambda item: -item[1]))}
 
 
-def training(job: Job) -> dict[str, Any]:
-    """Time the Trainer's loop: ours, ours with torch's NAdam, the linear head, and the notebook's way."""
-    nadam = import_nadam()
+def training(job: Job, is_compiled: bool = False) -> dict[str, Any]:
+    """Time the Trainer's loop: ours, the linear head, and the notebook's way; or ours and the head compiled."""
+    change = job.compile_encoder if is_compiled else None
     systems: dict[str, Callable[..., float]] = {
-        "linear": training_speed.train_linear,
-        "ours": train_with(nadam),
-        "ours_torch_nadam": train_with(torch.optim.NAdam, decoupled_weight_decay=True),
-        "ours_multiple_of_8": train_with(nadam, multiple=8),
+        "linear": partial(train, has_gru=False, change=change),
+        "ours": partial(train, change=change),
     }
-    figures: dict[str, Any] = {}
-    for number, batch_size in enumerate(job.batch_sizes):
-        notebook = {"notebook": training_speed.train_plainly} if number == 0 else {}
-        figures[str(batch_size)] = training_speeds(job, {**notebook, **systems}, batch_size)
-    return figures
+    found: dict[str, Any] = {}
+    for number, batch_size in enumerate(job.batch_sizes[-1:] if is_compiled else job.batch_sizes):
+        notebook = {} if is_compiled or number else {"notebook": training_speed.train_plainly}
+        found[str(batch_size)] = training_speeds(job, {**notebook, **systems}, batch_size)
+    return found
 
 
-def training_compiled(job: Job) -> dict[str, Any]:
-    """Time the Trainer's loop with compiled encoders."""
-    compile_encoder = lambda model: model.roberta.compile(dynamic=True, backend=job.compiler)  # noqa: E731
-    systems = {
-        "linear": train_with(None, has_gru=False, change=compile_encoder),
-        "ours": train_with(import_nadam(), change=compile_encoder),
-    }
-    return {str(size): training_speeds(job, systems, size, rounds=3) for size in job.batch_sizes[-1:]}
-
-
-def scoring(job: Job) -> dict[str, Any]:
-    """Time classification in bfloat16, in batches of like lengths, and one by one in float32 as a pipeline does."""
-    return scoring_speeds(job, change=None)
-
-
-def scoring_compiled(job: Job) -> dict[str, Any]:
-    """Time classification with compiled encoders."""
-    return scoring_speeds(job, change=lambda model: model.roberta.compile(dynamic=True, backend=job.compiler))
+@torch.no_grad()
+def scoring(job: Job, is_compiled: bool = False) -> dict[str, Any]:
+    """Time classification in bfloat16, in batches of like lengths, beside one by one in float32 as a pipeline does."""
+    batches = job_batches(job, job.steps, job.batch_sizes[-1])
+    inputs = [collate(batch).to(job.device) for batch in batches]
+    seconds: dict[str, list[float]] = {}
+    models = {name: make_model(job.fields, name == "ours", job.device).eval() for name in ("linear", "ours")}
+    found: dict[str, Any] = {}
+    if not is_compiled:
+        rows = batches[0][:64]
+        alone = [collate([row]).to(job.device) for row in rows]
+        one_by_one = median(timed(lambda: classify(models["linear"], alone), job.device) for _ in range(4))
+        found["one_by_one_float32"] = round(count_tokens([rows]) / one_by_one, 1)
+    for model in models.values():
+        model.to(torch.bfloat16)
+        if is_compiled:
+            job.compile_encoder(model)
+        classify(model, inputs)
+    for _ in range(job.rounds):
+        for name, model in models.items():
+            seconds.setdefault(name, []).append(timed(lambda model=model: classify(model, inputs), job.device))
+    found["tokens_per_second"] = speeds = tokens_per_second(job, batches, seconds, passes=1)
+    reached = speeds["ours"]["share_of_ceiling"]
+    at_least = CEILING_TARGETS["scoring"]
+    return {**found, "targets": {"ceiling": {"at_least": at_least, "holds": reached >= at_least}}}
 
 
 @torch.no_grad()
@@ -311,7 +273,7 @@ def growth(job: Job) -> dict[str, Any]:
         run = lambda inputs=inputs: classify(model, [inputs])  # noqa: E731
         run()
         held = reset_peak(job.device)
-        seconds = median(timed(job.device, run, job.rounds))
+        seconds = median(timed(run, job.device) for _ in range(job.rounds))
         figures[str(length)] = {
             "milliseconds": round(seconds * 1e3, 3),
             "microseconds_per_token": round(seconds / length * 1e6, 3),
@@ -323,26 +285,16 @@ def growth(job: Job) -> dict[str, Any]:
 PARTS = {
     "ceilings": Part(ceilings, 5),
     "checks": Part(checks, 60),
-    "optimizer_steps": Part(optimizer_steps, 15),
     "waiting": Part(waiting, 15),
-    "gru_share": Part(gru_share, 60),
     "training": Part(training, 120),
     "scoring": Part(scoring, 45),
     "growth": Part(growth, 20),
-    "training_compiled": Part(training_compiled, 90),
-    "scoring_compiled": Part(scoring_compiled, 60),
+    "training_compiled": Part(partial(training, is_compiled=True), 90),
+    "scoring_compiled": Part(partial(scoring, is_compiled=True), 60),
 }
-DTYPES = (torch.bfloat16, torch.float32)
-WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 # What the parts share
-
-
-def import_nadam() -> type[torch.optim.Optimizer]:
-    from modeling_roberta_gru.training.optimizers import NAdam
-
-    return NAdam
 
 
 def collate(rows: list[dict[str, Any]]) -> Any:
@@ -367,125 +319,60 @@ def off_by(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return ((actual - expected).norm() / expected.norm()).item()
 
 
-def timed(device: str, run: Callable[[], Any], repeats: int) -> list[float]:
-    """Return the seconds of each of some runs, after one that is not counted."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        started = now(device)
-        run()
-        seconds.append(now(device) - started)
-    return seconds
+def train(
+    fields: dict[str, Any], batches: Batches, settings: Settings, has_gru: bool = True, change: Change = None
+) -> float:
+    """Train by the stock Trainer, as ours needs `datasets`, with NAdam or, for a linear head, AdamW."""
+    args = TrainingArguments(**training_speed.trainer_options(settings, batches), optim="adamw_torch_fused")
+    model = make_model(fields, has_gru, settings.device)
+    if change is not None:
+        change(model)
+    options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "decoupled_weight_decay": True}
+    nadam = {"optimizer_cls_and_kwargs": (torch.optim.NAdam, options)}
+    return training_speed.run_trainer(Trainer, model, args, batches, settings, **(nadam if has_gru else {}))
 
 
-def interleaved(job: Job, runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Time some things in turn: a list of seconds for each."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(job.rounds):
-        for name, run in runs.items():
-            seconds[name].append(median(timed(job.device, run, repeats)))
-    return seconds
-
-
-def in_milliseconds(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Return median, least and largest of each."""
-    return {
-        name: {key: round(reduce(found) * 1e3, 4) for key, reduce in REDUCTIONS.items()}
-        for name, found in seconds.items()
-    }
-
-
-REDUCTIONS: dict[str, Callable[[list[float]], float]] = {"median": median, "min": min, "max": max}
-
-
-def step_of(job: Job, model: nn.Module, inputs: Any) -> Callable[[], None]:
-    """Return forward and backward in bfloat16."""
-
-    def step() -> None:
-        model.zero_grad()
-        with torch.autocast(job.device, torch.bfloat16):
-            loss = model(**inputs).loss
-        loss.backward()
-
-    return step
-
-
-def gru_step(recurrence: nn.Module, states: torch.Tensor, lengths: torch.Tensor) -> Callable[[], None]:
-    """Return forward and backward of a GRU alone."""
-    states.requires_grad_()
-
-    def step() -> None:
-        recurrence(states, lengths)[0][:, -1].sum().backward()
-
-    return step
-
-
-def train_with(
-    optimizer: type[torch.optim.Optimizer] | None,
-    has_gru: bool = True,
-    change: Callable[[nn.Module], Any] | None = None,
-    multiple: int | None = None,
-    **optimizer_options: Any,
-) -> Callable[..., float]:
-    """Return a training by the stock Trainer: `datasets`, which ours needs, is not there."""
-
-    def train(fields: dict[str, Any], batches: training_speed.Batches, settings: Settings) -> float:
-        settings = settings._replace(multiple=multiple)
-        args = TrainingArguments(**training_speed.trainer_options(settings, batches), optim="adamw_torch_fused")
-        model = make_model(fields, has_gru=has_gru, device=settings.device)
-        if change is not None:
-            change(model)
-        options = {"lr": args.learning_rate, "weight_decay": args.weight_decay, **optimizer_options}
-        kwargs = {} if optimizer is None else {"optimizer_cls_and_kwargs": (optimizer, options)}
-        return training_speed.run_trainer(Trainer, model, args, batches, settings, **kwargs)
-
-    return train
-
-
-def training_speeds(
-    job: Job, systems: dict[str, Callable[..., float]], batch_size: int, rounds: int | None = None
-) -> dict[str, Any]:
+def training_speeds(job: Job, systems: dict[str, Callable[..., float]], batch_size: int) -> dict[str, Any]:
     """Train with each system in turn: tokens and FLOPs a second, and the targets."""
     settings = job.settings
     batches = job_batches(job, job.steps + settings.num_warm, batch_size)
-    counted = batches[settings.num_warm :]
-    tokens = training_speed.count_tokens(counted)
-    best = ceiling(job.device, torch.bfloat16, job.product)
-    speeds: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(rounds or job.rounds):
-        for name, train in systems.items():
-            speeds[name].append(tokens / train(job.fields, batches, settings))
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(job.rounds):
+        for name, train_system in systems.items():
+            seconds[name].append(train_system(job.fields, batches, settings))
             gc.collect()
-    flops = {
-        has_gru: sum(training_flops(job.fields, row["length"], has_gru) for batch in counted for row in batch)
-        for has_gru in (False, True)
-    }
-    figures: dict[str, Any] = {}
-    for name, found in speeds.items():
-        share = median(found) * flops[name != "linear"] / tokens / best
-        figures[name] = {
-            **{key: round(reduce(found), 1) for key, reduce in REDUCTIONS.items()},
-            "share_of_ceiling": round(share, 4),
-        }
     ratios = {
-        other: median(mine / its for mine, its in zip(speeds["ours"], speeds[other], strict=True))
-        for other in systems
+        other: median(its / mine for mine, its in zip(seconds["ours"], found, strict=True))
+        for other, found in seconds.items()
         if other != "ours"
     }
+    speeds = tokens_per_second(job, batches[settings.num_warm :], seconds, TRAINING_PASSES)
+    of_ceiling, at_least = speeds["ours"]["share_of_ceiling"], CEILING_TARGETS["training"]
     return {
-        "tokens_per_second": figures,
+        "tokens_per_second": speeds,
         "ours_to": {name: round(ratio, 4) for name, ratio in ratios.items()},
         "targets": {
             "linear": {"at_least": TRAINING_TARGET, "holds": ratios["linear"] >= TRAINING_TARGET},
-            "ceiling": {
-                "at_least": CEILING_TARGETS["training"],
-                "holds": figures["ours"]["share_of_ceiling"] >= CEILING_TARGETS["training"],
-            },
+            "ceiling": {"at_least": at_least, "holds": of_ceiling >= at_least},
         },
     }
 
 
-def job_batches(job: Job, number: int, batch_size: int) -> training_speed.Batches:
+def tokens_per_second(job: Job, batches: Batches, seconds: dict[str, list[float]], passes: int) -> dict[str, Any]:
+    """Return each system's speed on the same batches, and its share of the ceiling."""
+    lengths = [row["length"] for batch in batches for row in batch]
+    best = 1e9 * measure_ceilings(job.product, ("bfloat16",), job.device)["bfloat16"]["median"]
+    work = {has_gru: passes * flops(lengths, job.fields, has_gru) for has_gru in (False, True)}
+    return {
+        name: {
+            **spread([sum(lengths) / its for its in found], 1),
+            "share_of_ceiling": round(work[name != "linear"] / median(found) / best, 4),
+        }
+        for name, found in seconds.items()
+    }
+
+
+def job_batches(job: Job, number: int, batch_size: int) -> Batches:
     """Return batches of IMDb's lengths, no longer than the window."""
     window = job.fields["max_position_embeddings"] - 2
     rng = random.Random(1)
@@ -498,43 +385,6 @@ def job_batches(job: Job, number: int, batch_size: int) -> training_speed.Batche
         ]
         for batch in draw_batches(job.fields, number, batch_size)
     ]
-
-
-@torch.no_grad()
-def scoring_speeds(job: Job, change: Callable[[nn.Module], Any] | None) -> dict[str, Any]:
-    """Time classification of the same documents by ours and by the linear head."""
-    batches = job_batches(job, job.steps, job.batch_sizes[-1])
-    inputs = [collate(batch).to(job.device) for batch in batches]
-    tokens = training_speed.count_tokens(batches)
-    runs = {}
-    for name, has_gru in (("linear", False), ("ours", True)):
-        model = make_model(job.fields, has_gru=has_gru, device=job.device).to(torch.bfloat16).eval()
-        if change is not None:
-            change(model)
-        runs[name] = lambda model=model: classify(model, inputs)
-    if change is None:
-        alone = [collate([row]).to(job.device) for row in batches[0][:64]]
-        stock = make_model(job.fields, has_gru=False, device=job.device).eval()
-        one_by_one = median(timed(job.device, lambda: classify(stock, alone), 3))
-        stock_speed = sum(row["length"] for row in batches[0][:64]) / one_by_one
-    seconds = interleaved(job, runs, 1)
-    best = ceiling(job.device, torch.bfloat16, job.product)
-    figures: dict[str, Any] = {}
-    for name, found in seconds.items():
-        speeds = [tokens / its for its in found]
-        flops = ONE_PASS * sum(
-            training_flops(job.fields, row["length"], name == "ours") for batch in batches for row in batch
-        )
-        figures[name] = {
-            **{key: round(reduce(speeds), 1) for key, reduce in REDUCTIONS.items()},
-            "share_of_ceiling": round(median(speeds) * flops / tokens / best, 4),
-        }
-    ceiling_reached = figures["ours"]["share_of_ceiling"] >= CEILING_TARGETS["scoring"]
-    return {
-        "tokens_per_second": figures,
-        **({} if change is not None else {"one_by_one_float32": round(stock_speed, 1)}),
-        "targets": {"ceiling": {"at_least": CEILING_TARGETS["scoring"], "holds": ceiling_reached}},
-    }
 
 
 @torch.no_grad()
@@ -574,8 +424,6 @@ def summary(measured: dict[str, Any]) -> list[str]:
                 lines += [f"  {key}: {values['ours_to']}", f"  {key}: {values['targets']}"]
     return lines
 
-
-sys.path.insert(0, str(ROOT))  # the package is not installed there
 
 if __name__ == "__main__":
     typer.run(main)

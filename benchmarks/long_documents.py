@@ -13,15 +13,14 @@ Same encoder, same training rows, same steps, same order; what differs is what b
 
 import argparse
 import json
-import shlex
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 from datasets import Dataset
+from measuring import conditions, cores, now, table_of
 from transformers import DataCollatorWithPadding, set_seed
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -34,10 +33,9 @@ from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
-from modeling_roberta_gru.training.record import describe_platform
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
-RESULTS = Path(__file__).parent / "results" / "long-documents"
+RESULTS = measuring.RESULTS / "long-documents"
 CUT = 512  # tokens that truncation leaves
 SYSTEMS = ("whole", "head", "head_tail", "mean", "max")
 
@@ -165,12 +163,12 @@ def run(task: str, system: str, seed: int) -> dict[str, Any]:
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer),
         )
-        started = time.time()
+        started = now()
         training = trainer.train()
-        seconds = time.time() - started
+        seconds = now() - started
         tests = {name: right(trainer, read_as(system, part)) for name, part in parts.items()}
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        **conditions(),
         "task": task,
         "system": system,
         "seed": seed,
@@ -185,7 +183,6 @@ def run(task: str, system: str, seed: int) -> dict[str, Any]:
         "options": recipe,
         "precision": "bf16" if args.bf16 else "fp32",
         "tests": tests,
-        **describe_platform(args),
     }
 
 
@@ -224,14 +221,14 @@ def ten_times_longer() -> Dataset:
 
 def right(trainer: RobertaGRUTrainer, tokens: Dataset) -> dict[str, Any]:
     """Return which rows are classified as labelled, and how long that took."""
-    started = time.time()
+    started = now()
     logits = trainer.predict_logits(tokens)
     hits = logits.argmax(axis=1) == np.asarray(tokens["labels"][:])
     return {
         "right": "".join(str(int(hit)) for hit in hits),
         "accuracy": float(hits.mean()),
         "tokens": int(sum(tokens["length"][:])),
-        "seconds": round(time.time() - started, 1),
+        "seconds": round(now() - started, 1),
     }
 
 
@@ -264,12 +261,13 @@ def table(task: str) -> list[str]:
     tests = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
     num_rows = {part: sum(hits.shape[1] for _, hits in _strata(tests["whole"], part)) for part in PARTS[task]}
     heads = [f"{name}, n = {num_rows[part]:,}" for part, name in PARTS[task].items()]
-    lines = [f"| W = {runs[0]['window']} | seeds | {' | '.join(heads)} |", "| --- | --- |" + " --- |" * len(heads)]
+    rows = []
     for system, theirs in tests.items():
         if theirs:
             cells = [_cell(_strata(tests["whole"], part), _strata(theirs, part), system) for part in PARTS[task]]
-            lines.append(f"| {NAMES[system]} | {len(theirs)} | {' | '.join(cells)} |")
-    return [*lines, "", *_conditions(runs)]
+            rows.append([NAMES[system], str(len(theirs)), *cells])
+    heads = [f"W = {runs[0]['window']}", "seeds", *heads]
+    return [*table_of(heads, rows, num_left=len(heads)), "", *_conditions(runs)]
 
 
 def verdicts_table() -> list[str]:
@@ -278,12 +276,12 @@ def verdicts_table() -> list[str]:
     test = load_splits(DataArguments(**TASKS["built-in-long"]["data"])).test
     counts = np.asarray(test["num_judgements"][:])
     heads = [f"{number}, n = {(counts == number).sum()}" for number in np.unique(counts)]
-    lines = [f"| verdicts in the document | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    rows = []
     for system in SYSTEMS:
         hits = _matrix([run["tests"] for run in runs if run["system"] == system], "test")
         cells = [_written([(1, hits[:, counts == number])]) for number in np.unique(counts)]
-        lines.append(f"| {NAMES[system]} | {' | '.join(cells)} |")
-    return lines
+        rows.append([NAMES[system], *cells])
+    return table_of(["verdicts in the document", *heads], rows, num_left=1 + len(heads))
 
 
 def _strata(tests: list[dict[str, Any]], part: str) -> Strata:
@@ -326,8 +324,6 @@ def _written(strata: Strata, sign: str = "") -> str:
 
 def _conditions(runs: list[dict[str, Any]]) -> list[str]:
     first = runs[0]
-    hardware = first["hardware"]
-    cores = f"{hardware['num_threads']} of {hardware['num_cores']} cores ({hardware['processor']}; shared)"
     seeds, commits = (sorted({run[name] for run in runs}) for name in ("seed", "commit"))
     longest = max(run["longest_training_document"] for run in runs)
     seconds = [run["training_seconds"] for run in runs]
@@ -337,7 +333,8 @@ def _conditions(runs: list[dict[str, Any]]) -> list[str]:
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- {first['num_train']:,} training documents of up to {longest:,} tokens, {first['steps']:,} steps for every "
         f"system; {versions}",
-        f"- {min(seconds):,.0f} to {max(seconds):,.0f} s of training, {first['precision']}, {cores}",
+        f"- {min(seconds):,.0f} to {max(seconds):,.0f} s of training, {first['precision']}, "
+        f"{cores(first, '; shared')}",
     ]
 
 

@@ -11,14 +11,14 @@ import document_length
 import long_documents
 import scoring
 import training_speed
+from measuring import RESULTS, ROOT, cores
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.studies import comparison
 from modeling_roberta_gru.studies import study_report as study
 from modeling_roberta_gru.training.metrics import written
 
-ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "benchmarks" / "results"
+DOCS = ROOT / "docs"
 
 INTRODUCTION = """\
 # Results
@@ -35,44 +35,43 @@ COMPARISONS = {
     "imdb-encoders": "IMDb: a GRU or a linear head on the same encoder",
     "imdb-recurrent": "IMDb: recurrent nets from word embeddings, all training reviews",
 }
+# Page, script, and what its recorded measurement becomes there: tables by their marks, plots by their files.
+PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
+    (
+        "long-documents",
+        document_length,
+        {"document-length": document_length.table},
+        {"document-length": document_length.draw},
+    ),
+    (
+        "performance",
+        scoring,
+        {"scoring": scoring.table, "long": scoring.long_table, "growth": scoring.growth_table},
+        {"scoring": scoring.draw, "scoring-growth": scoring.draw_growth},
+    ),
+    ("performance", training_speed, {"training": training_speed.table}, {"training-speed": training_speed.draw}),
+    ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
+    ("performance", agreement, {"agreement": agreement.table}, {}),
+]
 
 
 def main() -> None:
     """Write the pages."""
-    runs = [_read(folder) for folder in sorted(RECORDED.iterdir()) if (folder / "metrics.json").is_file()]
-    compared = [_comparison(name, title) for name, title in COMPARISONS.items() if _recorded(name).is_file()]
-    studies = [_study(path) for path in sorted(RECORDED.glob("studies/*.json"))]
+    runs = [_read(folder) for folder in sorted(RESULTS.iterdir()) if (folder / "metrics.json").is_file()]
+    compared = [_comparison(name, title) for name, title in COMPARISONS.items()]
+    studies = [_study(path) for path in sorted(RESULTS.glob("studies/*.json"))]
     sections = [INTRODUCTION, *compared, *studies, *(_section(run) for run in runs)]
-    write_text(ROOT / "docs" / "results.md", "\n".join(sections))
-    page = ROOT / "docs" / "long-documents.md"
-    measured = json.loads(document_length.RECORDED.read_text(encoding="utf-8"))
-    document_length.draw(measured, ROOT / "docs" / "document-length.png")
-    renew(page, "document-length", document_length.table(measured))
+    write_text(DOCS / "results.md", "\n".join(sections))
+
+    for page, script, tables, plots in PAGES:
+        record = json.loads(script.RECORDED.read_text(encoding="utf-8"))
+        for name, make_table in tables.items():
+            renew(DOCS / f"{page}.md", name, make_table(record))
+        for name, draw in plots.items():
+            draw(record, DOCS / f"{name}.png")
     for task in long_documents.TASKS:
-        if long_documents.recorded(task):
-            renew(page, task, long_documents.table(task))
-    renew(page, "verdicts", long_documents.verdicts_table())
-    page = ROOT / "docs" / "performance.md"
-    if scoring.RECORDED.is_file():
-        record = json.loads(scoring.RECORDED.read_text(encoding="utf-8"))
-        scoring.draw(record, ROOT / "docs" / "scoring.png")
-        scoring.draw_growth(record, ROOT / "docs" / "scoring-growth.png")
-        for name, make_table in {
-            "scoring": scoring.table,
-            "long": scoring.long_table,
-            "growth": scoring.growth_table,
-        }.items():
-            renew(page, name, make_table(record))
-    if training_speed.RECORDED.is_file():
-        record = json.loads(training_speed.RECORDED.read_text(encoding="utf-8"))
-        training_speed.draw(record, ROOT / "docs" / "training-speed.png")
-        renew(page, "training", training_speed.table(record))
-    if breakdown.RECORDED.is_file():
-        record = json.loads(breakdown.RECORDED.read_text(encoding="utf-8"))
-        breakdown.draw(record, ROOT / "docs" / "breakdown.png")
-        renew(page, "breakdown", breakdown.table(record))
-    if agreement.RECORDED.is_file():
-        renew(page, "agreement", agreement.table(json.loads(agreement.RECORDED.read_text(encoding="utf-8"))))
+        renew(DOCS / "long-documents.md", task, long_documents.table(task))
+    renew(DOCS / "long-documents.md", "verdicts", long_documents.verdicts_table())
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:
@@ -83,14 +82,10 @@ def renew(page: Path, name: str, lines: Sequence[str]) -> None:
     write_text(page, "\n".join([before + begin, *lines, end + after]))
 
 
-def _recorded(name: str) -> Path:
-    return RECORDED / name / "comparison.json"
-
-
 def _comparison(name: str, title: str) -> str:
     """Return a comparison's section, and draw its figure."""
-    compared = json.loads(_recorded(name).read_text(encoding="utf-8"))
-    comparison.draw_comparison(compared, ROOT / "docs" / f"{name}.png")
+    compared = json.loads((RESULTS / name / "comparison.json").read_text(encoding="utf-8"))
+    comparison.draw_comparison(compared, DOCS / f"{name}.png")
     picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
     command = f"- recorded by `python benchmarks/systems.py {name}`"
     return "\n".join([f"## {title}", "", picture, "", comparison.comparison_markdown(compared), command, ""])
@@ -99,8 +94,8 @@ def _comparison(name: str, title: str) -> str:
 def _study(path: Path) -> str:
     """Return the section of a study, recorded as the sweep.json of `roberta-gru sweep`, and draw its figures."""
     record, name = json.loads(path.read_text(encoding="utf-8")), path.stem
-    study.draw_options(record, ROOT / "docs" / f"{name}.png")
-    study.draw_curves(record, ROOT / "docs" / f"{name}-curves.png")
+    study.draw_options(record, DOCS / f"{name}.png")
+    study.draw_curves(record, DOCS / f"{name}-curves.png")
     heading, _, rest = study.study_markdown(record, name).partition("\n")
     pictures = [f"![The options and their figures]({name}.png)", "", f"![Figures by epoch]({name}-curves.png)"]
     return "\n".join([f"#{heading}", "", *pictures, rest])
@@ -158,14 +153,14 @@ def _table(run: dict[str, Any]) -> list[str]:
 
 
 def _conditions(record: dict[str, Any]) -> list[str]:
-    hardware, hyperparameters = record["hardware"], record["hyperparameters"]
+    hyperparameters = record["hyperparameters"]
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return [
         f"- command: `{record['command']}`",
         f"- commit: `{record['commit']}`, the recipe as it stood there; seeds: {hyperparameters['seed']} (one)",
         f"- {record['steps']} steps, {record['tokens_seen']:,} tokens, {record['training_seconds']:,} s of training, "
-        f"{record['duration_seconds']:,} s in all, on {hardware['num_threads']} of {hardware['num_cores']} cores "
-        f"({hardware['processor']}, {hyperparameters['precision']}; shared with other work)",
+        f"{record['duration_seconds']:,} s in all, on "
+        + cores(record, f", {hyperparameters['precision']}; shared with other work"),
         f"- splits: `{record['data']['fingerprint'][:16]}`; versions: {versions}",
     ]
 

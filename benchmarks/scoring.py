@@ -14,34 +14,52 @@ pipeline's time over a system's time in the same round. FLOPs are the model's, c
 tokens: padding is work that nobody asked for.
 """
 
-import ctypes
-import gc
 import itertools
-import math
 import os
 import random
-import shlex
-import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import typer
-from document_length import MIB, memory
+from measuring import (
+    GEOMETRIES,
+    LIGHT_GREY,
+    MIB,
+    PAUSE,
+    RESULTS,
+    SHARED,
+    be_quiet,
+    commit_line,
+    conditions,
+    cores,
+    flops,
+    grouped,
+    json_option,
+    log,
+    make_model,
+    measure_ceilings,
+    memory,
+    panels,
+    ranged,
+    release_memory,
+    spread,
+    table_of,
+    timed,
+    turned,
+    whiskers,
+    write,
+)
 from scoring_engines import (
     ALONE,
     AS_THEY_COME,
     BATCHINGS,
-    NUM_LABELS,
     SYSTEMS,
     Batching,
     Chosen,
@@ -52,32 +70,19 @@ from scoring_engines import (
     Workload,
     is_installed,
 )
-from training_speed import GEOMETRIES
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
-RESULTS = ROOT / "benchmarks" / "results" / "performance"
-RECORDED = RESULTS / "scoring.json"
+RECORDED = RESULTS / "performance" / "scoring.json"
 
 GEOMETRY = GEOMETRIES["roberta-base"]
-TOY = {
-    **GEOMETRY,
-    "vocab_size": 1000,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    # Large enough that what a system gets wrong shows in the probabilities.
-    "initializer_range": 0.1,
-}
+# The initial range is large enough that what a system gets wrong shows in the probabilities.
+TOY = {**GEOMETRY, "vocab_size": 1000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+TOY |= {"intermediate_size": 64, "initializer_range": 0.1}
 WINDOW = 512
 NUM_CALIBRATION = 16
 ENGINES = ("onnx", "onnxruntime", "openvino", "nncf", "ctranslate2")
 GROWTH = {"texts": "tweets", "tokens": "tokens of a batch, reviews"}
 GROWTH_ROUNDS = 3
-PAUSE = 0.3  # seconds; until then threads of the system before may be spinning
 TARGET_SPEED = 4.0
-LIGHT_GREY = "#b9b9b9"
 
 
 class Sizes(NamedTuple):
@@ -109,19 +114,13 @@ def measure(
     system: Annotated[
         list[str] | None, typer.Option(help="A system beside the stock pipeline; again for more. Unset: all.")
     ] = None,
-    output: Annotated[
-        Path, typer.Option(help="The JSON file to write.", show_default=str(RECORDED.relative_to(ROOT)))
-    ] = RECORDED,
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
     """Measure every system on every workload, in turn, and how ours grows."""
-    from modeling_roberta_gru import RobertaGRUConfig
-    from modeling_roberta_gru.files import write_json
-    from modeling_roberta_gru.training.record import describe_platform
-
     keys = check_systems(system or list(SYSTEMS))
     be_quiet()
     torch.set_num_threads(1 if toy else len(os.sched_getaffinity(0)))
-    started, load = datetime.now(UTC).isoformat(timespec="seconds"), os.getloadavg()[0]
+    measured = conditions()
     sizes = TOY_SIZES if toy else SIZES
     with tempfile.TemporaryDirectory() as folder:
         workloads, tweets, material = prepare(Path(folder), sizes, toy)
@@ -135,14 +134,12 @@ def measure(
         growth_runs = list(
             grow(material.folder, workloads["reviews"].texts, tweets, sizes, min(rounds, GROWTH_ROUNDS))
         )
-    config = RobertaGRUConfig(**material.geometry)
-    described = {name: describe_workload(workload, config) for name, workload in workloads.items()}
+    described = {name: describe_workload(workload, material.geometry) for name, workload in workloads.items()}
     figures = summarise(runs, described, ceilings)
-    measured = {
-        "command": command("scoring.py"),
-        "started": started,
-        "load_at_start": round(load, 2),
-        **describe_platform(),
+    for figure in figures:
+        batching = chosen.get((figure["system"], figure["workload"]), ALONE)
+        figure["batching"] = "its own" if SYSTEMS[figure["system"]].batches == "own" else str(batching)
+    measured |= {
         "engines": {name: version(name) for name in ENGINES if find_spec(name)},
         "rounds": rounds,
         "geometry": material.geometry,
@@ -151,27 +148,14 @@ def measure(
         "ceiling_size": sizes.ceiling,
         "ceilings": ceilings,
         "targets": check_targets(figures),
-        "figures": [
-            {
-                **figure,
-                "batching": written(chosen.get((figure["system"], figure["workload"]), ALONE), figure["system"]),
-            }
-            for figure in figures
-        ],
+        "figures": figures,
         "largest_differences": differences,
         "growth": summarise_growth(growth_runs),
         "tried": [{**trial, "batching": str(trial["batching"])} for trial in tried],
         "runs": runs,
         "growth_runs": growth_runs,
     }
-    write_json(output, measured)
-    print("\n".join([*table(measured), "", *long_table(measured), "", *growth_table(measured)]))
-
-
-def command(script: str) -> str:
-    """Return the command line, with the last name only of absolute paths."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["python", f"benchmarks/{script}", *words])
+    write(output, measured, [*table(measured), "", *long_table(measured), "", *growth_table(measured)])
 
 
 def check_systems(keys: list[str]) -> list[str]:
@@ -186,14 +170,6 @@ def check_systems(keys: list[str]) -> list[str]:
         if key not in SYSTEMS:
             raise unknown_name("--system", key, SYSTEMS)
     return keys
-
-
-def be_quiet() -> None:
-    """Silence transformers; some engines make it speak."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def prepare(folder: Path, sizes: Sizes, toy: bool) -> tuple[dict[str, Workload], list[str], Material]:
@@ -259,15 +235,8 @@ def load_tokenizer(texts: dict[str, list[str]], toy: bool) -> Any:
 
 def save_models(folder: Path, geometry: dict[str, Any], tokenizer: Any) -> None:
     """Save the two classifiers with random weights, and the tokenizer with each."""
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
-
-    torch.manual_seed(0)
-    stock = RobertaForSequenceClassification(RobertaConfig(**geometry, num_labels=NUM_LABELS))
-    with_gru = RobertaGRUForSequenceClassification(RobertaGRUConfig(**geometry, num_labels=NUM_LABELS))
-    for name, model in (("stock", stock), ("ours", with_gru)):
-        model.save_pretrained(folder / name)
+    for name, has_gru in (("stock", False), ("ours", True)):
+        make_model(geometry, has_gru).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
 
 
@@ -309,19 +278,8 @@ def build(
         wanted = {(name, batching.at_once) for (name, _), batching in choose(tried).items()}
         scores = {place: score for place, score in scores.items() if place in wanted}
         release_memory()
-        print(f"{key}: built, {memory('VmRSS') / MIB:,.0f} MiB in all", file=sys.stderr)
+        log(f"{key}: built, {memory('VmRSS') / MIB:,.0f} MiB in all")
     return scores, tried
-
-
-def release_memory() -> None:
-    """Give freed memory back to the system."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def written(batching: Batching, key: str) -> str:
-    """Return what a table says of a system's batches."""
-    return "its own" if SYSTEMS[key].batches == "own" else str(batching)
 
 
 def candidates(system: System, workload: str) -> tuple[Batching, ...]:
@@ -341,28 +299,22 @@ def try_batchings(key: str, at_once: int, score: Score, workloads: dict[str, Wor
         third = workload._replace(texts=workload.texts[::3], ids=workload.ids[::3])
         for batching in candidates(SYSTEMS[key], name):
             batching = batching._replace(at_once=at_once)
-            timed(score, third, batching)
-            seconds = timed(score, workload, batching)
-            print(f"tried {name} {key} {batching}: {seconds}", file=sys.stderr)
+            seconds_of(score, third, batching)
+            seconds = seconds_of(score, workload, batching)
+            log(f"tried {name} {key} {batching}: {seconds}")
             yield {"workload": name, "system": key, "batching": batching, "seconds": seconds}
 
 
 def choose(tried: Iterable[dict[str, Any]]) -> Chosen:
     """Return each system's fastest batching on each workload."""
-    fastest: dict[tuple[str, str], dict[str, Any]] = {}
-    for trial in tried:
-        place = trial["system"], trial["workload"]
-        if place not in fastest or trial["seconds"] < fastest[place]["seconds"]:
-            fastest[place] = trial
-    return {place: trial["batching"] for place, trial in fastest.items()}
+    slowest_first = sorted(tried, key=lambda trial: -trial["seconds"])
+    return {(trial["system"], trial["workload"]): trial["batching"] for trial in slowest_first}
 
 
-def timed(score: Score, workload: Workload, batching: Batching) -> float:
+def seconds_of(score: Score, workload: Workload, batching: Batching) -> float:
     """Return the seconds that a system takes."""
     time.sleep(PAUSE)
-    started = time.perf_counter()
-    score(workload, batching)
-    return round(time.perf_counter() - started, 4)
+    return round(timed(lambda: score(workload, batching)), 4)
 
 
 def compare_probabilities(scores: Scores, workloads: dict[str, Workload], chosen: Chosen) -> dict[str, float]:
@@ -384,41 +336,16 @@ def run_rounds(
 ) -> Iterator[dict[str, Any]]:
     """Time every system on every workload, round after round."""
     keys = list(dict.fromkeys(key for key, _ in scores))
-    for index in range(rounds):
-        for name, workload in workloads.items():
-            for key in turned(keys, index):
-                if workload.is_peers or SYSTEMS[key].is_ours:
-                    load, batching = round(os.getloadavg()[0], 2), chosen.get((key, name), ALONE)
-                    seconds = timed(scores[key, batching.at_once], workload, batching)
-                    print(f"round {index} {name} {key}: {seconds}", file=sys.stderr)
-                    yield {"workload": name, "system": key, "round": index, "seconds": seconds, "load": load}
+    for number, (name, workload) in itertools.product(range(rounds), workloads.items()):
+        for key in turned(keys, number):
+            if workload.is_peers or SYSTEMS[key].is_ours:
+                batching = chosen.get((key, name), ALONE)
+                seconds = seconds_of(scores[key, batching.at_once], workload, batching)
+                log(f"round {number} {name} {key}: {seconds}")
+                yield {"workload": name, "system": key, "round": number, "seconds": seconds}
 
 
-def turned(keys: list[str], places: int) -> list[str]:
-    """Return a list that begins so many places later and ends with what stood before."""
-    places %= len(keys)
-    return keys[places:] + keys[:places]
-
-
-def measure_ceilings(size: int, repeats: int = 9) -> dict[str, dict[str, float]]:
-    """Return the GFLOP/s of a square matrix product in every type, in turn."""
-    matrix = torch.randn(size, size)
-    bfloat16, int8 = matrix.bfloat16(), matrix.mul(20).clamp(-127, 127).to(torch.int8)
-    products = {
-        "float32": lambda: matrix @ matrix,
-        "bfloat16": lambda: bfloat16 @ bfloat16,
-        "int8": lambda: torch._int_mm(int8, int8),
-    }
-    times = defaultdict(list)
-    for _ in range(repeats):
-        for dtype, product in products.items():
-            started = time.perf_counter()
-            product()
-            times[dtype].append(2 * size**3 / 1e9 / (time.perf_counter() - started))
-    return {dtype: spread(achieved[1:]) for dtype, achieved in times.items()}  # the first warms up
-
-
-def describe_workload(workload: Workload, config: Any) -> dict[str, Any]:
+def describe_workload(workload: Workload, geometry: dict[str, Any]) -> dict[str, Any]:
     """Return how much there is to read, and the FLOPs of reading it."""
     lengths = [len(ids) for ids in workload.ids]
     return {
@@ -426,38 +353,8 @@ def describe_workload(workload: Workload, config: Any) -> dict[str, Any]:
         "num_texts": len(lengths),
         "num_tokens": sum(lengths),
         "longest": max(lengths),
-        "flops": {
-            "peers": sum(encoder_flops(n, config) + stock_head_flops(config) for n in lengths),
-            "ours": sum(encoder_flops(n, config) + gru_flops(n, config) for n in lengths),
-        },
+        "flops": {"peers": flops(lengths, geometry, has_gru=False), "ours": flops(lengths, geometry, has_gru=True)},
     }
-
-
-def encoder_flops(length: int, config: Any) -> int:
-    """Return the FLOPs of the encoder's matrix products for a document of so many tokens, window by window."""
-    width, window = config.hidden_size, config.encoder_window
-    num_more_windows = max(0, math.ceil((length - window) / config.window_stride))
-    windows = [window] * (1 + num_more_windows) if num_more_windows else [length]
-    # Query, key, value and output; the two maps of the feed-forward part.
-    weights = 4 * width * width + 2 * width * config.intermediate_size
-    # Beside the weights, every token meets every token of its window twice: for the scores, and for the values.
-    return config.num_hidden_layers * sum(2 * n * weights + 4 * n * n * width for n in windows)
-
-
-def stock_head_flops(config: Any) -> int:
-    """Return the FLOPs of RobertaClassificationHead for a document."""
-    return 2 * config.hidden_size * (config.hidden_size + NUM_LABELS)
-
-
-def gru_flops(length: int, config: Any) -> int:
-    """Return the FLOPs of a GRU of one layer and direction, and of the head, for a document of so many tokens."""
-    hidden, head = config.gru_hidden_size, config.head_hidden_size
-    return length * 2 * 3 * hidden * (config.hidden_size + hidden) + 2 * head * (hidden + NUM_LABELS)
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median, the least and the largest."""
-    return {"median": round(median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
 
 
 def summarise(
@@ -469,11 +366,8 @@ def summarise(
     there is none.
     """
     baseline = {(run["workload"], run["round"]): run["seconds"] for run in runs if run["system"] == "stock"}
-    groups = defaultdict(list)
-    for run in runs:
-        groups[run["workload"], run["system"]].append(run)
     figures = []
-    for (name, key), group in groups.items():
+    for (name, key), group in grouped(runs, "workload", "system").items():
         seconds = spread([run["seconds"] for run in group])
         speeds = [baseline[name, run["round"]] / run["seconds"] for run in group if (name, run["round"]) in baseline]
         workload, system = workloads[name], SYSTEMS[key]
@@ -527,7 +421,7 @@ def grow(folder: Path, reviews: list[str], tweets: list[str], sizes: Sizes, roun
     for index in range(rounds):
         for by, value, scorer, texts in jobs:
             seconds, above = watched(scorer, texts)
-            print(f"round {index} {by} {value}: {seconds}, {above / MIB:.0f} MiB", file=sys.stderr)
+            log(f"round {index} {by} {value}: {seconds}, {above / MIB:.0f} MiB")
             yield {"by": by, "value": value, "dtype": dtype, "seconds": seconds, "above_bytes": above}
 
 
@@ -536,24 +430,24 @@ def watched(scorer: Any, texts: list[str]) -> tuple[float, int]:
     release_memory()
     time.sleep(PAUSE)
     Path("/proc/self/clear_refs").write_text("5")
-    before, started = memory("VmRSS"), time.perf_counter()
-    scorer.score(texts)
-    return round(time.perf_counter() - started, 4), memory("VmHWM") - before
+    before = memory("VmRSS")
+    seconds = timed(lambda: scorer.score(texts))
+    return round(seconds, 4), memory("VmHWM") - before
 
 
 def summarise_growth(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the spread of time and memory at every size."""
-    groups = defaultdict(list)
-    for run in runs:
-        groups[run["by"], run["value"], run["dtype"]].append(run)
     return [
         {
             **{"by": by, "value": value, "dtype": dtype, "num_runs": len(group)},
             "seconds": spread([run["seconds"] for run in group]),
             "above_mib": spread([run["above_bytes"] / MIB for run in group]),
         }
-        for (by, value, dtype), group in groups.items()
+        for (by, value, dtype), group in grouped(runs, "by", "value", "dtype").items()
     ]
+
+
+# What the page says of it
 
 
 def table(measured: dict[str, Any]) -> list[str]:
@@ -561,16 +455,26 @@ def table(measured: dict[str, Any]) -> list[str]:
     lines = []
     for name in BATCHINGS:
         workload = measured["workloads"][name]
+        heads = (workload["title"], "batches", "times the stock pipeline", "tokens/s", "GFLOP/s", "of the ceiling")
         lines += [
-            f"| {workload['title']} | batches | times the stock pipeline | tokens/s | GFLOP/s | of the ceiling |",
-            "| --- | --- | ---: | ---: | ---: | ---: |",
-            *(_row(figure) for figure in by_speed(measured, name)),
+            *table_of(heads, [_row(figure) for figure in by_speed(measured, name)], num_left=2),
             "",
             f"{workload['num_texts']:,} texts, {workload['num_tokens']:,} tokens. {_target(measured, name)} "
             f"{_tried(measured, name)}",
             "",
         ]
-    return [*lines, *_conditions(measured)]
+    ceilings = ", ".join(f"{dtype} {achieved['median']:,.0f}" for dtype, achieved in measured["ceilings"].items())
+    geometry = measured["geometry"]
+    return [
+        *lines,
+        f"Medians of {measured['rounds']} rounds, all systems in turn (in brackets the least and the largest). "
+        f"Ceilings: a matrix product of {measured['ceiling_size']:,}³, GFLOP/s: {ceilings}.",
+        "",
+        f"- command: `{measured['command']}`",
+        commit_line(measured),
+        f"- random weights, {geometry['num_hidden_layers']} layers × {geometry['hidden_size']}; {cores(measured)}, "
+        f"load at the start {measured['load_at_start']}",
+    ]
 
 
 def by_speed(measured: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -579,17 +483,16 @@ def by_speed(measured: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return sorted(figures, key=lambda figure: figure["seconds"]["median"])
 
 
-def _row(figure: dict[str, Any]) -> str:
-    system, speed = SYSTEMS[figure["system"]], figure["speed"]
-    name = f"**{system.name}**" if system.is_ours else system.name
-    return (
-        f"| {name} | {figure['batching']} | {_ranged(speed, '.2f')} | "
-        f"{figure['tokens_per_second']:,.0f} | {figure['gflops']:,.0f} | {100 * figure['of_ceiling']:.0f} % |"
-    )
-
-
-def _ranged(values: dict[str, float], digits: str) -> str:
-    return "{median:{0}} ({min:{0}} to {max:{0}})".format(digits, **values)
+def _row(figure: dict[str, Any]) -> list[str]:
+    system = SYSTEMS[figure["system"]]
+    return [
+        f"**{system.name}**" if system.is_ours else system.name,
+        figure["batching"],
+        ranged(figure["speed"], ".2f"),
+        f"{figure['tokens_per_second']:,.0f}",
+        f"{figure['gflops']:,.0f}",
+        f"{100 * figure['of_ceiling']:.0f} %",
+    ]
 
 
 def _target(measured: dict[str, Any], name: str) -> str:
@@ -614,65 +517,42 @@ def _tried(measured: dict[str, Any], name: str) -> str:
     return f"The pipeline's batches, when they were tried: {'; '.join(speeds)}." if speeds else ""
 
 
-def _conditions(measured: dict[str, Any]) -> list[str]:
-    hardware, versions = measured["hardware"], {**measured["versions"], **measured["engines"]}
-    shown = ("python", "torch", "transformers", *measured["engines"])
-    ceilings = ", ".join(f"{dtype} {achieved['median']:,.0f}" for dtype, achieved in measured["ceilings"].items())
-    geometry = measured["geometry"]
-    return [
-        f"Medians of {measured['rounds']} rounds, all systems in turn (in brackets the least and the largest). "
-        f"Ceilings: a matrix product of {measured['ceiling_size']:,}³, GFLOP/s: {ceilings}.",
-        "",
-        f"- command: `{measured['command']}`",
-        f"- commit: `{measured['commit']}`; " + ", ".join(f"{name} {versions[name]}" for name in shown),
-        f"- random weights, {geometry['num_hidden_layers']} layers × {geometry['hidden_size']}; "
-        f"{hardware['num_threads']} of {hardware['num_cores']} cores ({hardware['processor']}), load at the start "
-        f"{measured['load_at_start']}",
-    ]
-
-
 def long_table(measured: dict[str, Any]) -> list[str]:
     """Return the lines of the table of documents beyond 512 tokens."""
     figures = {(figure["workload"], figure["system"]): figure for figure in measured["figures"]}
     keys = [key for key in SYSTEMS if ("long", key) in figures]
-    lines = [
-        f"| | tokens | {' | '.join(SYSTEMS[key].dtype for key in keys)} |",
-        "| --- | ---: |" + " ---: |" * len(keys),
-    ]
+    rows = []
     for name in ("long-cut", "long"):
+        workload = measured["workloads"][name]
         cells = (
             f"{of['seconds']['median']:.2f} s, {of['tokens_per_second']:,.0f} tokens/s, {100 * of['of_ceiling']:.0f} %"
             for of in (figures[name, key] for key in keys)
         )
-        workload = measured["workloads"][name]
-        lines.append(f"| {workload['title']} | {workload['num_tokens']:,} | {' | '.join(cells)} |")
-    return lines
+        rows.append([workload["title"], f"{workload['num_tokens']:,}", *cells])
+    return table_of(["", "tokens", *(SYSTEMS[key].dtype for key in keys)], rows)
 
 
 def growth_table(measured: dict[str, Any]) -> list[str]:
     """Return the lines of the tables of more texts and of larger batches."""
     lines = []
     for by, head in GROWTH.items():
-        lines += [f"| {head} | seconds | peak memory above that before, MiB |", "| ---: | ---: | ---: |"]
-        for point in (point for point in measured["growth"] if point["by"] == by):
-            cells = _ranged(point["seconds"], ",.2f"), _ranged(point["above_mib"], ",.0f")
-            lines.append(f"| {point['value']:,} | {' | '.join(cells)} |")
-        lines.append("")
-    return [
-        *lines,
-        f"RoBERTa-GRU in {measured['growth'][0]['dtype']}, medians of {measured['growth'][0]['num_runs']} rounds.",
-    ]
+        rows = [
+            [f"{point['value']:,}", ranged(point["seconds"], ",.2f"), ranged(point["above_mib"], ",.0f")]
+            for point in measured["growth"]
+            if point["by"] == by
+        ]
+        lines += [*table_of((head, "seconds", "peak memory above that before, MiB"), rows, num_left=0), ""]
+    of = measured["growth"][0]
+    return [*lines, f"RoBERTa-GRU in {of['dtype']}, medians of {of['num_runs']} rounds."]
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw the speeds on reviews and on tweets, side by side."""
-    from matplotlib.figure import Figure
-
     from modeling_roberta_gru.training import plots
 
     keys = [figure["system"] for figure in by_speed(measured, "reviews")]
-    drawing = Figure(figsize=(9, 4.6), layout="constrained")
-    for axes, name in zip(drawing.subplots(1, 2, sharey=True), BATCHINGS, strict=True):
+    drawing, both = panels(9, 4.6, 1, 2, sharey=True)
+    for axes, name in zip(both, BATCHINGS, strict=True):
         found = {figure["system"]: figure for figure in by_speed(measured, name)}
         speeds = [found[key]["speed"] for key in keys]
         colours = [plots.BLUE if SYSTEMS[key].is_ours else LIGHT_GREY for key in keys]
@@ -689,24 +569,18 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         axes.margins(x=0.07)
         plots.tidy(axes)
         axes.grid(axis="y", visible=False)
-    axes.invert_yaxis()
+    both[-1].invert_yaxis()
     plots.save(drawing, path)
-
-
-def whiskers(spreads: Sequence[dict[str, float]]) -> list[list[float]]:
-    """Return how far the least and the largest are from each median."""
-    return [[of["median"] - of["min"] for of in spreads], [of["max"] - of["median"] for of in spreads]]
 
 
 def draw_growth(measured: dict[str, Any], path: Path) -> None:
     """Draw time against the number of texts and against the size of a batch, side by side."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     from modeling_roberta_gru.training import plots
 
-    drawing = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, (by, head) in zip(drawing.subplots(1, 2), GROWTH.items(), strict=True):
+    drawing, both = panels(9, 3.4, 1, 2)
+    for axes, (by, head) in zip(both, GROWTH.items(), strict=True):
         points = [point for point in measured["growth"] if point["by"] == by]
         values, seconds = [point["value"] for point in points], [point["seconds"] for point in points]
         style = {"color": plots.BLUE, "marker": "o", "markersize": 4, "linewidth": 1.5}
@@ -719,10 +593,5 @@ def draw_growth(measured: dict[str, Any], path: Path) -> None:
     plots.save(drawing, path)
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

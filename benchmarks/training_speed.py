@@ -16,19 +16,34 @@ for. FLOPs are the model's own, of the real tokens, forward and (twice that) bac
 import gc
 import os
 import random
-import shlex
-import sys
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
+from measuring import (
+    GEOMETRIES,
+    RESULTS,
+    commit_line,
+    conditions,
+    cores,
+    flops,
+    grouped,
+    json_option,
+    log,
+    make_model,
+    measure_ceilings,
+    now,
+    panels,
+    ranged,
+    spread,
+    turned,
+    whiskers,
+    write,
+)
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import nn
@@ -36,20 +51,19 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedTokenizerFast,
     PrinterCallback,
-    RobertaConfig,
-    RobertaForSequenceClassification,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 
-ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "benchmarks" / "results" / "performance" / "training.json"
+RECORDED = RESULTS / "performance" / "training.json"
 
 WINDOW = 512
 MEGA_BATCH = 50  # batches that `group_by_length` sorts together
 NOTEBOOK_TARGET, LINEAR_TARGET = 3.0, 0.98
 """What ours must reach at least, as multiples of the notebook's way and of the linear head."""
+TRAINING_PASSES = 3
+"""FLOPs of training in those of forward: backward takes twice as many."""
 
 # Quantiles (1, 3, 5 … 99 %) of the length of IMDb's training reviews in roberta-base's tokens, cut at 512.
 LENGTHS = [
@@ -57,40 +71,6 @@ LENGTHS = [
     *(214, 221, 228, 235, 244, 252, 260, 271, 283, 294, 305, 317, 332, 348, 364, 388, 412, 434, 463, 491),
     *[WINDOW] * 7,
 ]
-
-# The defaults of RobertaConfig are others than roberta-base's.
-GEOMETRIES: dict[str, dict[str, Any]] = {
-    "roberta-base": {
-        "num_hidden_layers": 12,
-        "hidden_size": 768,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "vocab_size": 50265,
-        "max_position_embeddings": 514,
-        "type_vocab_size": 1,
-        "layer_norm_eps": 1e-5,
-    },
-    "all-MiniLM-L6-v2": {
-        "num_hidden_layers": 6,
-        "hidden_size": 384,
-        "num_attention_heads": 12,
-        "intermediate_size": 1536,
-        "vocab_size": 30522,
-        "max_position_embeddings": 514,
-        "type_vocab_size": 1,
-        "layer_norm_eps": 1e-12,
-    },
-    "toy": {
-        "num_hidden_layers": 1,
-        "hidden_size": 12,
-        "num_attention_heads": 3,
-        "intermediate_size": 20,
-        "vocab_size": 60,
-        "max_position_embeddings": 514,
-        "type_vocab_size": 1,
-        "gru_hidden_size": 8,
-    },
-}
 
 Row = dict[str, Any]
 Batches = list[list[Row]]
@@ -135,18 +115,11 @@ def measure(
     rounds: Annotated[int, typer.Option(min=1, help="Times that every system is measured.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. Unset: one for each core.")] = None,
     toy: Annotated[bool, typer.Option(help="A tiny encoder: to try the script.")] = False,
-    output: Annotated[
-        Path, typer.Option(help="The JSON file to write.", show_default=str(RECORDED.relative_to(ROOT)))
-    ] = RECORDED,
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
     """Train with every system in turn, and check the targets."""
-    sys.path.insert(0, str(ROOT))
-    from modeling_roberta_gru.files import write_json
-    from modeling_roberta_gru.training.record import describe_platform
-
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    bf16 = torch.cpu._is_avx512_bf16_supported()
+    measured, bf16 = conditions(), torch.cpu._is_avx512_bf16_supported()
     runs: list[dict[str, Any]] = []
     kwargs = {"ceiling_size": 64} if toy else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -155,11 +128,8 @@ def measure(
             batches, settings = draw_batches(fields, steps + 1, batch_size), Settings(folder, bf16, **kwargs)
             for run in _runs(fields, batches, rounds, settings):
                 runs.append({"geometry": name, "num_layers": fields["num_hidden_layers"], **run})
-                print(runs[-1], file=sys.stderr)
-    measured = {
-        "command": shlex.join(["python", "benchmarks/training_speed.py", *sys.argv[1:]]),
-        "started": started,
-        **describe_platform(),
+                log(runs[-1])
+    measured |= {
         "batch_size": batch_size,
         "steps": steps,
         "rounds": rounds,
@@ -168,8 +138,7 @@ def measure(
         "targets": check_targets(runs),
         "runs": runs,
     }
-    write_json(output, measured)
-    print("\n".join(table(measured)))
+    write(output, measured, table(measured))
 
 
 # What is read
@@ -269,17 +238,6 @@ def _at_best(fields: dict[str, Any], settings: Settings) -> dict[str, Any]:
     return {**fields, "attention_probs_dropout_prob": 0.0} if settings.device == "cpu" else fields
 
 
-def make_model(fields: dict[str, Any], has_gru: bool, device: str = "cpu", **kwargs: Any) -> Any:
-    """Return a classifier with random weights, drawn on the device."""
-    from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
-
-    torch.manual_seed(0)
-    with torch.device(device):
-        if has_gru:
-            return RobertaGRUForSequenceClassification(RobertaGRUConfig(**fields, **kwargs))
-        return RobertaForSequenceClassification(RobertaConfig(**fields, **kwargs))
-
-
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer that can do no more than pad."""
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
@@ -349,103 +307,69 @@ def _model_columns(rows: Any) -> list[Row]:
     return [{name: row[name] for name in ("input_ids", "attention_mask", "labels")} for row in rows]
 
 
-def now(device: str) -> float:
-    """Return the time in seconds at which all that was asked of the device is done."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 # What is counted
 
 
 def _runs(fields: dict[str, Any], batches: Batches, rounds: int, settings: Settings) -> Iterator[dict[str, Any]]:
-    """Run round after round through all systems, so that a busy spell hits all of them."""
-    timed = batches[settings.num_warm :]
-    keys = list(SYSTEMS)
+    """Run round after round through all systems."""
+    lengths = [row["length"] for batch in batches[settings.num_warm :] for row in batch]
+    num_tokens, at_best = sum(lengths), "bfloat16" if settings.bf16 else "float32"
     for number in range(rounds):
-        ceilings = {
-            bf16: ceiling(settings.device, torch.bfloat16 if bf16 else torch.float32, settings.ceiling_size)
-            for bf16 in (False, True)
-        }
-        for turn in range(len(keys)):
-            key = keys[(number + turn) % len(keys)]
+        ceilings = measure_ceilings(settings.ceiling_size, sorted({"float32", at_best}), settings.device)
+        for key in turned(list(SYSTEMS), number):
             system = SYSTEMS[key]
-            load = os.getloadavg()[0]
             seconds = system.train(fields, batches, settings)
             gc.collect()
-            flops = sum(
-                training_flops(fields, row["length"], has_gru=key != "linear") for batch in timed for row in batch
-            )
+            width = WINDOW if system.is_padded else None
             yield {
                 "system": key,
                 "round": number,
-                "load": round(load, 2),
                 "seconds": round(seconds, 4),
-                "tokens": count_tokens(timed),
-                "padded_share": round(padded_share(timed, WINDOW if system.is_padded else None), 4),
-                "tokens_per_second": round(count_tokens(timed) / seconds, 2),
-                "flops_per_second": round(flops / seconds),
-                "ceiling": round(ceilings[settings.bf16 and not system.is_float32]),
+                "tokens": num_tokens,
+                "padded_share": round(padded_share(batches[settings.num_warm :], width), 4),
+                "tokens_per_second": round(num_tokens / seconds, 2),
+                "flops_per_second": round(TRAINING_PASSES * flops(lengths, fields, key != "linear") / seconds),
+                "ceiling": round(1e9 * ceilings["float32" if system.is_float32 else at_best]["median"]),
             }
-
-
-def training_flops(fields: dict[str, Any], length: int, has_gru: bool) -> int:
-    """Count the FLOPs of one document forward and backward: matrix products only, the head left out."""
-    width, inner, gru_width = fields["hidden_size"], fields["intermediate_size"], fields.get("gru_hidden_size", 256)
-    layer = 2 * length * (4 * width**2 + 2 * width * inner) + 4 * length**2 * width
-    gru = 2 * length * 3 * gru_width * (width + gru_width) if has_gru else 0
-    return 3 * (fields["num_hidden_layers"] * layer + gru)
-
-
-def ceiling(device: str, dtype: torch.dtype, size: int, repeats: int = 10) -> float:
-    """Return the FLOPs a second of a product of two random matrices: the median of some."""
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(repeats + 1):
-        started = now(device)
-        left @ right
-        seconds.append(now(device) - started)
-    return 2 * size**3 / median(seconds[1:])
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return medians, and least and largest speeds, over the runs of each geometry and system."""
-    groups = defaultdict(list)
-    for run in runs:
-        groups[run["geometry"], run["num_layers"], run["system"]].append(run)
-    return [
-        {
-            "geometry": geometry,
-            "num_layers": num_layers,
-            "system": system,
-            "num_runs": len(group),
-            "padded_share": group[0]["padded_share"],
-            "tokens_per_second": median(run["tokens_per_second"] for run in group),
-            "tokens_per_second_min": min(run["tokens_per_second"] for run in group),
-            "tokens_per_second_max": max(run["tokens_per_second"] for run in group),
-            "flops_per_second": median(run["flops_per_second"] for run in group),
-            "ceiling": median(run["ceiling"] for run in group),
-        }
-        for (geometry, num_layers, system), group in groups.items()
-    ]
+    figures = []
+    for (geometry, num_layers, system), group in grouped(runs, "geometry", "num_layers", "system").items():
+        speed = spread([run["tokens_per_second"] for run in group])
+        figures.append(
+            {
+                "geometry": geometry,
+                "num_layers": num_layers,
+                "system": system,
+                "num_runs": len(group),
+                "padded_share": group[0]["padded_share"],
+                "tokens_per_second": speed["median"],
+                "tokens_per_second_min": speed["min"],
+                "tokens_per_second_max": speed["max"],
+                "flops_per_second": median(run["flops_per_second"] for run in group),
+                "ceiling": median(run["ceiling"] for run in group),
+            }
+        )
+    return figures
 
 
 def check_targets(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Compare ours with both others, round by round: the median of the ratios, the least and the largest."""
-    speeds = {(run["geometry"], run["system"], run["round"]): run["tokens_per_second"] for run in runs}
     targets = []
-    for geometry in dict.fromkeys(run["geometry"] for run in runs):
+    for (geometry,), group in grouped(runs, "geometry").items():
+        speeds = {(run["system"], run["round"]): run["tokens_per_second"] for run in group}
         for other, at_least in (("notebook", NOTEBOOK_TARGET), ("linear", LINEAR_TARGET)):
-            rounds = sorted({number for name, _, number in speeds if name == geometry})
-            ratios = [speeds[geometry, "ours", number] / speeds[geometry, other, number] for number in rounds]
+            ratios = [speed / speeds[other, number] for (system, number), speed in speeds.items() if system == "ours"]
+            ratio = spread(ratios)
             targets.append(
                 {
                     "geometry": geometry,
                     "other": other,
-                    "ratio": round(median(ratios), 4),
-                    "ratio_min": round(min(ratios), 4),
-                    "ratio_max": round(max(ratios), 4),
+                    "ratio": ratio["median"],
+                    "ratio_min": ratio["min"],
+                    "ratio_max": ratio["max"],
                     "at_least": at_least,
                     "holds": median(ratios) >= at_least,
                 }
@@ -456,29 +380,34 @@ def check_targets(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 # What is shown
 
 
+def _speed(figure: dict[str, Any]) -> dict[str, float]:
+    name = "tokens_per_second"
+    return {"median": figure[name], "min": figure[f"{name}_min"], "max": figure[f"{name}_max"]}
+
+
 def table(measured: dict[str, Any]) -> list[str]:
     """Return the lines of the Markdown table, the targets and the conditions."""
-    hardware = measured["hardware"]
-    versions = ", ".join(f"{name} {measured['versions'][name]}" for name in ("python", "torch", "transformers"))
     rows = []
     for figure in measured["figures"]:
-        ratios = {
-            target["other"]: target["ratio"]
-            for target in measured["targets"]
-            if target["geometry"] == figure["geometry"] and figure["system"] == "ours"
-        }
-        dtype = "float32" if SYSTEMS[figure["system"]].is_float32 else measured["dtype"]
-        share = figure["flops_per_second"] / figure["ceiling"]
-        rows.append(
-            f"| {figure['geometry']}, {figure['num_layers']} layers | {SYSTEMS[figure['system']].name} | {dtype} | "
-            f"{figure['tokens_per_second']:,.0f} ({figure['tokens_per_second_min']:,.0f} to "
-            f"{figure['tokens_per_second_max']:,.0f}) | {figure['padded_share']:.0%} | "
-            f"{figure['flops_per_second'] / 1e9:,.0f} | {share:.0%} |"
-        )
-        if ratios:
-            rows[-1] += f" {ratios['notebook']:.2f} × the notebook's, {ratios['linear']:.3f} × the linear head's |"
-        else:
-            rows[-1] += "  |"
+        its = [target for target in measured["targets"] if target["geometry"] == figure["geometry"]]
+        ratio = {target["other"]: target["ratio"] for target in its}
+        compared = f"{ratio['notebook']:.2f} × the notebook's, {ratio['linear']:.3f} × the linear head's"
+        system = SYSTEMS[figure["system"]]
+        cells = [
+            f"{figure['geometry']}, {figure['num_layers']} layers",
+            system.name,
+            "float32" if system.is_float32 else measured["dtype"],
+            ranged(_speed(figure), ",.0f"),
+            f"{figure['padded_share']:.0%}",
+            f"{figure['flops_per_second'] / 1e9:,.0f}",
+            f"{figure['flops_per_second'] / figure['ceiling']:.0%}",
+            compared if figure["system"] == "ours" else "",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    reached = [
+        f"{target['geometry']}, {target['other']}: {'reached' if target['holds'] else 'missed'}"
+        for target in measured["targets"]
+    ]
     return [
         "| encoder | system | dtype | tokens a second | padding | GFLOP/s | of the ceiling | ours |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
@@ -486,38 +415,27 @@ def table(measured: dict[str, Any]) -> list[str]:
         "",
         f"Medians of {measured['rounds']} rounds (in brackets the least and the largest), {measured['steps']} batches "
         f"of {measured['batch_size']} documents each after one that is not counted. Wanted: {NOTEBOOK_TARGET:g} × the "
-        f"notebook's way, {LINEAR_TARGET:g} × the linear head; "
-        + "; ".join(
-            f"{target['geometry']}, {target['other']}: {'reached' if target['holds'] else 'missed'}"
-            for target in measured["targets"]
-        )
-        + ".",
+        f"notebook's way, {LINEAR_TARGET:g} × the linear head; {'; '.join(reached)}.",
         "",
         f"- command: `{measured['command']}`",
-        f"- commit: `{measured['commit']}`; {versions}",
-        f"- {hardware['num_threads']} of {hardware['num_cores']} cores ({hardware['processor']})",
+        commit_line(measured),
+        f"- {cores(measured)}",
     ]
 
 
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Draw the tokens a second of every system, a panel for each encoder."""
-    from matplotlib.figure import Figure
-
     from modeling_roberta_gru.training import plots
 
-    names = list(dict.fromkeys(figure["geometry"] for figure in measured["figures"]))
-    drawing = Figure(figsize=(9, 0.9 + 1.1 * len(names)), layout="constrained")
-    panels = drawing.subplots(len(names), 1, squeeze=False)[:, 0]
+    by_geometry = grouped(measured["figures"], "geometry")
+    drawing, all_axes = panels(9, 0.9 + 1.1 * len(by_geometry), len(by_geometry))
     colours = {"notebook": plots.GREY, "linear": plots.ORANGE, "ours": plots.BLUE}
-    for axes, name in zip(panels, names, strict=True):
-        shown = [figure for key in SYSTEMS for figure in measured["figures"] if _is(figure, name, key)]
-        middle = [figure["tokens_per_second"] for figure in shown]
-        spread = [
-            [figure["tokens_per_second"] - figure["tokens_per_second_min"] for figure in shown],
-            [figure["tokens_per_second_max"] - figure["tokens_per_second"] for figure in shown],
-        ]
+    for axes, ((name,), figures) in zip(all_axes, by_geometry.items(), strict=True):
+        shown = sorted(figures, key=lambda figure: list(SYSTEMS).index(figure["system"]))
+        speeds = [_speed(figure) for figure in shown]
         labels = [SYSTEMS[figure["system"]].name for figure in shown]
-        axes.barh(labels, middle, xerr=spread, color=[colours[figure["system"]] for figure in shown], height=0.6)
+        its = [colours[figure["system"]] for figure in shown]
+        axes.barh(labels, [of["median"] for of in speeds], xerr=whiskers(speeds), color=its, height=0.6)
         axes.invert_yaxis()
         axes.set_title(f"{name}: tokens a second in training", fontsize=11)
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -525,14 +443,5 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     plots.save(drawing, path)
 
 
-def _is(figure: dict[str, Any], geometry: str, system: str) -> bool:
-    return (figure["geometry"], figure["system"]) == (geometry, system)
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()
