@@ -57,12 +57,7 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
 
 def main() -> None:
     """Write the pages."""
-    runs = [_read(folder) for folder in sorted(RESULTS.iterdir()) if (folder / "metrics.json").is_file()]
-    compared = [_comparison(name, title) for name, title in COMPARISONS.items()]
-    studies = [_study(path) for path in sorted(RESULTS.glob("studies/*.json"))]
-    sections = [INTRODUCTION, *compared, *studies, *(_section(run) for run in runs)]
-    write_text(DOCS / "results.md", "\n".join(sections))
-
+    write_text(DOCS / "results.md", results_page(DOCS))
     for page, script, tables, plots in PAGES:
         record = json.loads(script.RECORDED.read_text(encoding="utf-8"))
         for name, make_table in tables.items():
@@ -74,6 +69,14 @@ def main() -> None:
     renew(DOCS / "long-documents.md", "verdicts", long_documents.verdicts_table())
 
 
+def results_page(folder: Path) -> str:
+    """Return docs/results.md, and draw its plots into a folder."""
+    runs = [_read(path) for path in sorted(RESULTS.iterdir()) if (path / "metrics.json").is_file()]
+    compared = [_comparison(name, title, folder) for name, title in COMPARISONS.items()]
+    studies = [_study(path, folder) for path in sorted(RESULTS.glob("studies/*.json"))]
+    return "\n".join([INTRODUCTION, *compared, *studies, *(_section(run) for run in runs)])
+
+
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:
     """Replace what stands between a page's marks of this name."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -82,20 +85,20 @@ def renew(page: Path, name: str, lines: Sequence[str]) -> None:
     write_text(page, "\n".join([before + begin, *lines, end + after]))
 
 
-def _comparison(name: str, title: str) -> str:
+def _comparison(name: str, title: str, folder: Path) -> str:
     """Return a comparison's section, and draw its figure."""
     compared = json.loads((RESULTS / name / "comparison.json").read_text(encoding="utf-8"))
-    comparison.draw_comparison(compared, DOCS / f"{name}.png")
+    comparison.draw_comparison(compared, folder / f"{name}.png")
     picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
     command = f"- recorded by `python benchmarks/systems.py {name}`"
     return "\n".join([f"## {title}", "", picture, "", comparison.comparison_markdown(compared), command, ""])
 
 
-def _study(path: Path) -> str:
+def _study(path: Path, folder: Path) -> str:
     """Return the section of a study, recorded as the sweep.json of `roberta-gru sweep`, and draw its figures."""
     record, name = json.loads(path.read_text(encoding="utf-8")), path.stem
-    study.draw_options(record, DOCS / f"{name}.png")
-    study.draw_curves(record, DOCS / f"{name}-curves.png")
+    study.draw_options(record, folder / f"{name}.png")
+    study.draw_curves(record, folder / f"{name}-curves.png")
     heading, _, rest = study.study_markdown(record, name).partition("\n")
     pictures = [f"![The options and their figures]({name}.png)", "", f"![Figures by epoch]({name}-curves.png)"]
     return "\n".join([f"#{heading}", "", *pictures, rest])

@@ -31,7 +31,9 @@ from .clean_process import install_transformers
 logging.disable_progress_bar()
 torch.set_num_threads(1)
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
 
 TINY_ENCODER: dict[str, Any] = {
     "vocab_size": 61,
