@@ -1,4 +1,4 @@
-"""Write docs/results.md, and other pages' figures and tables, from the measurements in benchmarks/results/."""
+"""Write docs/results.md, and other pages' plots and tables, from the measurements in benchmarks/results/."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ INTRODUCTION = """\
 
 Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 %
 percentile bootstrap intervals over the test rows (1,000 resamples, or as said below a table). They tell how far a
-figure depends on the rows that were drawn; where only one seed was run, nothing here tells how far it depends on the
+metric depends on the rows that were drawn; where only one seed was run, nothing here tells how far it depends on the
 seed. Other runs shared the machine: a training time may be twice what it would be alone (docs/performance.md has
 speeds that were measured alone).
 """
@@ -86,7 +86,7 @@ def renew(page: Path, name: str, lines: Sequence[str]) -> None:
 
 
 def _comparison(name: str, title: str, folder: Path) -> str:
-    """Return a comparison's section, and draw its figure."""
+    """Return a comparison's section, and draw its plot."""
     compared = json.loads((RESULTS / name / "comparison.json").read_text(encoding="utf-8"))
     comparison.draw_comparison(compared, folder / f"{name}.png")
     picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
@@ -95,12 +95,12 @@ def _comparison(name: str, title: str, folder: Path) -> str:
 
 
 def _study(path: Path, folder: Path) -> str:
-    """Return the section of a study, recorded as the sweep.json of `roberta-gru sweep`, and draw its figures."""
+    """Return the section of a study, recorded as the sweep.json of `roberta-gru sweep`, and draw its plots."""
     record, name = json.loads(path.read_text(encoding="utf-8")), path.stem
     study.draw_options(record, folder / f"{name}.png")
     study.draw_curves(record, folder / f"{name}-curves.png")
     heading, _, rest = study.study_markdown(record, name).partition("\n")
-    pictures = [f"![The options and their figures]({name}.png)", "", f"![Figures by epoch]({name}-curves.png)"]
+    pictures = [f"![The options and their metrics]({name}.png)", "", f"![Metrics by epoch]({name}-curves.png)"]
     return "\n".join([f"#{heading}", "", *pictures, rest])
 
 
