@@ -312,6 +312,14 @@ class ModelArguments:
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the tokenizer. Unset: the model's own."}
     )
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={
+            "help": "Run the code that --model_name_or_path or --tokenizer_name brings along. It is a program of "
+            "whoever wrote it, and can do whatever you can: read it first, and pin it by --model_revision. A model "
+            "trained so keeps that code and cannot be published."
+        },
+    )
     gru_hidden_size: int | None = field(
         default=None, metadata={"help": "Width of one GRU direction. Unset: the checkpoint's, else 256."}
     )

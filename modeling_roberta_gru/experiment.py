@@ -53,6 +53,7 @@ from .training.record import (
 from .training.run_folder import RUN_FILES, check_output_dir, discard_checkpoints, find_checkpoint, move_run
 from .training.trained import Trained, TrainedModel, fit_bag_of_words
 from .training.trainer import RobertaGRUTrainer
+from .trust import describe_remote_code, remove_foreign_code
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +118,10 @@ def run(
     if temperature is not None:
         trained.calibrate(temperature)
     probabilities = to_probabilities(logits["test"] / (temperature or 1), trained.splits.labels.problem_type)
-    write_run(output_dir, trained, probabilities, metrics, record)
-    checked = _predict_again(output_dir, trained.splits) if args.verify_load else []
+    write_run(output_dir, trained, probabilities, metrics, record, keep_code=model_args.trust_remote_code)
+    # The clean process runs no code but ours.
+    is_checked = args.verify_load and not model_args.trust_remote_code
+    checked = _predict_again(output_dir, trained.splits) if is_checked else []
     print(closing_words(metrics, output_dir, trained.splits.pooled, checked), flush=True)
     if args.publish_as is not None:
         _publish(args.publish_as, args)
@@ -157,6 +160,10 @@ def train(
         _begin_folder(args, resumed)
         return bag
 
+    if model_args.trust_remote_code:
+        for name in filter(None, (model_args.model_name_or_path, model_args.tokenizer_name)):
+            revision = model_args.model_revision if name == model_args.model_name_or_path else None
+            _say(args, f"Trusted to run: the code of {describe_remote_code(name, revision)}")
     tokenizer = architecture.load_tokenizer(model_args, splits.train["text"])
     loss_fields = {"class_weights": weights, "label_smoothing": args.label_smoothing_factor}
     model = architecture.load_model(model_args, tokenizer, labels, **loss_fields)
@@ -334,7 +341,12 @@ def measure_run(
 
 
 def write_run(
-    output_dir: Path, trained: Trained, probabilities: np.ndarray, metrics: dict[str, Any], record: dict[str, Any]
+    output_dir: Path,
+    trained: Trained,
+    probabilities: np.ndarray,
+    metrics: dict[str, Any],
+    record: dict[str, Any],
+    keep_code: bool = False,
 ) -> None:
     """Leave a run's files in a folder, all of them or none.
 
@@ -343,11 +355,14 @@ def write_run(
         trained: what was trained.
         probabilities: what `metrics.measure` takes, of the test split.
         metrics, record: what metrics.json and run.json will hold.
+        keep_code: whether what the model needs to be loaded is kept even if it is code of others.
     """
     splits, labels = trained.splits, trained.splits.labels
     with TemporaryDirectory(dir=output_dir, prefix=".unfinished-") as staging:
         folder = Path(staging)
         trained.write(folder)
+        for saved in () if keep_code else [path for path in folder.iterdir() if path.is_dir()]:
+            remove_foreign_code(saved)
         references = splits.test["label"][:]
         draw_confusion(probabilities, references, labels.problem_type, labels.names, folder / "confusion.png")
         write_predictions(splits, probabilities, folder / "predictions.parquet")

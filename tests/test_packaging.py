@@ -32,6 +32,7 @@ LAYERS = (
     {"files", "markdown"},
     {"options"},
     {"arguments"},
+    {"trust"},
     {"data"},
     {"training"},
     {"hub", "inference"},

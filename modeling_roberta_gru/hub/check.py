@@ -1,7 +1,7 @@
 """Is a folder a whole model that others can load? By reading it, and by loading it in a clean process.
 
 Weights are read by `safetensors`, headers first and then one tensor at a time; nothing is read through pickle. Code
-that lies in the folder runs in the clean process only.
+that lies in the folder runs in the clean process only, and there if it is ours, byte for byte.
 """
 
 import json
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
 from ..training.loading import quiet
+from ..trust import build_on_meta, check_code, one_line, read_header, read_json
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -52,7 +52,7 @@ def check_model(folder: Path) -> None:
         raise InputError(f"{folder} is not a folder: give one that holds a saved model.")
     config = _read_config(folder / CONFIG)
     stored = _find_weights(folder)
-    _check_names(folder, dict(stored), _expected_shapes(folder, config))
+    _check_names(folder, dict(stored), _expected_shapes(folder))
     for path in sorted({tensor.path for tensor in stored.values()}):
         _check_values(path)
     _check_tokenizer(folder, config)
@@ -64,20 +64,20 @@ def check_adapter(folder: Path) -> None:
     Raises:
         InputError: naming the file and the way out.
     """
-    base = _read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    base = _read_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str) or Path(base).exists() or not re.fullmatch(HUB_NAME, base):
         raise InputError(
             f"{folder / ADAPTER_CONFIG}: the adapter's encoder is {base!r}, a folder of this machine: nobody else "
             "could load it. Train from an encoder of the Hub, or publish the merged model, model/."
         )
     config = _read_config(folder / CONFIG)
-    _read_header(folder / ADAPTER_WEIGHTS)
+    _stored(folder / ADAPTER_WEIGHTS)
     _check_values(folder / ADAPTER_WEIGHTS)
     _check_tokenizer(folder, config)
 
 
 def predict_in_clean_process(folder: str | os.PathLike[str], texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Predict texts by `pipeline("text-classification", folder)` in a clean process, trusting the code that is there.
+    """Predict texts by `pipeline("text-classification", folder)` in a clean process.
 
     The process runs outside this folder, offline, with an empty cache of remote code; importing this package is made
     to fail there, and is shown to fail before anything is loaded.
@@ -86,8 +86,10 @@ def predict_in_clean_process(folder: str | os.PathLike[str], texts: Sequence[str
         `{"label": str, "score": float}` for each text.
 
     Raises:
+        InputError: if the folder names code that is not ours, or ours has been changed; nothing has run then.
         RuntimeError: if the folder does not load, with the last line of the process.
     """
+    check_code(Path(folder))
     request = {"folder": str(Path(folder).resolve()), "texts": list(texts)}
     with tempfile.TemporaryDirectory() as elsewhere:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": elsewhere, "CUDA_VISIBLE_DEVICES": ""}
@@ -110,21 +112,22 @@ def predict_in_clean_process(folder: str | os.PathLike[str], texts: Sequence[str
 
 def _read_config(path: Path) -> PretrainedConfig:
     """Build the configuration, whose class checks its fields, and see that the code that it names lies beside it."""
-    fields = _read_json(path)
+    fields = _read_object(path)
     if not isinstance(fields.get("model_type"), str):
         raise InputError(f"{path} has no `model_type`: it is not the configuration of a model. {SAVE_AGAIN}")
     try:
         with quiet():
             config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
     except Exception as error:  # whatever a field edited to nonsense makes fail
-        raise InputError(f"{path} cannot be used: {_one_line(error)} Put the field right.") from error
+        raise InputError(f"{path} cannot be used: {one_line(error)} Put the field right.") from error
+    check_code(path.parent)
     named = fields.get("auto_map") or {}
     for auto_class, reference in getattr(config, "auto_map", {}).items():
-        _check_code(path, auto_class, named.get(auto_class) if isinstance(named, dict) else None, reference)
+        _check_named(path, auto_class, named.get(auto_class) if isinstance(named, dict) else None, reference)
     return config
 
 
-def _check_code(path: Path, auto_class: str, named: Any, reference: str) -> None:
+def _check_named(path: Path, auto_class: str, named: Any, reference: str) -> None:
     if named != reference:
         raise InputError(
             f"{path} has {named!r} for {auto_class} in `auto_map`, where {reference!r} belongs: nobody without this "
@@ -138,7 +141,7 @@ def _check_code(path: Path, auto_class: str, named: Any, reference: str) -> None
 def _find_weights(folder: Path) -> dict[str, Stored]:
     """Return where every tensor lies, by its name."""
     if (folder / WEIGHTS).is_file():
-        return _read_header(folder / WEIGHTS)
+        return _stored(folder / WEIGHTS)
     if (folder / INDEX).is_file():
         return _find_shards(folder / INDEX)
     pickle = next((path for pattern in PICKLES for path in sorted(folder.glob(pattern))), None)
@@ -151,7 +154,7 @@ def _find_weights(folder: Path) -> dict[str, Stored]:
 
 
 def _find_shards(index: Path) -> dict[str, Stored]:
-    shards = _read_json(index).get("weight_map")
+    shards = _read_object(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise InputError(f"{index} has no `weight_map` from tensors to files. {SAVE_AGAIN}")
     stored: dict[str, Stored] = {}
@@ -159,22 +162,17 @@ def _find_shards(index: Path) -> dict[str, Stored]:
         path = index.with_name(Path(shard).name)
         if shard != path.name or not path.is_file():
             raise InputError(f"{index.parent / shard} is missing, which {index.name} names. {SAVE_AGAIN}")
-        stored |= _read_header(path)
+        stored |= _stored(path)
     for name in sorted(shards.keys() | stored.keys()):
         if name not in shards or name not in stored or stored[name].path.name != shards[name]:
             raise InputError(f"{index} and the files beside it do not agree on where {name} lies. {SAVE_AGAIN}")
     return stored
 
 
-def _expected_shapes(folder: Path, config: PretrainedConfig) -> list[tuple[set[str], list[int]]]:
+def _expected_shapes(folder: Path) -> list[tuple[set[str], list[int]]]:
     """Return names and shape of every tensor of the model; a tied one has several names, any of which will do."""
-    try:
-        with torch.device("meta"), quiet():
-            model = AutoModelForSequenceClassification.from_config(config)
-    except Exception as error:
-        raise InputError(
-            f"{folder / CONFIG} does not describe a classifier that can be built: {_one_line(error)}"
-        ) from error
+    with quiet():
+        model = build_on_meta(folder)
     tensors: dict[int, tuple[set[str], list[int]]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), (set(), list(tensor.shape)))[0].add(name)
@@ -214,7 +212,7 @@ def _check_tokenizer(folder: Path, config: PretrainedConfig) -> None:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the libraries behind it have no common one
-        raise InputError(f"No tokenizer can be read from {folder}: {_one_line(error)} {keep}") from error
+        raise InputError(f"No tokenizer can be read from {folder}: {one_line(error)} {keep}") from error
     # Without a vocabulary, transformers 5 makes a tokenizer that gives <unk> for every word.
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
         raise InputError(f"{folder / TOKENIZER} is missing or holds no words. {keep}")
@@ -224,29 +222,14 @@ def _check_tokenizer(folder: Path, config: PretrainedConfig) -> None:
         raise InputError(f"{folder / TOKENIZER} does not fit {CONFIG}: {error}") from error
 
 
-def _read_header(path: Path) -> dict[str, Stored]:
-    """Return where a file's tensors lie; its header says where it must end, so a file cut off is found out."""
-    try:
-        with safe_open(path, "pt") as tensors:
-            return {name: Stored(path, tensors.get_slice(name).get_shape()) for name in tensors.offset_keys()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a whole safetensors file ({_one_line(error)}) It was cut off or is something else: fetch "
-            "or save it again."
-        ) from error
+def _stored(path: Path) -> dict[str, Stored]:
+    return {name: Stored(path, shape) for name, shape in read_header(path).items()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is missing. {SAVE_AGAIN}")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # neither JSON nor text
-        raise InputError(f"{path} is not JSON: {_one_line(error)} {SAVE_AGAIN}") from error
+    fields = read_json(path)
     if not isinstance(fields, dict):
         raise InputError(f"{path} is a JSON {type(fields).__name__} instead of an object. {SAVE_AGAIN}")
     return fields
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".") + "."

@@ -35,6 +35,7 @@ from ..data.tokenization import (
 from ..errors import InputError
 from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..modeling_roberta_gru import RobertaGRUForSequenceClassification, classification_loss
+from ..trust import check_checkpoint, code_of_others
 from .arguments import RobertaGRUTrainingArguments
 from .loading import check_encoder_came_whole, first_line, quiet, read_tokenizer, read_weights
 from .record import changed_options
@@ -188,7 +189,9 @@ class Transformer(Architecture):
         try:
             if name is None:
                 return AutoModelForSequenceClassification.from_config(_random_config(args, tokenizer, labels))
-            config = AutoConfig.from_pretrained(name, revision=args.model_revision)
+            config = AutoConfig.from_pretrained(
+                name, revision=args.model_revision, trust_remote_code=args.trust_remote_code
+            )
             self._check_kind(name, config, tokenizer)
             for field, value in {**args.config_fields(config), **labels.config_fields(), **LOGITS_ALONE}.items():
                 setattr(config, field, value)
@@ -364,11 +367,17 @@ def encoder_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedT
     Raises:
         InputError: if none can be read there.
     """
+    if args.model_name_or_path is not None:
+        check_checkpoint(args.model_name_or_path, args.model_revision, args.trust_remote_code)
     name = args.tokenizer_name or args.model_name_or_path
     if name is None:
         vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
         return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
-    return read_tokenizer(name, revision=None if args.tokenizer_name else args.model_revision)
+    revision = None if args.tokenizer_name else args.model_revision
+    tokenizer = read_tokenizer(name, revision, trust_remote_code=args.trust_remote_code)
+    if not args.trust_remote_code and (found := code_of_others(name, revision)):
+        logger.warning("%s names code of others, which is neither run nor saved: %s.", name, ", ".join(found))
+    return tokenizer
 
 
 def last_linear_name(model: PreTrainedModel) -> str:

@@ -22,6 +22,7 @@ from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
+from ..trust import check_checkpoint, forget_code
 
 
 def model_folder(name: str) -> str:
@@ -39,16 +40,26 @@ def model_folder(name: str) -> str:
     return name
 
 
-def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load any trained text classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
+
+    Args:
+        name: of the folder or the model.
+        trust_remote_code: run the code that the model brings along, a program of whoever wrote it. Otherwise a model
+            of ours is loaded by the installed classes, whatever code lies beside it.
 
     Raises:
         InputError: if they cannot be read there, or the head is not trained.
     """
     name = model_folder(name)
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        check_checkpoint(name, trust_remote_code=trust_remote_code)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
+        )
+        tokenizer = read_tokenizer(name, trust_remote_code=trust_remote_code)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"No model can be read from {name}: {first_line(error)}") from error
     if report["missing_keys"]:
@@ -61,7 +72,10 @@ def load_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 
 
 def read_tokenizer(
-    name: str, revision: str | None = None, tokenizer_class: Any = AutoTokenizer
+    name: str,
+    revision: str | None = None,
+    tokenizer_class: Any = AutoTokenizer,
+    trust_remote_code: bool = False,
 ) -> PreTrainedTokenizerBase:
     """Read a tokenizer from a folder or the Hub.
 
@@ -69,9 +83,12 @@ def read_tokenizer(
         InputError: if none can be read there.
     """
     try:
-        return tokenizer_class.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+        tokenizer = tokenizer_class.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # the libraries behind it have no common one
         raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}") from error
+    if not trust_remote_code:
+        tokenizer.init_kwargs.pop("auto_map", None)  # which would be saved along
+    return tokenizer
 
 
 def read_weights(
@@ -82,11 +99,15 @@ def read_weights(
     Returns:
         The model, and what `check_encoder_came_whole` takes as its report.
     """
+    if not args.trust_remote_code:
+        forget_code(config)
     with quiet():
         return model_class.from_pretrained(
             args.model_name_or_path,
             revision=args.model_revision,
             config=config,
+            trust_remote_code=args.trust_remote_code,
+            use_safetensors=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,

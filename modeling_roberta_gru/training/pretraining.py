@@ -43,6 +43,7 @@ from ..data.tables import open_table
 from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, unknown_name
 from ..files import delete, write_json
+from ..trust import check_checkpoint
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
 from .trainer import EpochSampler
@@ -312,7 +313,8 @@ def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Load an encoder in float32 with its masked-language-model head, a fresh one where it has none."""
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name)
+            check_checkpoint(name)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             if config.model_type not in ENCODERS:
                 raise InputError(
                     f"{name} is a {config.model_type!r}: RoBERTa-GRU starts from {', '.join(ENCODERS)} only."
@@ -324,7 +326,7 @@ def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
                 model_class = RobertaForMaskedLM
             check_token_ids(tokenizer, config.vocab_size)
             model, report = model_class.from_pretrained(
-                name, config=config, dtype=torch.float32, output_loading_info=True
+                name, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -1,0 +1,370 @@
+"""What a saved model is trusted with: no code but ours, no size that its weights do not have.
+
+A folder names code in three ways: `auto_map` and `custom_pipelines` in any of its JSON files, `attn_implementation` in
+config.json (a kernel of the Hub), and files of Python that lie in it. Code of ours is known by its bytes. The checks
+read JSON and the headers of safetensors files, and build nothing larger than the names and shapes of a model.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.utils import cached_file
+
+from . import configuration_recurrent, configuration_roberta_gru
+from .errors import InputError
+from .files import PACKAGE, carried, write_json
+
+SHIPPED = {
+    module.__name__.rpartition(".")[2].removeprefix("configuration_"): module.AUTO_MAP
+    for module in (configuration_roberta_gru, configuration_recurrent)
+}
+"""What names the two files that travel with a model, by the end of their names."""
+
+RELEASED: dict[str, str] = {}
+"""SHA-256 of files of earlier releases → file name. Before a file of a release changes, its digest is added here."""
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+NAMES_CODE = ("auto_map", "custom_pipelines")
+NAMES_NO_CODE = ("tokenizer.json", "vocab.json", "run.json", "metrics.json", INDEX)
+ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
+DEEPEST = 50
+SLACK = 16 * 2**20
+"""Numbers that a model may have beside twice those of its checkpoint: a fresh head."""
+
+
+# Code
+
+
+@cache
+def known_code() -> dict[str, set[str]]:
+    """Return the digests that are known of each file of ours: of this version, and of released ones."""
+    files = [PACKAGE / f"{kind}_{end}.py" for end in SHIPPED for kind in ("configuration", "modeling")]
+    beside = (carried("model_card/handler.py"), PACKAGE / "inference" / "reading.py")
+    files += [path for path in beside if path.is_file()]
+    known = {path.name: {_digest(path)} for path in files}
+    for digest, name in RELEASED.items():
+        known.setdefault(name, set()).add(digest)
+    return known
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def is_known(path: Path) -> bool:
+    """Tell whether a file is one of ours, byte for byte."""
+    return path.is_file() and _digest(path) in known_code().get(path.name, ())
+
+
+def check_code(folder: Path) -> None:
+    """Check that a saved model's folder names no code but ours, and that ours is what it should be.
+
+    Raises:
+        InputError: naming the file and the entry.
+    """
+    for path, entry in _foreign_entries(folder):
+        raise InputError(
+            f"{path} names code of others in {entry}: it would run where the model is loaded. Take the entry out."
+        )
+    for path in sorted(folder.glob("*.py")):
+        if path.name in known_code() and not is_known(path):
+            raise InputError(
+                f"{path} is not the file of this version or of a released one, and it would run where the model is "
+                "loaded. Save the model again with `save_pretrained`."
+            )
+
+
+def code_of_others(name: str, revision: str | None = None) -> list[str]:
+    """Return what names code of others in a folder, or in what the cache has of a model of the Hub, each in words."""
+    config = _find(name, CONFIG, revision)
+    return [f"{entry} in {path.name}" for path, entry in _foreign_entries(config.parent)] if config else []
+
+
+def forget_code(config: PreTrainedConfig) -> None:
+    """Take out of a configuration what names code of others, so that it is not saved."""
+    for key in NAMES_CODE:
+        held = _without_foreign({key: getattr(config, key, None)}, Path(CONFIG))
+        if key in vars(config) and key not in held:
+            delattr(config, key)
+        elif key in vars(config):
+            setattr(config, key, held[key])
+
+
+def remove_foreign_code(folder: Path) -> list[str]:
+    """Take out of a saved model's folder whatever names or is code of others.
+
+    Returns:
+        What was removed, each in words.
+    """
+    removed = [f"{entry} in {path.name}" for path, entry in _foreign_entries(folder)]
+    for path in {path for path, _ in _foreign_entries(folder)}:
+        write_json(path, _without_foreign(read_json(path), path))
+    for path in sorted(folder.glob("*.py")):
+        if not is_known(path):
+            path.unlink()
+            removed.append(path.name)
+    return removed
+
+
+def describe_remote_code(name: str, revision: str | None = None) -> str:
+    """Say whose code `--trust_remote_code` runs: the repository, its revision, and its files of Python."""
+    if Path(name).is_dir():
+        files = [f"{path.name} (SHA-256 {_digest(path)[:16]}…)" for path in sorted(Path(name).glob("*.py"))]
+        return f"{name} (a folder): {', '.join(files) or 'no file of Python'}"
+    try:
+        info = HfApi().model_info(name, revision=revision)
+    except (HTTPError, OSError, ValueError) as error:
+        return f"{name} at revision {revision or 'main'} (could not ask the Hub for its files: {one_line(error)})"
+    files = [file.rfilename for file in info.siblings or [] if file.rfilename.endswith(".py")]
+    return f"{name} at revision {info.sha}: {', '.join(files) or 'no file of Python, but maybe of another repository'}"
+
+
+def _foreign_entries(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the JSON files and the entries, as `auto_map.AutoModel`, that name code of others."""
+    for path in sorted(folder.glob("*.json")):
+        if path.name in NAMES_NO_CODE:
+            continue
+        try:
+            held = read_json(path)
+        except InputError:  # which is told where the file is read for what it holds
+            continue
+        yield from ((path, entry) for entry in _named_code(held, path))
+
+
+def _named_code(held: Any, path: Path, at: str = "") -> Iterator[str]:
+    if isinstance(held, dict):
+        for key, value in held.items():
+            if key not in NAMES_CODE or not isinstance(value, dict | list | str) or not value:
+                yield from _named_code(value, path, f"{at}{key}.")
+            elif not (_may_name_code(path, at, key) and isinstance(value, dict)):
+                yield f"{at}{key}"
+            else:
+                yield from (f"{at}{key}.{part}" for part, code in value.items() if not _is_ours(part, code))
+    elif isinstance(held, list):
+        for value in held:
+            yield from _named_code(value, path, at)
+
+
+def _may_name_code(path: Path, at: str, key: str) -> bool:
+    return path.name == CONFIG and not at and key == "auto_map"
+
+
+def _is_ours(part: str, code: Any) -> bool:
+    return any(auto_map.get(part) == code for auto_map in SHIPPED.values())
+
+
+def _without_foreign(held: Any, path: Path, at: str = "") -> Any:
+    if isinstance(held, list):
+        return [_without_foreign(value, path, at) for value in held]
+    if not isinstance(held, dict):
+        return held
+    kept = {}
+    for key, value in held.items():
+        if key not in NAMES_CODE or not isinstance(value, dict | list | str) or not value:
+            kept[key] = _without_foreign(value, path, f"{at}{key}.")
+        elif _may_name_code(path, at, key) and isinstance(value, dict):
+            ours = {part: code for part, code in value.items() if _is_ours(part, code)}
+            kept |= {key: ours} if ours else {}
+    return kept
+
+
+# Sizes and kinds
+
+
+def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Check, before a model is loaded or built, that its configuration is one, and that its weights have its sizes.
+
+    Args:
+        name: a folder or a Hub id, whose weights are downloaded if they are not in the cache.
+        revision: of the Hub id.
+        trust_remote_code: whether its own code will build the model; names and shapes are then not compared.
+
+    Raises:
+        InputError: naming the field or file, and the way out.
+    """
+    config = _find(name, CONFIG, revision)
+    if config is None:
+        raise InputError(f"{name} has no {CONFIG}: name the folder of a saved model, or a model of the Hub.")
+    fields = read_json(config)
+    for field, value in _nested(fields):
+        _check_field(config, field, value)
+    shapes = _read_shapes(name, revision)
+    _check_sizes(config, fields, shapes)
+    if not trust_remote_code:
+        _check_shapes(config, build_on_meta(config.parent), shapes)
+
+
+def build_on_meta(folder: Path) -> PreTrainedModel:
+    """Build a classifier's names and shapes without its numbers.
+
+    Raises:
+        InputError: if its configuration is not that of a classifier.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    except Exception as error:  # whatever a field edited to nonsense makes fail
+        raise InputError(
+            f"{folder / CONFIG} does not describe a classifier that can be built: {one_line(error)}"
+        ) from error
+
+
+def _find(name: str, file: str, revision: str | None) -> Path | None:
+    """Return where a file of a model lies, downloading it if needed; None where there is none."""
+    if Path(name).is_dir():
+        return Path(name) / file if (Path(name) / file).is_file() else None
+    missing_ok = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_gated_repo": True}
+    try:
+        found = cached_file(name, file, revision=revision, **missing_ok)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"No model can be read from {name}: {reason}") from error
+    return Path(found) if found else None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: if it is none, or nested so deeply that reading on would fail.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if _depth(held) > DEEPEST:
+            raise ValueError(f"nested in more than {DEEPEST} levels")
+    except (OSError, ValueError, RecursionError) as error:  # neither JSON nor text
+        raise InputError(f"{path} is not JSON: {one_line(error)} Save the model again.") from error
+    return held
+
+
+def _depth(held: Any) -> int:
+    depth, level = 0, [held]
+    while level := [part for outer in level for part in _parts(outer)]:
+        depth += 1
+        if depth > DEEPEST:
+            break
+    return depth
+
+
+def _parts(held: Any) -> Iterable[Any]:
+    return held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
+
+
+def one_line(error: Exception) -> str:
+    """Write an error of a library as a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".") + "."
+
+
+def _nested(fields: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a configuration, and those of the configurations in it."""
+    if isinstance(fields, dict):
+        for field, value in fields.items():
+            yield field, value
+            yield from _nested(value)
+
+
+def _check_field(path: Path, field: str, value: Any) -> None:
+    if value is None:
+        return
+    if field == "quantization_config":
+        raise InputError(f"{path}: `{field}` says that the weights are quantised: take the model they were made from.")
+    known: dict[str, tuple[str, ...]] = {
+        **dict.fromkeys(ATTENTION_FIELDS, ATTENTIONS),
+        **dict.fromkeys(("dtype", "torch_dtype"), DTYPES),
+        "hidden_act": tuple(ACT2FN),
+    }
+    if field in known and value not in known[field]:
+        raise InputError(f"{path}: `{field}` is {value!r}, and must be one of {', '.join(known[field])}.")
+
+
+def _read_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
+    """Return the shapes of a checkpoint's tensors, by name, from the headers of its files."""
+    whole = _find(name, WEIGHTS, revision)
+    if whole is not None:
+        return read_header(whole)
+    index = _find(name, INDEX, revision)
+    if index is None:
+        pickle = next((file for file in PICKLES if _find(name, file, revision) is not None), None)
+        if pickle is not None:
+            raise InputError(
+                f"{name} has its weights in {pickle}, a pickle, which can run code where it is loaded, and no "
+                f"{WEIGHTS}. Where you trust it, load it and save it again with `save_pretrained`."
+            )
+        raise InputError(f"{name} has no {WEIGHTS}: name a folder with weights, as `save_pretrained` leaves it.")
+    held = read_json(index)
+    files = held.get("weight_map") if isinstance(held, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise InputError(f"{index} has no `weight_map` from tensors to files. Save the model again.")
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(set(files.values())):
+        path = _find(name, file, revision) if Path(file).name == file else None
+        if path is None:
+            raise InputError(f"{index} names {file}, which is missing. Save the model again, or fetch it whole.")
+        shapes |= read_header(path)
+    return shapes
+
+
+def read_header(path: Path) -> dict[str, list[int]]:
+    """Return the shapes of a safetensors file's tensors; its header says where it ends, so one cut off is found out.
+
+    Raises:
+        InputError: if it is no such file.
+    """
+    try:
+        with safe_open(path, "pt") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.offset_keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({one_line(error)}) It was cut off or is something else: fetch "
+            "or save it again."
+        ) from error
+
+
+def _check_sizes(path: Path, fields: Any, shapes: dict[str, list[int]]) -> None:
+    """Refuse sizes that the weights cannot have, before as much as the names of so many layers is built."""
+    num_numbers = sum(torch.Size(shape).numel() for shape in shapes.values())
+    for field, value in _nested(fields):
+        if isinstance(value, bool) or not isinstance(value, int):
+            continue
+        is_count = field.startswith(("num_", "n_")) or field.endswith("_layers")
+        is_size = field.endswith(("_size", "_dim", "_embeddings")) or field.startswith("d_")
+        bound = len(shapes) if is_count and "layer" in field else num_numbers
+        if (is_count or is_size) and value > bound:
+            raise InputError(
+                f"{path}: `{field}` is {value:,}, and the weights beside it have only {len(shapes):,} tensors of "
+                f"{num_numbers:,} numbers. Put the two that were saved together into one folder."
+            )
+
+
+def _check_shapes(path: Path, model: PreTrainedModel, shapes: dict[str, list[int]]) -> None:
+    """Check that what weights and configuration both have is of the same shape, and that little else is asked for."""
+    num_fresh = 0
+    for name, parameter in model.named_parameters():
+        found = shapes.get(name, shapes.get(name.removeprefix(f"{model.base_model_prefix}.")))
+        if found is None:
+            num_fresh += parameter.numel()
+        elif found != list(parameter.shape):
+            raise InputError(
+                f"{path} gives {name} the shape {list(parameter.shape)}, and the weights beside it have {found}. Put "
+                "the two that were saved together into one folder."
+            )
+    num_held = sum(torch.Size(shape).numel() for shape in shapes.values())
+    if num_fresh > 2 * num_held + SLACK:
+        raise InputError(
+            f"{path} asks for {num_fresh:,} numbers that the weights beside it, of {num_held:,} in all, do not hold. "
+            "Put the two that were saved together into one folder."
+        )

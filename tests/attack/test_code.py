@@ -1,0 +1,259 @@
+"""A model of somebody else brings code along: it runs and travels only where that was asked for."""
+
+import ast
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+import modeling_roberta_gru
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.cli import app
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.hub.check import check_model, predict_in_clean_process
+from modeling_roberta_gru.training.loading import load_classifier
+from modeling_roberta_gru.trust import check_code, remove_foreign_code
+
+from ..conftest import tiny_config
+from ..test_experiment import train_tiny
+
+PACKAGE = Path(modeling_roberta_gru.__file__).parent
+
+EVIL = """
+from pathlib import Path
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
+from transformers import TextClassificationPipeline
+
+Path({marker!r}).write_text("code of somebody else has run")
+
+class EvilTokenizer(PreTrainedTokenizerFast):
+    pass
+
+class EvilConfig(RobertaConfig):
+    pass
+
+class EvilModel(RobertaForSequenceClassification):
+    pass
+
+class EvilPipeline(TextClassificationPipeline):
+    pass
+"""
+
+
+def edit(path: Path, **fields) -> None:
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **fields}))
+
+
+def of_tokenizer(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "evil.EvilTokenizer"]})
+
+
+def of_unknown_tokenizer(folder: Path) -> None:
+    of_tokenizer(folder)
+    edit(folder / "tokenizer_config.json", tokenizer_class="EvilTokenizer")
+
+
+def of_tokenizer_elsewhere(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["mallory/evil--evil.EvilTokenizer", None]})
+
+
+def of_config(folder: Path) -> None:
+    held = json.loads((folder / "config.json").read_text()).get("auto_map", {})
+    evil = {"AutoConfig": "evil.EvilConfig", "AutoModelForSequenceClassification": "evil.EvilModel"}
+    edit(folder / "config.json", auto_map={**held, **evil})
+
+
+def of_one_more_class(folder: Path) -> None:
+    held = json.loads((folder / "config.json").read_text()).get("auto_map", {})
+    edit(folder / "config.json", auto_map={**held, "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"]})
+
+
+def of_pipeline(folder: Path) -> None:
+    task = {"impl": "evil.EvilPipeline", "pt": ["AutoModelForSequenceClassification"]}
+    edit(folder / "config.json", custom_pipelines={"text-classification": task})
+
+
+def of_processor(folder: Path) -> None:
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        edit(folder / name, auto_map={"AutoProcessor": "evil.EvilTokenizer"}, inner={"auto_map": {"A": "evil.B"}})
+
+
+TRAPS = [
+    of_tokenizer,
+    of_unknown_tokenizer,
+    of_tokenizer_elsewhere,
+    of_config,
+    of_one_more_class,
+    of_pipeline,
+    of_processor,
+]
+
+
+@pytest.fixture
+def marker(tmp_path) -> Path:
+    """Return the file that code of somebody else writes where it runs; at the end of the test it must not be there."""
+    return tmp_path / "has-run"
+
+
+@pytest.fixture
+def lay(marker) -> Callable[..., Path]:
+    """Return a function that copies a model and lays traps in the copy."""
+
+    def lay(model: Path, target: Path, *traps: Callable[[Path], None]) -> Path:
+        shutil.copytree(model, target)
+        (target / "evil.py").write_text(EVIL.format(marker=str(marker)))
+        for trap in traps:
+            trap(target)
+        return target
+
+    return lay
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory, stand_in) -> Path:
+    """Return the folder of a classifier of ours."""
+    folder = tmp_path_factory.mktemp("ours")
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    labels = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    torch.manual_seed(0)
+    RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer), **labels)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# Loading
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_loading_runs_no_code_of_a_folder(trap, ours, lay, tmp_path, marker) -> None:
+    folder = lay(ours, tmp_path / "model", trap)
+    with suppress(InputError):
+        model, tokenizer = load_classifier(str(folder))
+        assert type(model) is RobertaGRUForSequenceClassification
+        assert type(tokenizer).__module__.startswith("transformers.")
+    assert not marker.exists()
+
+
+def test_a_folder_of_ours_is_loaded_by_the_installed_classes(ours, tmp_path, marker) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    for path in folder.glob("*.py"):
+        path.write_text(f"{path.read_text()}\nopen({str(marker)!r}, 'w').close()\n")
+    model, _ = load_classifier(str(folder))
+    assert type(model) is RobertaGRUForSequenceClassification
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "MODEL", "DATA"],
+        ["score", "MODEL", "DATA", "OUT.csv"],
+        ["explain", "MODEL", "splendid music", "--no-attributions", "--output-dir", "OUT"],
+        ["export", "MODEL", "--output-dir", "OUT"],
+        ["publish", "MODEL", "ada/model", "--dry-run"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_command_runs_code_of_a_folder(command, ours, reviews, lay, tmp_path, marker) -> None:
+    traps = (of_tokenizer, of_one_more_class, of_pipeline, of_processor)
+    places = {
+        "MODEL": str(lay(ours, tmp_path / "model", *traps)),
+        "DATA": str(reviews / "test.csv"),
+        "OUT": str(tmp_path / "out"),
+        "OUT.csv": str(tmp_path / "out.csv"),
+    }
+    result = CliRunner().invoke(app, [places.get(word, word) for word in command])
+    assert result.exception is None or isinstance(result.exception, InputError | SystemExit), result.exception
+    assert not marker.exists()
+
+
+def test_every_load_in_the_package_says_whether_it_trusts() -> None:
+    unsaid = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            is_auto = isinstance(node.func.value, ast.Name) and node.func.value.id.startswith("Auto")
+            options = {option.arg: option.value for option in node.keywords}
+            trusts = options.get("trust_remote_code")
+            is_true = isinstance(trusts, ast.Constant) and trusts.value is True
+            if node.func.attr == "from_pretrained" and (is_true or (is_auto and trusts is None)):
+                unsaid.append(f"{path.name}:{node.lineno}")
+    assert unsaid == []
+
+
+# Training
+
+
+def test_a_base_model_brings_no_code_into_a_run(stand_in, reviews, lay, tmp_path, marker, capsys, caplog) -> None:
+    base = lay(stand_in, tmp_path / "base", of_tokenizer, of_config, of_pipeline, of_processor)
+    train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", base, verify=True)
+    assert not marker.exists()
+    for path in (tmp_path / "run").rglob("*.json"):
+        assert "evil" not in path.read_text(), path
+    assert not list((tmp_path / "run").rglob("evil.py"))
+    check_model(tmp_path / "run" / "model")
+    (said,) = [record.getMessage() for record in caplog.records if "code of others" in record.getMessage()]
+    assert "auto_map in tokenizer_config.json" in said
+    assert "Predictions of a clean process" in capsys.readouterr().out
+
+
+def test_a_tokenizer_of_a_class_of_its_own_runs_no_code(stand_in, reviews, lay, tmp_path, marker) -> None:
+    base = lay(stand_in, tmp_path / "base", of_unknown_tokenizer)
+    with suppress(InputError):
+        train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", base)
+    assert not marker.exists()
+
+
+def test_what_is_trusted_is_named_runs_and_is_not_published(stand_in, reviews, lay, tmp_path, marker, capsys) -> None:
+    base = lay(stand_in, tmp_path / "base", of_tokenizer)
+    options = ["--dataset_name", reviews, "--model_name_or_path", base, "--trust_remote_code", "true"]
+    train_tiny(tmp_path / "run", *options, verify=True)
+    assert marker.read_text()
+    said = capsys.readouterr().out
+    assert f"Trusted to run: the code of {base} (a folder): evil.py" in said
+    assert "Predictions of a clean process" not in said
+    with pytest.raises(InputError, match="names code of others in"):
+        check_model(tmp_path / "run" / "model")
+
+
+# What is saved, published, and run in the clean process
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_folder_that_names_code_of_others_is_refused_until_it_is_removed(trap, ours, lay, tmp_path, marker) -> None:
+    folder = lay(ours, tmp_path / "model", trap)
+    for refuse in (check_model, lambda folder: predict_in_clean_process(folder, ["text"])):
+        with pytest.raises(InputError, match=r"\.json names code of others in"):
+            refuse(folder)
+    assert remove_foreign_code(folder)
+    check_code(folder)
+    assert not (folder / "evil.py").exists()
+    for path in folder.glob("*.json"):
+        assert "evil" not in path.read_text().replace("EvilTokenizer", "")
+    assert remove_foreign_code(folder) == []
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["modeling_roberta_gru.py", "configuration_roberta_gru.py"])
+def test_one_changed_byte_of_our_code_is_refused(name, ours, tmp_path) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    check_code(folder)
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    for refuse in (check_model, lambda folder: predict_in_clean_process(folder, ["text"])):
+        with pytest.raises(InputError, match=f"{name} is not the file of this version"):
+            refuse(folder)
+
+
+def test_what_is_ours_is_left_as_it_is(ours, tmp_path) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    assert remove_foreign_code(folder) == []
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in ours.iterdir()
+    }
