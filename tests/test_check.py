@@ -144,18 +144,9 @@ def test_the_field_edited_to_nonsense_is_named(field, folder):
 def test_code_that_auto_map_does_not_name_or_that_is_missing_is_named(folder):
     (folder / "modeling_roberta_gru.py").unlink()
     assert f"{folder / 'modeling_roberta_gru.py'} is missing, which config.json names" in complaint(folder)
-    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
-    for foreign in ([], {}, {**auto_map, "AutoConfig": "someone/else--configuration_roberta_gru.RobertaGRUConfig"}):
+    for foreign in ([], {}):
         edit(folder / "config.json", auto_map=foreign)
         assert "for AutoConfig in `auto_map`, where 'configuration_roberta_gru.RobertaGRUConfig'" in complaint(folder)
-
-
-def test_code_in_the_folder_does_not_run(folder, tmp_path):
-    (folder / "configuration_roberta_gru.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    check_model(folder)
-    edit(folder / "config.json", model_type="elephant")
-    assert "cannot be used" in complaint(folder)
-    assert not (tmp_path / "ran").exists()
 
 
 class Bomb:
