@@ -315,9 +315,9 @@ class ModelArguments:
     trust_remote_code: bool = field(
         default=False,
         metadata={
-            "help": "Run the code that --model_name_or_path or --tokenizer_name brings along. It is a program of "
-            "whoever wrote it, and can do whatever you can: read it first, and pin it by --model_revision. A model "
-            "trained so keeps that code and cannot be published."
+            "help": "Run code that the model or the tokenizer brings along. It is a program of whoever wrote it, and "
+            "can do whatever you can: read it first, and pin it by --model_revision. A model trained so "
+            "keeps that code and cannot be published."
         },
     )
     gru_hidden_size: int | None = field(
@@ -781,7 +781,7 @@ SHOWN = {
     "Long documents": ("max_length", "max_windows", "window_policy", "length_curriculum", "activation_checkpointing"),
     "Unequal classes": ("class_weights", "oversample", "oversample_to", *OF_NEIGHBOURS, "oversample_seed"),
     "Model": (
-        *("architecture", "model_name_or_path", "model_revision", "tokenizer_name", *GRU_OPTIONS),
+        *("architecture", "model_name_or_path", "model_revision", "tokenizer_name", "trust_remote_code", *GRU_OPTIONS),
         *("config_overrides", "embeddings", "freeze_embeddings"),
     ),
     "Training": (

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from hashlib import file_digest, sha1
 from json import JSONDecodeError
@@ -37,9 +37,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
-from ..arguments import DataArguments, ModelArguments
+from ..arguments import all_options
 from ..errors import InputError
-from ..training.arguments import RobertaGRUTrainingArguments
 from .card import RUN_KEYS
 from .check import ADAPTER_CONFIG, check_adapter, check_model
 
@@ -337,8 +336,7 @@ def _check_run(path: Path) -> None:
         record = json.loads(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}). Delete it, or put the run's own back.") from error
-    parts = (ModelArguments, DataArguments, RobertaGRUTrainingArguments)
-    options = {field.name for part in parts for field in fields(part)}
+    options = all_options().keys()
     held = record if isinstance(record, dict) else {"a list": record}
     unknown = [*held.keys() - set(RUN_KEYS), *held.get("options", {}).keys() - options]
     if unknown:
