@@ -1,8 +1,8 @@
 # Copyright 2026 The RoBERTa-GRU authors. Licensed under the Apache License, Version 2.0.
 """Serve the model in this folder from a Hugging Face Inference Endpoint.
 
-Needs torch and transformers (4.57 to 5.x) only. The endpoint's server finds this file beside the weights, builds
-`EndpointHandler(folder)` once and calls it with the parsed JSON of every request
+Needs torch and transformers (4.57 to 5.x) only, and reading.py beside it. The endpoint's server finds this file beside
+the weights, builds `EndpointHandler(folder)` once and calls it with the parsed JSON of every request
 (https://github.com/huggingface/huggingface-inference-toolkit). What a call raises, the server answers with status 400
 and `{"error": message}`.
 
@@ -30,6 +30,8 @@ scores may move before the word that moved them; a GRU that reads both ways has 
 Limits, each changed by an environment variable of the endpoint:
     ROBERTA_GRU_MAX_TEXTS        texts a request (256)
     ROBERTA_GRU_MAX_CHARACTERS   characters a request, all texts together (1,000,000)
+    ROBERTA_GRU_MAX_TOKENS       tokens a request, all texts together (300,000)
+    ROBERTA_GRU_MAX_SECONDS      seconds that a request may take (120)
     ROBERTA_GRU_BATCH_TOKENS     tokens read at once, padding included; one text may hold more (8,192)
     ROBERTA_GRU_MAX_POINTS       entries of `running`, and of `turns` (200)
 """
@@ -41,12 +43,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+try:
+    from modeling_roberta_gru.inference import reading
+except ImportError:  # not installed: a copy lies beside this file
+    import reading  # type: ignore[import-not-found, no-redef]  # the server puts this folder on the path
 
 MAX_TEXTS = 256
 MAX_CHARACTERS = 1_000_000
+MAX_TOKENS = 300_000
+MAX_SECONDS = 120
 BATCH_TOKENS = 8_192
 MAX_POINTS = 200
 
@@ -54,8 +64,8 @@ FIELDS = ("inputs", "parameters")
 LONGEST_NAME = 40
 """Of an unknown field's name, no more is read or repeated."""
 FUNCTIONS = ("softmax", "sigmoid", "none")
-SURE = 0.2
-"""A verdict counts, and can turn, where it leads by this much: what wavers about a draw turns nowhere."""
+PROBLEM_OF = dict(zip(FUNCTIONS, (reading.SINGLE_LABEL, reading.MULTI_LABEL, reading.REGRESSION), strict=True))
+"""The kind of problem whose scores a function gives."""
 
 
 class RequestError(ValueError):
@@ -73,57 +83,73 @@ class Parameters(NamedTuple):
     explain: bool = False
 
 
-class EndpointHandler:
-    """Classify the texts of a request. Calls change nothing, so that several threads can make them."""
+class Request(NamedTuple):
+    """A request without a mistake."""
 
-    def __init__(self, path: str = "", **kwargs: Any):
-        """Load model and tokenizer, onto the GPU if there is one.
+    texts: list[str]
+    parameters: Parameters
+    is_single: bool
+    """Whether it holds a text, and no list."""
+    asks_top_k: bool
 
-        Args:
-            path: the model's folder; unset: the one that holds this file.
-            kwargs: anything else that a server has to say; not used.
 
-        Raises:
-            ValueError: if an environment variable is no whole number of at least 1.
-        """
+class Contract:
+    """What a request may hold, and what its answer looks like; needs no model.
+
+    Args:
+        config: of the model.
+
+    Raises:
+        ValueError: if an environment variable is not a whole number of at least 1.
+    """
+
+    def __init__(self, config: Any):
         self.max_texts = _limit("ROBERTA_GRU_MAX_TEXTS", MAX_TEXTS)
         self.max_characters = _limit("ROBERTA_GRU_MAX_CHARACTERS", MAX_CHARACTERS)
+        self.max_tokens = _limit("ROBERTA_GRU_MAX_TOKENS", MAX_TOKENS)
+        self.max_seconds = _limit("ROBERTA_GRU_MAX_SECONDS", MAX_SECONDS)
         self.batch_tokens = _limit("ROBERTA_GRU_BATCH_TOKENS", BATCH_TOKENS)
         self.max_points = _limit("ROBERTA_GRU_MAX_POINTS", MAX_POINTS)
-        folder = path or Path(__file__).resolve().parent
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-        # In the precision that the config names; never from a pickle.
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, trust_remote_code=True, dtype="auto", use_safetensors=True
-        )
-        self.model = model.to(self.device).eval()
+        self.labels = [str(config.id2label[index]) for index in range(config.num_labels)]
+        one_or_several = reading.SINGLE_LABEL if config.num_labels > 1 else reading.MULTI_LABEL  # as a pipeline has it
+        self.problem_type = config.problem_type or one_or_several
+        if self.problem_type == reading.SINGLE_LABEL and config.num_labels == 1:
+            self.problem_type = reading.MULTI_LABEL
 
-    @torch.inference_mode()
-    def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, Any]:
-        """Answer a request; the module's docstring describes both.
+    def read(self, data: Any) -> Request:
+        """Check the parsed JSON of a request, but for the number of its tokens.
 
         Raises:
-            RequestError: if there is a mistake in the request.
+            RequestError: if there is a mistake in it.
         """
         _check_fields(data)
         given = {} if data.get("parameters") is None else data["parameters"]
         parameters = _read_parameters(given)
         texts = self._read_texts(data["inputs"])
-        if parameters.explain:
-            self._check_can_explain()
-            answers: list[Any] = [self._explain(text, parameters) for text in texts]
-        else:
-            answers = [self._name(scores, _best(scores, parameters)) for scores in self._score(texts, parameters)]
-            if "top_k" not in given:
-                # The pipeline's two shapes: a text's best label stands alone where nobody asked for more.
-                return [best for (best,) in answers]
-        return answers[0] if isinstance(data["inputs"], str) else answers
+        return Request(texts, parameters, isinstance(data["inputs"], str), "top_k" in given)
+
+    def answer(self, request: Request, logits: np.ndarray) -> list[Any]:
+        """Return the answer to a request that asks for no explanation, from its texts' logits `(n, C)`."""
+        scores = reading.to_scores(logits, self.scores_of(request.parameters))
+        answers = [self.named(row, _best(row, request.parameters)) for row in scores]
+        if not request.asks_top_k:
+            # The pipeline's two shapes: a text's best label stands alone where nobody asked for more.
+            return [best for (best,) in answers]
+        return answers[0] if request.is_single else answers
+
+    def scores_of(self, parameters: Parameters) -> str:
+        """Return the kind of problem whose scores are asked for."""
+        function = parameters.function_to_apply
+        return self.problem_type if function is None else PROBLEM_OF[function]
+
+    def named(self, scores: np.ndarray, labels: list[int]) -> list[dict[str, Any]]:
+        """Return labels with their scores (C,)."""
+        return [{"label": self.labels[label], "score": float(scores[label])} for label in labels]
 
     def _read_texts(self, inputs: Any) -> list[str]:
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not isinstance(texts, list):
-            raise RequestError("inputs", f"{reprlib.repr(inputs)} is no text. Send a text or a list of texts.")
+            raise RequestError("inputs", f"{reprlib.repr(inputs)} is not a text. Send a text or a list of texts.")
         if not texts:
             raise RequestError("inputs", "the list is empty. Send one text at least.")
         if len(texts) > self.max_texts:
@@ -133,7 +159,7 @@ class EndpointHandler:
         names = ["inputs"] if isinstance(inputs, str) else [f"inputs[{row}]" for row in range(len(texts))]
         for name, text in zip(names, texts, strict=True):
             if not isinstance(text, str):
-                raise RequestError(name, f"{reprlib.repr(text)} is no text. Send texts only.")
+                raise RequestError(name, f"{reprlib.repr(text)} is not a text. Send texts only.")
         num_characters = sum(map(len, texts))
         if num_characters > self.max_characters:
             raise RequestError(
@@ -145,6 +171,91 @@ class EndpointHandler:
             _check_characters(name, text)
         return texts
 
+
+class EndpointHandler(Contract):
+    """Classify the texts of a request. Calls change nothing, so that several threads can make them."""
+
+    def __init__(self, path: str = "", **kwargs: Any):
+        """Load model and tokenizer, onto the GPU if there is one.
+
+        Args:
+            path: the model's folder; unset: the one that holds this file.
+            kwargs: anything else that a server has to say; not used.
+
+        Raises:
+            ValueError: if an environment variable is not a whole number of at least 1.
+        """
+        folder = path or Path(__file__).resolve().parent
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        # In the precision that the config names; never from a pickle.
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, trust_remote_code=True, dtype="auto", use_safetensors=True
+        )
+        super().__init__(model.config)
+        self.model = model.to(self.device).eval()
+        self.time = reading.TimeLimit(self.model)
+        # A fast tokenizer keeps cut and padding as settings. Once they are off, no call here changes them again.
+        self.tokenizer("", truncation=False, padding=False)
+
+    @torch.inference_mode()
+    def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, Any]:
+        """Answer a request; the module's docstring describes both.
+
+        Raises:
+            RequestError: if there is a mistake in the request, or it takes too long.
+        """
+        request = self.read(data)
+        try:
+            with self.time.seconds(self.max_seconds):
+                if not request.parameters.explain:
+                    return self.answer(request, self.logits(request.texts))
+                self._check_can_explain()
+                self._check_tokens(request.texts)
+                answers = [self._explain(text, request.parameters) for text in request.texts]
+                return answers[0] if request.is_single else answers
+        except TimeoutError:
+            raise RequestError(
+                "inputs", f"they take longer than {self.max_seconds:,} seconds. Send less, or several requests."
+            ) from None
+
+    @torch.inference_mode()
+    def logits(self, texts: list[str]) -> np.ndarray:
+        """Score texts, batches of like lengths at a time: `(n, C)` float32, in the order of the texts.
+
+        Raises:
+            RequestError: if there are too many tokens, or none in a text.
+        """
+        token_ids = self._check_tokens(texts)
+        for row, ids in enumerate(token_ids):
+            if not ids:  # of a recurrent net, whose tokenizer adds no special tokens
+                raise RequestError(f"inputs[{row}]", "there is no word in it. Leave it out.")
+        logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        for rows in _batches([len(row) for row in token_ids], self.batch_tokens):
+            documents = [torch.tensor(token_ids[row]) for row in rows]
+            input_ids = pad_sequence(documents, batch_first=True)
+            mask = pad_sequence([torch.ones_like(document) for document in documents], batch_first=True)
+            scored = self.model(input_ids.to(self.device), attention_mask=mask.to(self.device)).logits
+            logits[rows] = scored.float().cpu().numpy()
+        return logits
+
+    def _check_tokens(self, texts: list[str]) -> list[list[int]]:
+        """Tokenise texts, until there are too many tokens."""
+        token_ids, left = [], self.max_tokens
+        for text in texts:
+            ids = None
+            if not reading.has_more_tokens(self.tokenizer, text, left):
+                ids = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+            if ids is None or len(ids) > left:
+                raise RequestError(
+                    "inputs",
+                    f"more than {self.max_tokens:,} tokens, which is what a request may hold in all. Send less, or "
+                    "several requests.",
+                )
+            token_ids.append(ids)
+            left -= len(ids)
+        return token_ids
+
     def _check_can_explain(self) -> None:
         if not (hasattr(self.model, "running_logits") and self.tokenizer.is_fast):
             raise RequestError(
@@ -153,65 +264,26 @@ class EndpointHandler:
                 "moved. Leave it out.",
             )
 
-    def _score(self, texts: list[str], parameters: Parameters) -> torch.Tensor:
-        """Score texts, batches of like lengths at a time: `(number of texts, C)`, in the order of the texts."""
-        token_ids = self._tokenize(texts)["input_ids"]
-        for row, ids in enumerate(token_ids):
-            if not ids:  # of a recurrent net, whose tokenizer adds no special tokens
-                raise RequestError(f"inputs[{row}]", "there is no word in it. Leave it out.")
-        batches = list(_batches([len(row) for row in token_ids], self.batch_tokens))
-        parts = []
-        for rows in batches:
-            documents = [torch.tensor(token_ids[row]) for row in rows]
-            input_ids = pad_sequence(documents, batch_first=True)
-            mask = pad_sequence([torch.ones_like(document) for document in documents], batch_first=True)
-            parts.append(self.model(input_ids.to(self.device), attention_mask=mask.to(self.device)).logits)
-        order = torch.tensor([row for rows in batches for row in rows])
-        return self._apply(torch.cat(parts).cpu()[order.argsort()], parameters)
-
     def _explain(self, text: str, parameters: Parameters) -> dict[str, Any]:
-        encoding = self._tokenize(text, return_offsets_mapping=True)
-        logits = self.model.running_logits(torch.tensor([encoding["input_ids"]], device=self.device))[0]  # (n, C)
-        ends, spans = _words(encoding, len(text))
-        scores = self._apply(logits[ends].cpu(), parameters)  # (number of words, C)
-        best = _best(scores[-1], parameters)
-        points = _spread(len(ends), self.max_points)
-        turns = _turns(scores, self._function(parameters), self.max_points)
+        trace = reading.read(self.model, self.tokenizer, text, self.scores_of(parameters))
+        best = _best(trace.scores[-1], parameters)
+        ends = trace.ends
+        points = [ends[word] for word in _spread(len(ends), self.max_points)]
+        turns = sorted(reading.turns(trace), key=lambda turn: -abs(turn.after - turn.before))[: self.max_points]
         return {
-            "labels": self._name(scores[-1], best),
-            "running": [{"end": spans[word][1], "scores": scores[word, best].tolist()} for word in points],
+            "labels": self.named(trace.scores[-1], best),
+            "running": [{"end": trace.word_at(at)[1], "scores": trace.scores[at, best].tolist()} for at in points],
             "turns": [
-                {"label": self.model.config.id2label[label], "start": spans[word][0], "end": spans[word][1]}
-                | {"before": before, "after": after}
-                for word, label, before, after in turns
+                {"label": turn.label, **dict(zip(("start", "end"), trace.word_at(turn.position), strict=True))}
+                | {"before": turn.before, "after": turn.after}
+                for turn in sorted(turns, key=lambda turn: turn.position)
             ],
         }
-
-    def _tokenize(self, texts: str | list[str], **kwargs: Any) -> BatchEncoding:
-        return self.tokenizer(texts, truncation=False, return_token_type_ids=False, verbose=False, **kwargs)
-
-    def _function(self, parameters: Parameters) -> str:
-        config = self.model.config
-        if parameters.function_to_apply is not None:
-            return parameters.function_to_apply
-        if config.problem_type == "regression":
-            return "none"
-        several = config.problem_type == "multi_label_classification" or config.num_labels == 1
-        return "sigmoid" if several else "softmax"
-
-    def _apply(self, logits: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Turn logits (…, C) into scores, in float64."""
-        function = self._function(parameters)
-        logits = logits.double()
-        return logits.softmax(-1) if function == "softmax" else logits.sigmoid() if function == "sigmoid" else logits
-
-    def _name(self, scores: torch.Tensor, labels: list[int]) -> list[dict[str, Any]]:
-        return [{"label": self.model.config.id2label[label], "score": scores[label].item()} for label in labels]
 
 
 def _check_fields(data: Any) -> None:
     if not isinstance(data, dict):
-        raise RequestError("request", f'{reprlib.repr(data)} is no object. Send {{"inputs": "a text"}}.')
+        raise RequestError("request", f'{reprlib.repr(data)} is not an object. Send {{"inputs": "a text"}}.')
     _check_names("", data, FIELDS)
     if "inputs" not in data:
         raise RequestError("inputs", "missing. Send a text or a list of texts.")
@@ -219,13 +291,14 @@ def _check_fields(data: Any) -> None:
 
 def _read_parameters(given: Any) -> Parameters:
     if not isinstance(given, dict):
-        raise RequestError("parameters", f'{reprlib.repr(given)} is no object. Send {{"top_k": 2}}, or none.')
+        raise RequestError("parameters", f'{reprlib.repr(given)} is not an object. Send {{"top_k": 2}}, or none.')
     _check_names("parameters.", given, Parameters._fields)
     parameters = Parameters(**given)
     top_k, function, explain = parameters
     if top_k is not None and not (type(top_k) is int and top_k >= 1):
         raise RequestError(
-            "parameters.top_k", f"{reprlib.repr(top_k)} is no whole number of at least 1. For all labels, send null."
+            "parameters.top_k",
+            f"{reprlib.repr(top_k)} is not a whole number of at least 1. For all labels, send null.",
         )
     if function is not None and function not in FUNCTIONS:
         raise RequestError("parameters.function_to_apply", f"{reprlib.repr(function)} is not {_any_of(FUNCTIONS)}.")
@@ -262,9 +335,9 @@ def _limit(name: str, default: int) -> int:
     return int(given)
 
 
-def _best(scores: torch.Tensor, parameters: Parameters) -> list[int]:
+def _best(scores: np.ndarray, parameters: Parameters) -> list[int]:
     """Return the labels that were asked for, by their scores (C,)."""
-    return scores.argsort(descending=True, stable=True)[: parameters.top_k].tolist()
+    return (-scores).argsort(kind="stable")[: parameters.top_k].tolist()
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -280,49 +353,3 @@ def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
         count = max(1, batch_tokens // max(1, lengths[rows[0]]))
         yield rows[:count]
         rows = rows[count:]
-
-
-def _words(encoding: BatchEncoding, num_characters: int) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return each word's last token, and where in the text the word begins and ends; special tokens are words."""
-    word_ids, offsets = encoding.word_ids(), encoding["offset_mapping"]
-    begins = [at for at, word in enumerate(word_ids) if at == 0 or word is None or word != word_ids[at - 1]]
-    ends = [*(begin - 1 for begin in begins[1:]), len(word_ids) - 1]
-    spans = [(offsets[begin][0], offsets[end][1]) for begin, end in zip(begins, ends, strict=True)]
-    # A special token that is not in the text has no place there: those after the first stand at its end.
-    return ends, [span if at == 0 or span[1] else (num_characters, num_characters) for at, span in enumerate(spans)]
-
-
-def _turns(scores: torch.Tensor, function: str, most: int) -> list[tuple[int, int, float, float]]:
-    """Find where the verdict turned: word, label, and its score before and after, in reading order.
-
-    By softmax: where another label took the lead, for good enough that it came to lead by [`SURE`]. By sigmoid: where
-    a label's score crossed a half, by half of [`SURE`] either way. `before` is the label's furthest score since the
-    turn before, `after` its furthest until the next. Of more than `most` turns, the largest are kept.
-    """
-    if function == "none" or (function == "softmax" and scores.shape[1] == 1):
-        return []
-    found: list[tuple[int, int, float, float]] = []
-    if function == "softmax":
-        first, second = scores.topk(2).values.T
-        tracks = [(scores.argmax(dim=1), first - second)]
-    else:
-        tracks = [((score >= 0.5).long(), abs(2 * score - 1)) for score in scores.T]
-    for track, (verdicts, lead) in enumerate(tracks):
-        starts = [0, *_changes(verdicts, lead >= SURE), len(scores)]
-        for begin, word, end in zip(starts, starts[1:], starts[2:], strict=False):
-            verdict = int(verdicts[word])
-            label = verdict if function == "softmax" else track
-            before, after = scores[begin:word, label], scores[word:end, label]
-            rises = function == "softmax" or verdict
-            sides = (before.min(), after.max()) if rises else (before.max(), after.min())
-            found.append((word, label, sides[0].item(), sides[1].item()))
-    largest = sorted(found, key=lambda turn: -abs(turn[3] - turn[2]))[:most]
-    return sorted(largest, key=lambda turn: turn[0])
-
-
-def _changes(verdicts: torch.Tensor, is_sure: torch.Tensor) -> list[int]:
-    """Return where each sure verdict that differs from the sure one before it began."""
-    sure = is_sure.nonzero()[:, 0]
-    changed = verdicts[sure].diff().nonzero()[:, 0]
-    pairs = zip(sure[changed].tolist(), sure[changed + 1].tolist(), strict=True)
-    return [one + 1 + int((verdicts[one : other + 1] != verdicts[other]).nonzero()[-1]) for one, other in pairs]

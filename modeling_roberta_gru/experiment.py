@@ -29,7 +29,7 @@ from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, unknown_name
-from .files import carried, write_json
+from .files import PACKAGE, carried, write_json
 from .hub.card import write_card
 from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
@@ -382,6 +382,7 @@ def _complete_model(folder: Path, architecture: Architecture, record: dict[str, 
     if architecture.ships_code:
         for name in ("LICENSE", "model_card/handler.py", "model_card/requirements.txt"):
             shutil.copy(carried(name), model)
+        shutil.copy(PACKAGE / "inference" / "reading.py", model)  # which the endpoint's handler uses
     for path in model.glob("*.safetensors"):  # which safetensors lets nobody else read, in a container neither
         path.chmod((model / "config.json").stat().st_mode)
 

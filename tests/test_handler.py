@@ -1,6 +1,7 @@
 """The handler of an inference endpoint, through the contract by which Hugging Face's server calls it."""
 
 import ast
+import copy
 import importlib.util
 import json
 import os
@@ -20,12 +21,15 @@ from transformers import AutoTokenizer, pipeline
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
 from modeling_roberta_gru.data.tokenization import lift_limits, train_word_tokenizer
-from modeling_roberta_gru.inference.explanation import Trace, trace, turns
+from modeling_roberta_gru.inference import reading
+from modeling_roberta_gru.inference.explanation import trace
+from modeling_roberta_gru.inference.reading import turns
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
 from .conftest import tiny_config
 
 HANDLER = Path(__file__).parents[1] / "model_card" / "handler.py"
+READING = Path(reading.__file__)
 STRANGER = Path(__file__).with_name("load_model.py")
 ALL_LOGITS = {"top_k": None, "function_to_apply": "none"}
 # Neighbours change the sizes of the matrices, and with them the rounding.
@@ -100,6 +104,7 @@ def folder(tmp_path_factory, stand_in):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     shutil.copy(HANDLER, folder)
+    shutil.copy(READING, folder)
     return folder
 
 
@@ -154,14 +159,16 @@ def test_a_fresh_process_without_the_package_answers_as_the_packages_model_does(
     for text, answer in zip(texts, answers, strict=True):
         assert named(answer) == pytest.approx(expected_logits(text), **FLOAT32)
     assert named(explained["labels"]) == pytest.approx(expected_logits(texts[1]), **FLOAT32)
-    assert refused == [400, {"error": "inputs: 7 is no text. Send a text or a list of texts."}]
+    assert refused == [400, {"error": "inputs: 7 is not a text. Send a text or a list of texts."}]
 
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression", None])
 @pytest.mark.parametrize("inputs", ["dreadful music", ["slow", review(60), ""], ["slow"]], ids=["one", "list", "only"])
-def test_answers_are_those_of_the_pipeline(problem, inputs, handler, monkeypatch):
+def test_answers_are_those_of_the_pipeline(problem, inputs, handler, module):
     config = tiny_config(vocab_size=400, problem_type=problem, num_labels=1 if problem == "regression" else 4)
-    monkeypatch.setattr(handler, "model", RobertaGRUForSequenceClassification(config).eval())
+    handler = copy.copy(handler)
+    handler.model = RobertaGRUForSequenceClassification(config).eval()
+    module.Contract.__init__(handler, config)
     classify = pipeline("text-classification", model=handler.model, tokenizer=handler.tokenizer, device="cpu")
     tops = [{}, {"top_k": None}, {"top_k": 1}, {"top_k": 2}, {"top_k": 9}]
     functions = [{"function_to_apply": name} for name in ("softmax", "sigmoid", "none", None)]
@@ -210,11 +217,58 @@ def test_results_stand_in_the_order_of_the_texts_whatever_the_batches(
         assert sum(mask.numel() for mask in read) < 2 * sum(int(mask.sum()) for mask in read)
 
 
-def test_threads_do_not_disturb_each_other(handler):
-    requests = [{"inputs": [review(20 + seed, seed)], "parameters": {"explain": bool(seed % 2)}} for seed in range(8)]
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_threads_do_not_disturb_each_other(handler, rounds):
+    requests = [
+        {"inputs": [review(words, seed) for words in (seed + 1, 150, 3)][: seed % 3 + 1]}
+        | {"parameters": {"explain": bool(seed % 2), "top_k": None}}
+        for seed in range(16)
+    ]
     alone = [handler(request) for request in requests]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(handler, requests)) == alone
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(handler, requests * rounds)) == alone * rounds
+
+
+def test_the_contract_needs_no_model(handler, module):
+    contract = module.Contract(handler.model.config)
+    for inputs in ("slow", ["slow", review(30)]):
+        for parameters in ({}, {"top_k": 2}, {"function_to_apply": "none", "top_k": None}):
+            data = {"inputs": inputs, "parameters": parameters}
+            request = contract.read(data)
+            assert contract.answer(request, handler.logits(request.texts)) == handler(data)
+
+
+@pytest.mark.parametrize("unit", ["\u200b", "e\u0301", "\U000e0100", "word "])
+def test_tokens_are_bounded_before_all_are_made(unit, handler, module, monkeypatch):
+    read = []
+    tokenizer = handler.tokenizer
+
+    def tokenize(text, **options):
+        read.append(len(text))
+        return tokenizer(text, **options)
+
+    monkeypatch.setattr(handler, "tokenizer", tokenize)
+    monkeypatch.setattr(handler, "max_tokens", 20_000)
+    huge = (unit * 900_000)[:900_000]
+    for inputs in (huge, ["slow", huge], [huge[:4000]] * 200):
+        read.clear()
+        with pytest.raises(module.RequestError, match=r"^inputs: more than 20,000 tokens"):
+            handler({"inputs": inputs})
+        assert sum(read) < 100_000
+
+
+def test_time_is_bounded_within_a_text(handler, module, monkeypatch):
+    passages = []
+    now = iter(range(10**6))
+    monkeypatch.setattr(reading.time, "monotonic", lambda: passages.append(0) or next(now))
+    monkeypatch.setattr(handler, "max_seconds", 5)
+    for parameters in ({}, {"explain": True}):
+        passages.clear()
+        with pytest.raises(module.RequestError, match=r"^inputs: they take longer than 5 seconds"):
+            handler({"inputs": review(2000), "parameters": parameters})
+        assert len(passages) < 10
+    monkeypatch.undo()
+    assert handler({"inputs": review(200)})
 
 
 def test_an_explanation_is_the_packages_trace(handler, monkeypatch):
@@ -257,32 +311,6 @@ def test_the_empty_text_can_be_explained(handler, expected_logits):
     assert [point["end"] for point in answer["running"]] == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("function", "problem", "num_labels"),
-    [("softmax", "single_label_classification", 3), ("sigmoid", "multi_label_classification", 2)],
-)
-def test_turns_are_those_of_the_package(function, problem, num_labels, module):
-    rng = np.random.default_rng(0)
-    found = 0
-    for _ in range(30):
-        logits = torch.tensor(rng.normal(size=(60, num_labels))).cumsum(0)
-        scores = logits.softmax(-1) if function == "softmax" else logits.sigmoid()
-        labels = [str(label) for label in range(num_labels)]
-        traced = Trace("", [""] * 60, [(0, 0)] * 60, np.arange(60), scores.numpy(), labels, problem)
-        expected = [(turn.position, int(turn.label), turn.before, turn.after) for turn in turns(traced)]
-        assert sorted(module._turns(scores, function, most=1000)) == sorted(expected)
-        largest = sorted(expected, key=lambda turn: -abs(turn[3] - turn[2]))[:2]
-        assert sorted(module._turns(scores, function, most=2)) == sorted(largest)
-        found += len(expected)
-    assert found > 30
-
-
-def test_nothing_turns_among_numbers_or_where_there_is_one_label(module):
-    scores = torch.linspace(-9, 9, 20).sin()[:, None]
-    assert module._turns(scores, "none", 9) == []
-    assert module._turns(scores.expand(-1, 1).softmax(-1), "softmax", 9) == []
-
-
 def test_an_explanation_is_thinned_evenly_and_keeps_the_end(handler, monkeypatch):
     text = review(200)
     parameters = {"explain": True}
@@ -301,18 +329,18 @@ def test_an_explanation_is_thinned_evenly_and_keeps_the_end(handler, monkeypatch
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ("slow", 'request: \'slow\' is no object. Send {"inputs": "a text"}.'),
+        ("slow", 'request: \'slow\' is not an object. Send {"inputs": "a text"}.'),
         ({}, "inputs: missing. Send a text or a list of texts."),
         ({"input": "slow"}, "input: there is no such field. Did you mean inputs?"),
         ({"inputs": "slow", "top_k": 2}, "top_k: there is no such field. Send inputs or parameters."),
-        ({"inputs": None}, "inputs: None is no text. Send a text or a list of texts."),
+        ({"inputs": None}, "inputs: None is not a text. Send a text or a list of texts."),
         (
             {"inputs": {"text": "slow"}},
-            "inputs: {'text': 'slow'} is no text. Send a text or a list of texts.",
+            "inputs: {'text': 'slow'} is not a text. Send a text or a list of texts.",
         ),
         ({"inputs": []}, "inputs: the list is empty. Send one text at least."),
-        ({"inputs": ["slow", 7]}, "inputs[1]: 7 is no text. Send texts only."),
-        ({"inputs": ["slow", ["long"]]}, "inputs[1]: ['long'] is no text. Send texts only."),
+        ({"inputs": ["slow", 7]}, "inputs[1]: 7 is not a text. Send texts only."),
+        ({"inputs": ["slow", ["long"]]}, "inputs[1]: ['long'] is not a text. Send texts only."),
         ({"inputs": ["slow"] * 5}, "inputs: 5 texts, but a request may hold 4. Send several requests."),
         (
             {"inputs": ["slow" * 10, "long" * 10]},
@@ -323,7 +351,7 @@ def test_an_explanation_is_thinned_evenly_and_keeps_the_end(handler, monkeypatch
             "inputs[1]: character 1 is half a character (U+D800). Decode the text again.",
         ),
         ({"inputs": "\udc00"}, "inputs: character 0 is half a character (U+DC00). Decode the text again."),
-        ({"inputs": "slow", "parameters": []}, 'parameters: [] is no object. Send {"top_k": 2}, or none.'),
+        ({"inputs": "slow", "parameters": []}, 'parameters: [] is not an object. Send {"top_k": 2}, or none.'),
         (
             {"inputs": "slow", "parameters": {"topk": 2}},
             "parameters.topk: there is no such field. Did you mean top_k?",
@@ -335,7 +363,7 @@ def test_an_explanation_is_thinned_evenly_and_keeps_the_end(handler, monkeypatch
         *(
             (
                 {"inputs": "slow", "parameters": {"top_k": value}},
-                f"parameters.top_k: {value!r} is no whole number of at least 1. For all labels, send null.",
+                f"parameters.top_k: {value!r} is not a whole number of at least 1. For all labels, send null.",
             )
             for value in (0, -1, 1.0, True, "2")
         ),
@@ -384,12 +412,13 @@ def test_a_hundred_megabytes_are_refused_at_once_in_a_short_message(build, handl
 
 
 def test_environment_variables_change_the_limits(module, folder, monkeypatch):
-    for name in ("MAX_TEXTS", "MAX_CHARACTERS", "BATCH_TOKENS", "MAX_POINTS"):
+    for name in ("MAX_TEXTS", "MAX_CHARACTERS", "MAX_TOKENS", "MAX_SECONDS", "BATCH_TOKENS", "MAX_POINTS"):
         assert f"ROBERTA_GRU_{name} " in module.__doc__
         assert f"({getattr(module, name):,})" in module.__doc__
         monkeypatch.setenv(f"ROBERTA_GRU_{name}", "3")
     handler = module.EndpointHandler(str(folder))
-    assert [handler.max_texts, handler.max_characters, handler.batch_tokens, handler.max_points] == [3] * 4
+    limits = [handler.max_texts, handler.max_characters, handler.max_tokens, handler.max_seconds]
+    assert [*limits, handler.batch_tokens, handler.max_points] == [3] * 6
     for value in ("0", "-1", "many", "1.5", ""):
         monkeypatch.setenv("ROBERTA_GRU_MAX_TEXTS", value)
         with pytest.raises(ValueError, match=f"ROBERTA_GRU_MAX_TEXTS is {value!r}; it must be a whole number"):
@@ -441,12 +470,17 @@ def test_a_recurrent_nets_folder_is_served_but_not_explained(module, tmp_path):
         handler({"inputs": ["slow", ""]})
 
 
-def test_it_imports_nothing_but_torch_and_transformers():
+@pytest.mark.parametrize(
+    ("path", "expected"), [(HANDLER, {"torch", "transformers", "numpy"}), (READING, {"torch", "numpy"})]
+)
+def test_what_travels_needs_nothing_but_torch_and_transformers(path, expected):
     imported = set()
-    for node in ast.walk(ast.parse(HANDLER.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add(node.module.split(".")[0])
-    assert imported - sys.stdlib_module_names == {"torch", "transformers"}
+    # Either comes with torch, and the handler draws nothing.
+    ours = {"modeling_roberta_gru", "reading", "jinja2", "markupsafe"}
+    assert imported - sys.stdlib_module_names - ours == expected

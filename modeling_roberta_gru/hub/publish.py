@@ -50,7 +50,7 @@ TRAVELS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "bpe.codes"),
     *("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model"),
-    *("configuration_*.py", "modeling_*.py", "handler.py", "requirements.txt"),
+    *("configuration_*.py", "modeling_*.py", "handler.py", "reading.py", "requirements.txt"),
     *("README.md", "LICENSE", "run.json", "metrics.json", "confusion.png", "curves.png"),
 )
 # What a repository may hold that holds no model yet.
@@ -302,7 +302,7 @@ def travelling_files(folder: Path) -> dict[str, int]:
     _check_card(folder / "README.md")
     _check_run(folder / "run.json")
     classes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map", {}).values()
-    code = {*(name.split(".")[0] + ".py" for name in classes), "handler.py"}
+    code = {*(name.split(".")[0] + ".py" for name in classes), "handler.py", "reading.py"}
     return {path.name: path.stat().st_size for path in paths if path.suffix != ".py" or path.name in code}
 
 
