@@ -105,7 +105,7 @@ def test_a_recurrent_net_trains_and_loads_with_its_own_code(net, reviews, tmp_pa
     options = ["--architecture", net.name, "--config_overrides", SMALL_NET, "--dataset_name", reviews]
     train_tiny(tmp_path, *options, *NOT_OURS, "--optimizer", "adam")
     shipped = {path.name for path in (tmp_path / "model").glob("*.py")}
-    assert shipped == {"configuration_recurrent.py", "modeling_recurrent.py", "handler.py"}
+    assert shipped == {"configuration_recurrent.py", "modeling_recurrent.py", "handler.py", "reading.py"}
     config = read_json(tmp_path / "model" / "config.json")
     assert (config["cell"], config["bidirectional"]) == (net.cell, net.bidirectional)
     assert (config["embedding_size"], config["hidden_size"]) == (6, 5)

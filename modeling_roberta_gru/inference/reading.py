@@ -457,11 +457,9 @@ def style() -> str:
 @cache
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup, escape
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    # HTML would read a carriage return as a line feed.
-    environment.filters["shown"] = lambda text: Markup(str(escape(visible(text))).replace("\r", "&#13;"))
+    environment.filters["shown"] = visible
     colours = [
         (f"h{hue}{level}", f"{colour}{round(255 * STRONGEST * level / NUM_LEVELS):02x}")
         for hue, colour in enumerate([*COLOURS, GREY])
