@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 from .registration import register_when_imported
 
 if TYPE_CHECKING:
+    from .api import evaluate, explain, publish, train
     from .configuration_recurrent import RecurrentConfig
     from .configuration_roberta_gru import RobertaGRUConfig
+    from .inference.scorer import Scorer
     from .modeling_recurrent import RecurrentForSequenceClassification, RecurrentModel
     from .modeling_roberta_gru import (
         RobertaGRUForSequenceClassification,
         RobertaGRUForTokenClassification,
         RobertaGRUModel,
     )
+    from .training.arguments import RobertaGRUTrainingArguments
+    from .training.trainer import RobertaGRUTrainer
 
 __version__ = "0.1.0"
 
@@ -29,6 +33,13 @@ _MODULES = {
     "RobertaGRUForSequenceClassification": "modeling_roberta_gru",
     "RobertaGRUForTokenClassification": "modeling_roberta_gru",
     "RobertaGRUModel": "modeling_roberta_gru",
+    "RobertaGRUTrainer": "training.trainer",
+    "RobertaGRUTrainingArguments": "training.arguments",
+    "Scorer": "inference.scorer",
+    "evaluate": "api",
+    "explain": "api",
+    "publish": "api",
+    "train": "api",
 }
 
 __all__ = [
@@ -39,6 +50,13 @@ __all__ = [
     "RobertaGRUForSequenceClassification",
     "RobertaGRUForTokenClassification",
     "RobertaGRUModel",
+    "RobertaGRUTrainer",
+    "RobertaGRUTrainingArguments",
+    "Scorer",
+    "evaluate",
+    "explain",
+    "publish",
+    "train",
 ]
 
 

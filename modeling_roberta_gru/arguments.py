@@ -647,14 +647,28 @@ def read_options(argv: Sequence[str]) -> RunOptions:
     words = words_by_option(argv)
     recipe = None
     if "config" in words:
-        (name,) = words.pop("config") or [""]
+        (name, *_) = words.pop("config") or [""]
         recipe = str(find_recipe(name))
         words = _words_of_recipe(recipe) | words
-    options = all_options()
-    given = {name: options[name].convert_words(value) for name, value in words.items() if not _is_null(value)}
+    given = _converted(words)
     if given.get("output_dir") is None:
         raise InputError("--output_dir is missing: name a folder for this run, such as runs/mine.")
     return sort_options(given, recipe)
+
+
+def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the path of a recipe, and the options it gives.
+
+    Raises:
+        InputError: if there is no such recipe, or it holds what is no option.
+    """
+    path = str(find_recipe(name))
+    return path, _converted(_words_of_recipe(path))
+
+
+def _converted(words: Mapping[str, list[str]]) -> dict[str, Any]:
+    options = all_options()
+    return {name: options[name].convert_words(value) for name, value in words.items() if not _is_null(value)}
 
 
 def sort_options(given: Mapping[str, Any], recipe: str | None = None) -> RunOptions:

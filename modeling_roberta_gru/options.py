@@ -4,12 +4,13 @@ import ast
 import builtins
 import json
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from functools import cache
 from importlib.util import find_spec
 from inspect import isclass
+from numbers import Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -77,6 +78,31 @@ class Option:
         if len(words) > 1:
             raise stray_word(words[1])
         return self.convert(words[0])
+
+    def accept(self, value: Any) -> Any:
+        """Return the option's value, from what a Python program gives: a text is read as on the command line.
+
+        Raises:
+            InputError: if the value is not of the option's kind, or none of its choices.
+        """
+        if self.is_list:
+            values = [value] if isinstance(value, str | Path) else value
+            return [self._accept_one(item) for item in values]
+        return self._accept_one(value)
+
+    def _accept_one(self, value: Any) -> Any:
+        value = getattr(value, "value", value)  # of an enumeration
+        if isinstance(value, str):
+            return self.convert(value)
+        if isinstance(value, Mapping):
+            return dict(value) if self.kind is dict else json.dumps(value)
+        if self.kind in (int, float) and isinstance(value, Real) and self.kind(value) == value:
+            return self.kind(value)
+        if self.kind is bool and value in (True, False):
+            return bool(value)
+        if self.kind is str and isinstance(value, Real | Path):
+            return self.convert(str(value))
+        raise InputError(f"--{self.name} must be {KIND_NAMES.get(self.kind, 'a text')}, got {value!r}.")
 
 
 def stray_word(word: str) -> InputError:

@@ -1,0 +1,259 @@
+"""The front door in Python: train, evaluate, explain and publish a text classifier by one call each."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .arguments import DataArguments, all_options, read_recipe, sort_options
+from .errors import InputError, unknown_name
+from .experiment import run
+from .files import check_writable, replacing
+from .hub import publish as publishing
+from .inference import explanation
+from .inference.evaluation import evaluate_model
+from .inference.scorer import Scorer
+from .training.arguments import RobertaGRUTrainingArguments
+from .training.loading import load_classifier
+from .training.trained import TrainedModel
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """What [`train`] returns: a classifier, and how good it is.
+
+    Attributes:
+        metrics: as metrics.json holds them: for validation and test, each with n and a 95 % interval.
+        output_dir: the run's folder. One that was not named goes with this object: see [`save`].
+        model: the trained model, calibrated; None of a bag of words.
+        tokenizer: its tokenizer.
+        max_length: the number of tokens that texts are cut to, as in training; None for whole texts.
+    """
+
+    metrics: dict[str, Any]
+    output_dir: Path
+    model: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+    max_length: int | None
+    _temporary: TemporaryDirectory | None = field(default=None, repr=False)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What predicts, in float32; a [`Scorer`] of `output_dir` may be faster."""
+        if self.model is None:
+            raise InputError("A bag of words leaves metrics and predictions, but no model that predicts.")
+        return Scorer(self.model, self.tokenizer, dtype="float32", max_length=self.max_length)
+
+    def predict(self, texts: str | Iterable[str]) -> Any:
+        """Predict the label of each text: see [`Scorer.predict`]."""
+        return self.scorer.predict(texts)
+
+    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return the probability of each label, `(n, C)`: see [`Scorer.predict_proba`]."""
+        return self.scorer.predict_proba(texts)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Save the model, with tokenizer, code, card and metrics, to a new folder that loads anywhere.
+
+        Raises:
+            InputError: if something is in the folder, or it cannot be written.
+        """
+        folder = Path(folder)
+        if self.model is None:
+            raise InputError("A bag of words leaves metrics and predictions, but no model to save.")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} exists and is not empty: name a new folder.")
+        check_writable("save", folder)
+        with replacing(folder) as unfinished:
+            shutil.copytree(self.output_dir / "model", unfinished)
+        return folder
+
+
+def train(
+    train_dataset: Any = None,
+    eval_dataset: Any = None,
+    test_dataset: Any = None,
+    *,
+    config: str | None = None,
+    **options: Any,
+) -> TrainedClassifier:
+    """Train a text classifier, measure it on the test split, and keep it.
+
+    ```python
+    classifier = train(texts_and_labels, model_name_or_path="distilroberta-base", num_train_epochs=1)
+    classifier.predict(["At first I adored it. In the end I thought it awful."])
+    ```
+
+    Args:
+        train_dataset: the labelled texts: a `datasets.Dataset` or a pandas frame with the columns that `text_column`
+            and `label_column` name ("text" and "label" unless told), or texts and labels as a pair. Unset: what the
+            options name (`train_file`, `dataset_name`), or the built-in corpus.
+        eval_dataset: the same for validation; unset: carved out of training.
+        test_dataset: the same for the final measurement; unset: carved out of training too.
+        config: a recipe's name ("quickstart") or a YAML file of options; `options` win.
+        options: any option of `roberta-gru train`, by the same names. `output_dir` may be left out: the run then lies
+            in a temporary folder. `verify_load` is off unless asked for.
+
+    Raises:
+        InputError: if an option is unknown (the nearest one is named) or out of range, or the data are not usable.
+    """
+    recipe, given = read_recipe(config) if config is not None else (None, {})
+    given = {"verify_load": False, **given, **_accepted(options)}
+    tables = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
+    tables = {split: table for split, table in tables.items() if table is not None}
+    if tables and "train" not in tables:
+        raise InputError("There are no training rows: give train_dataset too.")
+    temporary = None
+    if "output_dir" not in given:
+        temporary = TemporaryDirectory(prefix="roberta-gru-")
+        given["output_dir"] = temporary.name
+    with TemporaryDirectory() as folder:
+        given |= {f"{split}_file": [_as_file(table, split, given, folder)] for split, table in tables.items()}
+        parsed = sort_options(given, recipe)
+        args = RobertaGRUTrainingArguments(**parsed.training)
+        result = run(parsed.model, parsed.data, args, recipe=parsed.recipe)
+    has_model = isinstance(result.trained, TrainedModel)
+    model, tokenizer = load_classifier(str(result.output_dir)) if has_model else (None, None)
+    return TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, result.trained.max_length, temporary)
+
+
+def evaluate(
+    model: str | os.PathLike[str] | TrainedClassifier,
+    data: Any,
+    *,
+    slice_by: Sequence[str] = (),
+    batch_size: int = 32,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measure a model on labelled texts.
+
+    Args:
+        model: what [`train`] returned, a run's folder, a saved model's folder or a Hub id.
+        data: a file, a folder, a Hub id, or texts in memory as [`train`] takes them.
+        slice_by: columns whose values are measured apart, beside length and label.
+        batch_size: texts per batch.
+        options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `max_length`.
+
+    Returns:
+        The metrics, each with n and a 95 % interval, and under "slices" those of each slice.
+
+    Raises:
+        InputError: if model, data, an option or a label is not usable.
+    """
+    known = [field.name for field in fields(DataArguments)]
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    given = _accepted(options)
+    with TemporaryDirectory() as folder:
+        source = str(data) if isinstance(data, str | os.PathLike) else _as_file(data, "test", given, folder)
+        return evaluate_model(_name(model), source, DataArguments(**given), slice_by, batch_size)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a prediction came about; it shows itself in a notebook, and prints as text.
+
+    Attributes:
+        trace: the running prediction, token by token.
+        attribution: how much each token told for or against the label; None if it was not asked for.
+        label: the label in question; None for the one that scores highest.
+        files: picture and page, where a folder was named for them.
+    """
+
+    trace: explanation.Trace
+    attribution: explanation.Attribution | None
+    label: str | None
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return explanation.report(self.trace, self.attribution, self.label)
+
+    def _repr_html_(self) -> str:
+        return self.trace._repr_html_()
+
+
+def explain(
+    model: str | os.PathLike[str] | TrainedClassifier,
+    text: str,
+    *,
+    label: str | None = None,
+    attributions: bool = True,
+    steps: int = explanation.NUM_STEPS,
+    output_dir: str | os.PathLike[str] | None = None,
+) -> Explanation:
+    """Show how a RoBERTa-GRU's prediction came about: where it turned, and the most influential words.
+
+    Args:
+        model: what [`train`] returned, a run's folder, a saved model's folder or a Hub id.
+        text: of any length.
+        label: the label in question; unset: the one that scores highest.
+        attributions: also attribute the prediction to the words, which takes most of the time and the extra `explain`.
+        steps: steps of the attributions' integral; more are more exact.
+        output_dir: a folder for explanation.png and explanation.html; unset: nothing is written.
+
+    Raises:
+        InputError: if model, text or label is not usable.
+    """
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch if output_dir is None else output_dir)
+        num_steps = steps if attributions else None
+        trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, num_steps)
+    return Explanation(trace, attribution, label, () if output_dir is None else tuple(files))
+
+
+def publish(run: str | os.PathLike[str] | TrainedClassifier, name: str, **options: Any) -> publishing.Publication:
+    """Publish a model on the Hub in one commit, and tag it.
+
+    Args:
+        run: what [`train`] returned, a run's folder or a saved model's.
+        name: USER/NAME.
+        options: see [`~.hub.publish.publish`]: `private`, `revision`, `tag`, `dry_run`, …
+
+    Raises:
+        InputError: if folder, name, rights or Hub stand in the way.
+    """
+    return publishing.publish(_name(run), name, **options)
+
+
+def _name(model: str | os.PathLike[str] | TrainedClassifier) -> str:
+    return str(model.output_dir if isinstance(model, TrainedClassifier) else model)
+
+
+def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, each of its kind; None is as if it had not been given."""
+    known = all_options()
+    for name in options:
+        if name not in known:
+            raise unknown_name("option", name, known)
+    return {name: known[name].accept(value) for name, value in options.items() if value is not None}
+
+
+def _as_file(table: Any, split: str, options: Mapping[str, Any], folder: str) -> str:
+    """Write rows in memory to a file, as the data layer reads them."""
+    columns = DataArguments(**{name: options[name] for name in ("text_column", "label_column") if name in options})
+    if isinstance(table, tuple):
+        texts, labels = table
+        table = Dataset.from_dict({columns.text_column[0]: list(texts), columns.label_column: list(labels)})
+    elif hasattr(table, "columns"):  # of pandas
+        table = Dataset.from_pandas(table, preserve_index=False)
+    if not isinstance(table, Dataset):
+        raise InputError(
+            f"{split}: a datasets.Dataset, a pandas frame or a pair of texts and labels is wanted, got "
+            f"{type(table).__name__}."
+        )
+    feature = table.features.get(columns.label_column)
+    if isinstance(feature, ClassLabel):
+        names = [None if index is None or index < 0 else feature.names[index] for index in table[columns.label_column]]
+        table = table.remove_columns(columns.label_column).add_column(columns.label_column, names)
+    path = Path(folder) / f"{split}.parquet"
+    table.to_parquet(path)
+    return str(path)

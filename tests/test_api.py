@@ -1,0 +1,162 @@
+"""The front door in Python: one call each, from rows in memory to a model that loads anywhere."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import modeling_roberta_gru
+from modeling_roberta_gru import evaluate, explain, publish, train
+from modeling_roberta_gru.errors import InputError
+
+TINY = {
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 32,
+    "gru_hidden_size": 6,
+    "head_hidden_size": 4,
+    "config_overrides": "hidden_size=12,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16",
+    "bag_of_words": False,
+    "disable_tqdm": True,
+    "learning_rate": "1e-3",
+}
+
+
+@pytest.fixture(scope="module")
+def frame(reviews):
+    return pd.read_csv(reviews / "train.csv")
+
+
+@pytest.fixture(scope="module")
+def classifier(frame, stand_in):
+    return train(frame, model_name_or_path=str(stand_in), **{**TINY, "config_overrides": None})
+
+
+def test_a_frame_becomes_a_classifier_that_predicts_as_what_it_saves(classifier, frame, tmp_path):
+    texts = frame["text"][:5].tolist()
+    probabilities = classifier.predict_proba(texts)
+    assert probabilities.shape == (5, 2)
+    labels = [classifier.model.config.id2label[index] for index in probabilities.argmax(axis=1)]
+    assert list(classifier.predict(texts)) == labels
+    assert 0 <= classifier.metrics["test"]["accuracy"]["value"] <= 1
+    folder = classifier.save(tmp_path / "mine")
+    saved = pipeline("text-classification", str(folder), trust_remote_code=True, top_k=None)
+    scores = {score["label"]: score["score"] for score in saved(texts[:1])[0]}
+    assert [scores["bad"], scores["good"]] == pytest.approx(probabilities[0], abs=1e-5)
+    with pytest.raises(InputError, match="not empty"):
+        classifier.save(folder)
+
+
+def test_what_was_trained_is_evaluated_explained_and_would_be_published(classifier, frame, tmp_path):
+    rows = (frame["text"].tolist()[:20], frame["label"].tolist()[:20])
+    metrics = evaluate(classifier, rows, batch_size=4)
+    assert metrics["n"] == 20
+    agreeing = np.mean(classifier.predict(rows[0]) == np.array(rows[1]))
+    assert metrics["accuracy"]["value"] == pytest.approx(agreeing)
+    explanation = explain(classifier, rows[0][0], attributions=False)
+    assert rows[0][0] in explanation.trace.text
+    assert classifier.predict(rows[0][0]) in str(explanation)
+    assert explanation.files == ()
+    (tmp_path / "drawn").mkdir()
+    assert all(path.is_file() for path in explain(classifier, "a", steps=2, output_dir=tmp_path / "drawn").files)
+
+
+@pytest.mark.parametrize("kind", ["pair", "datasets"])
+def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
+    texts, labels = frame["text"].tolist(), frame["label"].tolist()
+    table = (texts, labels)
+    if kind == "datasets":
+        table = Dataset.from_dict({"review": texts, "label": labels}).cast_column(
+            "label", ClassLabel(names=["bad", "good"])
+        )
+    options = {**TINY, "text_column": "text" if kind == "pair" else "review", "max_length": 9}
+    trained = train(table, tokenizer_name=stand_in, output_dir=tmp_path / "run", max_steps=1, **options)
+    assert trained.model.config.label2id == {"bad": 0, "good": 1}
+    assert trained.max_length == 9
+    assert (tmp_path / "run" / "metrics.json").is_file()
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda frame: train(frame, learning_rat=1), "Unknown option 'learning_rat'. Did you mean 'learning_rate'?"),
+        (lambda frame: train(frame, num_train_epochs="many"), "must be a number, got 'many'"),
+        (lambda frame: train(frame, per_device_train_batch_size=2.5), "must be a whole number, got 2.5"),
+        (lambda frame: train(frame, optimizer="nadm"), "Did you mean 'nadam'?"),
+        (lambda frame: train(frame, learning_rate=-1), "must be above 0"),
+        (lambda frame: train(frame, config="quikstart"), "Unknown recipe 'quikstart'"),
+        (lambda frame: train(eval_dataset=frame), "no training rows"),
+        (lambda frame: train(7), "got int"),
+        (lambda frame: evaluate("nowhere", frame, text_colum="text"), "Did you mean 'text_column'?"),
+        (lambda frame: evaluate("./nowhere", frame), "nowhere"),
+        (lambda frame: publish("nowhere", "me/mine", dry_run=True), "nowhere"),
+    ],
+)
+def test_mistakes_are_named(call, message, frame):
+    with pytest.raises(InputError) as error:
+        call(frame)
+    assert message in str(error.value)
+
+
+def test_every_public_name_is_there_and_importing_them_is_light():
+    assert {getattr(modeling_roberta_gru, name).__name__ for name in modeling_roberta_gru.__all__} == set(
+        modeling_roberta_gru.__all__
+    )
+    assert set(modeling_roberta_gru.__all__) <= set(dir(modeling_roberta_gru))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        modeling_roberta_gru.trian  # noqa: B018
+    heavy = "[name for name in ('torch', 'transformers', 'numpy', 'datasets') if name in sys.modules]"
+    program = f"import sys, modeling_roberta_gru; print({heavy})"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+ORDERS = {
+    "ours first": "import modeling_roberta_gru; from transformers import AutoConfig",
+    "transformers first": "from transformers import AutoConfig; import modeling_roberta_gru",
+    "a shipped module first": "import modeling_roberta_gru.modeling_recurrent; from transformers import AutoConfig",
+    "a configuration first": "from modeling_roberta_gru import RobertaGRUConfig; from transformers import AutoConfig",
+    "a part of transformers": "import modeling_roberta_gru; from transformers.models.auto import AutoConfig",
+    "threads": """
+import threading
+import modeling_roberta_gru
+def bare(): import transformers
+def shipped(): from modeling_roberta_gru.modeling_roberta_gru import RobertaGRUModel
+def public(): from modeling_roberta_gru import RecurrentModel
+threads = [threading.Thread(target=target) for target in (public, shipped, bare, shipped)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+from transformers import AutoConfig
+""",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_auto_classes_know_ours_in_whatever_order_they_are_imported(order):
+    checks = """
+import sys
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
+import modeling_roberta_gru as ours
+for auto, model in (
+    (AutoModel, ours.RobertaGRUModel),
+    (AutoModelForSequenceClassification, ours.RobertaGRUForSequenceClassification),
+    (AutoModelForTokenClassification, ours.RobertaGRUForTokenClassification),
+    (AutoModelForSequenceClassification, ours.RecurrentForSequenceClassification),
+):
+    config = AutoConfig.for_model(model.config_class.model_type)
+    assert type(config) is model.config_class
+    assert model._auto_class == auto.__name__
+    assert type(auto.from_config(type(config)(**SIZES[config.model_type]))) is model
+"""
+    sizes = {
+        "roberta-gru": {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9},
+        "recurrent": {"vocab_size": 9},
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", f"SIZES = {sizes}\n{ORDERS[order]}\n{checks}"], capture_output=True, text=True
+    )
+    assert (process.returncode, process.stderr) == (0, "")
