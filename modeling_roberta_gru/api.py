@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from .training.loading import load_classifier
 from .training.trained import TrainedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedClassifier:
     """What [`train`] returns: a classifier, and how good it is.
 
@@ -43,7 +44,6 @@ class TrainedClassifier:
     model: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase | None
     max_length: int | None
-    _temporary: TemporaryDirectory | None = field(default=None, repr=False)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -111,18 +111,24 @@ def train(
     tables = {split: table for split, table in tables.items() if table is not None}
     if tables and "train" not in tables:
         raise InputError("There are no training rows: give train_dataset too.")
-    temporary = None
-    if "output_dir" not in given:
-        temporary = TemporaryDirectory(prefix="roberta-gru-")
-        given["output_dir"] = temporary.name
-    with TemporaryDirectory() as folder:
-        given |= {f"{split}_file": [_as_file(table, split, given, folder)] for split, table in tables.items()}
-        parsed = sort_options(given, recipe)
-        args = RobertaGRUTrainingArguments(**parsed.training)
-        result = run(parsed.model, parsed.data, args, recipe=parsed.recipe)
+    temporary = mkdtemp(prefix="roberta-gru-") if "output_dir" not in given else None
+    given.setdefault("output_dir", temporary)
+    try:
+        with TemporaryDirectory() as folder:
+            given |= {f"{split}_file": [_as_file(table, split, given, folder)] for split, table in tables.items()}
+            parsed = sort_options(given, recipe)
+            args = RobertaGRUTrainingArguments(**parsed.training)
+            result = run(parsed.model, parsed.data, args, recipe=parsed.recipe)
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
     has_model = isinstance(result.trained, TrainedModel)
     model, tokenizer = load_classifier(str(result.output_dir)) if has_model else (None, None)
-    return TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, result.trained.max_length, temporary)
+    classifier = TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, result.trained.max_length)
+    if temporary is not None:
+        weakref.finalize(classifier, shutil.rmtree, temporary, ignore_errors=True)
+    return classifier
 
 
 def evaluate(

@@ -119,8 +119,6 @@ ORDERS = {
     "ours first": "import modeling_roberta_gru; from transformers import AutoConfig",
     "transformers first": "from transformers import AutoConfig; import modeling_roberta_gru",
     "a shipped module first": "import modeling_roberta_gru.modeling_recurrent; from transformers import AutoConfig",
-    "a configuration first": "from modeling_roberta_gru import RobertaGRUConfig; from transformers import AutoConfig",
-    "a part of transformers": "import modeling_roberta_gru; from transformers.models.auto import AutoConfig",
     "threads": """
 import threading
 import modeling_roberta_gru
