@@ -337,7 +337,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "What the head sees of the GRU's states. The last one, or mean, max or attention over all. "
-            "Unset: as the checkpoint, else last, as in the paper."
+            "Unset: as the checkpoint; attention where a GRU starts on a pretrained encoder, since it is steadier "
+            "there (docs/results.md); else last, as in the paper."
         },
     )
     head_hidden_size: int | None = field(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,8 +24,8 @@ from transformers import (
     pipeline,
 )
 
-from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.labels import LabelSpace
+from modeling_roberta_gru.arguments import DataArguments, ModelArguments
+from modeling_roberta_gru.data.labels import SINGLE_LABEL, LabelSpace
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import train
 from modeling_roberta_gru.hub.check import predict_in_clean_process
@@ -421,3 +422,21 @@ def test_null_on_the_command_line_takes_a_recipes_key_back(tmp_path):
     assert (model.model_name_or_path, model.gru_hidden_size) == (None, None)
     with pytest.raises(InputError, match="Unknown option '--model_name_or_pat'"):
         parse_run(["--config", str(recipe), "--model_name_or_pat", "null"])
+
+
+def test_a_fresh_gru_on_an_encoder_attends_and_a_trained_one_keeps_its_summary(stand_in, tmp_path):
+    load = ARCHITECTURES["roberta-gru"].load_model
+    labels = LabelSpace(SINGLE_LABEL, ("bad", "good"))
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+
+    def summary(name: Path | None, **options: str) -> str:
+        args = ModelArguments(model_name_or_path=None if name is None else str(name), **options)
+        return load(args, tokenizer, labels).config.summary
+
+    assert summary(stand_in) == "attention"
+    assert summary(stand_in, summary="last") == summary(stand_in, config_overrides="summary=last") == "last"
+    assert (
+        summary(None, config_overrides="hidden_size=12,num_attention_heads=2,intermediate_size=8") == "last"
+    )  # as in the paper
+    load(ModelArguments(model_name_or_path=str(stand_in), summary="max"), tokenizer, labels).save_pretrained(tmp_path)
+    assert summary(tmp_path) == "max"

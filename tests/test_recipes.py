@@ -77,7 +77,7 @@ def test_recipe_takes_two_steps_from_a_stand_in(path, tmp_path, data, stand_in):
 def test_the_papers_recipes_are_the_papers(name):
     model, data, args, _ = parse(FOLDER / f"{name}.yaml")
     assert (model.architecture, model.model_name_or_path) == ("roberta-gru", "FacebookAI/roberta-base")
-    assert (model.gru_hidden_size, model.head_hidden_size) == (256, 256)
+    assert (model.gru_hidden_size, model.head_hidden_size, model.summary) == (256, 256, "last")
     assert (args.optimizer, args.learning_rate, args.per_device_train_batch_size) == ("nadam", 1e-5, 32)
     assert (args.num_train_epochs, data.fractions) == (100, (0.6, 0.2, 0.2))
     assert data.pool_splits == (name == "paper-imdb")

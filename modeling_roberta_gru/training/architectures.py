@@ -42,6 +42,9 @@ from .record import changed_options
 
 OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
 OF_VECTORS = ("embeddings", "freeze_embeddings")
+SUMMARY_ON_AN_ENCODER = "attention"
+"""Of a fresh GRU on a pretrained encoder. Fine-tuned on few reviews, the paper's last state is a point behind a linear
+head and unsteady, attention is its equal."""
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +137,8 @@ class RobertaGRU(Architecture):
     ) -> PreTrainedModel:
         """Build the classifier; see [`Architecture.load_model`].
 
-        A checkpoint of a bare encoder gets a fresh GRU and head; one of RoBERTa-GRU keeps its own, and a fresh head
-        where the labels are others.
+        A checkpoint of a bare encoder gets a fresh GRU and head, with [`SUMMARY_ON_AN_ENCODER`] unless another is
+        asked for; one of RoBERTa-GRU keeps its own, and a fresh head where the labels are others.
         """
         loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
         fields = {**args.config_fields(RobertaGRUConfig()), **labels.config_fields(), **loss_fields}
@@ -149,6 +152,8 @@ class RobertaGRU(Architecture):
                 return RobertaGRUForSequenceClassification(config)
             with quiet():
                 config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
+            if not any(kind.startswith("RobertaGRU") for kind in config.architectures or ()):
+                fields = {"summary": SUMMARY_ON_AN_ENCODER, **fields}
             for field, value in (fields | LOGITS_ALONE).items():
                 setattr(config, field, value)
             config.calibration_temperature = 1.0
