@@ -17,18 +17,16 @@ from .adapter import base_of
 from .arguments import RobertaGRUTrainingArguments
 
 
-class NAdam(torch.optim.NAdam):
-    """torch's NAdam with decoupled weight decay, in two passes over memory instead of ten.
+class NAdam(torch.optim.AdamW):
+    """NAdam with decoupled weight decay on the CPU, by torch's fused AdamW: two passes over memory instead of ten.
 
     NAdam (Dozat 2016) steps along a·g + b·m, where m = β₁·m₀ + (1-β₁)·g is the moving average of the gradients g, and
-    a = (1-μ) / (1-Πμ), b = μ₊ / (1-Πμ·μ₊); μ and μ₊ are this step's and the next one's momentum. torch has no fused
-    kernel for it, but one for AdamW, which steps along β·m₀ + (1-β)·g: with β = β₁·b / (a+b), that is the same
-    direction, a+b times as short. It is left in the place of m, which a second pass restores: m = n - a/b·(g-n), where
-    n is what was left. The state is that of torch's NAdam, and either goes on from the other's.
+    a = (1-μ) / (1-Πμ), b = μ₊ / (1-Πμ·μ₊); μ and μ₊ are this step's and the next one's momentum. AdamW steps along
+    β·m₀ + (1-β)·g: with β = β₁·b / (a+b), that is the same direction, a+b times as short. It is left in the place of m,
+    which a second pass restores: m = n - a/b·(g-n), where n is what was left.
 
-    No step waits for a GPU, also not after a resume, where torch's reads one number from it for every parameter.
-
-    Weights decay as in AdamW, apart from the gradient's moments (Loshchilov and Hutter 2019).
+    Steps and state are those of [`torch.optim.NAdam`], and either resumes from the other's checkpoint. Weights decay
+    as in AdamW, apart from the gradient's moments (Loshchilov and Hutter 2019).
 
     Args:
         params, lr, betas, eps, weight_decay, momentum_decay: see [`torch.optim.NAdam`].
@@ -43,66 +41,61 @@ class NAdam(torch.optim.NAdam):
         weight_decay: float = 0.0,
         momentum_decay: float = 4e-3,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay=True)
+        super().__init__(params, lr, betas, eps, weight_decay, fused=True)
+        self.defaults["momentum_decay"] = momentum_decay
+        for group in self.param_groups:
+            group.setdefault("momentum_decay", momentum_decay)
 
-    @torch.no_grad()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # from a checkpoint that another device wrote
+            group.update(fused=True, foreach=None, capturable=False)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one step; return what `closure`, if given, makes of the loss."""
         loss = None if closure is None else torch.enable_grad()(closure)()
-        for group in self.param_groups:
-            for (*_, step, _), parameters in self._by_history(group).items():
-                self._advance(parameters, group, step + 1)
+        groups = self.param_groups
+        try:
+            for group in groups:
+                for step, parameters in self._by_steps(group).items():
+                    self._advance(parameters, group, step + 1)
+        finally:
+            self.param_groups = groups
         return loss
 
-    def _by_history(self, group: dict[str, Any]) -> dict[tuple[Any, ...], list[torch.Tensor]]:
-        """Gather the parameters that have gradients by device, dtype, number of steps taken and Πμ of these."""
-        histories = defaultdict(list)
+    def _by_steps(self, group: dict[str, Any]) -> dict[float, list[torch.Tensor]]:
+        """Gather the parameters that have gradients by the number of steps they have taken."""
+        by_steps: dict[float, list[torch.Tensor]] = defaultdict(list)
         for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state |= {"step": torch.tensor(0.0), "mu_product": torch.tensor(1.0)}
-                state |= {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            if state["mu_product"].device.type != "cpu":  # where a resume puts it
-                state["mu_product"] = state["mu_product"].cpu()
-            history = (state["step"].item(), state["mu_product"].item())
-            histories[parameter.device, parameter.dtype, *history].append(parameter)
-        return histories
+            if parameter.grad is not None:
+                by_steps[float(self.state[parameter].get("step", 0.0))].append(parameter)
+        return by_steps
 
+    @torch.no_grad()
     def _advance(self, parameters: list[torch.Tensor], group: dict[str, Any], step: float) -> None:
-        """Take step number `step` with parameters of one history."""
-        states = [self.state[parameter] for parameter in parameters]
-        gradients: list[Any] = [parameter.grad for parameter in parameters]
-        averages = [state["exp_avg"] for state in states]
-        squares = [state["exp_avg_sq"] for state in states]
-
+        """Take step number `step` with parameters that have taken as many before."""
         beta1, beta2 = group["betas"]
         mu, mu_next = (beta1 * (1 - 0.5 * 0.96 ** (n * group["momentum_decay"])) for n in (step, step + 1))
-        for state in states:
-            state["step"] += 1
-            state["mu_product"] *= mu
-        product = states[0]["mu_product"].item()
+        mu_product = self.state[parameters[0]].get("mu_product", torch.tensor(1.0)) * mu
+        product = mu_product.item()  # in float32, as torch keeps it
         a, b = (1 - mu) / (1 - product), mu_next / (1 - product * mu_next)
         beta = beta1 * b / (a + b)
         stretch = (a + b) * (1 - beta**step)  # AdamW divides by 1 - β^step
-        torch._fused_adamw_(
-            parameters,
-            gradients,
-            averages,
-            squares,
-            [],
-            [torch.full((), step, device=parameters[0].device)] * len(parameters),
-            lr=group["lr"] * stretch,
-            beta1=beta,
-            beta2=beta2,
-            weight_decay=group["weight_decay"] / stretch,
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
-        if b:
-            torch._foreach_lerp_(averages, gradients, -a / b)
+        self.param_groups = [
+            {
+                **group,
+                "params": parameters,
+                "lr": group["lr"] * stretch,
+                "betas": (beta, beta2),
+                "weight_decay": group["weight_decay"] / stretch,
+            }
+        ]
+        super().step()
+        for parameter in parameters:
+            state = self.state[parameter]
+            state["mu_product"] = mu_product.clone()
+            if b:
+                state["exp_avg"].lerp_(parameter.grad, -a / b)
 
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -128,6 +121,10 @@ def optimizer_class_and_kwargs(
     optimizer_class = OPTIMIZERS[args.optimizer]
     kwargs: dict[str, Any] = {"lr": args.learning_rate}
     known = inspect.signature(optimizer_class).parameters
+    if optimizer_class is NAdam and args.device.type != "cpu":
+        optimizer_class = torch.optim.NAdam
+        # Capturable, the state lies on the GPU and no step waits for it to be read, after a resume neither.
+        kwargs |= {"decoupled_weight_decay": True, "foreach": True, "capturable": args.device.type == "cuda"}
     if "betas" in known:
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     for assignment in (args.optim_args or "").split(",") if args.optim_args else []:
