@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import Any
 
@@ -29,7 +28,7 @@ from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, unknown_name
-from .files import PACKAGE, carried, write_json
+from .files import PACKAGE, carried, staging, write_json, writing_to
 from .hub.card import write_card
 from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
@@ -192,6 +191,7 @@ def train(
         processing_class=tokenizer,
         data_collator=collator,
         train_collator=train_collator,
+        published_by_caller=True,
         compute_metrics=lambda prediction: _validation_metrics(prediction, labels.problem_type),
         compute_loss_func=architecture.loss_function(labels, **loss_fields),
         callbacks=[*_early_stopping(args), *callbacks],
@@ -358,8 +358,7 @@ def write_run(
         keep_code: whether what the model needs to be loaded is kept even if it is code of others.
     """
     splits, labels = trained.splits, trained.splits.labels
-    with TemporaryDirectory(dir=output_dir, prefix=".unfinished-") as staging:
-        folder = Path(staging)
+    with writing_to(output_dir), staging(output_dir) as folder:
         trained.write(folder)
         for saved in () if keep_code else [path for path in folder.iterdir() if path.is_dir()]:
             remove_foreign_code(saved)

@@ -1,17 +1,23 @@
 """Write files and folders so that nobody ever sees half of one, and find those that the package carries."""
 
 import errno
+import glob
+import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
 PACKAGE = Path(__file__).parent
+STAGING = "run"
 CANNOT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EACCES, errno.EPERM, errno.EROFS),
@@ -57,12 +63,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path` to write a file or folder to, and move it to `path` once it is whole.
 
     If the writing fails or is interrupted, what stood at `path` before stands there still and nothing else is left.
+    What a process that was killed has left of an earlier attempt is cleared away.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(path)
     # The suffix stays the last: writers choose the format by it.
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    replaced = path.with_name(f".replaced-{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f".unfinished-{_process()}-{path.name}")
+    replaced = path.with_name(f".replaced-{_process()}-{path.name}")
     try:
         yield unfinished
         if path.is_dir() and not unfinished.is_dir():
@@ -80,6 +88,59 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Give an empty folder inside `folder` to gather files in that are moved from there; it goes afterwards.
+
+    What a process that was killed has left of an earlier attempt is cleared away.
+    """
+    _clear_leftovers(folder / STAGING)
+    staged = folder / f".unfinished-{_process()}-{STAGING}"
+    staged.mkdir()
+    try:
+        yield staged
+    finally:
+        delete(staged)
+
+
+def _process() -> str:
+    """Name this process apart from all others that may write to the same folder, on other machines too."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+@cache
+def _machine() -> str:
+    # Containers may share a host's name, but not its process numbers.
+    numbering = Path("/proc/self/ns/pid")
+    inode = numbering.stat().st_ino if numbering.exists() else 0
+    return hashlib.sha256(f"{socket.gethostname()} {inode}".encode()).hexdigest()[:8]
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Clear away what a dead process of this machine has left beside `path`; put back what it had moved aside."""
+    for leftover in path.parent.glob(f".*-{_machine()}-*-{glob.escape(path.name)}"):
+        kind, _, process, name = leftover.name.split("-", 3)
+        if kind not in (".unfinished", ".replaced") or name != path.name or _is_alive(process):
+            continue
+        if kind == ".replaced" and not path.exists():
+            os.replace(leftover, path)
+        else:
+            delete(leftover)
+
+
+def _is_alive(process: str) -> bool:
+    """Tell whether a process may be running; what is not the number of one is taken for alive."""
+    if not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return True
+    return True
+
+
+@contextmanager
 def writing_to(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say in one line why a file or folder cannot be written, whatever the system calls it.
 
@@ -88,10 +149,22 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+    except Exception as error:
+        reason = why_not_written(error)
+        if reason is None:
             raise
-        raise InputError(f"{path} cannot be written: {error.strerror}. Name another place.") from error
+        raise InputError(f"{path} cannot be written: {reason}. Name another place.") from error
+
+
+def why_not_written(error: Exception) -> str | None:
+    """Return why a file could not be written, in the system's words; None where the error is of another kind."""
+    # safetensors and torch wrap the system's error, torch without its number.
+    number = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+    if code in CANNOT_WRITE:
+        return os.strerror(code)
+    is_torchs = isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|unexpected pos", str(error))
+    return "the disk is full, or files may not grow so large" if is_torchs else None
 
 
 def check_writable(option: str, folder: Path) -> None:

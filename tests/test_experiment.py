@@ -232,6 +232,22 @@ def test_a_finished_run_is_replaced_only_on_request_and_can_be_gone_on_with(fini
     assert replaced != resumed
 
 
+def test_auto_resumes_from_the_last_whole_checkpoint_and_else_begins_without_a_question(tmp_path, reviews, stand_in):
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
+    options += ["--resume_from_checkpoint", "auto", "--load_best_model_at_end", "false"]
+    folder = tmp_path / "run"
+    train_tiny(folder, *options)  # nothing there
+    train_tiny(folder, *options, "--max_steps", "6")  # checkpoint-3
+    record = read_json(folder / "run.json")
+    assert (record["steps"], record["training_seconds"]) == (6, None)
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        state.write_text("{")  # killed while it was written
+    train_tiny(folder, *options)
+    record = read_json(folder / "run.json")
+    assert record["steps"] == 3
+    assert record["training_seconds"] is not None
+
+
 @pytest.fixture(scope="module")
 def essays(tmp_path_factory):
     """Return a CSV of 60 texts of up to 250 words, most of them longer than the stand-in's window of 64 tokens."""

@@ -2,11 +2,20 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.files import refuse_overwriting_inputs, replacing, write_json, write_text, writing_to
+from modeling_roberta_gru.files import (
+    refuse_overwriting_inputs,
+    replacing,
+    staging,
+    write_json,
+    write_text,
+    writing_to,
+)
 
 
 def test_what_is_whole_replaces_what_was_there(tmp_path):
@@ -35,6 +44,62 @@ def test_what_fails_leaves_what_was_there(tmp_path, error):
         fail()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_what_a_killed_process_leaves_is_cleared_away_and_put_back(tmp_path):
+    """Four kills: in a file, in a folder that was there, between its two renames, and in what is gathered."""
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        from modeling_roberta_gru import files
+        folder, place = Path(sys.argv[1]), sys.argv[2]
+        end = lambda *_: os._exit(9)
+        if place == "renames":
+            replace, seen = os.replace, []
+            os.replace = lambda *paths: replace(*paths) if not seen.append(paths) and len(seen) < 2 else end()
+        with files.staging(folder) if place == "gathered" else files.replacing(folder / place) as unfinished:
+            if place == "file":
+                unfinished.write_text("half")
+            else:
+                unfinished.mkdir(exist_ok=True)
+                (unfinished / "half").touch()
+            if place != "renames":
+                end()
+    """
+    folders = ("folder", "renames")
+    for name in folders:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").touch()
+    for place in ("file", "gathered", *folders):
+        assert subprocess.run([sys.executable, "-c", code, str(tmp_path), place]).returncode == 9
+    assert not (tmp_path / "renames").exists()
+    assert len(list(tmp_path.glob(".unfinished-*"))) == 4
+    for name in folders:
+        with pytest.raises(KeyboardInterrupt), replacing(tmp_path / name):
+            raise KeyboardInterrupt
+        assert (tmp_path / name / "old").exists()
+    write_text(tmp_path / "file", "whole")
+    with staging(tmp_path) as folder:
+        assert not list(folder.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"file", *folders}
+
+
+def test_what_a_live_process_is_writing_stays(tmp_path):
+    code = """if True:
+        import sys
+        from modeling_roberta_gru.files import replacing
+        with replacing(sys.argv[1]) as unfinished:
+            unfinished.write_text("theirs")
+            print(flush=True)
+            sys.stdin.readline()
+    """
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        write_text(tmp_path / "file", "ours")
+        assert (tmp_path / "file").read_text() == "ours"
+        other.communicate("\n")
+    assert (tmp_path / "file").read_text() == "theirs"
 
 
 def test_a_file_never_replaces_a_folder(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from datasets.arrow_dataset import Column
+from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.dropout import CPUDropout
 from modeling_roberta_gru.training.run_folder import find_checkpoint
+from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
+from .conftest import tiny_config
 from .trajectory import WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -146,6 +152,59 @@ def test_length_grouping_pads_less(tmp_path):
     assert padding("group_by_length") < padding("random") / 2
 
 
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_lengths_are_read_at_once_from_a_column_or_the_tokens(strategy, tmp_path, monkeypatch):
+    asked = []
+    get = Column.__getitem__
+    monkeypatch.setattr(Column, "__getitem__", lambda column, key: asked.append(key) or get(column, key))
+    dataset = tiny_dataset(64).shuffle(seed=1)
+    read = []
+    for rows in (dataset, dataset.remove_columns("length"), list(dataset)):
+        trainer = make_trainer(str(tmp_path), rows, train_sampling_strategy=strategy)
+        set_seed(0)
+        sampler = trainer.get_train_dataloader().batch_sampler
+        read.append([list(batch) for batch in sampler])
+    assert read[0] == read[1] == read[2]
+    assert not [key for key in asked if isinstance(key, int)]  # a row at a time
+
+
+def test_a_trainer_needs_neither_lengths_nor_options_nor_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = RobertaGRUForSequenceClassification(tiny_config(num_labels=3))
+    dataset = tiny_dataset(16).remove_columns("length")
+    trainer = RobertaGRUTrainer(model, train_dataset=dataset, data_collator=collate)
+    trainer.args.max_steps, trainer.args.save_strategy = 1, "no"
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert trainer.predict_logits(dataset).shape == (16, 3)
+
+
+def test_a_push_is_refused_aloud(tmp_path):
+    with pytest.raises(InputError, match=r"this Trainer does not push\. .*roberta-gru publish"):
+        make_trainer(str(tmp_path), push_to_hub=True, hub_model_id="ann/model")
+    with pytest.raises(InputError, match="this Trainer does not push"):
+        make_trainer(str(tmp_path)).push_to_hub()
+
+
+# peft asks by the old name: https://github.com/huggingface/peft/pull/2817
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_an_adapter_that_leaves_a_fresh_head_untrained_is_refused(tmp_path):
+    def adapted(**fields):
+        model = RobertaGRUForSequenceClassification(tiny_config(num_labels=3))
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["query"], **fields))
+
+    args = make_trainer(str(tmp_path)).args
+    with pytest.raises(InputError, match=r"leaves gru, head .*modules_to_save=\['gru', 'head'\]"):
+        RobertaGRUTrainer(adapted(task_type="SEQ_CLS"), args)
+    whole = adapted(task_type="SEQ_CLS", modules_to_save=["gru", "head"])
+    trainer = RobertaGRUTrainer(whole, args, train_dataset=tiny_dataset(), data_collator=collate)
+    before = {name: value.clone() for name, value in whole.named_parameters() if "modules_to_save" in name}
+    trainer.train()
+    assert before
+    after = dict(whole.named_parameters())
+    assert not [name for name in before if torch.equal(before[name], after[name])]
+
+
 def test_the_length_column_is_what_groups_batches(tmp_path):
     dataset = tiny_dataset(64)
     told = [row % 7 for row in range(64)]  # not the rows' own lengths
@@ -170,6 +229,37 @@ def test_a_loss_that_is_no_number_shows_in_the_log(tmp_path):
     trainer.model.head.out_proj.bias.data[0] = float("nan")
     trainer.train()
     assert [row["loss"] != row["loss"] for row in trainer.state.log_history if "loss" in row] == [True, True]
+
+
+def test_weights_that_are_not_finite_make_no_checkpoint_and_end_training(tmp_path, caplog):
+    trainer = make_trainer(str(tmp_path), max_steps=9, save_strategy="steps", save_steps=2, save_total_limit=1)
+
+    class Diverge(TrainerCallback):
+        def on_step_begin(self, args, state, control, model, **kwargs):
+            if state.global_step == 3:
+                model.head.out_proj.bias.data[0] = float("nan")
+
+    trainer.add_callback(Diverge())
+    trainer.train()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+    assert trainer.state.global_step == 4
+    assert "not finite after step 4" in caplog.text
+
+
+@pytest.mark.parametrize("room", [1_000, 20_000, 40_000])
+def test_a_checkpoint_without_room_is_one_error_and_leaves_the_ones_before(room, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 9}
+    make_trainer(str(tmp_path), max_steps=2, **options).train()
+    trainer = make_trainer(str(tmp_path), max_steps=4, **options)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # model, optimizer or state do not fit
+    try:
+        with pytest.raises(InputError, match=r"checkpoint-4 cannot be written: .*--resume_from_checkpoint auto"):
+            trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
+    make_trainer(str(tmp_path), max_steps=4, **options).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
 def test_training_resets_the_temperature(tmp_path):
@@ -242,14 +332,19 @@ def test_a_checkpoint_of_the_stock_trainer_is_refused_with_nadam(tmp_path):
 def test_the_last_whole_checkpoint_is_found(tmp_path):
     args = make_trainer(str(tmp_path)).args
     assert find_checkpoint(args) is None
+    args.resume_from_checkpoint = "auto"
+    assert find_checkpoint(args) is None
     args.resume_from_checkpoint = "true"
     with pytest.raises(InputError, match="holds no whole checkpoint yet"):
         find_checkpoint(args)
     for step in (9, 10, 11):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        if step < 11:  # the writing of 11 was interrupted
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-    assert find_checkpoint(args) == str(tmp_path / "checkpoint-10")
+        if step < 11:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"epoch": ')  # the writing was interrupted
+    for args.resume_from_checkpoint in ("true", "auto"):
+        assert find_checkpoint(args) == str(tmp_path / "checkpoint-10")
     args.resume_from_checkpoint = str(tmp_path / "checkpoint-11")
     with pytest.raises(InputError, match=r"holds no whole checkpoint \(no trainer_state.json\)"):
         find_checkpoint(args)

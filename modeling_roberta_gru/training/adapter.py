@@ -108,7 +108,7 @@ def adapt(
         lora_alpha=rank if alpha is None else alpha,
         lora_dropout=dropout,
         target_modules=_target_modules(model, target_modules),
-        modules_to_save=_whole_modules(model),
+        modules_to_save=whole_modules(model),
         # No task type: it would have AutoPeftModel build a stock head around the adapter.
     )
     with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def _target_modules(model: PreTrainedModel, wanted: Sequence[str] | None) -> lis
     return list(wanted)
 
 
-def _whole_modules(model: PreTrainedModel) -> list[str]:
+def whole_modules(model: PreTrainedModel) -> list[str]:
     """Name what is trained and saved wholly: all that has weights beside the encoder, and an encoder's pooler."""
     parts = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
     # Some checkpoints have no pooler: a fresh one must be trained, and found again in the adapter.

@@ -22,8 +22,8 @@ class NAdam(torch.optim.AdamW):
 
     NAdam (Dozat 2016) steps along a·g + b·m, where m = β₁·m₀ + (1-β₁)·g is the moving average of the gradients g, and
     a = (1-μ) / (1-Πμ), b = μ₊ / (1-Πμ·μ₊); μ and μ₊ are this step's and the next one's momentum. AdamW steps along
-    β·m₀ + (1-β)·g: with β = β₁·b / (a+b), that is the same direction, a+b times as short. It is left in the place of m,
-    which a second pass restores: m = n - a/b·(g-n), where n is what was left.
+    β·m₀ + (1-β)·g: with β = β₁·b / (a+b), that is the same direction, a+b times as short. It leaves n in the place of
+    m; a second pass restores m = n - a/b·(g-n).
 
     Steps and state are those of [`torch.optim.NAdam`], and either resumes from the other's checkpoint. Weights decay
     as in AdamW, apart from the gradient's moments (Loshchilov and Hutter 2019).

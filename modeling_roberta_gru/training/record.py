@@ -24,6 +24,7 @@ from ..data.splits import Splits
 from ..files import replacing
 from .adapter import count_parameters
 from .arguments import RobertaGRUTrainingArguments
+from .trainer import document_lengths
 
 POOLED = "The given splits were pooled: these metrics compare with nothing reported on the official test split."
 
@@ -50,7 +51,7 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float 
         "best_step": state.best_global_step if trainer.args.load_best_model_at_end else None,
         "tokens_seen": None
         if trainer.args.length_curriculum
-        else round(sum(trainer.train_dataset["length"][:]) * epochs),
+        else round(sum(document_lengths(trainer.train_dataset)) * epochs),
     }
 
 

@@ -1,5 +1,6 @@
 """The folder of a run: what may stand there before, what it resumes from, and what it leaves."""
 
+import json
 import os
 from pathlib import Path
 
@@ -19,26 +20,40 @@ RUN_FILES = {
 }
 
 
-def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
-    """Return the checkpoint folder that `--resume_from_checkpoint` means: a path, or "true" for the run's last one.
+AUTO = "auto"
 
+
+def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
+    """Return the checkpoint folder that `--resume_from_checkpoint` means.
+
+    That is a path; "true", the run's last one; or "auto", the last one if there is any, and else none.
     A folder whose writing was interrupted does not count: the trainer's state is written last.
 
     Raises:
         InputError: if there is no such checkpoint.
     """
     wanted = args.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
+    word = str(wanted).lower()
+    if wanted is None or word == "false":
         return None
-    if str(wanted).lower() != "true":
-        if not (Path(wanted) / "trainer_state.json").is_file():
+    if word not in ("true", AUTO):
+        if not _is_whole(Path(wanted)):
             raise InputError(f"--resume_from_checkpoint {wanted} holds no whole checkpoint (no trainer_state.json).")
         return str(wanted)
-    states = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
-    steps = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
-    if not steps:
+    whole = [checkpoint for checkpoint in _checkpoints(Path(args.output_dir)) if _is_whole(checkpoint)]
+    if not whole:
+        if word == AUTO:
+            return None
         raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
-    return str(steps[max(steps)])
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2])))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or cut off
+        return False
+    return True
 
 
 def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:
@@ -54,7 +69,8 @@ def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) 
     folder = Path(args.output_dir).resolve()
     held = _run_contents(folder)
     is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder
-    if held and not is_resumed and not args.overwrite_output_dir:
+    is_auto = str(args.resume_from_checkpoint).lower() == AUTO  # restarted by a machine, which answers no questions
+    if held and not (is_resumed or is_auto or args.overwrite_output_dir):
         raise InputError(
             f"--output_dir {args.output_dir} holds another run ({', '.join(path.name for path in held[:3])} …). Name "
             "another folder, resume that run by --resume_from_checkpoint true, or replace it by "
@@ -72,7 +88,7 @@ def _run_contents(folder: Path) -> list[Path]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*"))
+    return [path for path in sorted(folder.glob("checkpoint-*")) if path.name.rpartition("-")[2].isdecimal()]
 
 
 def discard_checkpoints(args: RobertaGRUTrainingArguments) -> None:

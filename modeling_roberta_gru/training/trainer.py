@@ -1,27 +1,41 @@
 """The Trainer, with NAdam by default, this model's learning rates and evaluation in the order of the rows."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute
 import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import BatchRebalanceSampler
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+from transformers.trainer_utils import has_length
 
 from ..data.splits import origins
 from ..errors import InputError
-from .adapter import is_adapted
+from ..files import delete, why_not_written
+from .adapter import base_of, is_adapted, whole_modules
 from .arguments import RobertaGRUTrainingArguments
 from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
 
 NOT_KEPT = ["hidden_states", "attentions", "last_hidden_state", "pooler_output", "past_key_values"]
 """What a model may return beside its logits; gathered over an evaluation it would fill the memory."""
+
+
+LENGTHS_AT_ONCE = 10_000
+WITHOUT_EVALUATION = {"eval_strategy": "no", "load_best_model_at_end": False}
+NO_PUSH = (
+    "this Trainer does not push. Save the model and publish its folder: `roberta-gru publish FOLDER USER/NAME`, or "
+    "modeling_roberta_gru.publish."
+)
+
+logger = logging.getLogger(__name__)
 
 
 class RobertaGRUTrainer(Trainer):
@@ -35,10 +49,15 @@ class RobertaGRUTrainer(Trainer):
 
     Args:
         model: the model.
-        args: the options.
+        args: the options; unset, their defaults, and without an `eval_dataset` no evaluation.
         train_collator: makes the batches of training; unset, `data_collator` does, as everywhere else. If it has a
             method `set_epoch`, it is told each epoch.
-        **kwargs: see [`~transformers.Trainer`].
+        published_by_caller: whether the caller publishes what comes out, as `push_to_hub` asks.
+        **kwargs: see [`~transformers.Trainer`]. Data sets need what the model takes and `labels`, no more: lengths
+            are read from the column that `args.length_column_name` names, or else counted.
+
+    Raises:
+        InputError: if the model is to be pushed, or is a PEFT model that leaves fresh layers untrained.
     """
 
     data_collator: Callable[[list[dict[str, Any]]], Any]
@@ -46,10 +65,17 @@ class RobertaGRUTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        args: RobertaGRUTrainingArguments,
+        args: RobertaGRUTrainingArguments | None = None,
         train_collator: Callable[[list[dict[str, Any]]], Any] | None = None,
+        published_by_caller: bool = False,
         **kwargs: Any,
     ):
+        if args is None:
+            evaluation = {} if kwargs.get("eval_dataset") is not None else WITHOUT_EVALUATION
+            args = RobertaGRUTrainingArguments(**evaluation)
+        if args.publish_as is not None and not published_by_caller:
+            raise InputError(f"push_to_hub: {NO_PUSH}")
+        _check_adapter(model)
         if args.label_smoothing_factor:
             # The Trainer's own smoothing would keep the labels from the model; another loss has its own.
             if kwargs.get("compute_loss_func") is None:
@@ -61,6 +87,7 @@ class RobertaGRUTrainer(Trainer):
         self.train_collator = train_collator or self.data_collator
         self.train_sampler: Sampler | None = None
         self.add_callback(_EpochCallback(self))
+        self.add_callback(_FiniteCallback())
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
@@ -90,7 +117,7 @@ class RobertaGRUTrainer(Trainer):
 
         Rows are read longest first: level batches pad little, and one that does not fit in memory fails at once.
         """
-        order = np.argsort(-np.asarray(dataset["length"][:]), kind="stable")
+        order = np.argsort(-np.asarray(document_lengths(dataset, self.args.length_column_name)), kind="stable")
         predictions = self.predict(dataset.select(order)).predictions
         logits = np.empty_like(predictions)
         logits[order] = predictions
@@ -117,13 +144,28 @@ class RobertaGRUTrainer(Trainer):
             self.data_collator = collator
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        # The data set that the Trainer passes has lost its length column, and would be measured row by row.
-        sampler = super()._get_train_sampler(self.train_dataset)
-        if sampler is not None and not isinstance(sampler, BatchRebalanceSampler):
-            lengths = self.train_dataset["length"][:] if self.args.length_curriculum else ()
-            sampler = EpochSampler(sampler, self.args.order_seed, lengths, self.args.length_curriculum)
-        self.train_sampler = sampler
-        return sampler
+        # Not `train_dataset`, which has lost its length column; and transformers would ask that for every row.
+        args, strategy = self.args, self.args.train_sampling_strategy
+        if self.train_dataset is None or not has_length(self.train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        lengths: list[int] = []
+        if args.length_curriculum or strategy in ("group_by_length", "batch_rebalance"):
+            lengths = document_lengths(self.train_dataset, args.length_column_name)
+        if strategy == "group_by_length":
+            sampler = LengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths=lengths)
+        elif strategy == "batch_rebalance":
+            return BatchRebalanceSampler(
+                lengths,
+                args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+                dp_size=args.world_size,
+                grad_accum=args.gradient_accumulation_steps,
+                rank=args.process_index,
+                drop_last=args.dataloader_drop_last,
+            )
+        else:
+            sampler = super()._get_train_sampler(self.train_dataset)
+        self.train_sampler = EpochSampler(sampler, args.order_seed, lengths, args.length_curriculum)
+        return self.train_sampler
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return SequentialSampler(eval_dataset)
@@ -131,6 +173,28 @@ class RobertaGRUTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the Trainer would go through all parameters at each step, to estimate what nothing here reads."""
         return 0
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to push: transformers would push pickles, and a card with another optimizer.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(NO_PUSH)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            reason = why_not_written(error)
+            if reason is None:
+                raise
+            delete(folder)  # which makes room, and is not whole
+            raise InputError(
+                f"{folder} cannot be written: {reason}. Make room or name another --output_dir; earlier checkpoints "
+                "are whole, and --resume_from_checkpoint auto continues from the last one."
+            ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         holds_adapter = (Path(resume_from_checkpoint) / "adapter_config.json").is_file()
@@ -197,6 +261,61 @@ class EpochSampler(Sampler[int]):
         num_read = math.ceil(len(self) * (self.epoch + 1) / (self.num_growing_epochs + 1))
         rank = self.by_length.argsort()
         return iter(self.by_length[rank[list(self.sampler)] * num_read // len(self)].tolist())
+
+
+def document_lengths(dataset: Any, column: str = "length") -> list[int]:
+    """Return the number of tokens of each row.
+
+    Args:
+        dataset: rows with `input_ids`.
+        column: of the lengths, if there is one: it is believed.
+    """
+    if not isinstance(dataset, Dataset):
+        return [len(row["input_ids"]) for row in dataset]
+    if column in dataset.column_names:
+        return np.asarray(dataset.with_format("numpy")[column][:]).tolist()
+    ids = dataset.select_columns("input_ids").with_format("arrow")
+    parts = (pyarrow.compute.list_value_length(part["input_ids"]) for part in ids.iter(batch_size=LENGTHS_AT_ONCE))
+    return [length for part in parts for length in part.to_pylist()]
+
+
+def _check_adapter(model: Any) -> None:
+    """Check that a PEFT model trains what is fresh in a classifier: PEFT knows the names of stock heads only."""
+    if not is_adapted(model):
+        return
+    base = base_of(model)
+    untrained = [
+        name
+        for name in whole_modules(base)
+        if not any(parameter.requires_grad for parameter in base.get_submodule(name).parameters())
+    ]
+    if untrained:
+        raise InputError(
+            f"The adapter leaves {', '.join(untrained)} of the model untrained: name what was not trained before in "
+            f"LoraConfig(modules_to_save={untrained})."
+        )
+
+
+class _FiniteCallback(TrainerCallback):
+    """Keep no checkpoint of weights that are not finite, and end a training that nothing can bring back."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check(state, control, **kwargs)
+
+    on_epoch_end = on_step_end
+
+    def _check(self, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any) -> None:
+        if not control.should_save:
+            return
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+            logger.warning(
+                "The weights are not finite after step %d: training has diverged and ends; no checkpoint of them is "
+                "kept. Lower the learning rate.",
+                state.global_step,
+            )
+            control.should_save, control.should_training_stop = False, True
 
 
 class _EpochCallback(TrainerCallback):
