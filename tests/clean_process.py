@@ -6,6 +6,7 @@ import os
 import subprocess
 import venv
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,14 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def load(python: str | Path, loader: str, way: str, hub: HubServer, pinned: str, home: Path) -> dict[str, Any]:
-    """Load MODEL one way of WAYS; offline, `home` must be one to which it was loaded before."""
+def load(
+    python: str | Path, loaders: Sequence[str], way: str, hub: HubServer, pinned: str, home: Path
+) -> dict[str, Any]:
+    """Load MODEL one way of WAYS, by each loader; offline, `home` must be one to which it was loaded before."""
     revision = ("--revision", pinned) if way == PINNED else ()
     address = "" if way == OFFLINE else hub.url
-    home = home / loader / ("pinned" if way == PINNED else "latest")
-    outputs = ask(python, MODEL, *revision, "--by", loader, home=home, hub=address)
+    home = home / ("pinned" if way == PINNED else "latest")
+    outputs = ask(python, MODEL, *revision, "--by", *loaders, home=home, hub=address)
     assert set(find_code(home)) <= {pinned if way == PINNED else hub.head(MODEL).oid}
     del outputs["transformers"]
     return outputs
@@ -138,9 +141,13 @@ def find_code(home: Path) -> list[str]:
     return [path.parent.name for path in home.glob("modules/transformers_modules/*/*/*/configuration_*.py")]
 
 
-def expect(folder: Path, loader: str) -> dict[str, Any]:
+def expect(folder: Path, loaders: Sequence[str]) -> dict[str, Any]:
     """Return what the package makes of a folder, for the inputs of load_model.py."""
-    return load_model.LOADERS[loader](Namespace(name=folder, input_ids=load_model.INPUT_IDS), {})
+    arguments = Namespace(name=folder, input_ids=load_model.INPUT_IDS)
+    outputs: dict[str, Any] = {}
+    for loader in loaders:
+        outputs |= load_model.LOADERS[loader](arguments, {})
+    return outputs
 
 
 def largest_difference(found: Any, expected: Any) -> float:

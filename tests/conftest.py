@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
@@ -128,7 +129,12 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
     def find(release: str) -> str | Path:
         if release == "installed":
             return sys.executable
-        return install_transformers(tmp_path_factory.mktemp("venv") / release, release)
+        folder = tmp_path_factory.getbasetemp().parent / f"transformers-{release}"  # one for all of xdist's workers
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "installed").exists():
+                install_transformers(folder, release)
+                (folder / "installed").touch()
+        return folder / "bin" / "python"
 
     return find
 
