@@ -28,7 +28,7 @@ from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, unknown_name
-from .files import PACKAGE, carried, staging, write_json, writing_to
+from .files import PACKAGE, carried, redacted, staging, write_json, writing_to
 from .hub.card import write_card
 from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
@@ -107,7 +107,7 @@ def run(
     metrics = measure_run(trained.splits, logits, temperature, args.bag_of_words and isinstance(trained, TrainedModel))
     record = {
         "recipe": recipe and Path(recipe).stem,
-        "command": shlex.join(command),
+        "command": shlex.join(map(redacted, command)),
         **trained.describe(model_args, args, started),
         "test_seconds": test_seconds,
         "data": describe_data(trained.splits, data_args, trained.max_length, in_memory=splits is not None),

@@ -213,3 +213,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a JSON file whole or not at all; NaN is an error, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def redacted(text: str) -> str:
+    """Return a word or a text without the passwords of the URLs in it: their user info and every value of a query.
+
+    A password may hold any character, `/` and spaces too: where it is not clear where one ends, more is taken out.
+    """
+    head, scheme, rest = text.partition("://")
+    if not scheme:
+        return text
+    authority = re.split(r"[/?#\s]", rest, maxsplit=1)[0]
+    if "@" in rest and ("@" in authority or ":" in authority):
+        rest = f"***@{rest.rpartition('@')[2]}"
+    before, mark, query = rest.partition("?")
+    if mark:
+        rest = before + mark + re.sub(r"=[^&;#]*", "=***", query)
+    return head + scheme + rest

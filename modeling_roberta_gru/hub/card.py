@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..files import carried, write_json, write_text
+from ..files import carried, redacted, write_json, write_text
 from ..markdown import cell, code
 from ..training.architectures import ARCHITECTURES
 from ..training.metrics import written
@@ -89,6 +89,7 @@ def _shorten_command(command: str) -> str:
 
 
 def _shorten(text: str) -> str:
+    text = redacted(text)
     option, equals, path = text.rpartition("=") if text.startswith("--") else ("", "", text)
     if WHOLE_PATH.match(path):
         return f"{option}{equals}…/{re.split(SLASHES, path)[-1]}"

@@ -13,7 +13,6 @@ interrupt.
 
 import json
 import math
-import re
 import shlex
 import time
 import warnings
@@ -33,7 +32,7 @@ from .. import experiment
 from ..arguments import DataArguments, ModelArguments, words_by_option
 from ..data.splits import load_splits
 from ..errors import InputError, unknown_name
-from ..files import delete, write_json, write_text
+from ..files import delete, redacted, write_json, write_text
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import figure_names, measure, to_probabilities
@@ -154,7 +153,7 @@ def sweep(
     """
     if find_spec("optuna") is None:
         raise InputError("A study needs optuna: pip install optuna.")
-    plan = Plan(read_space(space_path), config, words, Path(output_dir), _without_password(shlex.join(command)))
+    plan = Plan(read_space(space_path), config, words, Path(output_dir), shlex.join(map(redacted, command)))
     described = plan.describe()
     try:
         plan.output_dir.mkdir(parents=True, exist_ok=True)
@@ -211,11 +210,8 @@ def _open_storage(url: str) -> "optuna.storages.RDBStorage":
         # raised is SQLAlchemy's or the driver's own.
         except Exception as error:
             problem = error
-    raise InputError(f"The study's database (--storage) cannot be opened: {str(problem).splitlines()[0]}") from problem
-
-
-def _without_password(command: str) -> str:
-    return re.sub(r"(://[^\s:/@]*):[^\s/@]*@", r"\1:***@", command)
+    reason = redacted(str(problem).splitlines()[0])
+    raise InputError(f"The study's database (--storage) cannot be opened: {reason}") from problem
 
 
 def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str | Path) -> None:

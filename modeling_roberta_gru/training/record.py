@@ -21,7 +21,7 @@ from ..arguments import DataArguments, ModelArguments
 from ..data.corpus import BUILT_IN_CORPORA
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ..data.splits import Splits
-from ..files import replacing
+from ..files import redacted, replacing
 from .adapter import count_parameters
 from .arguments import RobertaGRUTrainingArguments
 from .trainer import document_lengths
@@ -151,8 +151,14 @@ def changed_options(*arguments: Any) -> dict[str, Any]:
             default = field.default if field.default_factory is MISSING else field.default_factory()
             is_plain = isinstance(value, (str, int, float, bool, list))
             if field.init and is_plain and value != default and not field.name.endswith("_token"):
-                changed[field.name] = getattr(value, "value", value)
+                changed[field.name] = _recorded(getattr(value, "value", value))
     return changed
+
+
+def _recorded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_recorded(part) for part in value]
+    return redacted(value) if isinstance(value, str) else value
 
 
 def describe_platform(args: RobertaGRUTrainingArguments | None = None) -> dict[str, Any]:

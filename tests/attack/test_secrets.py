@@ -1,0 +1,86 @@
+"""Passwords in URLs: they are used, and neither recorded nor printed nor published."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_roberta_gru.arguments import ModelArguments
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import redacted
+from modeling_roberta_gru.hub.card import published_record
+from modeling_roberta_gru.studies.study import sweep
+from modeling_roberta_gru.training.record import changed_options
+
+PASSWORDS = ["s3cret-Pass", "a/b/s3cret", "s3cret with spaces", "s3cret?x=1", "s3cret#y", "s3:cret", "p@s3cret@"]
+
+
+@given(
+    st.text(st.characters(blacklist_categories=("Cs",)), min_size=1), st.sampled_from(["", "?sslmode=require", "/"])
+)
+def test_no_character_of_a_password_is_left(password, rest):
+    url = f"postgresql://me:\x00{password}\x00@host/studies{rest}"
+    assert "\x00" not in redacted(url)
+    assert "host/studies" in redacted(url)
+
+
+@pytest.mark.parametrize("name", ["password", "token", "sslpassword", "X-Amz-Signature"])
+@pytest.mark.parametrize("others", ["", "a=1&"])
+def test_no_value_of_a_query_is_left(name, others):
+    assert redacted(f"https://host/a?{others}{name}=s3cret&b=2").count("***") == 2 + bool(others)
+    assert "s3cret" not in redacted(f"--run_name=https://host/a?{others}{name}=s3cret")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:////tmp/a b/study.db",
+        "https://host:8080/a/b",
+        "https://host/@user/page",
+        "runs/mine",
+        "a:b@c",
+        "/r/movies",
+    ],
+)
+def test_what_has_no_password_is_left_as_it_is(text):
+    assert redacted(text) == text
+
+
+@pytest.mark.parametrize("password", PASSWORDS[1:4])
+def test_a_sweep_leaves_no_password(password, tmp_path, reviews, capsys):
+    (tmp_path / "space.yaml").write_text("space: {class_weights: [none, balanced]}\n")
+    storage = f"sqlite:///{tmp_path}/study.db?timeout={password}"
+    words = [
+        "--dataset_name",
+        str(reviews),
+        "--architecture",
+        "bag-of-words",
+        "--run_name",
+        f"https://me:{password}@h",
+    ]
+    command = ["roberta-gru", "sweep", f"--storage={storage}", *words]
+    try:
+        sweep(None, tmp_path / "space.yaml", words, tmp_path / "study", command=command)
+        sweep(
+            None, tmp_path / "space.yaml", words, tmp_path / "other", f"nosuch://me:{password}@host/x", command=command
+        )
+    except InputError as error:
+        assert "nosuch" not in str(error) or password not in str(error)  # noqa: PT017
+    written = [path.read_text() for path in (tmp_path / "study").iterdir() if path.suffix in (".json", ".md")]
+    assert written
+    for text in [*written, *capsys.readouterr()]:
+        assert password not in text
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_run_records_and_publishes_no_password(password):
+    url = f"https://me:{password}@host/run?token={password}"
+    arguments = ModelArguments(card_language=url)
+    record = {
+        "options": changed_options(arguments),
+        "command": f"train.py '--run_name={url}'",
+        "data": {"source": url, "labels": ["/r/movies"]},
+    }
+    assert password not in json.dumps(record["options"])
+    assert password not in json.dumps(published_record(record))
