@@ -78,6 +78,18 @@ class DataArguments:
     csv_encoding: str = field(
         default="utf-8", metadata={"help": "Encoding of CSV and TSV files, such as latin-1 or cp1252."}
     )
+    csv_delimiter: str = field(
+        default="auto",
+        metadata={"help": "What stands between the cells of CSV and TSV files: a character, 'tab', or auto: found."},
+    )
+    csv_quoting: Literal["auto", "doubled", "none"] = field(
+        default="auto",
+        metadata={"help": "Quotation marks of CSV and TSV files: doubled within cells; none: without a meaning."},
+    )
+    csv_escape: str = field(
+        default="auto",
+        metadata={"help": "What escapes quotes and delimiters in CSV and TSV files, such as a backslash; or none."},
+    )
     text_column: list[str] = field(
         default_factory=lambda: ["text"],
         metadata={
@@ -85,11 +97,12 @@ class DataArguments:
             "by a line break."
         },
     )
-    label_column: str = field(
-        default="label",
+    label_column: list[str] = field(
+        default_factory=lambda: ["label"],
         metadata={
-            "help": "The column of the label. It holds a name, an integer, a list of either (several labels a text),"
-            " or a number with a fraction (a regression target)."
+            "help": "The column of the label. It holds a name, an integer, a list of either (several labels a text), "
+            "or a number with a fraction (a regression target). Several columns (toxic insult threat) of 0 and 1 are "
+            "a label each."
         },
     )
     # not `label_names`: that is an option of TrainingArguments
@@ -114,6 +127,19 @@ class DataArguments:
     group_column: str | None = field(
         default=None,
         metadata={"help": "Rows with the same value here (an author) stay together. So do rows without one."},
+    )
+    split_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "A column of the training rows that says the split of each: train, validation or test; or the "
+            "number of its fold."
+        },
+    )
+    test_fold: int | None = field(
+        default=None, metadata={"help": "The fold of --split_column that is the test split; others are trained on."}
+    )
+    validation_fold: int | None = field(
+        default=None, metadata={"help": "The fold of --split_column to validate on. Unset: carved out of training."}
     )
     split: str = field(
         default="0.8,0.1,0.1",
@@ -215,6 +241,13 @@ class DataArguments:
             )
         if self.dataset_name is None and (self.dataset_config_name or self.dataset_revision):
             raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
+        if isinstance(self.label_column, str):
+            self.label_column = [self.label_column]
+        self._check_dialect()
+        if self.split_column is None and (self.test_fold is not None or self.validation_fold is not None):
+            raise InputError("--test_fold and --validation_fold take effect only with --split_column.")
+        if self.validation_fold is not None and self.validation_fold == self.test_fold:
+            raise InputError(f"--test_fold and --validation_fold are both {self.test_fold}: name two folds.")
         try:
             "".encode(self.csv_encoding)
         except (LookupError, UnicodeError):
@@ -232,6 +265,30 @@ class DataArguments:
         self._check_oversampling()
         _ = self.fractions
         self.max_length = self.num_tokens or "none"
+
+    def _check_dialect(self) -> None:
+        delimiter, escape = self.csv_delimiter_character, self.csv_escape_character
+        for name, character in (("csv_delimiter", delimiter), ("csv_escape", escape)):
+            if character and (len(character) != 1 or character in '"\r\n'):
+                raise InputError(f"--{name} must be one character, got {getattr(self, name)!r}.")
+        if self.csv_quoting not in ("auto", "doubled", "none"):
+            raise InputError(f"--csv_quoting must be auto, doubled or none, got {self.csv_quoting!r}.")
+
+    @property
+    def csv_delimiter_character(self) -> str | None:
+        """What stands between cells; None: to be found."""
+        named = {"auto": None, "tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+        return named.get(self.csv_delimiter, self.csv_delimiter)
+
+    @property
+    def csv_quoting_kind(self) -> str | None:
+        """How quotation marks are meant; None: to be found."""
+        return None if self.csv_quoting == "auto" else self.csv_quoting
+
+    @property
+    def csv_escape_character(self) -> str | None:
+        """What escapes; "" if nothing does, None: to be found."""
+        return {"auto": None, "none": "", "backslash": "\\"}.get(self.csv_escape, self.csv_escape)
 
     def _check_oversampling(self) -> None:
         idle = {

@@ -12,7 +12,16 @@ class InputError(ValueError):
 
     The message names the field, row or file and the way out. The command line prints it without a traceback and ends
     with exit status 2.
+
+    Attributes:
+        field: the option or column that is wrong, if one is.
+        file: the file or data set.
+        row: the first row, from 1.
     """
+
+    def __init__(self, message: str, *, field: str | None = None, file: str | None = None, row: int | None = None):
+        super().__init__(message)
+        self.field, self.file, self.row = field, file, row
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

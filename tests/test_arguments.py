@@ -12,6 +12,7 @@ from modeling_roberta_gru import RobertaGRUConfig
 from modeling_roberta_gru.arguments import (
     GRU_OPTIONS,
     SHOWN,
+    DataArguments,
     ModelArguments,
     all_options,
     find_recipe,
@@ -252,3 +253,78 @@ def test_short_help_fits_two_screens_and_full_help_names_every_option():
     shown = [name for names in SHOWN.values() for name in names]
     assert len(set(shown)) == len(shown)
     assert all(all_options()[name].help for name in shown)
+
+
+def test_two_sources_are_refused():
+    with pytest.raises(InputError, match="Both --dataset_name and --test_file are given"):
+        DataArguments(dataset_name="built-in", test_file=["test.csv"])
+
+
+@pytest.mark.parametrize(
+    "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
+)
+def test_split_must_be_three_positive_fractions_that_sum_to_one(split):
+    with pytest.raises(InputError, match="--split wants three"):
+        DataArguments(split=split)
+
+
+@pytest.mark.parametrize("name", ["max_train_samples", "max_windows"])
+def test_sizes_must_be_positive(name):
+    with pytest.raises(InputError, match=f"--{name} must be positive, got 0"):
+        DataArguments(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("max_length", "num_tokens"), [("none", None), ("None", None), (None, None), (512, 512), ("5000", 5000)]
+)
+def test_a_maximum_length_is_a_number_or_none(max_length, num_tokens):
+    assert DataArguments(max_length=max_length).num_tokens == num_tokens
+
+
+@pytest.mark.parametrize("max_length", [0, -3, "0", "5.5", 5.5, "many", "", True])
+def test_a_maximum_length_that_is_neither_is_refused(max_length):
+    with pytest.raises(InputError, match=f"--max_length must be a positive whole number or none, got {max_length!r}"):
+        DataArguments(max_length=max_length)
+
+
+def test_a_window_policy_without_max_windows_is_refused():
+    with pytest.raises(InputError, match="--window_policy random takes effect only with --max_windows"):
+        DataArguments(window_policy="random")
+
+
+def test_a_hub_revision_without_a_data_set_is_refused():
+    with pytest.raises(InputError, match="belong to a --dataset_name"):
+        DataArguments(dataset_revision="main")
+
+
+@pytest.mark.parametrize("encoding", ["latin-140", "", "hex", "undefined"])
+def test_an_unknown_encoding_is_refused(encoding):
+    with pytest.raises(InputError, match=f"--csv_encoding '{encoding}' is no text encoding that Python knows"):
+        DataArguments(csv_encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"csv_delimiter": "::"}, "--csv_delimiter must be one character, got '::'"),
+        ({"csv_escape": '"'}, "--csv_escape must be one character"),
+        ({"csv_quoting": "single"}, "--csv_quoting must be auto, doubled or none"),
+        ({"test_fold": 1}, "take effect only with --split_column"),
+        ({"split_column": "fold", "test_fold": 1, "validation_fold": 1}, "are both 1: name two folds"),
+    ],
+)
+def test_options_of_tables_and_folds_are_checked(options, message):
+    with pytest.raises(InputError, match=message):
+        DataArguments(**options)
+
+
+def test_delimiter_and_escape_may_be_named():
+    args = DataArguments(csv_delimiter="tab", csv_escape="backslash")
+    assert (args.csv_delimiter_character, args.csv_escape_character) == ("\t", "\\")
+    assert DataArguments(csv_delimiter="\\t", csv_escape="none").csv_escape_character == ""
+
+
+def test_several_label_columns_are_taken_from_command_line_and_recipe(parse):
+    assert parse("--label_column", "toxic", "threat")[1].label_column == ["toxic", "threat"]
+    assert parse(recipe="label_column: stars\n")[1].label_column == ["stars"]
+    assert DataArguments(label_column="stars").label_column == ["stars"]

@@ -313,7 +313,7 @@ def test_long_texts_are_plain_sentences(long: DatasetDict) -> None:
 def test_built_in_corpora_are_read_by_their_names(monkeypatch: pytest.MonkeyPatch, long: DatasetDict) -> None:
     monkeypatch.setitem(BUILT_IN_CORPORA, "built-in-long", lambda: long)
     parts = read_source(DataArguments(dataset_name="built-in-long"))
-    assert {split: [part.origin for part in given] for split, given in parts.items()} == {
+    assert {split: [part.name for part in given] for split, given in parts.items()} == {
         split: [f"built-in-long ({split})"] for split in ("train", "validation", "test")
     }
 

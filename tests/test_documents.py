@@ -1,35 +1,68 @@
 """From rows to documents: joining, cleaning, and what happens to bad rows."""
 
+import json
 import random
 import re
+from decimal import Decimal
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from datasets.table import MemoryMappedTable
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data import documents as module
-from modeling_roberta_gru.data.documents import build_documents, clean_html, first_rows, stack
-from modeling_roberta_gru.data.tables import Part
+from modeling_roberta_gru.data.documents import (
+    Documents,
+    build_documents,
+    clean_html,
+    first_rows,
+    in_memory,
+    read_file,
+    stack,
+    text_key,
+)
+from modeling_roberta_gru.data.tables import Table
 from modeling_roberta_gru.errors import InputError
 
 
-def part(columns: dict, origin: str = "reviews.csv", **broken: list[int]) -> Part:
-    return Part(origin, Dataset.from_dict(columns), broken)
+def table(columns: dict, name: str = "reviews.csv") -> Table:
+    return in_memory(columns, name, DataArguments())
 
 
-def build(columns: dict, **args) -> Dataset:
-    return build_documents("train", [part(columns)], DataArguments(**args))[0]
+def documents(columns: dict, split: str = "train", **args) -> Documents:
+    return build_documents(split, [table(columns)], DataArguments(**args))
 
 
-def test_other_columns_are_kept_and_named_ones_renamed():
-    documents = build({"review": ["a"], "stars": [4], "author": ["Ann"]}, text_column=["review"], label_column="stars")
-    assert documents[0] == {"row_id": "train:0", "text": "a", "label": 4, "author": "Ann"}
+def build(columns: dict, keep: tuple[str, ...] = (), **args) -> Dataset:
+    return build_documents("train", [table(columns)], DataArguments(**args), keep).rows
+
+
+def from_file(path: Path, **args) -> Documents:
+    args = DataArguments(**args)
+    return build_documents("train", [read_file(path, args)], args)
+
+
+def test_columns_that_are_asked_for_are_kept_and_no_other():
+    columns = {"review": ["a"], "stars": [4], "author": ["Ann"], "seen": [None]}
+    args = {"text_column": ["review"], "label_column": "stars"}
+    assert build(columns, **args)[0] == {"row_id": "train:0", "text": "a", "label": "4"}
+    assert build(columns, ("author",), **args)[0]["author"] == "Ann"
+    assert build(columns, group_column="author", **args)[0]["author"] == "Ann"
 
 
 def test_the_chosen_columns_win_over_columns_that_happen_to_be_called_text_and_label():
     columns = {"text": ["wrong"], "label": ["wrong"], "row_id": ["wrong"], "body": ["right"], "mood": ["good"]}
-    documents = build(columns, text_column=["body"], label_column="mood")
-    assert documents[0] == {"row_id": "train:0", "text": "right", "label": "good"}
+    rows = build(columns, text_column=["body"], label_column="mood")
+    assert rows[0] == {"row_id": "train:0", "text": "right", "label": "good"}
+
+
+def test_numbers_that_are_kept_stay_numbers():
+    rows = build({"text": ["a", "b"], "label": ["x", "y"], "votes": [3, None], "name": ["1", "2"]}, ("votes", "name"))
+    assert (rows["votes"][:], rows["name"][:]) == ([3.0, None], ["1", "2"])
 
 
 def test_several_text_columns_are_joined_by_a_line_break_passing_over_null():
@@ -37,21 +70,17 @@ def test_several_text_columns_are_joined_by_a_line_break_passing_over_null():
     assert build(columns, text_column=["title", "body"])["text"][:] == ["A\nb", "c", "\nd"]
 
 
-def test_a_group_column_that_is_also_text_is_kept():
-    columns = {"title": ["A"], "body": ["b"], "label": [0]}
-    assert build(columns, text_column=["title", "body"], group_column="title")["title"][:] == ["A"]
-
-
 def test_row_ids_count_on_over_the_files_of_a_split():
-    parts = [part({"text": ["a", "b"], "label": [0, 1]}), part({"text": ["c"], "label": [1], "extra": ["x"]})]
-    documents, _ = build_documents("test", parts, DataArguments())
-    assert documents["row_id"][:] == ["test:0", "test:1", "test:2"]
-    assert documents["extra"][:] == [None, None, "x"]
+    parts = [table({"text": ["a", "b"], "label": [0, 1]}), table({"text": ["c"], "label": ["1"], "extra": [{}]})]
+    made = build_documents("test", parts, DataArguments())
+    assert made.rows["row_id"][:] == ["test:0", "test:1", "test:2"]
+    assert made.rows["label"][:] == ["0", "1", "1"]
+    assert (len(made), made.num_read) == (3, 3)
 
 
 def test_row_ids_do_not_move_when_rows_are_skipped():
-    documents = build({"text": ["a", None, "c"], "label": [0, 1, 1]}, on_bad_row="skip")
-    assert documents["row_id"][:] == ["train:0", "train:2"]
+    rows = build({"text": ["a", None, "c"], "label": [0, 1, 1]}, on_bad_row="skip")
+    assert rows["row_id"][:] == ["train:0", "train:2"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +97,12 @@ def test_row_ids_do_not_move_when_rows_are_skipped():
 )
 def test_html_becomes_text(text, clean):
     assert clean_html(text) == clean
+
+
+def test_html_is_left_alone_unless_asked():
+    columns = {"text": ["a<br />b"], "label": [0]}
+    assert build(columns)["text"][0] == "a<br />b"
+    assert build(columns, clean_html=True)["text"][0] == "a\nb"
 
 
 def test_hidden_parts_end_where_a_backtracking_pattern_would_end_them():
@@ -110,12 +145,6 @@ def test_what_is_never_closed_is_looked_for_once(opening, monkeypatch):
     assert len(looked) <= 3
 
 
-def test_html_is_left_alone_unless_asked():
-    columns = {"text": ["a<br />b"], "label": [0]}
-    assert build(columns)["text"][0] == "a<br />b"
-    assert build(columns, clean_html=True)["text"][0] == "a\nb"
-
-
 BAD = {
     "text": ["fine", None, " \n\t", "fine", "fine", "fine", "\u3000"],
     "label": ["pos", "pos", "neg", None, "  ", "nan", "neg"],
@@ -126,50 +155,85 @@ def test_bad_rows_are_named_from_one_with_the_way_out():
     with pytest.raises(InputError) as error:
         build(BAD)
     assert str(error.value) == (
-        "reviews.csv: 6 bad of 7 rows: the text is null (1: row 2); "
-        "the text is empty or only whitespace (2: rows 3, 7); "
-        "the label is missing or not a finite number (3: rows 4, 5, 6). "
-        "Mend them, or leave them out with --on_bad_row skip."
+        "reviews.csv, row 2: the text is null; rows 3, 7: the text is empty; rows 4, 5, 6: the label is missing. "
+        "Remove the 6 rows or pass --on_bad_row skip."
     )
+    assert (error.value.file, error.value.row) == ("reviews.csv", 2)
+    with pytest.raises(InputError) as error:
+        build({"text": ["fine", ""], "label": [0, 1]})
+    assert str(error.value) == "reviews.csv, row 2: the text is empty. Remove the row or pass --on_bad_row skip."
 
 
 def test_bad_rows_are_skipped_on_request_and_counted(caplog):
-    documents, skipped = build_documents("train", [part(BAD)], DataArguments(on_bad_row="skip"))
-    assert documents["row_id"][:] == ["train:0"]
-    assert skipped == {
-        "the text is null": 1,
-        "the text is empty or only whitespace": 2,
-        "the label is missing or not a finite number": 3,
-    }
-    assert "reviews.csv: 6 bad of 7 rows left out" in caplog.text
-
-
-def test_rows_that_could_not_be_read_are_bad_rows_and_counted_once():
-    broken = Part("a.csv", Dataset.from_dict({"text": ["a", None], "label": ["x", None]}), {"the row is ragged": [1]})
-    with pytest.raises(InputError, match=r"a.csv: 1 bad of 2 rows: the row is ragged \(1: row 2\)\."):
-        build_documents("train", [broken], DataArguments())
+    made = documents(BAD, on_bad_row="skip")
+    assert made.rows["row_id"][:] == ["train:0"]
+    assert made.num_read == 7
+    assert made.skipped == {"the text is null": 1, "the text is empty": 2, "the label is missing": 3}
+    assert "reviews.csv: 6 of 7 rows left out" in caplog.text
 
 
 def test_only_the_first_five_bad_rows_are_named():
-    with pytest.raises(InputError, match=r"\(40: rows 1, 2, 3, 4, 5 and 35 more\)"):
+    with pytest.raises(InputError, match=r"rows 1, 2, 3, 4, 5 and 35 more: the text is empty\. Remove the 40 rows"):
         build({"text": [""] * 40, "label": [0] * 40})
     assert first_rows([8]) == "row 9"
 
 
+# whatever makes a row bad, in every kind of file: error that names the row, or skipped and counted
+
+CONTENTS = {
+    "ragged.csv": ('text,label\n"a, b",x\nc\n"d, e",y\n', "the row has 1 cell, and 2 are in the header"),
+    "wide.csv": ('text,label\n"a, b",x\nc,d,y\n"d, e",y\n', "the row has 3 cells, and 2 are in the header"),
+    "quote.csv": ('text,label\n"a, b",x\n"c"c,z\n"d, e",y\n', "text follows a closing quotation mark"),
+    "open.csv": ('text,label\n"a, b",x\n"d, e,y\n', "a quotation mark is never closed"),
+    "latin.csv": (b"text,label\na,x\ncaf\xe9,y\nd,y\n", "the row is not UTF-8 text"),
+    "latin.jsonl": (b'{"text": "a", "label": 1}\n{"text": "caf\xe9"}\n', "the row is not UTF-8 text"),
+    "half.jsonl": ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 2}\n', "the row is not UTF-8 text"),
+    "broken.jsonl": ('{"text": "a", "label": 1}\n{"text": \n{"text": "b", "label": 2}\n', "the row is not JSON"),
+    "scalar.ndjson": ('{"text": "a", "label": 1}\n[1]\n', "the row is not a JSON object"),
+    "scalar.json": ('[{"text": "a", "label": 1}, 2]', "the row is not a JSON object"),
+    "number.jsonl": ('{"text": "a", "label": 1}\n{"text": 5, "label": 2}\n', "'text' is a number, not text"),
+    "list.jsonl": (
+        '{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n',
+        "the label is a list, and others are not",
+    ),
+    "object.jsonl": ('{"text": "a", "label": 1}\n{"text": "b", "label": {}}\n', "the label is an object"),
+    "nan.jsonl": ('{"text": "a", "label": 0.5}\n{"text": "b", "label": NaN}\n', "the label is missing"),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_a_row_that_is_bad_is_named_or_skipped(tmp_path, name):
+    content, reason = CONTENTS[name]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match="row 2: ") as raised:
+        from_file(path)
+    assert (raised.value.file, raised.value.row) == (str(path), 2)
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
+    made = from_file(path, on_bad_row="skip")
+    assert made.skipped == {reason: 1}
+    assert (len(made), made.num_read) == (made.num_read - 1, made.num_read)
+    assert "train:1" not in made.rows["row_id"][:]
+
+
+# labels
+
+
 @pytest.mark.parametrize("label", [float("nan"), float("inf"), None])
 def test_targets_that_are_not_finite_are_bad_rows(label):
-    with pytest.raises(InputError, match=r"the label is missing or not a finite number \(1: row 2\)"):
+    with pytest.raises(InputError, match="row 2: the label is missing"):
         build({"text": ["a", "b"], "label": [0.5, label]})
-    with pytest.raises(InputError, match=r"the label is missing or not a finite number \(1: row 2\)"):
+    with pytest.raises(InputError, match="row 2: the label is missing"):
         build({"text": ["a", "b"], "label": [[0.5, 1.5], [0.1, label]]})
 
 
 def test_an_integer_of_minus_one_is_missing_only_where_classes_are_named():
-    assert build({"text": ["a", "b"], "label": [-1, 1]})["label"][:] == [-1, 1]
+    assert build({"text": ["a", "b"], "label": [-1, 1]})["label"][:] == ["-1", "1"]
     features = Features(text=Value("string"), label=ClassLabel(names=["neg", "pos"]))
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [-1, 1]}, features=features)
-    with pytest.raises(InputError, match=r"the label is missing .*row 1\)"):
-        build_documents("train", [Part("hub", rows)], DataArguments())
+    with pytest.raises(InputError, match="row 1: the label is missing"):
+        build_documents("train", [in_memory(rows, "hub", DataArguments())], DataArguments())
 
 
 def test_no_labels_at_all_are_labels_where_there_may_be_several():
@@ -177,35 +241,77 @@ def test_no_labels_at_all_are_labels_where_there_may_be_several():
     assert build({"text": ["a", "b"], "label": ["x;y", ""]}, label_delimiter=";")["label"][:] == ["x;y", ""]
 
 
-def test_a_missing_column_names_those_there_are():
-    with pytest.raises(InputError, match=r"no column 'label'. It has: review, stars\."):
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array(["1", "0"]),
+        pa.array(["1", "0"], pa.large_string()),
+        pa.array(["1", "0"], pa.string_view()),
+        pa.array(["1", "0"]).dictionary_encode(),
+        pa.array([1, 0], pa.int8()),
+        pa.array([1, 0], pa.uint64()),
+        pa.array([1.0, 0.0], pa.float32()),
+        pa.array([Decimal("1"), Decimal("0")]),
+    ],
+)
+def test_labels_are_equal_whatever_type_a_file_gives_them(tmp_path, labels):
+    pq.write_table(pa.table({"text": ["a", "b"], "label": labels}), tmp_path / "typed.parquet")
+    assert from_file(tmp_path / "typed.parquet").rows["label"][:] == ["1", "0"]
+
+
+def test_columns_that_nobody_asked_for_do_not_matter(tmp_path):
+    odd = {
+        "pairs": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int8())),
+        "price": pa.array([Decimal("1.10"), None]),
+        "raw": pa.array([b"\xff", b""]),
+    }
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"], **odd}), tmp_path / "odd.parquet")
+    lines = [{"text": "c", "label": "x", "tags": [1, "a"]}, {"text": "d", "label": "y", "tags": {}, "price": "dear"}]
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    parts = [read_file(tmp_path / name, DataArguments()) for name in ("odd.parquet", "odd.jsonl")]
+    assert build_documents("train", parts, DataArguments()).rows["text"][:] == ["a", "b", "c", "d"]
+
+
+# columns
+
+
+def test_a_missing_column_names_those_there_are(tmp_path):
+    with pytest.raises(InputError, match=r"no column 'label'. It has: review, stars\.") as raised:
         build({"review": ["a"], "stars": [1]}, text_column=["review"])
-    with pytest.raises(InputError, match=r"no column 'text'. Did you mean 'texts'\? It has: texts, label\."):
+    assert raised.value.field == "label"
+    with pytest.raises(InputError, match=r"no column 'text'. Did you mean 'texts'\? It has: label, texts\."):
         build({"texts": ["a"], "label": [1]})
-    with pytest.raises(InputError, match=r"no column 'author'. It has: text, label\."):
+    with pytest.raises(InputError, match=r"no column 'author'. It has: label, text\."):
         build({"text": ["a"], "label": [1]}, group_column="author")
+    (tmp_path / "a.jsonl").write_text('{"texts": "a", "label": 1}\n')
+    with pytest.raises(InputError, match=r"a.jsonl has no column 'text'. Did you mean 'texts'\?"):
+        from_file(tmp_path / "a.jsonl")
 
 
-@pytest.mark.parametrize(("cell", "kind"), [(5, "int64"), (b"bytes", "binary"), (["a"], "List"), ({"a": 1}, "dict")])
-def test_a_text_column_that_holds_no_text_is_an_error(cell, kind):
-    with pytest.raises(InputError, match=f"reviews.csv: column 'text' holds {kind}, not text"):
+@pytest.mark.parametrize("cell", [5, b"bytes", ["a"], {"a": 1}])
+def test_a_text_column_that_holds_no_text_is_an_error(tmp_path, cell):
+    with pytest.raises(InputError, match=r"'text' is .*, not text"):
         build({"text": [cell], "label": [1]})
+    pq.write_table(pa.table({"text": [cell], "label": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a.parquet: column 'text' holds .*, not text"):
+        from_file(tmp_path / "a.parquet")
 
 
-def test_columns_of_different_kinds_in_two_files_are_an_error():
-    with pytest.raises(InputError, match="The files or splits disagree about a column"):
-        stack([Dataset.from_dict({"label": ["1"]}), Dataset.from_dict({"label": [1]})])
+def test_splits_of_one_label_and_of_several_cannot_be_pooled():
+    with pytest.raises(InputError, match="Some splits have one label a text, and others lists"):
+        stack([documents({"text": ["a"], "label": ["1"]}), documents({"text": ["a"], "label": [["1"]]})])
 
 
-def test_a_column_that_is_null_in_one_file_is_no_disagreement():
-    assert stack([Dataset.from_dict({"a": [None]}), Dataset.from_dict({"a": ["x"]})])["a"][:] == [None, "x"]
+# many rows
 
 
-def test_odd_cells_make_a_row_bad_only_where_their_column_is_used():
-    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "stars": [5, None]})
-    odd = Part("reviews.jsonl", rows, odd_cells={"stars": ("'stars' is not a number, as it is in most rows", [1])})
-    documents, skipped = build_documents("train", [odd], DataArguments())
-    assert len(documents) == 2
-    assert not skipped
-    with pytest.raises(InputError, match=r"1 bad of 2 rows: 'stars' is not a number, as it is .*\(1: row 2\)"):
-        build_documents("train", [odd], DataArguments(group_column="stars"))
+def test_many_documents_lie_on_disk_and_are_the_same(monkeypatch):
+    columns = {"text": [f"Text {row}" for row in range(5000)], "label": [row % 3 for row in range(5000)]}
+    columns["film"] = [row // 7 for row in range(5000)]
+    small = documents(columns, group_column="film")
+    monkeypatch.setattr(module, "SPILL_BYTES", 10_000)
+    large = documents(columns, group_column="film")
+    assert isinstance(large.rows.data, MemoryMappedTable)
+    assert large.rows.to_list() == small.rows.to_list()
+    assert np.array_equal(large.keys, small.keys)
+    assert small.keys[7].tobytes() == text_key("text  7 ")

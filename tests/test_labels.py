@@ -1,26 +1,47 @@
 """What labels mean: kinds of problems, order of classes, and labels nobody knows."""
 
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, LabelSpace, encode_documents
+from modeling_roberta_gru.data.documents import Documents, build_documents, in_memory, stack
+from modeling_roberta_gru.data.labels import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    LabelSpace,
+    label_array,
+    read_labels,
+    with_labels,
+)
 from modeling_roberta_gru.data.labels import infer_labels as infer_from
 from modeling_roberta_gru.errors import InputError
 
 POLARITY = LabelSpace(SINGLE_LABEL, ("negative", "positive"))
 
 
-def documents(labels: list, feature=None, split: str = "train") -> Dataset:
-    rows = {"row_id": [f"{split}:{i}" for i in range(len(labels))], "label": labels}
-    features = Features(row_id=Value("string"), label=feature) if feature else None
-    return Dataset.from_dict(rows, features=features)
+def documents(labels: list, feature=None, split: str = "train", **args) -> Documents:
+    columns: Any = {"text": [f"text {row}" for row in range(len(labels))], "label": labels}
+    if feature:
+        columns = Dataset.from_dict(columns, features=Features(text=Value("string"), label=feature))
+    args = DataArguments(**args)
+    return build_documents(split, [in_memory(columns, split, args)], args)
 
 
 def infer_labels(labels: list, feature=None, **args) -> LabelSpace:
-    return infer_from(documents(labels, feature), DataArguments(**args))
+    return infer_from(documents(labels, feature, **args), DataArguments(**args))
+
+
+def encode(given: Documents, space: LabelSpace, **args) -> np.ndarray:
+    return space.encode(read_labels(given, DataArguments(**args), space).column, given.rows.data.column("row_id"))
+
+
+def encoded(labels: list, space: LabelSpace, **args) -> list:
+    return encode(documents(labels, **args), space, **args).tolist()
 
 
 @pytest.mark.parametrize(
@@ -51,19 +72,19 @@ def test_class_label_features_keep_their_order_and_their_absent_classes():
     feature = ClassLabel(names=["ugly", "bad", "good"])
     space = infer_labels([2, 1, 2], feature)
     assert space == LabelSpace(SINGLE_LABEL, ("ugly", "bad", "good"))
-    assert encode_documents(documents([2, 1, 2], feature), space, DataArguments())["label"][:] == [2, 1, 2]
+    assert encode(documents([2, 1, 2], feature), space).tolist() == [2, 1, 2]
 
 
 def test_class_label_features_of_two_splits_agree_by_name_not_by_number():
     space = infer_labels([0, 1], ClassLabel(names=["neg", "pos"]))
     other = documents([0, 1, 1], ClassLabel(names=["pos", "neg"]), "test")
-    assert encode_documents(other, space, DataArguments())["label"][:] == [1, 0, 0]
+    assert encode(other, space).tolist() == [1, 0, 0]
 
 
 def test_names_for_integers_go_from_the_smallest_and_remember_them():
     space = infer_labels([4, 0, 4], class_names=["negative", "positive"])
     assert space == LabelSpace(SINGLE_LABEL, ("negative", "positive"), ("0", "4"))
-    assert space.encode([0, 4, "4", "positive", 4.0]) == [0, 1, 1, 1, 1]
+    assert space.encode([0, 4, "4", "positive", 4.0]).tolist() == [0, 1, 1, 1, 1]
 
 
 def test_names_for_names_say_their_order():
@@ -72,19 +93,19 @@ def test_names_for_names_say_their_order():
 
 def test_names_may_translate_class_labels():
     space = infer_labels([0, 1], ClassLabel(names=["neg", "pos"]), class_names=["negative", "positive"])
-    assert space.encode(["pos", "negative"]) == [1, 0]
+    assert space.encode(["pos", "negative"]).tolist() == [1, 0]
 
 
 def test_lists_are_several_labels_a_text():
     space = infer_labels([["red", "blue"], [], ["green"]])
     assert (space.problem_type, space.names) == (MULTI_LABEL, ("blue", "green", "red"))
-    assert space.encode([["red", "blue"], [], ["green"]]) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert space.encode([["red", "blue"], [], ["green"]]).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
 def test_a_delimiter_makes_several_labels_of_a_cell():
     space = infer_labels(["red; blue", "", "blue"], label_delimiter=";")
     assert (space.problem_type, space.names) == (MULTI_LABEL, ("blue", "red"))
-    assert space.encode(["red;blue", "", "blue"], ";") == [[1, 1], [0, 0], [1, 0]]
+    assert encoded(["red;blue", "", "blue"], space, label_delimiter=";") == [[1, 1], [0, 0], [1, 0]]
 
 
 def test_lists_of_named_classes_keep_their_order():
@@ -96,11 +117,11 @@ def test_lists_of_named_classes_keep_their_order():
 def test_numbers_with_a_fraction_are_targets(labels):
     space = infer_labels(labels)
     assert (space.problem_type, space.num_labels) == (REGRESSION, 1)
-    assert space.encode(labels) == [0.5, 1.0, 2.0]
+    assert space.encode(labels).tolist() == [0.5, 1.0, 2.0]
 
 
 def test_whole_numbers_are_targets_when_said():
-    assert infer_labels([3, 5], problem_type=REGRESSION).encode([3, 5]) == [3.0, 5.0]
+    assert infer_labels([3, 5], problem_type=REGRESSION).encode([3, 5]).tolist() == [3.0, 5.0]
 
 
 def test_several_targets_a_text_are_refused():
@@ -113,7 +134,9 @@ def test_several_targets_a_text_are_refused():
 )
 def test_encoded_columns_have_the_type_of_the_loss(labels, dtype):
     rows = documents(labels)
-    feature = encode_documents(rows, infer_from(rows, DataArguments()), DataArguments()).features["label"]
+    rows = with_labels(rows.rows, encode(rows, infer_from(rows, DataArguments())))
+    feature = rows.features["label"]
+    assert label_array(rows).shape == ((2, 2) if isinstance(labels[0], list) else (2,))
     assert getattr(feature, "feature", feature).dtype == dtype
 
 
@@ -123,17 +146,17 @@ def test_encoded_columns_have_the_type_of_the_loss(labels, dtype):
 @pytest.mark.parametrize("space", [POLARITY, LabelSpace(SINGLE_LABEL, ("negative", "positive"), ("0", "4"))])
 def test_config_fields_read_back(space):
     config = SimpleNamespace(**space.config_fields())
-    assert LabelSpace.from_config(config).encode(["positive", "negative"]) == [1, 0]
+    assert LabelSpace.from_config(config).encode(["positive", "negative"]).tolist() == [1, 0]
     assert LabelSpace.from_config(config).values == (space.values or ("0", "1"))
 
 
 def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
     stars = SimpleNamespace(problem_type=None, id2label={0: "1", 1: "2", 2: "3"})
-    assert LabelSpace.from_config(stars).encode([1, 3]) == [0, 2]
+    assert LabelSpace.from_config(stars).encode([1, 3]).tolist() == [0, 2]
     with pytest.raises(InputError, match=r"Unknown label '0' in row 1\. Known: 1, 2, 3"):
         LabelSpace.from_config(stars).encode([0])
     polarity = SimpleNamespace(problem_type=None, id2label={0: "negative", 1: "positive"})
-    assert LabelSpace.from_config(polarity).encode([0, "1", "positive"]) == [0, 1, 1]
+    assert LabelSpace.from_config(polarity).encode([0, "1", "positive"]).tolist() == [0, 1, 1]
 
 
 def test_a_saved_model_with_one_output_is_a_regression():
@@ -153,15 +176,15 @@ def test_an_unknown_label_is_named_with_its_rows_and_the_nearest_known():
     rows = documents(["positive", "postive", "postive", "odd"], split="test")
     message = r"^Unknown label 'postive' in rows 2, 3 of the test split. Did you mean 'positive'\? \(1 more labels are"
     with pytest.raises(InputError, match=message):
-        encode_documents(rows, POLARITY, DataArguments())
+        encode(rows, POLARITY)
     with pytest.raises(InputError, match=r"Unknown label '3' in row 1\. Known: negative, positive\.$"):
         POLARITY.encode([3])
 
 
 def test_rows_of_pooled_splits_are_named_by_split():
-    rows = Dataset.from_dict({"row_id": ["train:4", "test:0", "test:9"], "label": ["x", "x", "x"]})
-    with pytest.raises(InputError, match="in row 5 of the train split, rows 1, 10 of the test split"):
-        encode_documents(rows, POLARITY, DataArguments())
+    pooled = stack([documents(["x", "positive"]), documents(["x", "x"], split="test")])
+    with pytest.raises(InputError, match="in row 1 of the train split, rows 1, 2 of the test split"):
+        encode(pooled, POLARITY)
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], ["a", "a"]])
@@ -185,19 +208,114 @@ def test_lists_where_one_label_is_wanted_are_an_error():
         POLARITY.encode([["positive"], ["negative"]])
 
 
-def test_zero_one_vectors_are_an_error():
-    with pytest.raises(InputError, match="A label is repeated in rows 1, 2 of the train split: give the labels"):
-        infer_labels([[0, 1, 0], [1, 1, 0]])
+def test_a_label_that_is_repeated_is_an_error():
+    with pytest.raises(InputError, match="A label is repeated in row 2"):
+        LabelSpace(MULTI_LABEL, ("a", "b")).encode([["a"], ["b", "b"]])
+
+
+# vectors, lists as text, several columns
+
+
+@pytest.mark.parametrize(
+    "labels", [[[1, 0], [0, 1], [0, 1]], [[1.0, 0.0], [0, 1], [False, True]], ["[1, 0]", "[0, 1]", "[0 1]"]]
+)
+def test_vectors_with_one_1_each_are_classes(labels):
+    space = infer_labels(labels)
+    assert space == LabelSpace(SINGLE_LABEL, ("0", "1"))
+    assert encoded(labels, space) == [0, 1, 1]
+    assert encoded(labels, LabelSpace(SINGLE_LABEL, ("neg", "pos"), ("0", "1"))) == [0, 1, 1]
+    assert infer_labels(labels, class_names=["neg", "pos"]).names == ("neg", "pos")
+
+
+def test_vectors_of_0_and_1_are_several_labels_also_those_that_no_row_has():
+    labels = [[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    space = infer_labels(labels)
+    assert space == LabelSpace(MULTI_LABEL, ("0", "1", "2", "3"))
+    assert encoded(labels, space) == labels
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["['neg', 'price']", "[]", "['pos']"],
+        ['["neg", "price"]', "[]", '["pos"]'],
+        ["['neg' 'price']", "[]", "['pos']"],
+        ["[neg, price]", "[ ]", "[pos]"],
+    ],
+)
+def test_lists_written_as_text_are_lists_however_they_are_written(labels):
+    space = infer_labels(labels)
+    assert space == LabelSpace(MULTI_LABEL, ("neg", "pos", "price"))
+    assert encoded(labels, space) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert "lists" in read_labels(documents(labels), DataArguments()).note
+
+
+def test_labels_in_brackets_are_names_where_not_all_are_lists():
+    assert infer_labels(["[sic]", "plain"]).problem_type == SINGLE_LABEL
+
+
+@pytest.mark.parametrize("one", [1, 1.0, "1", True, "true", " 1.0 "])
+@pytest.mark.parametrize("zero", [0, "False"])
+def test_columns_of_0_and_1_are_a_label_each(one, zero):
+    columns = {"text": ["a", "b", "c"], "toxic": [one, zero, zero], "threat": [one, zero, one], "rude": [zero] * 3}
+    args = DataArguments(label_column=["toxic", "threat", "rude"])
+    given = build_documents("train", [in_memory(columns, "train", args)], args)
+    space = infer_from(given, args)
+    assert space == LabelSpace(MULTI_LABEL, ("toxic", "threat", "rude"))
+    labels = read_labels(given, args, space).column
+    assert space.encode(labels).tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(("value", "reason"), [(-1, "missing"), (None, "missing"), (0.5, "'0.5', neither 0 nor 1")])
+def test_a_column_of_labels_that_holds_something_else_makes_a_row_bad(value, reason):
+    args = DataArguments(label_column=["toxic", "threat"])
+    columns = {"text": ["a", "b"], "toxic": [1, value], "threat": [0, 1]}
+    with pytest.raises(InputError, match=f"row 2: toxic is {reason}"):
+        build_documents("train", [in_memory(columns, "train", args)], args)
+
+
+# what is equal, and what only looks so
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 1], [1.0, 0.0, 1.0], ["1", "0", "1.0"], [" 1", "0 ", "1"]])
+def test_whole_numbers_are_equal_however_they_are_written(labels):
+    assert encoded(labels, LabelSpace(SINGLE_LABEL, ("0", "1"))) == [1, 0, 1]
+
+
+@pytest.mark.parametrize("labels", [[True, False], ["true", "false"], ["True", "FALSE"]])
+@pytest.mark.parametrize("names", [("False", "True"), ("false", "true")])
+def test_true_and_false_are_equal_however_they_are_written(labels, names):
+    assert encoded(labels, LabelSpace(SINGLE_LABEL, names)) == [1, 0]
+
+
+def test_a_class_for_nearly_every_row_is_warned_of(caplog):
+    infer_labels([f"id-{row}" for row in range(30)])
+    assert "has 30 different values in 30 rows: is it an id" in caplog.text
+    caplog.clear()
+    infer_labels([f"class-{row % 10}" for row in range(30)])
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["pos", "Pos", "neg"], "Labels 'Pos', 'pos' differ by case or space only, and are 2 classes"),
+        (["new  york", "new york"], "are 2 classes"),
+        (["pos", "pos ", "neg"], "Labels 'pos', 'pos ' differ by case or space only, and are one class"),
+        (["true", "True", "maybe"], "one class"),
+    ],
+)
+def test_labels_that_differ_by_case_or_space_only_are_warned_of(caplog, labels, said):
+    infer_labels(labels)
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize("bad", ["high", True, [1.0, 2.0], [], None])
 def test_a_target_that_is_not_a_number_is_an_error(bad):
-    with pytest.raises(InputError, match="The target is not a number in row 2: "):
+    with pytest.raises(InputError, match="The target is not a number in row 2"):
         LabelSpace(REGRESSION, ("target",)).encode([0.5, bad])
 
 
 def test_a_target_that_the_loss_would_ignore_is_an_error():
-    with pytest.raises(
-        InputError, match=r"not a number in row 1: '-100\.0'; -100 is how transformers writes no label"
-    ):
+    with pytest.raises(InputError, match=r"The target is -100 in row 1: so transformers writes no label"):
         LabelSpace(REGRESSION, ("target",)).encode(["-100.0", 0.5])

@@ -58,7 +58,7 @@ def test_recipe_takes_two_steps_from_a_stand_in(path, tmp_path, data, stand_in):
     of_the_file = ("train_file", "csv_columns", "csv_encoding", "label_column", "class_names")
     data_args = replace(
         data_args,
-        **{name: getattr(DataArguments, name) for name in of_the_file},
+        **{name: getattr(DataArguments(), name) for name in of_the_file},
         dataset_name=data["dataset_name"],
         word_vectors=data_args.word_vectors and data["word_vectors"],
         max_train_samples=64,

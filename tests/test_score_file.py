@@ -233,13 +233,13 @@ def test_a_row_without_text_is_named(tmp_path):
         '{"text": "two\\nlines"}\n\n{"text": 5}\n{"other": 1}\n{"text": "half \\ud83d"}\n{"text": null}\n'
     )
     message = (
-        r"4 of 5 rows cannot be scored: the text is not text \(1, the first in line 3\); the text is null \(2, the "
-        r"first in line 4\); the text is not UTF-8 text \(1, the first in line 5\). Mend them"
+        r"4 of 5 rows cannot be scored: the text is not text \(1, the first in row 2\); the text is null \(2, the "
+        r"first in row 3\); the text is not UTF-8 text \(1, the first in row 4\). Mend them"
     )
     with pytest.raises(InputError, match=message):
         score(source, tmp_path / "out.jsonl")
     write_texts(tmp_path / "in.parquet", ["a", "b", "c", "d", "e", " "])
-    with pytest.raises(InputError, match=r"only whitespace \(1, the first in row 6\)"):
+    with pytest.raises(InputError, match=r"is empty \(1, the first in row 6\)"):
         score(tmp_path / "in.parquet", tmp_path / "out.csv")
 
 
@@ -265,6 +265,7 @@ def test_a_byte_order_mark_stays_where_it_was(tmp_path):
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(module, "POOL_SIZE", 64)
     monkeypatch.setattr(module, "BEGINNING", 1000)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 10_000)
     source, target = tmp_path / f"in{ending}", tmp_path / f"out{ending}"
     write_texts(source, [f"{number} " + "x" * 3000 for number in range(1000)])
     score(write_texts(tmp_path / f"small{ending}"), target)  # what is loaded once is loaded now
@@ -635,7 +636,7 @@ def test_a_broken_row_at_the_end_is_found_before_anything_is_scored(tmp_path):
     source = write_texts(tmp_path / "in.csv")
     source.write_text(source.read_text() + "one,two,three\n")
     scorer = StubScorer()
-    with pytest.raises(InputError, match="line 24: the row has 3 cells, the header 2"):
+    with pytest.raises(InputError, match="the row has 3 cells, and 2 are in the header"):
         score(source, tmp_path / "out.csv", scorer)
     assert (scorer.texts, names(tmp_path)) == ([], ["in.csv"])
 

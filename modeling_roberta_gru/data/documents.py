@@ -1,26 +1,52 @@
-"""What to read, and what becomes of it: from files, folders, the Hub or a built-in corpus to documents.
+"""What to read, and what becomes of it: from files, folders, the Hub, memory or a built-in corpus to documents.
 
-A document is one text and one label; rows that give none are named or left out.
+A document is one text and one label; rows that give none are named or left out. Documents lie on disk, mapped into
+memory, once they are many: no row is a Python object for longer than its chunk.
 """
 
+import hashlib
 import html
+import json
 import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import ClassLabel, Dataset, Value, concatenate_datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.exceptions import DatasetsError
+from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError
 from .corpus import BUILT_IN_CORPORA
-from .tables import CSV_DELIMITERS, READERS, Part, endings, listing, read_file
+from .tables import (
+    CSV_DELIMITERS,
+    ENDINGS,
+    UTF_8,
+    ArrowChunk,
+    Chunk,
+    Table,
+    TextChunk,
+    is_text,
+    is_url,
+    kind_of,
+    listing,
+    location_name,
+    not_text,
+    open_table,
+    scratch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,30 +58,146 @@ SPLIT_OF_WORD = {
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
     "test": "test",
     "testing": "test",
 }
+NO_DATA = {"__macosx", "_success", "dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json"}
+"""Names in a folder, in lower case, that hold no rows; nor do those that begin with a dot or an underscore."""
+TEXT_FILE = ".txt"
+SPILL_BYTES = 64 * 2**20
+"""Documents that take more go to disk."""
 
 LINE_BREAK = re.compile(r"<\s*(?:br|/?(?:p|div|li|ul|ol|tr|h[1-6]|blockquote))\b[^<>]*>", re.IGNORECASE)
-INVISIBLE = re.compile(r"<!--|<(script|style)\b[^<>]*>", re.IGNORECASE)
-INVISIBLE_ENDS = {
-    "": re.compile("-->"),
-    **{name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style")},
-}
 TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
+NOT_FINITE = ("nan", "NaN")
+
+ONE, SEVERAL = pa.large_string(), pa.large_list(pa.large_string())
+"""The kinds of a column of cells: one a row, or a list of them."""
 
 
-def read_source(args: DataArguments) -> dict[str, list[Part]]:
-    """Read what `args` names: split ("train", "validation", "test") → its parts, in the order given.
+class DatasetTable(Table):
+    """A data set of the Hub, of a folder or in memory."""
+
+    def __init__(self, rows: Dataset, name: str):
+        super().__init__(Path(name), name)
+        self.rows = rows
+        self.schema = pa.schema([(column, pa.null()) for column in rows.column_names])
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        rows = (
+            self.rows if columns is None else self.rows.select_columns([c for c in self.schema.names if c in columns])
+        )
+        first = 0
+        for table in rows.with_format("arrow").iter(1000):
+            for batch in table.combine_chunks().to_batches():
+                yield ArrowChunk(first, batch)
+                first += len(batch)
+
+
+class ArrowTable(Table):
+    """An Arrow table in memory."""
+
+    def __init__(self, rows: pa.Table, name: str):
+        super().__init__(Path(name), name)
+        self.rows, self.schema = rows, rows.schema
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        rows = self.rows if columns is None else self.rows.select([c for c in self.schema.names if c in columns])
+        first = 0
+        for batch in rows.to_batches(max_chunksize=1000):
+            yield ArrowChunk(first, batch)
+            first += len(batch)
+
+
+class MemoryTable(Table):
+    """Columns in memory, whatever they hold."""
+
+    def __init__(self, names: Sequence[Any], num_rows: int, column: Callable[[Any], list[Any]], name: str):
+        super().__init__(Path(name), name)
+        self.named, self.num_rows, self.column = {str(column): column for column in names}, num_rows, column
+        self.schema = pa.schema([(column, pa.null()) for column in self.named])
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        wanted = {name: self.column(key) for name, key in self.named.items() if columns is None or name in columns}
+        for first in range(0, self.num_rows, 1000):
+            part = {name: values[first : first + 1000] for name, values in wanted.items()}
+            yield TextChunk(first, [dict(zip(part, row, strict=True)) for row in zip(*part.values(), strict=True)])
+
+
+class ClassFolder(Table):
+    """A folder of text files for each class, as IMDb is published."""
+
+    def __init__(self, folders: dict[str, list[Path]], name: str, text_column: str, label_column: str):
+        super().__init__(Path(name), name)
+        self.folders, self.columns = folders, (text_column, label_column)
+        self.schema = pa.schema([(column, pa.string()) for column in self.columns])
+
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        first = 0
+        paths = [(label, path) for label, members in self.folders.items() for path in members]
+        for start in range(0, len(paths), 256):
+            texts, bad = [], {}
+            for at, (_, path) in enumerate(paths[start : start + 256]):
+                try:
+                    texts.append(path.read_text(encoding="utf-8-sig"))
+                except UnicodeDecodeError:
+                    texts.append("")
+                    bad[at] = f"{path.name} is not {UTF_8} text"
+            labels = [label for label, _ in paths[start : start + 256]]
+            yield ArrowChunk(first, pa.record_batch([texts, labels], names=list(self.columns)), bad)
+            first += len(texts)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a split.
+
+    Attributes:
+        rows: columns `row_id`, `text`, `label` (text, or lists of text: see [`cells`]), and those kept beside.
+        keys: (n, 2) uint64: a hash of each text without regard to case and white space.
+        num_read: how many rows were read.
+        skipped: how many of them were left out, by reason.
+        class_names: what the integers of a `ClassLabel` stand for, where labels were such.
+        splits: where a column says it, the split of each: an index into [`SPLITS`].
+    """
+
+    rows: Dataset
+    keys: np.ndarray
+    num_read: int
+    skipped: dict[str, int]
+    class_names: list[str] | None = None
+    splits: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+# Finding
+
+
+def read_source(args: DataArguments, tables: Mapping[str, Any] | None = None) -> dict[str, list[Table]]:
+    """Find what `args` name: split ("train", "validation", "test") → its tables, in the order given.
+
+    Args:
+        args: the options.
+        tables: split → rows in memory, see [`in_memory`]; then `args` name no source.
 
     Raises:
         InputError: if a file, folder or data set is missing, empty or unreadable, or an option does not apply to it.
     """
+    if tables is not None:
+        return {
+            _split_named(split): [in_memory(rows, split, args)] for split, rows in tables.items() if rows is not None
+        }
     files = _named_files(args)
     _check_csv_options(args, files)
     if files:
         return {split: [read_file(path, args) for path in paths] for split, paths in files.items()}
     name = args.dataset_name or BUILT_IN
+    if Path(name).is_dir():
+        return _read_folder(Path(name), args)
     splits = BUILT_IN_CORPORA[name]() if name in BUILT_IN_CORPORA else _load_from_hub(name, args)
     return _labelled_splits(name, splits, args.label_column)
 
@@ -65,49 +207,175 @@ def describe_source(args: DataArguments) -> str:
     if args.files:
         return ", ".join(Path(path).name for paths in args.files.values() for path in paths)
     name = args.dataset_name or BUILT_IN
-    if Path(name).is_dir():
+    if Path(name).is_dir() or is_url(name):
         return Path(name).resolve().name
     details = [detail for detail in (args.dataset_config_name, args.dataset_revision) if detail]
     return f"{name} ({', '.join(details)})" if details else name
 
 
-def _named_files(args: DataArguments) -> dict[str, list[Path]]:
-    """Return the files that `args` name, by split; none where a built-in corpus or the Hub is meant."""
+def read_file(location: str | Path, args: DataArguments) -> Table:
+    """Open a file of rows.
+
+    Raises:
+        InputError: if it is missing, of another kind, empty, or not what its ending says.
+    """
+    if not is_url(location) and Path(location).is_dir():
+        raise InputError(f"{location} is a folder: give it as --dataset_name.", file=str(location))
+    return open_table(location, args)
+
+
+def in_memory(rows: Any, name: str, args: DataArguments) -> Table:
+    """Take rows that are in memory for a table.
+
+    Args:
+        rows: a `datasets.Dataset`, a frame of pandas or polars, an Arrow table, a list of dictionaries, a dictionary
+            of columns, or texts and labels as a pair of sequences.
+        name: what messages call them.
+        args: name the columns of a pair.
+
+    Raises:
+        InputError: if they are something else.
+    """
+    if isinstance(rows, Dataset):
+        return DatasetTable(rows, name)
+    if isinstance(rows, Table):
+        return rows
+    if isinstance(rows, tuple) and len(rows) == 2 and not isinstance(rows[0], str | Mapping):
+        texts, labels = (list(column) for column in rows)
+        if len(texts) != len(labels):
+            raise InputError(f"{name}: there are {len(texts)} texts and {len(labels)} labels.", field=name)
+        rows = {args.text_column[0]: texts, args.label_column[0]: labels}
+    if isinstance(rows, Mapping) and not isinstance(rows, Dataset | DatasetDict):
+        columns = {str(column): list(values) for column, values in rows.items()}
+        if len({len(values) for values in columns.values()}) > 1:
+            raise InputError(f"{name}: its columns are not equally long.", field=name)
+        return MemoryTable(list(columns), len(next(iter(columns.values()), [])), columns.__getitem__, name)
+    if isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows):
+        names = list(dict.fromkeys(column for row in rows for column in row))
+        return MemoryTable(names, len(rows), lambda column: [row.get(column) for row in rows], name)
+    if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
+        return MemoryTable(list(rows.columns), len(rows), lambda column: rows[column].tolist(), name)
+    if hasattr(rows, "__arrow_c_stream__"):  # polars, Arrow
+        return ArrowTable(pa.table(rows), name)
+    raise InputError(
+        f"{name}: rows are wanted as a data set, a pandas or polars frame, an Arrow table, a list of dictionaries, a "
+        f"dictionary of columns or a pair of texts and labels, not as {type(rows).__name__}.",
+        field=name,
+    )
+
+
+def _split_named(name: str) -> str:
+    if name not in SPLIT_OF_WORD:
+        raise InputError(f"{name!r} is none of the splits {', '.join(SPLITS)}.", field=name)
+    return SPLIT_OF_WORD[name]
+
+
+def _named_files(args: DataArguments) -> dict[str, list[str]]:
+    """Return the files that `args` name, by split; none where a folder, a built-in corpus or the Hub is meant."""
     name = args.dataset_name or BUILT_IN
     if args.files or name in BUILT_IN_CORPORA:
-        return {split: [Path(path) for path in paths] for split, paths in args.files.items()}
-    if Path(name).is_file():
-        raise InputError(f"--dataset_name {name} is a file: give it as --train_file.")
-    return _files_of_folder(Path(name)) if Path(name).is_dir() else {}
+        return {split: [location_name(path) for path in paths] for split, paths in args.files.items()}
+    if Path(name).is_file() or (is_url(name) and kind_of(name)):
+        raise InputError(f"--dataset_name {name} is a file: give it as --train_file.", field="dataset_name")
+    return {}
 
 
-def _check_csv_options(args: DataArguments, files: dict[str, list[Path]]) -> None:
-    if any(path.suffix.lower() in CSV_DELIMITERS for paths in files.values() for path in paths):
+def _check_csv_options(args: DataArguments, files: dict[str, list[str]]) -> None:
+    names = [path for paths in files.values() for path in paths]
+    folder = Path(args.dataset_name or BUILT_IN)
+    if folder.is_dir():
+        names = [str(path) for path in _data_files(folder)]
+    if any(kind_of(name) in CSV_DELIMITERS for name in names):
         return
-    for name in ("csv_columns", "csv_encoding"):
+    for name in ("csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape"):
         if getattr(args, name) != getattr(DataArguments, name):
             raise InputError(
-                f"--{name} takes effect only with CSV or TSV files; {describe_source(args)} has none. Leave it out."
+                f"--{name} takes effect only with CSV or TSV files; {describe_source(args)} has none. Leave it out.",
+                field=name,
             )
 
 
-def _files_of_folder(folder: Path) -> dict[str, list[Path]]:
-    """Return a folder's files, each in the split its name or its folder's name says; all in train if none says."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READERS and path.is_file())
+def _read_folder(folder: Path, args: DataArguments) -> dict[str, list[Table]]:
+    """Find the rows in a folder: what `save_to_disk` wrote, files of rows, or folders of text files by class."""
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        try:
+            saved = datasets.load_from_disk(str(folder))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise InputError(
+                f"{folder} is not what save_to_disk writes: {_reason(error)}.", file=str(folder)
+            ) from None
+        splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
+        return _labelled_splits(folder.name, splits, args.label_column)
+    paths = _data_files(folder)
     if not paths:
-        raise InputError(f"Folder {folder} has no {endings()} file. It holds: {listing(folder)}.")
+        if classes := _class_folders(folder):
+            columns = (args.text_column[0], args.label_column[0])
+            return {split: [ClassFolder(labels, str(folder), *columns)] for split, labels in classes.items()}
+        raise InputError(
+            f"Folder {folder} has no file of rows ({', '.join(ENDINGS)}), nor folders of text files. It holds: "
+            f"{listing(folder)}.",
+            file=str(folder),
+        )
     splits = {path: _split_of(path.relative_to(folder)) for path in paths}
     if not any(splits.values()):
         splits = dict.fromkeys(paths, "train")
     for path in (path for path, split in splits.items() if not split):
         logger.warning("%s is left out: its name says no split (train, validation or test).", path)
-    named = {split: [path for path in paths if splits[path] == split] for split in SPLITS}
-    return {split: members for split, members in named.items() if members}
+    named = {
+        split: [read_file(path, args) for path in paths if splits[path] == split]
+        for split in SPLITS
+        if split in splits.values()
+    }
+    return _with_labels(named, args.label_column)
+
+
+def _with_labels(named: dict[str, list[Table]], label_columns: list[str]) -> dict[str, list[Table]]:
+    """Leave out the test files of a competition, whose labels are withheld: there is no such column."""
+    has_label = {
+        split: all(
+            all(column in table.schema.names for column in label_columns) or not table.schema.names for table in tables
+        )
+        for split, tables in named.items()
+    }
+    for split in ("validation", "test"):
+        if has_label.get("train") and has_label.get(split) is False:
+            names = ", ".join(table.name for table in named.pop(split))
+            logger.warning("%s is left out: it has no column %r, so no labels.", names, label_columns[0])
+    return named
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return [path for path in _visible_files(folder) if kind_of(path.name)]
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """Return the files in a folder and its folders, less those that are hidden or hold metadata."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith((".", "_")) or part.lower() in NO_DATA for part in path.relative_to(folder).parts)
+    )
+
+
+def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """Return split → class → text files, where each class has a folder, perhaps within folders of the splits."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in _visible_files(folder):
+        parts = path.relative_to(folder).parts
+        if path.suffix.lower() != TEXT_FILE or len(parts) not in (2, 3):
+            continue
+        split = SPLIT_OF_WORD.get(parts[0].lower(), "") if len(parts) == 3 else "train"
+        label = parts[-2]
+        is_class = label != "unsup" and label.lower() not in SPLIT_OF_WORD  # beside the classes lie other texts
+        if split and is_class:
+            found.setdefault(split, {}).setdefault(label, []).append(path)
+    return {split: found[split] for split in SPLITS if len(found.get(split, {})) > 1}
 
 
 def _split_of(path: Path) -> str:
     """Read the split off a path's words, the last that says one: "data/train/part-00.csv" → "train"."""
-    words = re.findall("[a-z]+", str(path.with_suffix("")).lower())
+    words = re.findall("[a-z]+", str(path).lower())
     return next((SPLIT_OF_WORD[word] for word in reversed(words) if word in SPLIT_OF_WORD), "")
 
 
@@ -116,78 +384,497 @@ def _load_from_hub(name: str, args: DataArguments) -> dict[str, Dataset]:
         return datasets.load_dataset(name, args.dataset_config_name, revision=args.dataset_revision)
     # FileNotFoundError covers a data set that does not exist, ValueError an unknown configuration
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"--dataset_name {name!r} is no folder here, and the Hub gave none: {reason}.") from None
+        raise InputError(
+            f"--dataset_name {name!r} is not a folder here, and the Hub gave none: {_reason(error)}.",
+            field="dataset_name",
+        ) from None
 
 
-def _labelled_splits(name: str, splits: dict[str, Dataset], label_column: str) -> dict[str, list[Part]]:
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _labelled_splits(name: str, splits: Mapping[str, Dataset], label_columns: list[str]) -> dict[str, list[Table]]:
     """Keep the splits we know whose labels are given; -1 is the Hub's way to withhold them."""
-    parts: dict[str, list[Part]] = {}
+    tables: dict[str, list[Table]] = {}
     for given, rows in splits.items():
         split = SPLIT_OF_WORD.get(str(given))
         if split is None:
             logger.warning("Split %r of %s is left out: it is none of train, validation and test.", given, name)
-        elif label_column in rows.column_names and all(label in (-1, None) for label in rows[label_column]):
+        elif all(_is_withheld(rows, column) for column in label_columns):
             logger.warning("Split %r of %s is left out: none of its rows has a label.", given, name)
         else:
-            parts.setdefault(split, []).append(Part(f"{name} ({given})", rows))
-    if not parts:
+            tables.setdefault(split, []).append(DatasetTable(rows, f"{name} ({given})"))
+    if not tables:
         raise InputError(f"{name} has no labelled train, validation or test split; it has: {', '.join(splits)}.")
-    return parts
+    return tables
+
+
+def _is_withheld(rows: Dataset, column: str) -> bool:
+    if column not in rows.column_names:
+        return False
+    labels = rows.select_columns([column]).with_format("arrow")
+    return all(label in (-1, None) for batch in labels.iter(10_000) for label in pc.unique(batch[column]).to_pylist())
 
 
 # Documents
 
 
-def build_documents(split: str, parts: list[Part], args: DataArguments) -> tuple[Dataset, dict[str, int]]:
+def build_documents(split: str, tables: Sequence[Table], args: DataArguments, keep: Sequence[str] = ()) -> Documents:
     """Make one document of each good row of a split.
 
     Args:
-        split: names the rows: row 17 (from 0, over all parts, bad rows included) of "train" is "train:17".
-        parts: the rows as read.
+        split: names the rows: row 17 (from 0, over all tables, bad rows included) of "train" is "train:17".
+        tables: the rows as read.
         args: says which columns to use, and what to do with bad rows.
-
-    Returns:
-        A data set with columns `row_id`, `text`, `label` and every other column of the source; and how many rows were
-        left out, by reason.
+        keep: other columns that are wanted beside.
 
     Raises:
         InputError: if a column is missing, rows are bad and `args.on_bad_row` is "error", or no row is left.
     """
-    built, skipped, start = [], Counter[str](), 0
-    for part in parts:
-        documents, bad = _part_documents(part, args)
-        documents = documents.add_column("row_id", [f"{split}:{start + row}" for row in range(len(part.rows))])
-        start += len(part.rows)
-        if bad:
-            _report(part, bad, args.on_bad_row)
-            skipped.update({reason: len(rows) for reason, rows in bad.items()})
-            left_out = set().union(*bad.values())
-            documents = documents.select([row for row in range(len(documents)) if row not in left_out])
-        built.append(documents)
-    if not any(map(len, built)):
-        raise InputError(f"No row of the {split} split is usable: {'; '.join(skipped)}.")
-    return stack(built), dict(skipped)
+    reader = _Reader(split, args, keep)
+    for table in tables:
+        reader.read(table)
+    return reader.documents()
 
 
-def stack(documents: list[Dataset]) -> Dataset:
-    """Put data sets one under the other; a column that some lack is null there.
+class _Reader:
+    """Gathers the documents of a split."""
+
+    def __init__(self, split: str, args: DataArguments, keep: Sequence[str]):
+        self.split, self.args, self.name = split, args, ""
+        beside = dict.fromkeys(filter(None, [args.group_column, *keep]))
+        self.beside = [column for column in beside if column not in ("row_id", "text", "label")]
+        used = [*args.text_column, *args.label_column, *self.beside, *filter(None, [args.split_column])]
+        self.used = list(dict.fromkeys(used))
+        self.num_read = 0
+        self.skipped: Counter[str] = Counter()
+        self.kind: pa.DataType | None = None  # of labels: ONE or SEVERAL
+        self.class_names: list[str] | None = None
+        self.is_numeric = dict.fromkeys(keep, True)
+        self.spool = Spool()
+        self.keys: list[np.ndarray] = []
+        self.splits: list[np.ndarray] = []
+
+    def read(self, table: Table) -> None:
+        """Read a table; see [`build_documents`]."""
+        self.name = table.name
+        start, found = self.num_read, set(table.schema.names)
+        self._check_columns(table.name, found)
+        names = class_names(table, self.args.label_column[0]) if len(self.args.label_column) == 1 else None
+        self.class_names = self.class_names or names
+        bad = BadRows()
+        for chunk in table.chunks(self.used):
+            if not found.issuperset(self.used):
+                found.update(chunk.names)
+            self._add(chunk, names, start, bad)
+            self.num_read += len(chunk)
+        num_rows = self.num_read - start
+        if num_rows == 0:
+            raise InputError(f"{table.name} has no rows.", file=table.name)
+        if not set(bad.reasons) <= bad.unread:  # rows that cannot be read say nothing of columns
+            self._check_columns(table.name, found)
+        bad.report(table.name, num_rows, self.args.on_bad_row)
+        self.skipped.update(bad.counts)
+
+    def documents(self) -> Documents:
+        """Return all that was read."""
+        if not self.spool.num_rows:
+            raise InputError(f"No row of the {self.split} split is usable: {'; '.join(self.skipped)}.")
+        rows = Dataset(self.spool.table())
+        for column in (column for column in self.beside if self.is_numeric.get(column)):
+            numbers = [None if cell is None else float(cell) for cell in rows[column][:]]
+            rows = rows.remove_columns(column).add_column(column, numbers)
+        splits = np.concatenate(self.splits) if self.args.split_column else None
+        keys = np.concatenate(self.keys)
+        return Documents(rows, keys, self.num_read, dict(self.skipped), self.class_names, splits)
+
+    def _check_columns(self, name: str, found: set[str]) -> None:
+        for column in self.used if found else ():
+            if column not in found:
+                near = get_close_matches(column, found, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise InputError(
+                    f"{name} has no column {column!r}.{hint} It has: {', '.join(sorted(found))}.",
+                    field=column,
+                    file=name,
+                )
+
+    def _add(self, chunk: Chunk, names: list[str] | None, start: int, bad: "BadRows") -> None:
+        faults = dict(chunk.bad)
+        bad.unread.update(map(BadRows.brief, faults.values()))
+        texts = self._texts(chunk, faults)
+        labels = self._labels(chunk, names, faults)
+        beside = {column: self._beside(chunk, column) for column in self.beside}
+        splits = self._split_column(chunk, faults) if self.args.split_column else None
+        bad.add(faults, chunk.first)
+        rows = np.array([at for at in range(len(chunk)) if at not in faults], dtype=np.int64)
+        if not len(rows):
+            return
+        cells = [texts[at] for at in rows]
+        self.keys.append(np.frombuffer(b"".join(map(text_key, cells)), np.uint64).reshape(-1, 2))
+        if splits is not None:
+            self.splits.append(splits[rows])
+        ids = [f"{self.split}:{start + chunk.first + at}" for at in rows]
+        columns = {"row_id": pa.array(ids), "text": pa.array(cells, ONE), "label": labels.take(pa.array(rows))}
+        columns |= {column: values.take(pa.array(rows)) for column, values in beside.items()}
+        self.spool.append(pa.RecordBatch.from_pydict(columns))
+
+    def _texts(self, chunk: Chunk, faults: dict[int, str]) -> list[str | None]:
+        columns = [_text_cells(chunk, column, faults, self.name) for column in self.args.text_column]
+        texts = join_columns(columns)
+        if self.args.clean_html:
+            texts = [text and clean_html(text) for text in texts]
+        for at, text in enumerate(texts):
+            if text is None:
+                faults.setdefault(at, "the text is null")
+            elif not text.strip():
+                faults.setdefault(at, "the text is empty")
+        return texts
+
+    def _labels(self, chunk: Chunk, names: list[str] | None, faults: dict[int, str]) -> pa.Array:
+        columns = self.args.label_column
+        if len(columns) > 1:
+            return _labels_of_columns(chunk, columns, faults)
+        labels, odd = cells(chunk.array(columns[0]), names, self.kind)
+        for at, reason in odd.items():
+            faults.setdefault(at, f"the label is {reason}")
+        empty_counts = self.args.label_delimiter is None  # with a delimiter, an empty cell is a text with no labels
+        for at in np.flatnonzero(_are_missing(labels, empty_counts)):
+            faults.setdefault(int(at), "the label is missing")
+        self.kind = self.kind or (labels.type if len(faults) < len(chunk) else None)
+        return labels
+
+    def _beside(self, chunk: Chunk, column: str) -> pa.Array:
+        array = chunk.array(column)
+        values = array if isinstance(array, list) else None
+        if self.is_numeric.get(column):
+            self.is_numeric[column] = (
+                _is_number(array.type)
+                if values is None
+                else all(isinstance(v, int | float | None) and not isinstance(v, bool) for v in values)
+            )
+        items = chunk.values(column)
+        return pa.array([None if item is None else str(item) for item in items], ONE)
+
+    def _split_column(self, chunk: Chunk, faults: dict[int, str]) -> np.ndarray:
+        column = str(self.args.split_column)
+        values, _ = cells(chunk.array(column), None, ONE)
+        encoded = values.dictionary_encode()
+        indices = [self._split_index(value) for value in encoded.dictionary.to_pylist()]
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        splits = np.array([*indices, -1], dtype=np.int8)[codes]
+        for at in np.flatnonzero(splits < 0):
+            value = values[int(at)].as_py()
+            wanted = "train, validation or test" if self.args.test_fold is None else "the number of a fold"
+            faults.setdefault(int(at), f"{column} is {'missing' if value is None else repr(value)}, not {wanted}")
+        return splits
+
+    def _split_index(self, value: str) -> int:
+        """Return which of [`SPLITS`] a cell says, or -1."""
+        text = value.strip()
+        if self.args.test_fold is None and self.args.validation_fold is None:
+            split = SPLIT_OF_WORD.get(text.lower())
+            return -1 if split is None else SPLITS.index(split)
+        if not re.fullmatch(r"-?\d+(\.0*)?", text):
+            return -1
+        fold = int(float(text))
+        return {self.args.validation_fold: 1, self.args.test_fold: 2}.get(fold, 0)
+
+
+class BadRows:
+    """The rows of a table that are bad.
+
+    Attributes:
+        reasons: why → how many rows, and the first of them (from 0).
+        unread: the reasons that hold before any column is looked at.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, tuple[int, list[int]]] = {}
+        self.unread: set[str] = set()
+
+    @staticmethod
+    def brief(reason: str) -> str:
+        """Shorten a reason to what other rows may share."""
+        return reason.partition(" (")[0]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {reason: number for reason, (number, _) in self.reasons.items()}
+
+    def add(self, faults: Mapping[int, str], first: int) -> None:
+        """Count the bad rows of a chunk before which so many rows stand."""
+        for at in sorted(faults):
+            number, rows = self.reasons.get(reason := self.brief(faults[at]), (0, []))
+            self.reasons[reason] = number + 1, rows if len(rows) >= 5 else [*rows, first + at]
+
+    def report(self, name: str, num_rows: int, on_bad_row: str) -> None:
+        """Stop at bad rows, or say that they are left out."""
+        if not self.reasons:
+            return
+        said = "; ".join(f"{first_rows(rows, number)}: {reason}" for reason, (number, rows) in self.reasons.items())
+        num_bad = sum(self.counts.values())
+        if on_bad_row == "error":
+            which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
+            first = 1 + min(rows[0] for _, rows in self.reasons.values())
+            raise InputError(f"{name}, {said}. Remove {which} or pass --on_bad_row skip.", file=name, row=first)
+        logger.warning("%s: %s of %s rows left out: %s.", name, f"{num_bad:,}", f"{num_rows:,}", said)
+
+
+class Spool:
+    """Rows that are written to disk once they are many."""
+
+    def __init__(self) -> None:
+        self.batches: list[pa.RecordBatch] = []
+        self.num_bytes = self.num_rows = 0
+        self.path: Path | None = None
+        self.writer: pa.RecordBatchStreamWriter | None = None
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Add rows; all have the columns of the first."""
+        self.batches.append(batch)
+        self.num_rows += len(batch)
+        self.num_bytes += batch.nbytes
+        if self.num_bytes > SPILL_BYTES or (self.writer and self.num_bytes > SPILL_BYTES // 16):
+            self._write()
+
+    def table(self) -> InMemoryTable | MemoryMappedTable:
+        """Return all rows."""
+        if self.writer is None:
+            return InMemoryTable(pa.Table.from_batches(self.batches).combine_chunks())
+        self._write()
+        self.writer.close()
+        return MemoryMappedTable.from_file(str(self.path))
+
+    def _write(self) -> None:
+        if not self.batches:
+            return
+        if self.writer is None:
+            self.path = scratch() / f"rows-{next(_NUMBERS)}.arrow"
+            self.writer = pa.ipc.new_stream(str(self.path), self.batches[0].schema)
+        table = pa.Table.from_batches(self.batches).combine_chunks()
+        self.writer.write_table(table, max_chunksize=2**14)
+        self.batches, self.num_bytes = [], 0
+
+
+_NUMBERS = count()
+
+
+def stack(documents: Sequence[Documents]) -> Documents:
+    """Put the documents of splits one under the other.
 
     Raises:
-        InputError: if they hold different kinds of values in a column of the same name.
+        InputError: if some have a label a text and others several.
     """
-    try:
-        return concatenate_datasets(documents) if len(documents) > 1 else documents[0]
-    except ValueError as error:
-        raise InputError(f"The files or splits disagree about a column. {str(error).splitlines()[0]}") from None
+    if len({part.rows.features["label"] == documents[0].rows.features["label"] for part in documents}) > 1:
+        raise InputError("Some splits have one label a text, and others lists of labels.")
+    skipped: Counter[str] = Counter()
+    for part in documents:
+        skipped.update(part.skipped)
+    return Documents(
+        datasets.concatenate_datasets([part.rows for part in documents]),
+        np.concatenate([part.keys for part in documents]),
+        sum(part.num_read for part in documents),
+        dict(skipped),
+        documents[0].class_names,
+    )
 
 
-def join_columns(columns: list[list[Any]]) -> list[str | None]:
+def text_key(text: str) -> bytes:
+    """Return what equal texts share: a hash of the text without regard to case and white space."""
+    return hashlib.blake2b(" ".join(text.split()).casefold().encode(), digest_size=16).digest()
+
+
+def join_columns(columns: list[list[str | None]]) -> list[str | None]:
     """Join the cells of each row by a line break, passing over null ones; null where all are."""
     if len(columns) == 1:
         return columns[0]
-    rows = [[cell for cell in cells if cell is not None] for cells in zip(*columns, strict=True)]
-    return ["\n".join(cells) if cells else None for cells in rows]
+    rows = [[cell for cell in row if cell is not None] for row in zip(*columns, strict=True)]
+    return ["\n".join(row) if row else None for row in rows]
+
+
+def first_rows(rows: Sequence[int], number: int | None = None) -> str:
+    """Say row numbers (given from 0, said from 1), the first five of many: "rows 1, 2, 3, 4, 5 and 7 more"."""
+    number = len(rows) if number is None else number
+    said = ", ".join(str(row + 1) for row in rows[:5])
+    more = f" and {number - 5:,} more" if number > 5 else ""
+    return f"row{'s' if number > 1 else ''} {said}{more}"
+
+
+# Cells
+
+
+def cells(
+    column: pa.Array | list[Any], names: Sequence[str] | None = None, kind: pa.DataType | None = None
+) -> tuple[pa.Array, dict[int, str]]:
+    """Write values as text, so that 1, 1.0 and "1" are found equal whatever kind of file they come from.
+
+    Args:
+        column: the values; lists of them stay lists.
+        names: what integers stand for; -1 is null then.
+        kind: [`ONE`] or [`SEVERAL`], if it is known what is wanted; None: what most of the rows are.
+
+    Returns:
+        An array of text or of lists of text, and the rows that are neither null nor of that kind: row → what it is.
+    """
+    if not isinstance(column, list):
+        column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if kind != SEVERAL and is_text(column.type):
+            return column.cast(ONE), {}
+        if kind != SEVERAL and pa.types.is_integer(column.type) and names is None:
+            return column.cast(ONE), {}
+        if kind != SEVERAL and pa.types.is_null(column.type):
+            return column.cast(ONE), {}
+        column = column.to_pylist()
+    odd: dict[int, str] = {}
+    values = [_cell(value, names, at, odd) for at, value in enumerate(column)]
+    num_lists = sum(isinstance(value, list) for value in values)
+    if kind is None:
+        kind = SEVERAL if num_lists > sum(value is not None for value in values) / 2 else ONE
+    for at, value in enumerate(values):
+        if value is not None and isinstance(value, list) != (kind == SEVERAL):
+            odd[at] = "no list, as others are" if kind == SEVERAL else "a list, and others are not"
+            values[at] = None
+    return pa.array(values, kind), odd
+
+
+def _cell(value: Any, names: Sequence[str] | None, at: int, odd: dict[int, str]) -> str | list[str | None] | None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            odd[at] = f"not {UTF_8} text"
+            return None
+        return value
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if hasattr(value, "tolist"):  # of numpy
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        items = [_cell(item, names, at, odd) for item in value]
+        if any(isinstance(item, list) for item in items):
+            odd[at] = "a list of lists"
+            return None
+        return items  # type: ignore[return-value]
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int):
+        if names is None:
+            return str(value)
+        if value == -1:
+            return None
+        if not 0 <= value < len(names):
+            odd[at] = f"{value}, and there are {len(names)} classes"
+            return None
+        return names[value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, dict | bytes):
+        odd[at] = "an object" if isinstance(value, dict) else "bytes"
+        return None
+    return str(value)
+
+
+def _are_missing(labels: pa.Array, empty_counts: bool) -> np.ndarray:
+    """Tell of each label whether it is null, empty or NaN, or a list that holds such a label."""
+    if labels.type == SEVERAL:
+        values = labels.to_pylist()
+        return np.array([value is None or any(_is_missing(item) for item in value) for value in values], dtype=bool)
+    missing = pc.or_(labels.is_null(), pc.is_in(labels, pa.array(NOT_FINITE, ONE)).fill_null(True))
+    if empty_counts:
+        missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(labels), "").fill_null(True))
+    return missing.to_numpy(zero_copy_only=False)
+
+
+def _is_missing(label: str | None) -> bool:
+    return label is None or not label.strip() or label in NOT_FINITE
+
+
+def _labels_of_columns(chunk: Chunk, columns: Sequence[str], faults: dict[int, str]) -> pa.Array:
+    """Return the lists of the columns that hold 1, or true, in each row."""
+    holds: list[list[bool]] = []
+    for column in columns:
+        values = cells(chunk.array(column), None, ONE)[0].to_pylist()
+        truths = [TRUTHS.get(value.strip().lower().removesuffix(".0")) if value else None for value in values]
+        holds.append([bool(truth) for truth in truths])
+        for at, (value, truth) in enumerate(zip(values, truths, strict=True)):
+            if truth is None:
+                is_missing = value is None or _is_missing(value) or value.strip() in ("-1", "-1.0")
+                faults.setdefault(at, f"{column} is {'missing' if is_missing else f'{value!r}, neither 0 nor 1'}")
+    rows = zip(*holds, strict=True)
+    return pa.array([[name for name, truth in zip(columns, row, strict=True) if truth] for row in rows], SEVERAL)
+
+
+TRUTHS = {"1": True, "0": False, "true": True, "false": False}
+
+
+def _text_cells(chunk: Chunk, column: str, faults: dict[int, str], name: str) -> list[str | None]:
+    array = chunk.array(column)
+    if not isinstance(array, list):
+        kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+        if not (is_text(kind) or pa.types.is_null(kind)):
+            raise InputError(f"{name}: column {column!r} holds {kind}, not text.", field=column, file=name)
+        return array.to_pylist()
+    texts: list[str | None] = []
+    for at, value in enumerate(array):
+        if (
+            value is None
+            or (isinstance(value, float) and value != value)
+            or type(value).__name__ in ("NAType", "NaTType")
+        ):
+            texts.append(None)
+        elif not isinstance(value, str):
+            faults.setdefault(at, f"{column!r} is {KINDS.get(type(value), type(value).__name__)}, not text")
+            texts.append(None)
+        else:
+            texts.append(value)
+            if not value.isascii() and _has_surrogates(value):
+                faults.setdefault(at, not_text(UTF_8))
+    return texts
+
+
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    bytes: "bytes",
+}
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def class_names(table: Table, column: str) -> list[str] | None:
+    """Return what the integers of a `ClassLabel` stand for: of a data set, or of Parquet that `datasets` wrote."""
+    if isinstance(table, DatasetTable):
+        feature = table.rows.features.get(column)
+        feature = getattr(feature, "feature", feature)
+        return list(feature.names) if isinstance(feature, ClassLabel) else None
+    metadata = (table.schema.metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return None
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        feature = json.loads(metadata)["info"]["features"][column]
+        feature = feature.get("feature", feature)
+        return list(feature["names"]) if feature["_type"] == "ClassLabel" else None
+    return None
+
+
+# HTML
 
 
 def clean_html(text: str) -> str:
@@ -200,104 +887,24 @@ def clean_html(text: str) -> str:
     return html.unescape(TAG.sub("", text))
 
 
+INVISIBLE = re.compile(r"<!--|<(script|style)\b[^<>]*>", re.IGNORECASE)
+INVISIBLE_ENDS = {
+    kind: re.compile(end, re.IGNORECASE)
+    for kind, end in (("", "-->"), ("script", r"</script\s*>"), ("style", r"</style\s*>"))
+}
+
+
 def _without_invisible(text: str) -> str:
-    """Put a space for each comment, script and style; what is never closed stays, to its end."""
-    parts, done, unclosed = [], 0, set()
-    begin = INVISIBLE.search(text)
-    while begin:
+    """Replace comments, scripts and styles by a space; those that never end stay. Linear in the text."""
+    parts, at, endless = [], 0, set[str]()
+    while begin := INVISIBLE.search(text, at):
         kind = (begin[1] or "").lower()
-        # One search to the end of the text for each kind: looking again after every opening would be quadratic.
-        end = None if kind in unclosed else INVISIBLE_ENDS[kind].search(text, begin.end())
+        end = None if kind in endless else INVISIBLE_ENDS[kind].search(text, begin.end())
         if end is None:
-            unclosed.add(kind)
+            endless.add(kind)
+            parts.append(text[at : begin.end()])
+            at = begin.end()
         else:
-            parts += [text[done : begin.start()], " "]
-            done = end.end()
-        begin = INVISIBLE.search(text, begin.end() if end is None else done)
-    return "".join([*parts, text[done:]])
-
-
-def first_rows(rows: Sequence[int]) -> str:
-    """Say row numbers (given from 0, said from 1), the first five of many: "rows 1, 2, 3, 4, 5 and 7 more"."""
-    said = ", ".join(str(row + 1) for row in rows[:5])
-    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return f"row{'s' if len(rows) > 1 else ''} {said}{more}"
-
-
-def _part_documents(part: Part, args: DataArguments) -> tuple[Dataset, dict[str, list[int]]]:
-    """Return a document for every row, with null text where there is none, and the bad rows by reason."""
-    _check_columns(part, args)
-    rows = part.rows
-    texts = join_columns([rows[column][:] for column in args.text_column])
-    if args.clean_html:
-        texts = [text and clean_html(text) for text in texts]
-    used = [*args.text_column, args.label_column, args.group_column]
-    odd = dict(part.odd_cells[column] for column in part.odd_cells if column in used)
-    bad = _bad_rows(part.broken | odd, texts, _missing_labels(rows, args))
-    replaced = {*args.text_column, "text", "row_id"} | ({"label"} - {args.label_column})
-    rows = rows.remove_columns([name for name in rows.column_names if name in replaced - {args.group_column}])
-    rows = rows.rename_column(args.label_column, "label") if args.label_column != "label" else rows
-    return rows.add_column("text", texts, feature=Value("string")), bad
-
-
-def _check_columns(part: Part, args: DataArguments) -> None:
-    features = part.rows.features
-    for column in filter(None, (*args.text_column, args.label_column, args.group_column)):
-        if column not in features:
-            near = get_close_matches(column, features, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"{part.origin} has no column {column!r}.{hint} It has: {', '.join(features)}.")
-    for column in args.text_column:
-        dtype = getattr(features[column], "dtype", type(features[column]).__name__)
-        if dtype not in ("string", "large_string", "null"):
-            raise InputError(f"{part.origin}: column {column!r} holds {dtype}, not text.")
-
-
-def _missing_labels(rows: Dataset, args: DataArguments) -> list[bool]:
-    unlabelled = -1 if isinstance(rows.features[args.label_column], ClassLabel) else None
-    empty_counts = args.label_delimiter is None  # with a delimiter, an empty cell is a text with no labels
-    return [
-        label == unlabelled or _is_missing(label, empty_counts) for label in rows.with_format(None)[args.label_column]
-    ]
-
-
-def _is_missing(label: Any, empty_counts: bool) -> bool:
-    """Tell whether a label is null, empty, NaN or infinite, or a list that holds such a label."""
-    if isinstance(label, list):
-        return any(_is_missing(item, empty_counts) for item in label)
-    if isinstance(label, str):
-        return label in ("nan", "NaN") or (empty_counts and not label.strip())
-    return label is None or (isinstance(label, float) and not math.isfinite(label))
-
-
-def _bad_rows(
-    broken: dict[str, list[int]], texts: list[str | None], missing_labels: list[bool]
-) -> dict[str, list[int]]:
-    """Return reason → rows; a row is counted once, under the first reason that holds."""
-    reasons = {
-        **broken,
-        "the text is null": [row for row, text in enumerate(texts) if text is None],
-        "the text is empty or only whitespace": [
-            row for row, text in enumerate(texts) if text is not None and not text.strip()
-        ],
-        "the label is missing or not a finite number": [row for row, missing in enumerate(missing_labels) if missing],
-    }
-    bad: dict[str, list[int]] = {}
-    seen: set[int] = set()
-    for reason, rows in reasons.items():
-        if fresh := [row for row in rows if row not in seen]:
-            bad[reason] = fresh
-            seen.update(fresh)
-    return bad
-
-
-def _report(part: Part, bad: dict[str, list[int]], on_bad_row: str) -> None:
-    """Stop at bad rows, or say that they are left out."""
-    said = "; ".join(f"{reason} ({len(rows)}: {first_rows(rows)})" for reason, rows in bad.items())
-    count = sum(map(len, bad.values()))
-    if on_bad_row == "error":
-        raise InputError(
-            f"{part.origin}: {count} bad of {len(part.rows)} rows: {said}. "
-            "Mend them, or leave them out with --on_bad_row skip."
-        )
-    logger.warning("%s: %d bad of %d rows left out: %s.", part.origin, count, len(part.rows), said)
+            parts += [text[at : begin.start()], " "]
+            at = end.end()
+    return "".join([*parts, text[at:]])

@@ -1,5 +1,6 @@
 """What the labels mean: the kind of problem, the classes in order, and how raw labels become numbers."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,13 +9,18 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import Dataset, List, Value
 
 from ..arguments import DataArguments
 from ..errors import InputError, unknown_name
 from ..modeling_roberta_gru import IGNORED_LABEL
-from .documents import first_rows
+from .documents import ONE, SEVERAL, Documents, cells, first_rows
+
+logger = logging.getLogger(__name__)
 
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
@@ -22,8 +28,7 @@ REGRESSION = "regression"
 
 # "007" is a name: written back as an integer it would not be found again
 INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")
-
-Encoded = int | float | list[float]
+LIST_ITEM = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,'"\[\]]+)""")
 
 
 @dataclass(frozen=True)
@@ -71,74 +76,149 @@ class LabelSpace:
         return {**fields, "label_values": list(self.values)} if self.values else fields
 
     def encode(
-        self, labels: Sequence[Any], delimiter: str | None = None, row_ids: Sequence[str] | None = None
-    ) -> list[Encoded]:
-        """Turn raw labels into class indices, 0/1 vectors or regression targets.
+        self, labels: Sequence[Any] | pa.ChunkedArray, row_ids: pa.ChunkedArray | Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Turn n labels into what a model of C labels learns.
 
         Args:
-            labels: one raw label a row, none missing.
-            delimiter: splits strings into several labels.
+            labels: one label a row or, where a text may have several, a list of them; none missing.
             row_ids: what messages name the rows by ("test:17"); unset: their positions.
 
+        Returns:
+            (n,) int64 class indices, (n, C) float32 of 0 and 1, or (n,) float32 targets, by problem type.
+
         Raises:
-            InputError: if a label is unknown, or a target is not a number (or not as many as there are targets).
+            InputError: if a label is unknown or repeated, or a target is not a number.
         """
+        if not isinstance(labels, pa.ChunkedArray):
+            column, odd = cells(list(labels))
+            if odd:
+                what = (
+                    "target is not a number"
+                    if self.problem_type == REGRESSION
+                    else f"label is {next(iter(odd.values()))}"
+                )
+                raise InputError(f"The {what} in {_said(list(odd), row_ids)}.")
+            labels = pa.chunked_array([column])
         if self.problem_type == REGRESSION:
             return self._targets(labels, row_ids)
         if self.problem_type == SINGLE_LABEL:
-            several = [row for row, label in enumerate(labels) if isinstance(label, list)]
-            if several:
-                raise InputError(f"One label a text is wanted, but a list stands in {_said(several, row_ids)}.")
-        rows = [[_key(item) for item in items] for items in label_lists(labels, delimiter)]
-        self._check_known(rows, row_ids)
-        indices = [[self._index[key] for key in keys] for keys in rows]
-        if self.problem_type == SINGLE_LABEL:
-            return [only for (only,) in indices]
-        return [[float(index in present) for index in range(self.num_labels)] for present in map(set, indices)]
+            if labels.type == SEVERAL:
+                rows = range(min(len(labels), 5))
+                raise InputError(f"One label a text is wanted, but a list stands in {_said(rows, row_ids)}.")
+            return self._indices(labels, row_ids, np.arange(len(labels)))
+        if labels.type == ONE:
+            labels = _lists_of_one(labels)
+        encoded = np.zeros((len(labels), self.num_labels), dtype=np.float32)
+        start = 0
+        for chunk in labels.chunks:
+            rows = start + pc.list_parent_indices(chunk).to_numpy()
+            indices = self._indices(pa.chunked_array([pc.list_flatten(chunk)], ONE), row_ids, rows)
+            np.add.at(encoded, (rows, indices), 1)
+            start += len(chunk)
+        repeated = np.flatnonzero((encoded > 1).any(axis=1))
+        if len(repeated):
+            raise InputError(f"A label is repeated in {_said(repeated, row_ids)}.")
+        return encoded
 
     @cached_property
     def _index(self) -> dict[str, int]:
         # a name wins over another class's value
         return {_key(label): index for labels in (self.values, self.names) for index, label in enumerate(labels)}
 
-    def _check_known(self, rows: list[list[str]], row_ids: Sequence[str] | None) -> None:
-        unknown: dict[str, list[int]] = {}
-        for row, keys in enumerate(rows):
-            for key in keys:
-                if key not in self._index:
-                    unknown.setdefault(key, []).append(row)
-        if unknown:
-            label, at = next(iter(unknown.items()))
-            near = get_close_matches(label, self.names, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {_some(self._index)}."
-            others = f" ({len(unknown) - 1} more labels are unknown.)" if len(unknown) > 1 else ""
-            raise InputError(f"Unknown label {label!r} in {_said(at, row_ids)}. {hint}{others}")
+    def _indices(self, labels: pa.ChunkedArray, row_ids: Any, rows: np.ndarray) -> np.ndarray:
+        """Return the class index of each label; `rows` says in which row each stands."""
+        distinct = pc.unique(labels)
+        codes = pc.index_in(labels, value_set=distinct)
+        found = np.array([self._index.get(_key(label), -1) for label in distinct.to_pylist()] or [0], dtype=np.int64)
+        indices = found[_numpy(codes)] if len(codes) else np.empty(0, np.int64)
+        unknown = np.flatnonzero(indices < 0)
+        if len(unknown):
+            names = [name for name in distinct.to_pylist() if _key(name) not in self._index]
+            label = labels[int(unknown[0])].as_py()
+            at = [place for place in unknown if labels[int(place)].as_py() == label]
+            near = get_close_matches(_name(label), self.names, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {_some(self._index_names())}."
+            others = f" ({len(names) - 1} more labels are unknown.)" if len(names) > 1 else ""
+            raise InputError(f"Unknown label {_name(label)!r} in {_said(rows[at], row_ids)}. {hint}{others}")
+        return indices
 
-    def _targets(self, labels: Sequence[Any], row_ids: Sequence[str] | None) -> list[Encoded]:
-        numbers = [_number(label) for label in labels]
-        bad = [row for row, number in enumerate(numbers) if number is None or number == IGNORED_LABEL]
-        if bad:
-            why = f"; {IGNORED_LABEL} is how transformers writes no label" if IGNORED_LABEL in numbers else ""
-            raise InputError(f"The target is not a number in {_said(bad, row_ids)}: {labels[bad[0]]!r}{why}.")
-        return [number for number in numbers if number is not None]
+    def _index_names(self) -> list[str]:
+        return list(dict.fromkeys([*self.values, *self.names]))
+
+    def _targets(self, labels: pa.ChunkedArray, row_ids: Any) -> np.ndarray:
+        numbers = None if labels.type == SEVERAL or labels.null_count else _numbers(labels)
+        if numbers is None:
+            texts = labels.to_pylist()
+            bad = [row for row, text in enumerate(texts) if _number(text) is None]
+            raise InputError(f"The target is not a number in {_said(bad, row_ids)}: {texts[bad[0]]!r}.")
+        ignored = np.flatnonzero(numbers == IGNORED_LABEL)
+        if len(ignored):
+            raise InputError(
+                f"The target is {IGNORED_LABEL} in {_said(ignored, row_ids)}: so transformers writes no label."
+            )
+        return numbers.astype(np.float32)
 
 
-def infer_labels(documents: Dataset, args: DataArguments) -> LabelSpace:
+@dataclass(frozen=True)
+class Labels:
+    """The labels of documents, in one form.
+
+    Attributes:
+        column: one label a row, or a list of them.
+        width: of 0/1 vectors their length: they are now the indices that held 1, one where each vector held one.
+        note: what was made of them, in words; "" if they were left as they are.
+    """
+
+    column: pa.ChunkedArray
+    width: int | None = None
+    note: str = ""
+
+
+def read_labels(documents: Documents, args: DataArguments, known: LabelSpace | None = None) -> Labels:
+    """Bring labels into one form: take apart lists that are written as text, and 0/1 vectors.
+
+    Args:
+        documents: their labels as read.
+        args: the options.
+        known: what the labels mean, if it is known.
+    """
+    column, notes, width = documents.rows.data.column("label"), [], None
+    if column.type == ONE and len(args.label_column) == 1:
+        split = _split_text(column, args.label_delimiter)
+        if split is not None:
+            notes += [] if args.label_delimiter else ["lists written as text are read as lists"]
+            column = split
+    if column.type == SEVERAL and len(args.label_column) == 1 and documents.class_names is None:
+        width = _vector_width(column, known)
+        if width is not None:
+            column = _held(column, width, is_single=known.problem_type == SINGLE_LABEL if known else None)
+            notes.append(f"vectors of {width} are read as {'one class' if column.type == ONE else 'labels'} each")
+    return Labels(column, width, "; ".join(notes))
+
+
+def infer_labels(documents: Documents, args: DataArguments, labels: Labels | None = None) -> LabelSpace:
     """Read off the training documents what their labels mean.
 
     Raises:
         InputError: if there are fewer than two classes, or `args` name another number of classes.
     """
-    labels = raw_labels(documents)
-    problem_type = _problem_type(labels, args)
+    labels = labels or read_labels(documents, args)
+    column = labels.column
+    problem_type = _problem_type(column, args)
     if problem_type == REGRESSION:
-        return _target_space(labels, args.class_names)
-    feature = _item_feature(documents)
-    is_named = isinstance(feature, ClassLabel)
-    found = feature.names if is_named else _distinct(labels, args.label_delimiter, documents["row_id"][:])
+        return _target_space(column, args.class_names)
+    is_named = documents.class_names is not None or len(args.label_column) > 1
+    if len(args.label_column) > 1:
+        found = list(args.label_column)
+    elif labels.width is not None:
+        found = [str(index) for index in range(labels.width)]
+    else:
+        found = documents.class_names or _distinct(column, args)
+    label_column = " ".join(args.label_column)
     if len(found) < 2:
         only = f"only {found[0]!r}" if found else "no label"
-        raise InputError(f"Two classes are needed at least, but --label_column {args.label_column!r} holds {only}.")
+        raise InputError(f"Two classes are needed at least, but --label_column {label_column!r} holds {only}.")
     names = args.class_names
     if not names:
         return LabelSpace(problem_type, tuple(found))
@@ -151,58 +231,111 @@ def infer_labels(documents: Dataset, args: DataArguments) -> LabelSpace:
     return LabelSpace(problem_type, tuple(names), tuple(found))
 
 
-def encode_documents(documents: Dataset, labels: LabelSpace, args: DataArguments) -> Dataset:
-    """Replace the column `label` by what the model learns: int64, a float32 vector, or a float32.
-
-    Raises:
-        InputError: if a label is unknown or a target is not a number; rows are those of the source.
-    """
-    encoded = labels.encode(raw_labels(documents), args.label_delimiter, documents["row_id"][:])
-    feature = Value("int64") if labels.problem_type == SINGLE_LABEL else Value("float32")
-    if encoded and isinstance(encoded[0], list):
-        feature = List(feature)
-    return documents.remove_columns("label").add_column("label", encoded, feature=feature)
+def with_labels(rows: Dataset, encoded: np.ndarray) -> Dataset:
+    """Replace the column `label` by what the model learns: int64, a float32 vector, or a float32."""
+    if encoded.ndim == 2:
+        offsets = pa.array(np.arange(len(encoded) + 1) * encoded.shape[1], pa.int32())
+        column = pa.ListArray.from_arrays(offsets, pa.array(encoded.reshape(-1)))
+        return rows.remove_columns("label").add_column("label", column, feature=List(Value("float32")))
+    feature = Value("int64") if encoded.dtype.kind == "i" else Value("float32")
+    return rows.remove_columns("label").add_column("label", pa.array(encoded), feature=feature)
 
 
-def raw_labels(documents: Dataset) -> list[Any]:
-    """Return the labels as read, but the integers of a `ClassLabel` as its names."""
-    labels = documents["label"][:]
-    feature = _item_feature(documents)
-    if not isinstance(feature, ClassLabel):
-        return labels
-    names = feature.names
-    return [[names[item] for item in label] if isinstance(label, list) else names[label] for label in labels]
+def label_array(rows: Dataset) -> np.ndarray:
+    """Return the encoded labels of documents, (n,) or (n, C), without making Python objects of them."""
+    return np.asarray(rows.select_columns(["label"]).with_format("numpy")["label"][:])
 
 
-def label_lists(labels: Iterable[Any], delimiter: str | None) -> list[list[Any]]:
-    """Return each row's labels as a list."""
-
-    def several(label: Any) -> list[Any]:
-        if isinstance(label, list):
-            return label
-        if delimiter and isinstance(label, str):
-            return [item for item in label.split(delimiter) if item.strip()]
-        return [label]
-
-    return [several(label) for label in labels]
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    return column.to_numpy() if column.num_chunks else np.empty(0, np.int64)
 
 
-def _item_feature(documents: Dataset) -> Any:
-    feature = documents.features["label"]
-    return getattr(feature, "feature", feature)
+def _split_text(column: pa.ChunkedArray, delimiter: str | None) -> pa.ChunkedArray | None:
+    """Return the lists that cells of text stand for: those between delimiters or, if all are, those in brackets."""
+    distinct = pc.unique(column)
+    texts = distinct.to_pylist()
+    if delimiter:
+        lists = [[item for item in text.split(delimiter) if item.strip()] for text in texts]
+    else:
+        lists = []
+        for text in texts:
+            items = _listed(text)
+            if items is None:
+                return None
+            lists.append(items)
+    codes = pc.index_in(column, value_set=distinct)
+    values = pa.array(lists, SEVERAL)
+    return pa.chunked_array([values.take(chunk) for chunk in codes.chunks], SEVERAL)
 
 
-def _problem_type(labels: list[Any], args: DataArguments) -> str:
+def _listed(text: str) -> list[str] | None:
+    """Return the items of a list as Python, JSON or numpy writes it, or None if the text is none."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    inner = text[1:-1]
+    if LIST_ITEM.sub("", inner).strip(", \t\n"):
+        return None
+    items = (next(group for group in match.groups() if group is not None) for match in LIST_ITEM.finditer(inner))
+    return [item.replace("\\'", "'").replace('\\"', '"') for item in items]
+
+
+def _vector_width(column: pa.ChunkedArray, known: LabelSpace | None) -> int | None:
+    """Return the length of the lists if they are vectors of 0 and 1, one place for each label."""
+    widths = pc.unique(pc.list_value_length(column)).to_pylist()
+    width = widths[0] if len(widths) == 1 else 0
+    if width < 2 or (known is not None and width != known.num_labels):
+        return None
+    items = set(pc.unique(pc.list_flatten(column)).to_pylist())
+    return width if {_key(item) for item in items} <= {"0", "1", "true", "false"} else None
+
+
+def _held(column: pa.ChunkedArray, width: int, is_single: bool | None) -> pa.ChunkedArray:
+    """Return the places that hold 1 in each vector: one a row if each has one, else lists."""
+    truths = pa.array(["1", "1.0", "True", "true", "TRUE"], ONE)
+    holds = np.concatenate([_numpy(pc.is_in(pc.list_flatten(column), value_set=truths))]).reshape(-1, width)
+    if is_single is None:
+        is_single = bool((holds.sum(axis=1) == 1).all())
+    names = pa.array([str(index) for index in range(width)], ONE)
+    places = np.nonzero(holds)[1]
+    if is_single and (holds.sum(axis=1) == 1).all():
+        return pa.chunked_array([names.take(pa.array(places))])
+    offsets = np.concatenate([[0], np.cumsum(holds.sum(axis=1))])
+    return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets), names.take(pa.array(places)))])
+
+
+def _lists_of_one(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    chunks = [pa.LargeListArray.from_arrays(pa.array(np.arange(len(part) + 1)), part) for part in column.chunks]
+    return pa.chunked_array(chunks, SEVERAL)
+
+
+def _problem_type(column: pa.ChunkedArray, args: DataArguments) -> str:
+    if len(args.label_column) > 1:
+        if args.problem_type not in ("auto", MULTI_LABEL):
+            raise InputError(f"Several columns of --label_column are several labels a text, not {args.problem_type}.")
+        return MULTI_LABEL
     if args.problem_type != "auto":
         return args.problem_type
-    numbers = [_number(item) for items in label_lists(labels, args.label_delimiter) for item in items]
-    if None not in numbers and any(number % 1 for number in numbers if number is not None):
+    numbers = _numbers(column if column.type == ONE else pc.list_flatten(column))
+    if numbers is not None and (numbers % 1 != 0).any():
         return REGRESSION
-    return MULTI_LABEL if args.label_delimiter or isinstance(labels[0], list) else SINGLE_LABEL
+    return MULTI_LABEL if column.type == SEVERAL else SINGLE_LABEL
 
 
-def _target_space(labels: list[Any], names: list[str] | None) -> LabelSpace:
-    if isinstance(labels[0], list):
+def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
+    """Return the numbers that the texts are, or None if one is none."""
+    try:
+        return _numpy(pc.utf8_trim_whitespace(column).cast(pa.float64()))
+    except pa.ArrowInvalid:
+        pass
+    numbers = [_number(text) for text in pc.unique(column).to_pylist()]
+    if None in numbers:
+        return None
+    return np.array(numbers, dtype=np.float64)[_numpy(pc.index_in(column, value_set=pc.unique(column)))]
+
+
+def _target_space(column: pa.ChunkedArray, names: list[str] | None) -> LabelSpace:
+    if column.type == SEVERAL:
         raise InputError(
             "Each text has several numbers, which cannot be measured together: choose one of them by --label_column."
         )
@@ -211,30 +344,56 @@ def _target_space(labels: list[Any], names: list[str] | None) -> LabelSpace:
     return LabelSpace(REGRESSION, tuple(names or ["target"]))
 
 
-def _distinct(labels: list[Any], delimiter: str | None, row_ids: Sequence[str]) -> list[str]:
+def _distinct(column: pa.ChunkedArray, args: DataArguments) -> list[str]:
     """Return the labels there are: integers by size, names by the alphabet."""
-    rows = label_lists(labels, delimiter)
-    repeated = [row for row, items in enumerate(rows) if len(set(map(_key, items))) < len(items)]
-    if repeated:
-        raise InputError(
-            f"A label is repeated in {_said(repeated, row_ids)}: give the labels that hold, not a 0/1 vector."
+    items = column if column.type == ONE else pc.list_flatten(column)
+    labels = [label for label in pc.unique(items).to_pylist() if label is not None]
+    names: dict[str, str] = {}
+    for label in sorted(labels):
+        names.setdefault(_key(label), _name(label))
+    found = list(names.values())
+    _warn_of_look_alikes(labels)
+    if column.type == ONE and len(column) >= 20 and len(found) > 0.8 * len(column):
+        logger.warning(
+            "--label_column %r has %s different values in %s rows: is it an id, and the labels stand elsewhere?",
+            args.label_column[0],
+            f"{len(found):,}",
+            f"{len(column):,}",
         )
-    keys = {_key(item) for items in rows for item in items}
-    return sorted(keys, key=int) if _all_numbers(keys) else sorted(keys)
+    return sorted(found, key=int) if _all_numbers(found) else sorted(found)
 
 
-def _key(label: Any) -> str:
+def _warn_of_look_alikes(labels: Iterable[str]) -> None:
+    """Say which labels differ by case or white space only, and whether they are one class or several."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        alike.setdefault(" ".join(label.casefold().split()), []).append(label)
+    for members in alike.values():
+        if len(members) > 1:
+            number = len({_key(member) for member in members})
+            logger.warning(
+                "Labels %s differ by case or space only, and are %s.",
+                ", ".join(map(repr, members)),
+                "one class" if number == 1 else f"{number} classes: --label_column should write a class one way",
+            )
+
+
+def _name(label: Any) -> str:
     """Write a label as its name: 1, 1.0, "1" and " 1.0" are one class, as JSON, pandas and CSV write it."""
     text = str(label).strip()
     integer = INTEGER.fullmatch(text)
     return integer[1] if integer else text
 
 
+def _key(label: Any) -> str:
+    """Return what equal labels share: `true` of JSON is `True` of pandas."""
+    name = _name(label)
+    return name.lower() if name.lower() in ("true", "false") else name
+
+
 def _number(label: Any) -> float | None:
-    if isinstance(label, bool):
-        return None
     try:
-        return float(label)
+        return None if isinstance(label, bool | list) else float(label)
     except (TypeError, ValueError):
         return None
 
@@ -243,13 +402,15 @@ def _all_numbers(keys: Iterable[str]) -> bool:
     return all(INTEGER.fullmatch(key) for key in keys)
 
 
-def _said(rows: Sequence[int], row_ids: Sequence[str] | None) -> str:
+def _said(rows: Sequence[int] | np.ndarray, row_ids: Any) -> str:
     """Say rows as the source counts them, from 1: "rows 3, 8 of the test split"."""
+    rows = [int(row) for row in rows]
     if row_ids is None:
         return first_rows(rows)
     by_split: dict[str, list[int]] = {}
-    for row in rows:
-        split, number = row_ids[row].split(":")
+    for row in rows[:1000]:
+        row_id = row_ids[row]
+        split, number = (row_id if isinstance(row_id, str) else row_id.as_py()).split(":")
         by_split.setdefault(split, []).append(int(number))
     return ", ".join(f"{first_rows(numbers)} of the {split} split" for split, numbers in by_split.items())
 
@@ -259,7 +420,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> list[float] | None:
+def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.ndarray) -> list[float] | None:
     """Return one weight per label, as `--class_weights` says.
 
     Args:
@@ -277,7 +438,7 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any]) -> li
     if option == "balanced":
         if labels.problem_type != SINGLE_LABEL:
             raise InputError("--class_weights balanced needs one label a text; give a mapping instead.")
-        counts = Counter(encoded)
+        counts = Counter(np.asarray(encoded).tolist())
         return [len(encoded) / (labels.num_labels * max(1, counts[index])) for index in range(labels.num_labels)]
     try:
         weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes

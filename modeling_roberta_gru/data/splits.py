@@ -9,7 +9,7 @@ import logging
 import random
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +23,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..arguments import DataArguments
 from ..errors import InputError
-from .documents import SPLITS, build_documents, describe_source, read_source, stack
-from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, encode_documents, infer_labels
-from .tables import READERS
+from .documents import SPLITS, Documents, build_documents, describe_source, read_source, stack, text_key
+from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, infer_labels, label_array, read_labels, with_labels
+from .tables import is_url, kind_of
 from .tokenization import read_vectors
 
 logger = logging.getLogger(__name__)
@@ -42,15 +42,16 @@ class Splits:
     """Three labelled splits that share no text.
 
     Each data set has columns `row_id` ("train:17": the split and row of the source, from 0; "train:17+2": the second
-    row that over-sampling made of it), `text`, `label` (int64, a float32 vector or a float32, by problem type) and the
-    source's other columns.
+    row that over-sampling made of it), `text`, `label` (int64, a float32 vector or a float32, by problem type) and
+    what was asked for beside.
 
     Attributes:
         labels: what the labels mean.
-        counts: for the run's record: rows of each split, rows skipped as bad by reason, rows removed from training and
-            validation, and rows over-sampled.
+        counts: for the run's record: rows of each split, `rows` that were read, skipped and used, rows skipped as bad
+            by split and reason, rows removed from training and validation, and rows over-sampled.
         pooled: whether given splits were pooled and split anew.
         source: names the source and what was carved out of it.
+        note: what form the labels had, in words, where they were brought into another.
     """
 
     train: Dataset
@@ -60,19 +61,41 @@ class Splits:
     counts: dict[str, Any]
     pooled: bool
     source: str
+    note: str = ""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over row ids, texts and labels of the three splits: equal for equal data, in any process."""
         digest = hashlib.sha256(json.dumps([self.labels.problem_type, self.labels.names]).encode())
         for name in SPLITS:
-            split = getattr(self, name)
-            for row in zip(split["row_id"][:], split["text"][:], split["label"][:], strict=True):
-                digest.update(json.dumps([name, *row]).encode())
+            for batch in getattr(self, name).select_columns(["row_id", "text", "label"]).iter(1000):
+                rows = zip(batch["row_id"], batch["text"], batch["label"], strict=True)
+                digest.update("".join(json.dumps([name, *row]) for row in rows).encode())
         return digest.hexdigest()
 
 
-def load_splits(args: DataArguments) -> Splits:
+@dataclass
+class _Pool:
+    """The documents of all splits, and which of them each split has.
+
+    Attributes:
+        rows: the documents, with encoded labels.
+        texts: (n,): equal for documents of equal text, up to case and white space.
+        labels: (n,): equal for documents of equal labels.
+        names: how a label of each value of `labels` is written.
+        splits: the rows of each split, ascending.
+        groups: (n,): equal for documents of one group, if there are any.
+    """
+
+    rows: Dataset
+    texts: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    splits: dict[str, np.ndarray]
+    groups: np.ndarray | None = None
+
+
+def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, keep: Sequence[str] = ()) -> Splits:
     """Read, label, split and purge the data that `args` name.
 
     Splits that are given are kept; missing ones are carved out of training, whose repeated texts are dropped before
@@ -80,63 +103,83 @@ def load_splits(args: DataArguments) -> Splits:
     disagree), texts of validation or test leave training, and texts of test leave validation. Test stays whole. Then
     subsets are taken, and last, minority classes of training are over-sampled.
 
+    Args:
+        args: the options.
+        tables: split → rows in memory, instead of a source that `args` name: see [`~.documents.in_memory`].
+        keep: columns that the splits shall have beside text and label.
+
     Raises:
         InputError: if something is wrong with source, columns, rows or labels, or a split ends up empty.
     """
-    given = read_source(args)
-    built = {split: build_documents(split, parts, args) for split, parts in given.items()}
-    skipped = {split: reasons for split, (_, reasons) in built.items() if reasons}
-    documents = {split: rows for split, (rows, _) in built.items()}
-    pooled = args.pool_splits and len(documents) > 1
+    given = read_source(args, tables)
+    if "train" not in given:
+        raise InputError(f"There are no training rows: {_source(args, tables)} gives {', '.join(given)} only.")
+    if args.split_column and len(given) > 1:
+        raise InputError(
+            f"--split_column says the split of each training row, but {_source(args, tables)} gives "
+            f"{' and '.join(split for split in given if split != 'train')} too: name one of them."
+        )
+    built = {split: build_documents(split, parts, args, keep) for split, parts in given.items()}
+    skipped = {split: documents.skipped for split, documents in built.items() if documents.skipped}
+    num_read = sum(documents.num_read for documents in built.values())
+    pooled = args.pool_splits and len(built) > 1
     if args.pool_splits:
-        documents = {"train": stack(list(documents.values()))}
-    if "train" not in documents:
-        raise InputError(f"There are no training rows: {describe_source(args)} gives {', '.join(documents)} only.")
-    labels = infer_labels(documents["train"], args)
-    documents = {split: encode_documents(rows, labels, args) for split, rows in documents.items()}
-    repeats = 0
-    if args.drop_repeats:
-        documents["train"], repeats = _drop_repeats(documents["train"], labels)
-    documents, carved = _fill_splits(documents, labels, args)
-    documents, removed = _purge(documents, labels)
-    removed["removed_repeats"] = repeats
+        built = {"train": stack(list(built.values()))}
+    pool, labels, note = _pool(built, args)
+    num_used = len(pool.rows)
+    repeats = _drop_repeats(pool, labels) if args.drop_repeats else 0
+    carved = _fill_splits(pool, labels, args)
+    removed = _purge(pool, labels)
     sizes = (args.max_train_samples, args.max_validation_samples, args.max_test_samples)
-    documents = {
-        split: take_sample(documents[split], size, labels, args.split_seed)
-        for split, size in zip(SPLITS, sizes, strict=True)
-    }
-    _check_sizes(documents, labels)
-    train, validation, test = (documents[split] for split in SPLITS)
+    for split, size in zip(SPLITS, sizes, strict=True):
+        pool.splits[split] = _sample(pool, pool.splits[split], size, labels, args.split_seed)
+    _check_sizes(pool, labels)
+    _check_disjoint(pool)
+    train, validation, test = (pool.rows.select(pool.splits[split]) for split in SPLITS)
     made: dict[str, Any] = {}
     if args.oversample != "none":
         train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
-    assert_no_leak(train, validation, test)
-    counts = {"train": len(train), "validation": len(validation), "test": len(test), "skipped": skipped}
-    counts |= {**removed, **made}
+        assert_no_leak(train, validation, test)
+    counts = {
+        "rows": {"read": num_read, "skipped": num_read - num_used, "used": num_used},
+        **{"train": len(train), "validation": len(validation), "test": len(test)},
+        "skipped": skipped,
+        **removed,
+        "removed_repeats": repeats,
+        **made,
+    }
     how = "; given splits pooled" * pooled + (f"; {carved}" if carved else "")
-    return Splits(train, validation, test, labels, counts, pooled, describe_source(args) + how)
+    return Splits(train, validation, test, labels, counts, pooled, _source(args, tables) + how, note)
 
 
-def load_labelled(name: str, args: DataArguments, labels: LabelSpace) -> Dataset:
+def load_labelled(name: Any, args: DataArguments, labels: LabelSpace, keep: Sequence[str] = ()) -> Dataset:
     """Read one labelled set to evaluate a saved model on: a file, or a folder's or data set's test split.
 
     Args:
-        name: a file, a local folder, a Hub id or "built-in".
+        name: a file, a local folder, a URL, a Hub id, "built-in", or rows in memory: see [`~.documents.in_memory`].
         args: columns, clean-up and `on_bad_row`; its own source is not read.
         labels: those of the model; a label it does not know is an error.
+        keep: columns that are wanted beside text and label.
 
     Returns:
         A data set with the columns of [`Splits`].
     """
     args = replace(args, dataset_name=None, train_file=None, validation_file=None, test_file=None)
-    is_file = Path(name).suffix.lower() in READERS and not Path(name).is_dir()
-    args = replace(args, test_file=[name]) if is_file else replace(args, dataset_name=name)
-    given = read_source(args)
+    tables = None
+    if not isinstance(name, str | Path):
+        tables, name = {"test": name}, "the data"
+    elif kind_of(name) and (is_url(name) or not Path(name).is_dir()):
+        args = replace(args, test_file=[str(name)])
+    else:
+        args = replace(args, dataset_name=str(name))
+    given = read_source(args, tables)
     split = "test" if "test" in given else next(iter(given))
     if len(given) > 1 and split != "test":
         raise InputError(f"{name} has no test split but {', '.join(given)}: name the file that is meant.")
-    documents, _ = build_documents(split, given[split], args)
-    return take_sample(encode_documents(documents, labels, args), args.max_test_samples, labels, args.split_seed)
+    documents = build_documents(split, given[split], args, keep)
+    row_ids = documents.rows.data.column("row_id")
+    rows = with_labels(documents.rows, labels.encode(read_labels(documents, args, labels).column, row_ids))
+    return take_sample(rows, args.max_test_samples, labels, args.split_seed)
 
 
 def assert_no_leak(*splits: Dataset) -> None:
@@ -169,80 +212,155 @@ def take_sample(documents: Dataset, size: int | None, labels: LabelSpace, seed: 
     """Return a stratified random subset of `size` rows in their order, or all if there are no more."""
     if size is None or size >= len(documents):
         return documents
-    return _carve_rows(documents, size, labels, seed)[1]
+    codes, names = _label_codes(label_array(documents), labels)
+    nothing = np.empty(0, np.int64)
+    rows = np.arange(len(documents))
+    return documents.select(_sample(_Pool(documents, nothing, codes, names, {}), rows, size, labels, seed))
 
 
-def _fill_splits(
-    documents: dict[str, Dataset], labels: LabelSpace, args: DataArguments
-) -> tuple[dict[str, Dataset], str]:
+def _source(args: DataArguments, tables: Mapping[str, Any] | None) -> str:
+    return describe_source(args) if tables is None else f"rows in memory ({', '.join(tables)})"
+
+
+def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, LabelSpace, str]:
+    """Put all splits in one place, with their labels encoded."""
+    keys = np.concatenate([documents.keys for documents in built.values()])
+    texts = _ids(keys)
+    del keys
+    first = read_labels(built["train"], args)
+    labels = infer_labels(built["train"], args, first)
+    parts, encoded = [], []
+    for split, documents in built.items():
+        form = first if split == "train" else read_labels(documents, args, labels)
+        encoded.append(labels.encode(form.column, documents.rows.data.column("row_id")))
+        parts.append(with_labels(documents.rows, encoded[-1]))
+    codes, names = _label_codes(np.concatenate(encoded), labels)
+    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    ends = np.cumsum([len(part) for part in parts])
+    splits = {split: np.arange(end - len(part), end) for split, part, end in zip(built, parts, ends, strict=True)}
+    if args.split_column:
+        said = built["train"].splits
+        splits = {split: np.flatnonzero(said == index) for index, split in enumerate(SPLITS)}
+        splits = {split: members for split, members in splits.items() if len(members)}
+        if "train" not in splits:
+            raise InputError(f"--split_column {args.split_column!r} leaves no row to train on.")
+    groups = _group_codes(rows, args.group_column) if args.group_column else None
+    return _Pool(rows, texts, codes, names, splits, groups), labels, first.note
+
+
+def _ids(keys: np.ndarray) -> np.ndarray:
+    """Return a number for each of the (n, 2) keys, the same for equal ones."""
+    order = np.argsort(keys[:, 1], kind="stable")
+    order = order[np.argsort(keys[order, 0], kind="stable")]
+    is_new = np.ones(len(keys), dtype=bool)
+    for start in range(1, len(keys), 2**20):
+        now, before = order[start : start + 2**20], order[start - 1 : start - 1 + 2**20][: len(order) - start]
+        is_new[start : start + 2**20] = (keys[now] != keys[before]).any(axis=1)
+    ids = np.empty(len(keys), dtype=np.int64 if len(keys) > 2**31 else np.int32)
+    ids[order] = np.cumsum(is_new) - 1
+    return ids
+
+
+def _label_codes(encoded: np.ndarray, labels: LabelSpace) -> tuple[np.ndarray, list[str]]:
+    """Return a number for each label or set of labels, and how each is written; targets are all alike."""
+    if labels.problem_type == REGRESSION:
+        return np.zeros(len(encoded), dtype=np.int32), ["target"]
+    if encoded.ndim == 1:
+        return encoded, [str(index) for index in range(labels.num_labels)]
+    distinct, codes = np.unique(encoded, axis=0, return_inverse=True)
+    return codes.reshape(-1).astype(np.int32), [str(row) for row in distinct.tolist()]
+
+
+def _group_codes(rows: Dataset, column: str) -> np.ndarray:
+    """Return a number for each group, in the order of their names; rows without one are one group."""
+    numbers: dict[str, int] = {}
+    codes = np.empty(len(rows), dtype=np.int32)
+    at = 0
+    for batch in rows.select_columns([column]).iter(10_000):
+        for value in batch[column]:
+            codes[at] = numbers.setdefault(str(value), len(numbers))
+            at += 1
+    ranks = np.empty(len(numbers), dtype=np.int32)
+    ranks[[numbers[name] for name in sorted(numbers)]] = np.arange(len(numbers))
+    return ranks[codes]
+
+
+def _sample(pool: _Pool, rows: np.ndarray, size: int | None, labels: LabelSpace, seed: int) -> np.ndarray:
+    return rows if size is None or size >= len(rows) else _carve_rows(pool, rows, size, seed)[1]
+
+
+def _fill_splits(pool: _Pool, labels: LabelSpace, args: DataArguments) -> str:
     """Carve the splits that are missing out of training, and say so."""
     share = dict(zip(SPLITS, args.fractions, strict=True))
     # shares are relative to what training still has to give: itself and the splits not yet carved
-    missing = [split for split in ("test", "validation") if split not in documents]
-    documents = dict(documents)
+    missing = [split for split in ("test", "validation") if split not in pool.splits]
     for split in missing:
-        rest = share["train"] + sum(share[other] for other in missing if other not in documents)
+        rest = share["train"] + sum(share[other] for other in missing if other not in pool.splits)
         part = share[split] / rest
-        documents["train"], documents[split] = _carve(documents["train"], part, labels, args)
-    if args.group_column and len(missing) < 2:
-        _warn_of_shared_groups(documents, args.group_column)
-    carved = f"{' and '.join(reversed(missing))} carved out of train" if missing else ""
-    return documents, carved
+        pool.splits["train"], pool.splits[split] = _carve(pool, pool.splits["train"], part, args)
+    if pool.groups is not None and len(missing) < 2:
+        _warn_of_shared_groups(pool, str(args.group_column))
+    return f"{' and '.join(reversed(missing))} carved out of train" if missing else ""
 
 
-def _carve(documents: Dataset, share: float, labels: LabelSpace, args: DataArguments) -> tuple[Dataset, Dataset]:
-    """Part documents in two, the second with about `share` of the rows, stratified; groups stay together."""
-    if len(documents) < 3:
-        raise InputError(f"{len(documents)} rows are too few to split; give --validation_file and --test_file.")
-    if args.group_column:
-        return _carve_groups(documents, share, labels, args.group_column, args.split_seed)
-    return _carve_rows(documents, max(1, round(share * len(documents))), labels, args.split_seed)
+def _carve(pool: _Pool, rows: np.ndarray, share: float, args: DataArguments) -> tuple[np.ndarray, np.ndarray]:
+    """Part rows in two, the second with about `share` of them, stratified; groups stay together."""
+    if len(rows) < 3:
+        raise InputError(f"{len(rows)} rows are too few to split; give --validation_file and --test_file.")
+    if pool.groups is not None:
+        return _carve_groups(pool, rows, share, str(args.group_column), args.split_seed)
+    return _carve_rows(pool, rows, max(1, round(share * len(rows))), args.split_seed)
 
 
-def _carve_rows(documents: Dataset, size: int, labels: LabelSpace, seed: int) -> tuple[Dataset, Dataset]:
-    strata = _strata(documents, labels, at_least=2)
-    has_room = min(size, len(documents) - size) >= len(set(strata))  # for one of each
-    rows = np.arange(len(documents))
+def _carve_rows(pool: _Pool, rows: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    strata = _strata(pool, rows, at_least=2)
+    has_room = min(size, len(rows) - size) >= len(np.unique(strata))  # for one of each
     rest, held_out = train_test_split(rows, test_size=size, random_state=seed, stratify=strata if has_room else None)
-    return documents.select(np.sort(rest)), documents.select(np.sort(held_out))
+    return np.sort(rest), np.sort(held_out)
 
 
 def _carve_groups(
-    documents: Dataset, share: float, labels: LabelSpace, column: str, seed: int
-) -> tuple[Dataset, Dataset]:
-    groups = [str(group) for group in documents[column][:]]
-    count = len(set(groups))
+    pool: _Pool, rows: np.ndarray, share: float, column: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    assert pool.groups is not None
+    groups = pool.groups[rows]
+    count = len(np.unique(groups))
     if count < 2:
         raise InputError(f"--group_column {column!r} has too few different values to split by.")
     # folds can only be taken whole (0.3 is three of ten), at least one and not all
     finest = Fraction(1, min(20, count))
     folds = min(max(Fraction(share).limit_denominator(finest.denominator), finest), 1 - finest)
-    strata = _strata(documents, labels, at_least=folds.denominator)
+    strata = _strata(pool, rows, at_least=folds.denominator)
     splitter = StratifiedGroupKFold(folds.denominator, shuffle=True, random_state=seed)
     parts = [held_out for _, held_out in splitter.split(groups, strata, groups)]
     held_out = np.sort(np.concatenate(parts[: folds.numerator]))
-    rest = np.setdiff1d(np.arange(len(documents)), held_out)
-    return documents.select(rest), documents.select(held_out)
+    rest = np.setdiff1d(np.arange(len(rows)), held_out)
+    return rows[rest], rows[held_out]
 
 
-def _strata(documents: Dataset, labels: LabelSpace, at_least: int) -> list[str]:
-    """Return what is to be spread evenly: the label (or set of labels), rare ones counted as the commonest."""
-    if labels.problem_type == REGRESSION:
-        return ["target"] * len(documents)
-    keys = [str(label) for label in documents["label"][:]]
-    counts = Counter(keys)
-    commonest = counts.most_common(1)[0][0]
-    return [key if counts[key] >= at_least else commonest for key in keys]
+def _strata(pool: _Pool, rows: np.ndarray, at_least: int) -> np.ndarray:
+    """Return what is to be spread evenly: the label (or set of labels), rare ones counted as the commonest.
+
+    Strata are numbered in the order of how they are written, on which it depends what chance picks.
+    """
+    ranks = np.empty(len(pool.names), dtype=np.int32)
+    ranks[np.argsort(np.array(pool.names), kind="stable")] = np.arange(len(pool.names))
+    strata = ranks[pool.labels[rows]]
+    counts = np.bincount(strata, minlength=len(ranks))
+    present, first = np.unique(strata, return_index=True)
+    commonest = min(zip(-counts[present], first, present, strict=True))[2]
+    return np.where(counts[strata] >= at_least, strata, commonest)
 
 
-def _warn_of_shared_groups(documents: dict[str, Dataset], column: str) -> None:
-    groups = {split: set(documents[split][column][:]) for split in SPLITS}
+def _warn_of_shared_groups(pool: _Pool, column: str) -> None:
+    assert pool.groups is not None
+    groups = {split: np.unique(pool.groups[pool.splits[split]]) for split in SPLITS}
     for split, earlier in (("validation", ("train",)), ("test", ("train", "validation"))):
-        shared = groups[split] & set().union(*(groups[other] for other in earlier))
-        if shared:
+        shared = np.isin(groups[split], np.concatenate([groups[other] for other in earlier]))
+        if shared.any():
             logger.warning(
                 "%d of %d values of --group_column %r in %s stand in %s too: given splits are kept as they are.",
-                len(shared),
+                shared.sum(),
                 len(groups[split]),
                 column,
                 split,
@@ -250,65 +368,78 @@ def _warn_of_shared_groups(documents: dict[str, Dataset], column: str) -> None:
             )
 
 
-def _keys(documents: Dataset) -> list[bytes]:
-    return [text_key(text) for text in documents["text"][:]]
+def _keys(documents: Dataset) -> Iterator[bytes]:
+    for batch in documents.select_columns(["text"]).iter(1000):
+        yield from map(text_key, batch["text"])
 
 
-def _purge(documents: dict[str, Dataset], labels: LabelSpace) -> tuple[dict[str, Dataset], dict[str, Any]]:
+def _purge(pool: _Pool, labels: LabelSpace) -> dict[str, Any]:
     """Leave out training texts whose labels disagree, then texts that stand in a later split; count both."""
-    train, validation, test = (documents[split] for split in SPLITS)
-    train_keys, validation_keys, test_keys = _keys(train), _keys(validation), _keys(test)
-    conflicting = _conflicting(train_keys, train["label"][:], labels)
-    train, train_keys, disagreeing = _leave_out(train, train_keys, conflicting)
-    train, _, from_train = _leave_out(train, train_keys, {*validation_keys, *test_keys})
-    validation, _, from_validation = _leave_out(validation, validation_keys, set(test_keys))
-    return {"train": train, "validation": validation, "test": test}, {
+    splits = pool.splits
+    disagreeing = _leave_out(pool, "train", _conflicting(pool, splits["train"], labels))
+    held_out = np.concatenate([splits["validation"], splits["test"]])
+    from_train = _leave_out(pool, "train", _marked(pool, held_out))
+    from_validation = _leave_out(pool, "validation", _marked(pool, splits["test"]))
+    return {
         "removed_conflicting": disagreeing,
         "removed_duplicates": {"train": from_train, "validation": from_validation},
     }
 
 
-def _drop_repeats(documents: Dataset, labels: LabelSpace) -> tuple[Dataset, int]:
-    """Keep the first of equal texts, and none of those whose labels disagree; return how many were dropped, too."""
-    keys = _keys(documents)
-    row_of_key = {key: row for row, key in reversed(list(enumerate(keys)))}
-    for key in _conflicting(keys, documents["label"][:], labels):
-        del row_of_key[key]
-    kept = documents.select(sorted(row_of_key.values()))
-    return kept, len(documents) - len(kept)
+def _drop_repeats(pool: _Pool, labels: LabelSpace) -> int:
+    """Keep the first of equal training texts, and none of those whose labels disagree; return how many are dropped."""
+    rows = pool.splits["train"]
+    num_conflicting = _leave_out(pool, "train", _conflicting(pool, rows, labels))
+    rows = pool.splits["train"]
+    _, first = np.unique(pool.texts[rows], return_index=True)
+    pool.splits["train"] = rows[np.sort(first)]
+    return num_conflicting + len(rows) - len(first)
 
 
-def _leave_out(documents: Dataset, keys: list[bytes], unwanted: set[bytes]) -> tuple[Dataset, list[bytes], int]:
-    keep = [row for row, key in enumerate(keys) if key not in unwanted]
-    removed = len(keys) - len(keep)
-    return documents.select(keep) if removed else documents, [keys[row] for row in keep], removed
+def _marked(pool: _Pool, rows: np.ndarray) -> np.ndarray:
+    """Return for each text whether one of some rows has it."""
+    marked = np.zeros(int(pool.texts.max(initial=-1)) + 1, dtype=bool)
+    marked[pool.texts[rows]] = True
+    return marked
 
 
-def _conflicting(keys: list[bytes], encoded: list[Any], labels: LabelSpace) -> set[bytes]:
-    """Return the texts whose labels disagree. Targets may: equal texts rated differently are there to be averaged."""
-    if labels.problem_type == REGRESSION:
-        return set()
-    first: dict[bytes, Any] = {}
-    return {key for key, label in zip(keys, encoded, strict=True) if first.setdefault(key, label) != label}
+def _leave_out(pool: _Pool, split: str, unwanted: np.ndarray) -> int:
+    """Take the rows out of a split whose text is marked as unwanted, and return their number."""
+    rows = pool.splits[split]
+    pool.splits[split] = rows[~unwanted[pool.texts[rows]]]
+    return len(rows) - len(pool.splits[split])
 
 
-def _check_sizes(documents: dict[str, Dataset], labels: LabelSpace) -> None:
+def _conflicting(pool: _Pool, rows: np.ndarray, labels: LabelSpace) -> np.ndarray:
+    """Mark the texts whose labels disagree. Targets may: equal texts rated differently are there to be averaged."""
+    texts, codes = pool.texts[rows], pool.labels[rows]
+    marked = _marked(pool, rows[:0])
+    if labels.problem_type != REGRESSION:
+        first = np.zeros(len(marked), dtype=codes.dtype)
+        first[texts] = codes  # of equal texts, the label of one
+        marked[texts[first[texts] != codes]] = True
+    return marked
+
+
+def _check_disjoint(pool: _Pool) -> None:
+    """Check that no text and no row stands in two splits: see [`assert_no_leak`]."""
+    for split, others in (("train", ("validation", "test")), ("validation", ("test",))):
+        rows = np.concatenate([pool.splits[other] for other in others])
+        both = pool.splits[split][_marked(pool, rows)[pool.texts[pool.splits[split]]]]
+        if len(both):
+            raise AssertionError(f"The text of {pool.rows[int(both[0])]['row_id']} stands in two splits.")
+
+
+def _check_sizes(pool: _Pool, labels: LabelSpace) -> None:
     for split in SPLITS:
-        if len(documents[split]) == 0:
+        if len(pool.splits[split]) == 0:
             raise InputError(f"The {split} split is empty once texts that leak are removed: give more rows.")
-    present = set(documents["train"]["label"][:]) if labels.problem_type == SINGLE_LABEL else set()
-    if len(present) == 1:
-        raise InputError(
-            f"All training rows have one label, {labels.names[present.pop()]!r}: two are needed at least."
-        )
+    present = np.unique(pool.labels[pool.splits["train"]])
+    if labels.problem_type == SINGLE_LABEL and len(present) == 1:
+        raise InputError(f"All training rows have one label, {labels.names[present[0]]!r}: two are needed at least.")
 
 
 # Over-sampling
-
-
-def text_key(text: str) -> bytes:
-    """Return what equal texts share: a hash of the text without regard to case and white space."""
-    return hashlib.blake2b(" ".join(text.split()).casefold().encode(), digest_size=16).digest()
 
 
 def oversample(

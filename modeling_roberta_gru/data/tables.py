@@ -1,9 +1,13 @@
-"""Read and write the rows of CSV, TSV, JSON Lines and Parquet files, a few at a time: files may be larger than memory.
+"""The one reader and writer of rows: CSV, TSV, JSON Lines, JSON and Parquet files, packed or not, here or at a URL.
+
+Rows come a few at a time, so files may be larger than memory (but for JSON documents that are no list). A row that
+cannot be read as it should is kept and said to be bad; who reads decides what becomes of it. Rows are counted from 1,
+without a header.
 
 Files written are of the kind that their ending says, whatever kind the rows came from:
 
 - within a kind, columns stay what they are: CSV cells text, JSON objects as they are written, Parquet columns of their
-  type and with their metadata; only the quoting of CSV cells and the row groups of Parquet are made anew;
+  type and with their metadata; CSV keeps its delimiter and its way of quoting, only what is quoted is decided anew;
 - in CSV and TSV, null is an empty cell, and what is neither text nor null stands as in JSON;
 - in JSON Lines, dates and times are in ISO 8601, bytes in base64, decimals text, and NaN and infinity null;
 - in Parquet, CSV cells are text; a JSON column has the type that holds all its values, if there is one.
@@ -11,79 +15,119 @@ Files written are of the kind that their ending says, whatever kind the rows cam
 Text files are written in UTF-8; CSV has a byte order mark if it had one.
 """
 
+import atexit
 import base64
+import bz2
 import codecs
-import csv
+import gzip
 import json
+import logging
+import lzma
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from datasets import Dataset
-from datasets.table import InMemoryTable
 
 from ..arguments import DataArguments
 from ..errors import InputError
+from .dialect import (
+    DOUBLED,
+    SAMPLE_BYTES,
+    Dialect,
+    Row,
+    column_names,
+    find_dialect,
+    has_width,
+    read_rows,
+    split_lines,
+)
+
+logger = logging.getLogger(__name__)
 
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-UTF_8 = "UTF-8"
-
-JSON_LINES = (".jsonl", ".ndjson", ".json")
+JSON = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
-ENDINGS = (*CSV_DELIMITERS, *JSON_LINES, PARQUET)
+ENDINGS = (*CSV_DELIMITERS, *JSON, PARQUET)
+PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
+UTF_8 = "UTF-8"
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+"""What a packed file raises that is cut off or damaged."""
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that spreadsheets may read as a formula."""
 ROWS_PER_CHUNK = 256
+BLOCK_BYTES = 2**20
+"""CSV is read in blocks of this size, or of one row."""
 ROW_GROUP_BYTES = 32 * 2**20
 """Rows are gathered to this size for a row group of Parquet."""
-LONGEST_CELL = 2**27
-"""Characters. A quotation mark that nobody closed would make a cell of the rest of the file."""
 
 Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
 class TextChunk:
-    """Rows of a text file that follow one another.
+    """Rows that follow one another, as Python holds them.
 
     Attributes:
-        places: the line that each begins in, from 1.
+        first: how many rows of the file come before.
         records: column → value, of each.
         lines: the rows as they are written, where that is JSON.
+        bad: row (from 0, in this chunk) → why it could not be read.
     """
 
-    places: list[int]
+    first: int
     records: list[dict[str, Any]]
     lines: list[str] | None = None
+    bad: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for record in self.records for name in record))
 
     def values(self, column: str) -> list[Any]:
         return [record.get(column) for record in self.records]
+
+    def array(self, column: str) -> pa.Array | list[Any]:
+        return self.values(column)
 
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
         return pa.RecordBatch.from_pylist(self.records, schema)
 
 
 @dataclass(frozen=True)
-class ParquetChunk:
-    """Rows of a Parquet file that follow one another.
+class ArrowChunk:
+    """Rows that follow one another, as Arrow holds them; see [`TextChunk`]."""
 
-    Attributes:
-        places: their numbers, from 1.
-        rows: the rows.
-    """
-
-    places: range
+    first: int
     rows: pa.RecordBatch
+    bad: dict[int, str] = field(default_factory=dict)
     lines: ClassVar[None] = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        return self.rows.schema.names
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -92,11 +136,14 @@ class ParquetChunk:
     def values(self, column: str) -> list[Any]:
         return self.rows.column(column).to_pylist()
 
+    def array(self, column: str) -> pa.Array | list[Any]:
+        return self.rows.column(column)
+
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
         return self.rows
 
 
-Chunk = TextChunk | ParquetChunk
+Chunk = TextChunk | ArrowChunk
 Rows = Iterable[tuple[Chunk, Columns]]
 """Chunks, and of each the columns that are added to it."""
 
@@ -105,26 +152,27 @@ class Table:
     """A file of rows.
 
     Attributes:
-        path: where it lies.
-        place: what messages count, "line" or "row".
-        schema: its columns, as far as they are known: those of JSON Lines show as the rows go by, see [`learn`].
+        name: what messages call it.
+        schema: its columns, as far as they are known: those of JSON show as the rows go by, see [`learn`].
+        dialect: how its rows are written, of CSV and TSV.
+        has_byte_order_mark: whether a CSV or TSV file begins with one.
     """
 
-    place: ClassVar[str] = "line"
     schema: pa.Schema
+    dialect: Dialect | None = None
+    has_byte_order_mark = False
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, name: str):
+        self.path, self.name = path, name
 
-    @property
-    def has_byte_order_mark(self) -> bool:
-        return False
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        """Yield all rows from the first, a few at a time.
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield all rows from the first, no more than [`ROWS_PER_CHUNK`] at a time.
+        Args:
+            columns: those that are wanted, where leaving others out is cheaper; None: all.
 
         Raises:
-            InputError: naming file and line, if the file is not what its ending says.
+            InputError: naming the file, if it is not what its ending says.
         """
         raise NotImplementedError
 
@@ -133,139 +181,495 @@ class Table:
 
 
 class CsvTable(Table):
-    """A CSV or TSV file with a header. All cells are text."""
+    """A CSV or TSV file. All cells are text.
 
-    def __init__(self, path: Path, encoding: str):
-        super().__init__(path)
-        self.delimiter = CSV_DELIMITERS[path.suffix.lower()]
-        self.encoding, self.called = encoding, encoding
-        if codecs.lookup(encoding).name == "utf-8":
-            self.encoding, self.called = "utf-8-sig", UTF_8  # with a byte order mark or without
-        _, self.names = next(self._rows(), (1, []))
-        _check_names(path, self.names)
-        self.schema = pa.schema([(name, pa.string()) for name in self.names])
+    Blocks that any reader would read the same way are read by Arrow; from the first other one on, `dialect.py` does.
+    """
 
-    @property
-    def has_byte_order_mark(self) -> bool:
-        with open(self.path, "rb") as file:
-            return self.called == UTF_8 and file.read(3) == codecs.BOM_UTF8
-
-    def chunks(self) -> Iterator[Chunk]:
-        rows = self._rows()
-        next(rows, None)  # the header
-        while some := list(islice(rows, ROWS_PER_CHUNK)):
-            yield TextChunk([line for line, _ in some], [self._record(line, cells) for line, cells in some])
-
-    def _record(self, line: int, cells: list[str]) -> dict[str, str]:
-        if len(cells) != len(self.names):
-            raise InputError(
-                f"{self.path}, line {line}: the row has {len(cells)} cells, the header {len(self.names)}. "
-                f"A cell that holds {self.delimiter!r} stands in quotation marks."
+    def __init__(self, path: Path, name: str, args: DataArguments):
+        super().__init__(path, name)
+        self.encoding, self.called = args.csv_encoding, args.csv_encoding
+        if codecs.lookup(self.encoding).name == "utf-8":
+            self.called = UTF_8
+        with self._opened() as file:
+            start = file.read(SAMPLE_BYTES)
+            is_cut = len(start) >= SAMPLE_BYTES
+            self.dialect = find_dialect(
+                start.decode(errors="surrogateescape"),
+                args.csv_delimiter_character,
+                args.csv_quoting_kind,
+                args.csv_escape_character,
+                preferred=CSV_DELIMITERS[_endings_of(name)[0]],
+                width=len(args.csv_columns) if args.csv_columns else None,
+                is_cut=is_cut,
             )
-        return dict(zip(self.names, cells, strict=True))
+            lines = _TakenLines(_lines(file, start, self.dialect))
+            self.given = args.csv_columns
+            if self.given is None:
+                header = next(read_rows(lines, self.dialect), Row([]))
+                if not header.cells:
+                    raise InputError(f"{name} has no rows.", file=name)
+                if header.fault:
+                    raise InputError(f"{name}: in the header {header.fault}.", file=name)
+            else:
+                if self.dialect.has_sep_line:
+                    next(lines, None)
+                header = Row(self.given)
+        self.header = header.cells
+        self.header_bytes = len(lines.taken.encode(errors="surrogateescape"))
+        if not is_decoded("".join(self.header)):
+            raise InputError(
+                f"{name}: the header is not {self.called} text. Save the file as UTF-8, or name its --csv_encoding.",
+                file=name,
+            )
+        try:
+            self.names = column_names(self.header)
+        except ValueError as error:
+            raise InputError(f"{name}: {error}", file=name) from None
+        metadata = {HEADER: json.dumps(self.header)} if self.header != self.names else None
+        self.schema = pa.schema([(column, pa.string()) for column in self.names], metadata)
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the line that each row begins in, and its cells."""
-        csv.field_size_limit(LONGEST_CELL)
-        not_text = f"not {self.called} text. Save the file as UTF-8, or name its --csv-encoding."
-        line = 1
-        with open(self.path, newline="", encoding=self.encoding, errors="surrogateescape") as file:
-            reader = csv.reader(file, delimiter=self.delimiter, strict=True)
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        assert self.dialect is not None
+        with self._opened() as file:
+            _pass_over(file, self.header_bytes)
+            first, data, size = 0, b"", BLOCK_BYTES
+            while True:
+                block = file.read(size)
+                data += block
+                if not data:
+                    return
+                end = _end_of_plain_rows(data, self.dialect, is_last=not block)
+                if end == 0:  # a row longer than the block
+                    size = min(2 * size, 2**28)
+                    continue
+                rows = _read_plain(data[:end], self.dialect, self.names, columns) if end > 0 else None
+                if rows is None:
+                    break
+                if self.given and first == 0 and len(rows):
+                    self._check_no_header({name: rows.column(name)[0].as_py() for name in rows.schema.names})
+                for start in range(0, len(rows), 16 * ROWS_PER_CHUNK):
+                    yield ArrowChunk(first + start, rows.slice(start, 16 * ROWS_PER_CHUNK))
+                first, data, size = first + len(rows), data[end:], BLOCK_BYTES
+                if not block:
+                    return
+            yield from self._careful_chunks(_lines(file, data, self.dialect), first)
+
+    def _careful_chunks(self, lines: Iterator[str], first: int) -> Iterator[Chunk]:
+        assert self.dialect is not None
+        width = len(self.names)
+        rows = read_rows(lines, replace(self.dialect, has_sep_line=False))
+        while some := list(islice(rows, ROWS_PER_CHUNK)):
+            bad = {at: row.fault for at, row in enumerate(some) if row.fault}
+            cells = [row.cells for row in some]
+            for at, row in enumerate(cells):
+                if len(row) != width:
+                    if at not in bad and not has_width(row, width):
+                        bad[at] = self._ragged(len(row))
+                    cells[at] = self._fitted(row, width, at in bad)
+            if self.given and first == 0:
+                self._check_no_header(dict(zip(self.names, cells[0], strict=True)))
+            yield self._chunk(first, cells, bad)
+            first += len(some)
+
+    def _chunk(self, first: int, cells: list[list[str]], bad: dict[int, str]) -> Chunk:
+        try:
+            if not bad:
+                arrays = [pa.array(column, pa.string()) for column in zip(*cells, strict=True)]
+                return ArrowChunk(first, pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+        except UnicodeEncodeError:
+            pass
+        for at, row in enumerate(cells):
+            if not is_decoded("".join(row)):
+                bad.setdefault(at, not_text(self.called))
+        return TextChunk(first, [dict(zip(self.names, row, strict=True)) for row in cells], bad=bad)
+
+    def _fitted(self, row: list[str], width: int, is_bad: bool) -> list[str]:
+        """Give a row the number of cells that it should have; of a bad one nothing is lost."""
+        if len(row) < width:
+            return row + [""] * (width - len(row))
+        assert self.dialect is not None
+        return [*row[: width - 1], self.dialect.delimiter.join(row[width - 1 :])] if is_bad else row[:width]
+
+    def _ragged(self, num_cells: int) -> str:
+        wanted = "cells are named by --csv_columns" if self.given else "are in the header"
+        cells = f"{num_cells} cell{'s' if num_cells != 1 else ''}"
+        return f"the row has {cells}, and {len(self.names)} {wanted}"
+
+    def _check_no_header(self, row: dict[str, str]) -> None:
+        if all(row.get(name, name) == name for name in self.names):
+            raise InputError(
+                f"{self.name} has a header, which --csv_columns would take for a row: leave --csv_columns out.",
+                field="csv_columns",
+                file=self.name,
+            )
+
+    @contextmanager
+    def _opened(self) -> Iterator["_Utf8"]:
+        """Open the file as UTF-8 without a byte order mark; bytes that are no text stay what they are."""
+        with unpacked(self.path, self.name) as file:
             try:
-                for cells in reader:
-                    if not is_decoded("".join(cells)):
-                        raise InputError(f"{self.path}, line {line}: {not_text}")
-                    if cells:
-                        yield line, cells
-                    line = reader.line_num + 1
-            except csv.Error as error:
-                raise InputError(f"{self.path}, the row that begins in line {line}: {error}.") from None
-            except UnicodeError:  # for bytes that no surrogate can stand for, as in UTF-16
-                raise InputError(f"{self.path}, after line {line}: {not_text}") from None
+                stream = _Utf8(file, self.encoding)
+                self.has_byte_order_mark = stream.has_byte_order_mark and self.called == UTF_8
+                yield stream
+            except UnicodeError as error:  # bytes that no surrogate can stand for, as in UTF-16
+                raise InputError(
+                    f"{self.name} is not {self.called} text: {error}. Name its --csv_encoding.", file=self.name
+                ) from None
+
+
+class _Utf8:
+    """Bytes of a text file, turned into UTF-8."""
+
+    def __init__(self, file: IO[bytes], encoding: str):
+        self.file = file
+        is_utf_8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+        self.decoder = None if is_utf_8 else codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self.kept = file.read(3) if is_utf_8 else b""
+        self.has_byte_order_mark = self.kept == codecs.BOM_UTF8
+        self.kept = b"" if self.has_byte_order_mark else self.kept
+
+    def read(self, size: int) -> bytes:
+        """Return about so many bytes, none only at the end."""
+        if self.decoder is None:
+            data, self.kept = self.kept + self.file.read(size), b""
+            return data
+        if self.kept:
+            data, self.kept = self.kept, b""
+            return data
+        while raw := self.file.read(size):
+            if text := self.decoder.decode(raw):
+                return text.encode(errors="surrogateescape")
+        return self.decoder.decode(b"", final=True).encode(errors="surrogateescape")
+
+
+def _pass_over(file: _Utf8, size: int) -> None:
+    """Pass over so many bytes."""
+    while size > 0:
+        data = file.read(size)
+        if not data:
+            return
+        file.kept, size = data[size:], size - len(data)
+
+
+class _TakenLines:
+    """Lines, and the text of those that were taken."""
+
+    def __init__(self, lines: Iterator[str]):
+        self.lines, self.taken = lines, ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.taken += line
+        return line
+
+
+def _lines(file: _Utf8, data: bytes, dialect: Dialect) -> Iterator[str]:
+    """Yield lines with their ends, from the text that `data` begins and the file goes on with.
+
+    A carriage return alone ends a line too, unless quotation marks mean nothing and there are line feeds.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    only_feeds = dialect.quoting != DOUBLED and b"\n" in data
+    rest, block, size, is_last = "", data, BLOCK_BYTES, False
+    while True:
+        text = rest + decoder.decode(block, final=is_last)
+        lines = re.findall("[^\n]*\n|[^\n]+", text) if only_feeds else split_lines(text)
+        rest = lines.pop() if lines and not is_last else ""  # its end may come yet, or half of it
+        size = BLOCK_BYTES if lines else 2 * size
+        yield from lines
+        if is_last:
+            return
+        block = file.read(size)
+        is_last = not block
+
+
+def _end_of_plain_rows(data: bytes, dialect: Dialect, is_last: bool) -> int:
+    """Return where the last whole row ends, 0 if none does, or -1 where readers might differ about a row.
+
+    They do not where each quotation mark opens a cell at its start, closes it at its end, or is doubled within.
+    """
+    if dialect.escape or dialect.skip_spaces or not dialect.delimiter.isascii() or len(data) > 2**30:
+        return -1
+    array = np.frombuffer(data, np.uint8)
+    feeds, delimiter = np.flatnonzero(array == 10), ord(dialect.delimiter)
+    quotes = np.flatnonzero(array == 34) if dialect.quoting == DOUBLED else feeds[:0]
+    following = np.append(array[1:], 10 if is_last else 34)
+    opening, closing = quotes[::2], quotes[1::2]
+    before = array[opening[1:] - 1] if len(opening) and opening[0] == 0 else array[opening - 1]
+    after = following[closing]
+    opens = (before == delimiter) | (before == 10) | (before == 34)
+    closes = (after == delimiter) | (after == 10) | (after == 13) | (after == 34)
+    if not (opens.all() and closes.all()):
+        return -1
+    is_inside = (np.searchsorted(quotes, feeds) & 1).astype(bool)
+    ends = feeds[~is_inside]
+    end = int(ends[-1]) + 1 if len(ends) else 0
+    if is_last:
+        end = len(data) if len(quotes) % 2 == 0 else -1
+    returns = np.flatnonzero(array[: max(end, 0)] == 13)
+    alone = returns[following[returns] != 10]
+    if not (np.searchsorted(quotes, alone) & 1).all():
+        return -1
+    if dialect.delimiter == "\t" and not dialect.is_certain and is_inside.any():
+        tabs = np.flatnonzero(array == 9)
+        if (np.searchsorted(quotes, tabs) & 1).any():
+            return -1  # rows may have been merged by marks that mean nothing
+    return end
+
+
+def _read_plain(
+    data: bytes, dialect: Dialect, names: Sequence[str], columns: Sequence[str] | None
+) -> pa.RecordBatch | None:
+    """Read rows by Arrow, or return None if it refuses them."""
+    wanted = [name for name in names if columns is None or name in columns]
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(data),
+            pa_csv.ReadOptions(column_names=list(names), block_size=len(data) + 1),
+            pa_csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char='"' if dialect.quoting == DOUBLED else False,
+                newlines_in_values=dialect.quoting == DOUBLED,
+            ),
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False, include_columns=wanted
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    schema = pa.schema([(name, pa.string()) for name in wanted])
+    arrays = [column.combine_chunks() for column in table.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 class JsonTable(Table):
-    """A file of one JSON object a line; they need not have the same keys."""
+    """A file of JSON objects: one a line, a list of them, or one document as pandas writes it.
 
-    def __init__(self, path: Path, typed: bool):
+    Objects need not have the same keys. A list is read piece by piece, other documents whole.
+    """
+
+    def __init__(self, path: Path, name: str, typed: bool):
         """Open it; `typed`: the types of its columns matter, since Parquet will be written."""
-        super().__init__(path)
+        super().__init__(path, name)
         self.typed = typed
         self.schema = pa.schema([])
-        with open(path, "rb") as file:
-            if file.read(1024).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-                raise InputError(
-                    f"{path} is one JSON list, which cannot be read line by line: write one object a line, as "
-                    f"jq -c '.[]' does."
-                )
+        with unpacked(path, name) as file:
+            start = file.read(SAMPLE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        is_lines = _endings_of(name)[0] != ".json"
+        self.kind = "lines"
+        if start.startswith(b"[") and not (is_lines and _is_row_of_many(start)):
+            self.kind = "list"
+        elif start.startswith(b"{") and not is_lines and _names_cells(start):
+            self.kind = "document"
 
-    def chunks(self) -> Iterator[Chunk]:
-        lines = self._lines()
-        while some := list(islice(lines, ROWS_PER_CHUNK)):
-            numbers, texts = [number for number, _ in some], [text for _, text in some]
-            yield TextChunk(numbers, [self._record(number, text) for number, text in some], texts)
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        first = 0
+        rows = {"list": self._listed, "lines": self._lines, "document": self._document}[self.kind]()
+        while some := list(islice(rows, ROWS_PER_CHUNK)):
+            bad = {at: fault for at, (_, _, fault) in enumerate(some) if fault}
+            lines = [text or json.dumps(record, ensure_ascii=False) for text, record, _ in some]
+            yield TextChunk(first, [record for _, record, _ in some], lines, bad)
+            first += len(some)
 
     def learn(self, chunk: Chunk) -> None:
-        for name in dict.fromkeys(name for record in chunk.records for name in record):
+        for name in chunk.names:
             try:
                 kind = pa.array(chunk.values(name)).type if self.typed else pa.null()
                 schemas = [self.schema, pa.schema([(name, kind)])]
                 self.schema = pa.unify_schemas(schemas, promote_options="permissive")
             except (ValueError, TypeError, OverflowError) as error:  # Arrow's errors are subclasses of these
                 raise InputError(
-                    f"{self.path}: column {name!r} mixes kinds of values, which Parquet cannot hold ({error}). "
-                    "Name an output that ends in .jsonl."
+                    f"{self.name}: column {name!r} mixes kinds of values, which Parquet cannot hold ({error}). "
+                    "Name an output that ends in .jsonl.",
+                    file=self.name,
                 ) from None
 
-    def _record(self, line: int, text: str) -> dict[str, Any]:
+    def _lines(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Yield each row's text, the object in it, and what is wrong with it."""
+        with unpacked(self.path, self.name) as file:  # in bytes: JSON strings may hold U+2028 and its like
+            for number, line in enumerate(file):
+                try:
+                    text = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).decode().strip(" \t\r\n")
+                except UnicodeDecodeError:
+                    text = line.decode(errors="backslashreplace").strip(" \t\r\n")
+                    yield json.dumps({UNREADABLE: text}), {UNREADABLE: text}, not_text(UTF_8)
+                    continue
+                if text:
+                    yield self._parsed(text)
+
+    def _parsed(self, text: str) -> tuple[str, dict[str, Any], str]:
         try:
             record = json.loads(text)
+            fault = "" if isinstance(record, dict) else "the row is not a JSON object"
         except json.JSONDecodeError as error:
-            raise InputError(f"{self.path}, line {line}: not JSON ({error.msg}, character {error.pos + 1}).") from None
+            fault = f"the row is not JSON ({error.msg}, character {error.pos + 1})"
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-            raise InputError(f"{self.path}, line {line}: not readable JSON ({error}).") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{self.path}, line {line}: the row is not a JSON object.")
-        return record
+            fault = f"the row is not readable JSON ({str(error).splitlines()[0]})"
+        if fault:
+            return json.dumps({UNREADABLE: text}), {UNREADABLE: text}, fault
+        return text, record, ""
 
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        with open(self.path, "rb") as file:  # in bytes: JSON strings may hold U+2028 and its like
-            for number, line in enumerate(file, 1):
+    def _listed(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Yield the items of a list that may be larger than memory."""
+        decoder = json.JSONDecoder()
+        text, at, size = "", 0, BLOCK_BYTES
+        with self._text() as read:
+            text = read(size).lstrip("\ufeff" + JSON_SPACE)
+            at = 1  # behind the bracket
+            is_first = True
+            while True:
+                at = JSON_GAP.match(text, at).end()  # type: ignore[union-attr]
+                if at >= len(text) - 1 and (more := read(size)):
+                    text, at = text[at:] + more, 0
+                    continue
+                if text[at : at + 1] == "]":
+                    if text[at + 1 :].strip(JSON_SPACE) or read(1).strip(JSON_SPACE):
+                        raise self._no_json("something follows the list")
+                    return
+                if not is_first:
+                    if text[at : at + 1] != ",":
+                        raise self._no_json("',' is missing between two items, or the list is not closed")
+                    at = JSON_GAP.match(text, at + 1).end()  # type: ignore[union-attr]
                 try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip(" \t\r\n")
-                except UnicodeDecodeError:
-                    raise InputError(
-                        f"{self.path}, line {number}: not {UTF_8} text. Save the file as UTF-8."
-                    ) from None
-                if text:
-                    yield number, text
+                    record, end = decoder.raw_decode(text, at)
+                except RecursionError:
+                    raise self._no_json("it is nested too deeply") from None
+                except ValueError as error:
+                    if more := read(size):
+                        text, at, size = text[at:] + more, 0, 2 * size
+                        if not is_first:
+                            text = "," + text
+                        continue
+                    raise self._no_json(_message(error)) from None
+                if end >= len(text) and (more := read(size)):  # a number may go on
+                    text, at = ("" if is_first else ",") + text[at:] + more, 0
+                    continue
+                is_first = False
+                at = end
+                if isinstance(record, dict):
+                    yield "", record, ""
+                else:
+                    yield "", {UNREADABLE: json.dumps(record)}, "the row is not a JSON object"
+                if at > BLOCK_BYTES:
+                    text, at, size = text[at:], 0, BLOCK_BYTES
+
+    def _document(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+        with self._text() as read:
+            text = read(-1)
+        try:
+            document = json.loads(text.lstrip("\ufeff"))
+        except (ValueError, RecursionError) as error:
+            raise self._no_json(_message(error)) from None
+        for record in self._rows_of(document):
+            if isinstance(record, dict):
+                yield "", record, ""
+            else:
+                yield "", {UNREADABLE: json.dumps(record)}, "the row is not a JSON object"
+
+    def _rows_of(self, document: dict[str, Any]) -> Iterable[Any]:
+        """Return the rows of a document: pandas' orients split, table, columns and index, or rows under a key."""
+        rows = next(
+            (document[key] for key in ("data", "rows", "records") if isinstance(document.get(key), list)), None
+        )
+        if rows is not None:
+            names = document.get("columns")
+            if isinstance(names, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+                return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+            return rows
+        inner = list(document.values())
+        if all(isinstance(value, list) for value in inner) and len({len(value) for value in inner}) == 1:
+            return [dict(zip(document, row, strict=True)) for row in zip(*inner, strict=True)]
+        if inner and all(isinstance(value, dict) for value in inner):
+            keys = list(inner[0])
+            # by columns the inner keys number the rows, by index the outer ones do
+            by_column = all(key.isdecimal() for key in keys) or not all(key.isdecimal() for key in document)
+            if by_column and all(list(value) == keys for value in inner):
+                return [{name: cells[key] for name, cells in document.items()} for key in keys]
+            return inner
+        raise InputError(
+            f"{self.name} is one JSON document that is no table: write one object a line, as "
+            "DataFrame.to_json(orient='records', lines=True) does.",
+            file=self.name,
+        )
+
+    @contextmanager
+    def _text(self) -> Iterator[Any]:
+        with unpacked(self.path, self.name) as file:
+            try:
+                yield codecs.getreader("utf-8")(file, errors="surrogateescape").read
+            except UnicodeError as error:
+                raise InputError(f"{self.name} is not {UTF_8} text: {error}.", file=self.name) from None
+
+    def _no_json(self, reason: str) -> InputError:
+        return InputError(f"{self.name} is not readable JSON: {reason.rstrip('.')}.", file=self.name)
+
+
+def _message(error: Exception) -> str:
+    return getattr(error, "msg", None) or (str(error).splitlines() or [type(error).__name__])[0]
+
+
+UNREADABLE = "unreadable"
+"""The column that keeps, in what is written, a row that is no JSON object."""
+JSON_SPACE = " \t\r\n"
+JSON_GAP = re.compile(r"[ \t\r\n]*")
+
+
+def _is_row_of_many(start: bytes) -> bool:
+    """Tell whether the first line of a JSON file is JSON by itself, and more lines follow."""
+    line, _, rest = start.partition(b"\n")
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return bool(rest.strip())
+
+
+def _names_cells(start: bytes) -> bool:
+    """Tell whether a JSON file is one document and not objects a line: its first line is no object by itself."""
+    line, end, _ = start.partition(b"\n")
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        # cut off within its first line, or spread over lines: {"text": {"0": … or {"data": [{…
+        return re.match(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[\[{]', start) is not None and (
+            not end or re.match(rb"\{\s*$", line) is not None or line.rstrip().endswith((b"{", b"[", b","))
+        )
+    if end and start[len(line) + 1 :].strip():  # more lines
+        return False
+    values = list(record.values()) if isinstance(record, dict) else []
+    return bool(values) and (
+        all(isinstance(value, dict) for value in values)
+        or any(
+            isinstance(record.get(key), list) and record[key] and isinstance(record[key][0], dict | list)
+            for key in ("data", "rows", "records")
+        )
+        or (len(values) > 1 and all(isinstance(value, list) for value in values))
+    )
 
 
 class ParquetTable(Table):
     """A Parquet file."""
 
-    place = "row"
-
-    def __init__(self, path: Path):
-        super().__init__(path)
+    def __init__(self, path: Path, name: str):
+        super().__init__(path, name)
         with self._reading() as file:
             self.schema = file.schema_arrow
-        _check_names(path, self.schema.names)
 
-    def chunks(self) -> Iterator[Chunk]:
-        first = 1
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        first = 0
+        wanted = None if columns is None else [name for name in self.schema.names if name in columns]
+        for name in wanted if wanted is not None else self.schema.names:
+            if self.schema.names.count(name) > 1:
+                raise InputError(f"{self.name}: two columns are named {name!r}. Rename one.", file=self.name)
         with self._reading() as file:
-            for rows in file.iter_batches(ROWS_PER_CHUNK):
-                places = range(first, first + len(rows))
-                self._check_utf_8(rows, places)
-                yield ParquetChunk(places, rows)
+            for rows in file.iter_batches(ROWS_PER_CHUNK, columns=wanted):
+                rows, bad = _decoded(rows)
+                yield ArrowChunk(first, rows, bad)
                 first += len(rows)
-
-    def _check_utf_8(self, rows: pa.RecordBatch, places: range) -> None:
-        try:
-            rows.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{self.path}, rows {places[0]} to {places[-1]}: {error}.") from None
 
     @contextmanager
     def _reading(self) -> Iterator[pq.ParquetFile]:
@@ -274,47 +678,246 @@ class ParquetTable(Table):
             with pq.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path} is not a readable Parquet file: {error}.") from None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{self.name} is not a readable Parquet file: {reason}.", file=self.name) from None
 
 
-def open_table(path: Path, csv_encoding: str = "utf-8", typed: bool = False) -> Table:
-    """Open a CSV, TSV, JSON Lines or Parquet file; only its beginning or its schema is read.
+def _decoded(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
+    """Return rows whose text is text, null where the bytes are not UTF-8, and those rows as bad."""
+    bad: dict[int, str] = {}
+    for at, column in enumerate(rows.columns):
+        if not is_text(column.type):
+            continue
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            cells = [_text_or_none(cell) for cell in column.cast(_binary_of(column.type)).to_pylist()]
+            bad |= {row: not_text(UTF_8) for row, cell in enumerate(cells) if cell is None and column[row].is_valid}
+            rows = rows.set_column(at, rows.schema.field(at), pa.array(cells, column.type))
+    return rows, bad
+
+
+def _binary_of(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    return pa.binary_view() if pa.types.is_string_view(kind) else pa.binary()
+
+
+def _text_or_none(cell: bytes | None) -> str | None:
+    try:
+        return None if cell is None else cell.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+# Finding and opening files
+
+
+def open_table(location: str | Path, args: DataArguments | None = None, typed: bool = False) -> Table:
+    """Open a file; only its beginning or its schema is read.
 
     Args:
-        path: says by its ending what it is.
-        csv_encoding: of a CSV or TSV file.
-        typed: whether the columns of JSON Lines must have types.
+        location: a path, or a URL that fsspec opens, which is fetched whole; its ending says what the file is.
+        args: how CSV and TSV files are written.
+        typed: whether the columns of JSON must have types.
 
     Raises:
         InputError: if it is missing, of another kind, empty, or not what its ending says.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file in it.")
+    args = args or DataArguments()
+    name = location_name(location)
+    kind, packing = _endings_of(name)
+    if Path(name).is_dir():
+        raise InputError(f"{name} is a folder: name a file in it.", file=name)
+    if kind not in ENDINGS:
+        check_ending(name, "read")
+    path = fetch(name) if URL.match(name) else Path(name)
     if not path.is_file():
-        raise InputError(f"No file {str(path)!r}. {nearby(path)}")
-    suffix = check_ending(path, "read")
+        raise InputError(f"No file {name!r}. {nearby(path)}", file=name)
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty.")
-    if suffix in CSV_DELIMITERS:
-        return CsvTable(path, csv_encoding)
-    return ParquetTable(path) if suffix == PARQUET else JsonTable(path, typed)
+        raise InputError(f"{name} is empty.", file=name)
+    if kind == PARQUET:
+        return ParquetTable(_unpacked_copy(path, name) if packing else path, name)
+    if kind in JSON:
+        return JsonTable(path, name, typed)
+    table = CsvTable(path, name, args)
+    assert table.dialect is not None
+    if not table.dialect.is_usual:
+        logger.warning("%s is read as: %s.", name, table.dialect)
+    return table
 
 
-def check_ending(path: Path, verb: str) -> str:
-    """Return the ending of a file that can be read and written.
+def location_name(location: str | Path) -> str:
+    """Return a path or URL as it was meant."""
+    return (
+        URL.sub(lambda found: f"{found[1]}://", str(location), count=1) if URL.match(str(location)) else str(location)
+    )
+
+
+def is_url(location: str | Path) -> bool:
+    return URL.match(str(location)) is not None
+
+
+def _endings_of(name: str) -> tuple[str, str]:
+    """Return the ending that says a file's kind, and the one that says how it is packed."""
+    path = Path(unquote(urlsplit(name).path) if URL.match(name) else name)
+    packing = path.suffix.lower() if path.suffix.lower() in PACKED else ""
+    return (Path(path.stem) if packing else path).suffix.lower(), packing
+
+
+def kind_of(location: str | Path) -> str:
+    """Return the ending that says a file's kind, less that of its packing; "" if it is none that can be read."""
+    kind = _endings_of(location_name(location))[0]
+    return kind if kind in ENDINGS else ""
+
+
+def is_csv(location: str | Path) -> bool:
+    return kind_of(location) in CSV_DELIMITERS
+
+
+def check_ending(location: str | Path, verb: str) -> str:
+    """Return the ending that says a file's kind.
 
     Raises:
-        InputError: if it is none of those.
+        InputError: if it is none that can be read and written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in ENDINGS:
-        ending = path.suffix or "a file without an ending"
-        raise InputError(f"{path}: cannot {verb} {ending}; known: {', '.join(ENDINGS)}.")
-    return suffix
+    kind, packing = _endings_of(str(location))
+    if kind not in ENDINGS:
+        ending = f"{kind}{packing}" or "a file without an ending"
+        raise InputError(
+            f"{location}: cannot {verb} {ending}; known: {', '.join(ENDINGS)}, each also packed "
+            f"({', '.join(PACKED)}).",
+            file=str(location),
+        )
+    return kind
+
+
+@contextmanager
+def unpacked(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """Open a file that may be packed.
+
+    Raises:
+        InputError: if it is packed and damaged or cut off.
+    """
+    packing = _endings_of(name)[1]
+    if not packing:
+        with open(path, "rb") as file:
+            yield file
+        return
+    try:
+        with _unpacking(path, packing) as file:
+            yield file
+    except DAMAGED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name} cannot be unpacked: {reason.rstrip('.')}.", file=name) from None
+
+
+def _unpacking(path: Path, packing: str) -> Any:
+    if packing == ".zst":
+        return _Buffered(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    return PACKED[packing](path, "rb")  # type: ignore[misc]
+
+
+class _Buffered:
+    """Lines of an Arrow stream, which has none itself."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __enter__(self) -> "_Buffered":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.close()
+
+    def read(self, size: int = -1) -> bytes:
+        return self.stream.read() if size < 0 else self.stream.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        while block := self.stream.read(BLOCK_BYTES):
+            *lines, rest = (rest + block).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+        if rest:
+            yield rest
+
+
+@cache
+def scratch() -> Path:
+    """Return a folder for this process alone, which is deleted when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="roberta-gru-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def fetch(url: str) -> Path:
+    """Copy what a URL names to this machine, once.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    import fsspec
+
+    target = scratch() / f"{len(list(scratch().iterdir()))}-{Path(urlsplit(url).path).name}"
+    try:
+        with fsspec.open(url, "rb") as source, open(target, "wb") as file:
+            shutil.copyfileobj(source, file, BLOCK_BYTES)
+    except Exception as error:  # each protocol has errors of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise InputError(f"Could not read {url}: {reason}.", file=url) from None
+    return target
+
+
+def _unpacked_copy(path: Path, name: str) -> Path:
+    target = scratch() / f"{len(list(scratch().iterdir()))}-{path.stem}"
+    with unpacked(path, name) as source, open(target, "wb") as file:
+        while block := source.read(BLOCK_BYTES):
+            file.write(block)
+    return target
+
+
+def nearby(path: Path) -> str:
+    """Say what lies where a missing file was looked for, nearest names first."""
+    if not path.parent.is_dir():
+        return f"There is no folder {str(path.parent)!r} either."
+    names = [file.name for file in path.parent.iterdir() if kind_of(file.name)]
+    near = get_close_matches(path.name, names, n=3)
+    return f"Did you mean {near[0]!r}?" if near else f"In {str(path.parent)!r} lie: {listing(path.parent)}."
+
+
+def listing(folder: Path) -> str:
+    names = sorted(entry.name for entry in folder.iterdir())
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") if names else "nothing"
+
+
+def not_text(encoding: str) -> str:
+    return f"the row is not {encoding} text"
+
+
+def is_decoded(text: str) -> bool:
+    """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# Writing
 
 
 def write_table(
-    path: Path, schema: pa.Schema, rows: Rows, byte_order_mark: bool = False, excel_safe: bool = False
+    path: Path,
+    schema: pa.Schema,
+    rows: Rows,
+    dialect: Dialect | None = None,
+    byte_order_mark: bool = False,
+    excel_safe: bool = False,
 ) -> None:
     """Write rows with columns added to them, as they come, to a file of the kind that its ending says.
 
@@ -322,48 +925,80 @@ def write_table(
         path: the file, which is written over.
         schema: all columns, the added ones last.
         rows: chunks and added columns; a list in an added column is joined by "|" in CSV and TSV.
+        dialect: how CSV and TSV are written; None: as usual.
         byte_order_mark: whether CSV and TSV begin with one.
         excel_safe: put an apostrophe before CSV and TSV cells that a spreadsheet would run as a formula.
 
     Raises:
-        InputError: if Parquet cannot hold a column.
+        InputError: if Parquet cannot hold a column, or the dialect a cell.
     """
-    suffix = check_ending(path, "write")
-    if suffix in CSV_DELIMITERS:
-        _write_csv(path, schema, rows, "utf-8-sig" if byte_order_mark else "utf-8", excel_safe)
-    elif suffix == PARQUET:
-        _write_parquet(path, schema, rows)
-    else:
-        _write_json(path, rows)
+    kind = check_ending(path, "write")
+    with _packing(path) as file:
+        if kind in CSV_DELIMITERS:
+            usual = Dialect(CSV_DELIMITERS[kind])
+            _write_csv(file, path, schema, rows, dialect or usual, byte_order_mark, excel_safe)
+        elif kind == PARQUET:
+            _write_parquet(file, schema, rows)
+        else:
+            _write_json(file, rows, kind)
 
 
-def _write_csv(path: Path, schema: pa.Schema, rows: Rows, encoding: str, excel_safe: bool) -> None:
-    delimiter = CSV_DELIMITERS[path.suffix.lower()]
+@contextmanager
+def _packing(path: Path) -> Iterator[IO[bytes]]:
+    packing = _endings_of(str(path))[1]
+    with open(path, "wb") as file:
+        if packing == ".gz":
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:  # the same bytes every time
+                yield packed  # type: ignore[misc]
+        elif packing == ".zst":
+            with pa.CompressedOutputStream(file, "zstd") as packed:
+                yield packed
+        elif packing:
+            with PACKED[packing](file, "wb") as packed:  # type: ignore[misc]
+                yield packed
+        else:
+            yield file
 
-    def line(cells: list[str]) -> str:
-        return _csv_line([_unlike_formula(cell) for cell in cells] if excel_safe else cells, delimiter)
 
+def _write_csv(
+    file: IO[bytes],
+    path: Path,
+    schema: pa.Schema,
+    rows: Rows,
+    dialect: Dialect,
+    byte_order_mark: bool,
+    excel_safe: bool,
+) -> None:
     # JSON may hold halves of characters (lone surrogates); they are written as JSON escapes them
-    with open(path, "w", newline="", encoding=encoding, errors="backslashreplace") as file:
-        file.write(line(schema.names))
-        for chunk, columns in rows:
-            for record, added in zip(chunk.records, _by_row(columns), strict=True):
-                joined = {
-                    name: "|".join(map(str, value)) if isinstance(value, list) else value
-                    for name, value in added.items()
-                }
-                row = record | joined
-                file.write(line([_cell(row.get(name)) for name in schema.names]))
+    def write(cells: list[str]) -> None:
+        cells = [_unlike_formula(cell) for cell in cells] if excel_safe else cells
+        try:
+            file.write(_csv_line(cells, dialect).encode("utf-8", "backslashreplace"))
+        except ValueError as error:
+            raise InputError(
+                f"{path}: {error}. Name an output of another kind, such as one that ends in .jsonl.", file=str(path)
+            ) from None
+
+    file.write(codecs.BOM_UTF8 if byte_order_mark else b"")
+    file.write(f"sep={dialect.delimiter}\n".encode() if dialect.has_sep_line else b"")
+    header = json.loads((schema.metadata or {}).get(HEADER, b"[]"))
+    write([*header, *schema.names[len(header) :]])
+    for chunk, columns in rows:
+        for record, added in zip(chunk.records, _by_row(columns), strict=True):
+            joined = {
+                name: "|".join(map(str, value)) if isinstance(value, list) else value for name, value in added.items()
+            }
+            row = record | joined
+            write([_cell(row.get(name)) for name in schema.names])
 
 
-def _csv_line(cells: list[str], delimiter: str) -> str:
+HEADER = b"header"
+"""In the metadata of a CSV file's schema: its columns' names as they are written, if empty or padded."""
+
+
+def _csv_line(cells: list[str], dialect: Dialect) -> str:
     """Write a row. The csv module would end lines in CR LF, or leave a CR within a cell unquoted."""
-    special = (delimiter, '"', "\n", "\r")
-    quoted = [
-        '"' + cell.replace('"', '""') + '"' if any(character in cell for character in special) else cell
-        for cell in cells
-    ]
-    return delimiter.join(quoted) + "\n"
+    return dialect.line(cells)
 
 
 def _unlike_formula(cell: str) -> str:
@@ -376,20 +1011,22 @@ def _unlike_formula(cell: str) -> str:
     return cell  # a number with its sign
 
 
-def _write_json(path: Path, rows: Rows) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        for chunk, columns in rows:
-            records = chunk.records
-            lines = chunk.lines or [json.dumps(record, ensure_ascii=False) for record in records]
-            for line, record, added in zip(lines, records, _by_row(columns), strict=True):
-                # added to what is written there: numbers keep their digits, and keys their order
-                start = line[:-1].rstrip() + (", " if record else "")
-                file.write(start + json.dumps(added, ensure_ascii=False)[1:] + "\n")
+def _write_json(file: IO[bytes], rows: Rows, kind: str) -> None:
+    for chunk, columns in rows:
+        records = chunk.records
+        lines = chunk.lines or [json.dumps(record, ensure_ascii=False) for record in records]
+        for line, record, added in zip(lines, records, _by_row(columns), strict=True):
+            # added to what is written there: numbers keep their digits, and keys their order
+            start = line[:-1].rstrip() + (", " if record else "")
+            text = start + json.dumps(added, ensure_ascii=False)[1:] + "\n"
+            file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _write_parquet(path: Path, schema: pa.Schema, rows: Rows) -> None:
+def _write_parquet(file: IO[bytes], schema: pa.Schema, rows: Rows) -> None:
+    metadata = {key: value for key, value in (schema.metadata or {}).items() if key != HEADER}
+    schema = schema.with_metadata(metadata or None)
     try:
-        with open(path, "wb") as file, pq.ParquetWriter(file, schema) as writer:
+        with pq.ParquetWriter(file, schema) as writer:
             for group in _row_groups(schema, rows):
                 writer.write_table(pa.Table.from_batches(group, schema))
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
@@ -436,220 +1073,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{path}: two columns are named {twice!r}. Rename one.")
-
-
-# Whole files, for training
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one file, or of one split of a data set.
-
-    Attributes:
-        origin: what messages call it: a path, or "stanfordnlp/imdb (train)".
-        rows: every column as read.
-        broken: reason → numbers (from 0) of the rows that could not be read for it.
-        odd_cells: column → why its odd cells are null now, and their rows; they matter where the column is used.
-    """
-
-    origin: str
-    rows: Dataset
-    broken: dict[str, list[int]] = field(default_factory=dict)
-    odd_cells: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
-
-
-def read_file(path: Path, args: DataArguments) -> Part:
-    """Read one CSV, TSV, JSON Lines or Parquet file; `args` say the columns and the encoding of CSV and TSV.
-
-    Raises:
-        InputError: if it is missing, of another kind, empty, or not what its ending says.
-    """
-    reader = READERS.get(path.suffix.lower())
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give it as --dataset_name.")
-    if not path.is_file():
-        raise InputError(f"No file {str(path)!r}. {nearby(path)}")
-    if reader is None:
-        raise InputError(f"{path}: cannot read {path.suffix or 'a file without an ending'}; known: {endings()}.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty.")
-    part = reader(path, args)
-    if len(part.rows) == 0:
-        raise InputError(f"{path} has no rows.")
-    return part
-
-
-def _read_csv(path: Path, args: DataArguments) -> Part:
-    csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB, and documents may be longer
-    encoding, called = args.csv_encoding, args.csv_encoding
-    if codecs.lookup(encoding).name == "utf-8":
-        encoding, called = "utf-8-sig", UTF_8  # with a byte order mark or without
-    with open(path, newline="", encoding=encoding, errors="surrogateescape") as file:
-        reader = csv.reader(file, delimiter=CSV_DELIMITERS[path.suffix.lower()], strict=True)
-        try:
-            header = args.csv_columns or next(reader, [])
-            rows = [row for row in reader if row]
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: {error}.") from None
-        except UnicodeError as error:  # for bytes that no surrogate can stand for, as in UTF-16
-            raise InputError(f"{path} is not {called} text: {error}.") from None
-    if args.csv_columns and rows[:1] == [args.csv_columns]:
-        raise InputError(f"{path} has a header, which --csv_columns would take for a row: leave --csv_columns out.")
-    names = _column_names(path, header, called)
-    ragged = [number for number, row in enumerate(rows) if len(row) != len(names)]
-    columns = {name: [row[at] if at < len(row) else "" for row in rows] for at, name in enumerate(names)}
-    wanted = f"{len(names)} cells of --csv_columns" if args.csv_columns else f"header's {len(names)} cells"
-    return _part(path, columns, {f"the row does not have the {wanted}": ragged}, called)
-
-
-def _column_names(path: Path, header: list[str], encoding: str) -> list[str]:
-    """Return a name for every column of a CSV file, no two alike."""
-    if not is_decoded("".join(header)):
-        raise InputError(
-            f"{path}: the header is not {encoding} text. Save the file as UTF-8, or name its --csv_encoding."
-        )
-    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
-    if len(set(names)) < len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise InputError(f"{path}: two columns are named {twice!r}. Rename one.")
-    return names
-
-
-def _read_json(path: Path, _: DataArguments) -> Part:
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    try:  # one list of objects is no JSON Lines, but it is what many tools write
-        records = json.loads(text) if text.lstrip().startswith("[") else None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from None
-    if records is None:
-        # not splitlines(): JSON strings may hold U+2028 and its like
-        records = [_parse_line(line) for line in text.split("\n") if line.strip()]
-    broken = [number for number, record in enumerate(records) if not isinstance(record, dict)]
-    if records and len(broken) == len(records):
-        raise InputError(f"{path} holds no JSON objects: one object a line is wanted.")
-    objects = [record if isinstance(record, dict) else {} for record in records]
-    names = list(dict.fromkeys(name for record in objects for name in record))
-    columns = {name: [record.get(name) for record in objects] for name in names}
-    return _part(path, columns, {"the row is not a JSON object": broken})
-
-
-def _read_parquet(path: Path, _: DataArguments) -> Part:
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}.") from None
-    undecodable: set[int] = set()
-    for at, name in enumerate(table.column_names):
-        column = table[name]
-        if pa.types.is_dictionary(column.type):
-            table = table.set_column(at, name, column.cast(column.type.value_type))
-        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            cells, bad = _decoded(column)
-            undecodable.update(bad)
-            table = table.set_column(at, name, pa.array(cells, column.type)) if bad else table
-    return Part(str(path), Dataset(InMemoryTable(table)), _reasons({_not_text(UTF_8): sorted(undecodable)}))
-
-
-READERS: dict[str, Callable[[Path, DataArguments], Part]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".jsonl": _read_json,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-}
-
-
-def _part(path: Path, columns: dict[str, list[Any]], broken: dict[str, list[int]], encoding: str = UTF_8) -> Part:
-    """Turn cells into Arrow columns, with null for those that do not fit."""
-    undecodable: set[int] = set()
-    odd_cells = {}
-    arrays = {}
-    for name, cells in columns.items():
-        bad = {at for at, cell in enumerate(cells) if isinstance(cell, str) and not is_decoded(cell)}
-        undecodable |= bad
-        usual, odd = _odd_kinds(cells)
-        if odd:
-            odd_cells[name] = (f"{name!r} is not {usual}, as it is in most rows", sorted(odd))
-        cells = [None if at in bad or at in odd else cell for at, cell in enumerate(cells)]
-        try:
-            arrays[name] = pa.array(cells)
-        except (ValueError, TypeError, OverflowError) as error:  # Arrow's errors are subclasses of these
-            raise InputError(f"{path}: column {name!r} mixes kinds of values: {error}.") from None
-    broken[_not_text(encoding)] = sorted(undecodable)
-    return Part(str(path), Dataset(InMemoryTable(pa.table(arrays))), _reasons(broken), odd_cells)
-
-
-def _odd_kinds(cells: list[Any]) -> tuple[str, set[int]]:
-    """Return the usual kind of value in a column and the rows that hold another."""
-    kinds = [_kind(cell) for cell in cells]
-    counts = Counter(kind for kind in kinds if kind)
-    usual = counts.most_common(1)[0][0] if counts else ""
-    return usual, {at for at, kind in enumerate(kinds) if kind and kind != usual} if len(counts) > 1 else set()
-
-
-def _kind(cell: Any) -> str:
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):  # before numbers: bool is an int
-        return "true or false"
-    return {str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}[type(cell)]
-
-
-def _reasons(broken: dict[str, list[int]]) -> dict[str, list[int]]:
-    return {reason: rows for reason, rows in broken.items() if rows}
-
-
-def _parse_line(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
-
-
-def _not_text(encoding: str) -> str:
-    return f"the row is not {encoding} text"
-
-
-def is_decoded(text: str) -> bool:
-    """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _decoded(column: pa.ChunkedArray) -> tuple[list[str | None], list[int]]:
-    """Return the cells, None where the bytes are not UTF-8, and the numbers of those rows; cheap where all are."""
-    try:
-        column.validate(full=True)
-        return [], []
-    except pa.ArrowInvalid:
-        binary = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        cells = [cell and cell.decode(errors="surrogateescape") for cell in column.cast(binary).to_pylist()]
-    bad = [at for at, cell in enumerate(cells) if cell and not is_decoded(cell)]
-    return [cell if cell and is_decoded(cell) else None for cell in cells], bad
-
-
-def endings() -> str:
-    return ", ".join(READERS)
-
-
-def nearby(path: Path) -> str:
-    """Say what lies where a missing file was looked for, nearest names first."""
-    if not path.parent.is_dir():
-        return f"There is no folder {str(path.parent)!r} either."
-    names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in READERS]
-    near = get_close_matches(path.name, names, n=3)
-    return f"Did you mean {near[0]!r}?" if near else f"In {str(path.parent)!r} lie: {listing(path.parent)}."
-
-
-def listing(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") if names else "nothing"

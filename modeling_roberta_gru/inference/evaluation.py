@@ -10,7 +10,6 @@ from ..arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import tokenize
-from ..errors import unknown_name
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.loading import load_classifier, longest_read
 from ..training.metrics import measure, measure_slices, to_probabilities, written
@@ -37,11 +36,8 @@ def evaluate_model(
     """
     model, tokenizer = load_classifier(name)
     labels = LabelSpace.from_config(model.config)
-    documents = load_labelled(data, data_args, labels)
-    slice_by = ["label" if column == data_args.label_column else column for column in slice_by]
-    for column in slice_by:
-        if column not in documents.column_names:
-            raise unknown_name("column in --slice-by", column, documents.column_names)
+    slice_by = ["label" if [column] == data_args.label_column else column for column in slice_by]
+    documents = load_labelled(data, data_args, labels, [column for column in slice_by if column != "label"])
     tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(

@@ -26,16 +26,20 @@ from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
+from ..data.documents import BadRows
 from ..data.labels import MULTI_LABEL, REGRESSION
 from ..data.tables import (
-    CSV_DELIMITERS,
     PARQUET,
     UTF_8,
     Chunk,
     Columns,
     Table,
     check_ending,
+    is_csv,
     is_decoded,
+    is_text,
+    kind_of,
+    location_name,
     open_table,
     write_table,
 )
@@ -46,7 +50,6 @@ from .scorer import POOL_SIZE, THRESHOLD, decide
 if TYPE_CHECKING:
     from .scorer import Scorer
 
-TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = "unfinished"
 BEGINNING = 2**20
@@ -119,12 +122,13 @@ class Survey:
     num_texts: int = 0
     faults: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, texts: Sequence[Any], places: Sequence[int]) -> None:
+    def add(self, chunk: Chunk, text_column: str) -> None:
         """Count some rows."""
-        self.num_rows += len(texts)
-        for text, place in zip(texts, places, strict=True):
-            if reason := _fault(text):
-                num_rows, first = self.faults.get(reason, (0, place))
+        self.num_rows += len(chunk)
+        for at, reason in enumerate(_faults(chunk, text_column)):
+            if reason:
+                reason = BadRows.brief(reason)
+                num_rows, first = self.faults.get(reason, (0, chunk.first + at + 1))
                 self.faults[reason] = num_rows + 1, first
             else:
                 self.num_texts += 1
@@ -139,6 +143,9 @@ def score_file(
     prefix: str = "predicted_",
     all_scores: bool = False,
     csv_encoding: str = "utf-8",
+    csv_delimiter: str = "auto",
+    csv_quoting: str = "auto",
+    csv_escape: str = "auto",
     skip_bad_rows: bool = False,
     restart: bool = False,
     excel_safe: bool = False,
@@ -148,13 +155,14 @@ def score_file(
 
     Args:
         scorer: the model.
-        source: a CSV, TSV, JSON Lines or Parquet file.
-        target: another file of any of these kinds.
+        source: a CSV, TSV, JSON Lines, JSON or Parquet file, or the URL of one.
+        target: another file of any of these kinds. CSV to CSV keeps how cells are separated and quoted.
         text_column: the column of the text.
         prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
         all_scores: also write each label's probability, as `score_` and its name.
         csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
-        skip_bad_rows: keep rows without a text, with nothing in the new columns.
+        csv_delimiter, csv_quoting, csv_escape: how it is written; "auto": to be found.
+        skip_bad_rows: keep rows that cannot be read or have no text, with nothing in the new columns.
         restart: forget what an unfinished run into `target` has scored.
         excel_safe: put an apostrophe before every cell of a CSV or TSV output that begins with = + - @, a tab or a
             carriage return and is no number: a spreadsheet would run it as a formula.
@@ -168,37 +176,39 @@ def score_file(
         InputError: if file, columns, rows or an unfinished run stand in the way, or the disk is full. What is scored
             is kept, and the same call goes on.
     """
-    source, target = Path(source), Path(target)
+    source, target = location_name(source), Path(target)
+    csv = {"encoding": csv_encoding, "delimiter": csv_delimiter, "quoting": csv_quoting, "escape": csv_escape}
     started = perf_counter()
     verdicts = Verdicts(scorer.labels, scorer.problem_type, prefix, all_scores)
     _check_target(source, target)
-    if excel_safe and target.suffix.lower() not in CSV_DELIMITERS:
+    if excel_safe and not is_csv(target):
         raise InputError(f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.")
-    table = _open(source, csv_encoding, typed=target.suffix.lower() == PARQUET)
+    table = _open(source, csv, typed=kind_of(target) == PARQUET)
     run = {
         "model": scorer.fingerprint,
         "dtype": scorer.dtype,
         "--max-length": scorer.max_length,
         "--text-column": text_column,
-        "--csv-encoding": csv_encoding,
+        **{f"--csv-{name}": value for name, value in csv.items()},
         "--skip-bad-rows": skip_bad_rows,
-        "input": _identity(source),
+        "input": _identity(table.path),
         "pool size": POOL_SIZE,
     }
     with _disk_space(target), _parts_folder(target) as folder:
         _begin(folder, run, restart)
         survey = _survey(table, text_column, verdicts, skip_bad_rows)
-        unfinished = folder / f"{UNFINISHED}{target.suffix}"
+        unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
         schema = pa.schema([*table.schema, *verdicts.schema], table.schema.metadata)
-        write_table(unfinished, schema, ())  # says now what cannot be written then
+        dialect = table.dialect if kind_of(source) == kind_of(target) else None
+        write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
         before = _num_scored(folder)
         scoring = perf_counter()
         _score(scorer, _texts(table, text_column), folder, survey.num_texts, progress)
         scoring = perf_counter() - scoring
-        if _identity(source) != run["input"]:
+        if _identity(table.path) != run["input"]:
             raise InputError(f"{source} has changed while it was scored. Start over with --restart.")
         rows = _rows(table, text_column, verdicts, chain.from_iterable(map(np.load, _parts(folder))))
-        write_table(unfinished, schema, rows, table.has_byte_order_mark, excel_safe)
+        write_table(unfinished, schema, rows, dialect, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
         delete(folder)
     return {
@@ -216,14 +226,14 @@ def score_file(
 
 
 def read_texts(
-    source: str | os.PathLike[str], text_column: str = "text", csv_encoding: str = "utf-8"
+    source: str | os.PathLike[str], text_column: str = "text", csv_encoding: str = "utf-8", **csv: str
 ) -> Iterator[str]:
-    """Yield the texts of a file that can be scored, in order.
+    """Yield the texts of a file that can be scored, in order; `csv` are delimiter, quoting and escape.
 
     Raises:
         InputError: if the file cannot be read, or has no such column.
     """
-    table = _open(Path(source), csv_encoding)
+    table = _open(location_name(source), {"encoding": csv_encoding, **csv})
     _check_text_column(table, text_column)
     yield from _texts(table, text_column)
 
@@ -285,18 +295,19 @@ def report_verified(figures: dict[str, Any]) -> str:
     return f"{what}: {labels}; {difference}."
 
 
-def _open(source: Path, csv_encoding: str, typed: bool = False) -> Table:
-    csv_encoding = DataArguments(csv_encoding=csv_encoding).csv_encoding  # which checks it
-    if csv_encoding != DataArguments.csv_encoding and source.suffix.lower() not in CSV_DELIMITERS:
-        raise InputError(f"--csv-encoding takes effect only with CSV or TSV files: leave it out for {source}.")
-    return open_table(source, csv_encoding, typed)
+def _open(source: str, csv: dict[str, str], typed: bool = False) -> Table:
+    args = DataArguments(**{f"csv_{name}": value for name, value in csv.items()})  # type: ignore[arg-type]
+    for name in csv:
+        if getattr(args, f"csv_{name}") != getattr(DataArguments, f"csv_{name}") and not is_csv(source):
+            raise InputError(f"--csv-{name} takes effect only with CSV or TSV files: leave it out for {source}.")
+    return open_table(source, args, typed)
 
 
-def _check_target(source: Path, target: Path) -> None:
+def _check_target(source: str, target: Path) -> None:
     if target.is_dir():
-        raise InputError(f"{target} is a folder: name a file, such as {target / source.name}.")
+        raise InputError(f"{target} is a folder: name a file, such as {target / Path(source).name}.")
     check_ending(target, "write")
-    if target.exists() and source.exists() and target.samefile(source):
+    if target.exists() and Path(source).exists() and target.samefile(source):
         raise InputError(f"{target} is the input itself: name another file for the output.")
 
 
@@ -389,21 +400,20 @@ def _survey(table: Table, text_column: str, verdicts: Verdicts, skip_bad_rows: b
     _check_columns(table, text_column, verdicts)
     for chunk in table.chunks():
         table.learn(chunk)
-        survey.add(chunk.values(text_column), chunk.places)
+        survey.add(chunk, text_column)
     if not survey.num_rows:
-        raise InputError(f"{table.path} has no rows.")
+        raise InputError(f"{table.name} has no rows.")
     _check_columns(table, text_column, verdicts)
     said = "; ".join(
-        f"{reason} ({num_rows:,}, the first in {table.place} {first:,})"
-        for reason, (num_rows, first) in survey.faults.items()
+        f"{reason} ({num_rows:,}, the first in row {first:,})" for reason, (num_rows, first) in survey.faults.items()
     )
     if not survey.num_texts:
-        raise InputError(f"{table.path}: column {text_column!r} has no text in any row: {said}.")
+        raise InputError(f"{table.name}: column {text_column!r} has no text in any row: {said}.")
     if survey.faults and not skip_bad_rows:
         bad = survey.num_rows - survey.num_texts
         raise InputError(
-            f"{table.path}: {bad:,} of {survey.num_rows:,} rows cannot be scored: {said}. "
-            "Mend them, or keep them without a verdict by --skip-bad-rows."
+            f"{table.name}: {bad:,} of {survey.num_rows:,} rows cannot be scored: {said}. "
+            "Mend them, or keep them without a prediction by --skip-bad-rows."
         )
     return survey
 
@@ -412,9 +422,9 @@ def _check_columns(table: Table, text_column: str, verdicts: Verdicts) -> None:
     _check_text_column(table, text_column)
     there = [name for name in verdicts.schema.names if name in table.schema.names]
     if there and there[0].startswith(verdicts.prefix):
-        raise InputError(f"{table.path} has a column {there[0]!r} already. Name the new ones by another --prefix.")
+        raise InputError(f"{table.name} has a column {there[0]!r} already. Name the new ones by another --prefix.")
     if there:
-        raise InputError(f"{table.path} has a column {there[0]!r} already. Rename it, or leave --all-scores out.")
+        raise InputError(f"{table.name} has a column {there[0]!r} already. Rename it, or leave --all-scores out.")
 
 
 def _check_text_column(table: Table, column: str) -> None:
@@ -424,26 +434,36 @@ def _check_text_column(table: Table, column: str) -> None:
     if column not in names:
         near = get_close_matches(column, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{table.path} has no column {column!r}.{hint} It has: {', '.join(names)}.")
+        raise InputError(f"{table.name} has no column {column!r}.{hint} It has: {', '.join(names)}.")
     kind = table.schema.field(column).type
     item = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not any(holds(item) for holds in TEXT_TYPES):
-        raise InputError(f"{table.path}: column {column!r} holds {kind}, not text.")
+    if not (is_text(item) or pa.types.is_null(item)):
+        raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
+
+
+def _faults(chunk: Chunk, column: str) -> list[str]:
+    """Say of each row why it cannot be scored; "" if it can."""
+    faults = list(map(_fault, chunk.values(column)))
+    for at, reason in chunk.bad.items():
+        faults[at] = reason
+    return faults
 
 
 def _fault(text: Any) -> str:
-    """Say why a text cannot be scored; "" if it can."""
     if text is None:
         return "the text is null"
     if not isinstance(text, str):
         return "the text is not text"
     if not text.strip():
-        return "the text is empty or only whitespace"
-    return "" if is_decoded(text) else f"the text is not {UTF_8} text"
+        return "the text is empty"
+    return "" if text.isascii() or is_decoded(text) else f"the text is not {UTF_8} text"
 
 
 def _texts(table: Table, column: str) -> Iterator[str]:
-    return (text for chunk in table.chunks() for text in chunk.values(column) if not _fault(text))
+    for chunk in table.chunks([column]):
+        yield from (
+            text for text, fault in zip(chunk.values(column), _faults(chunk, column), strict=True) if not fault
+        )
 
 
 def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, num_texts: int, progress: bool) -> None:
@@ -466,7 +486,7 @@ def _rows(
 ) -> Iterator[tuple[Chunk, Columns]]:
     """Yield a file's rows and their new columns, which are null where there is no text."""
     for chunk in table.chunks():
-        are_texts = [not _fault(text) for text in chunk.values(text_column)]
+        are_texts = [not fault for fault in _faults(chunk, text_column)]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
         columns = verdicts.columns(probabilities.reshape(-1, len(verdicts.labels)))
         yield chunk, {name: _spread(values, are_texts) for name, values in columns.items()}

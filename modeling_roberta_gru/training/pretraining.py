@@ -358,7 +358,7 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
 
 def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator[Any]:
     for file in files:
-        table = open_table(Path(file))
+        table = open_table(file)
         said = False
         for chunk in table.chunks():
             table.learn(chunk)
@@ -367,7 +367,9 @@ def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator
             if not said and "label" in table.schema.names and option == "TEXTS":
                 print(f"{file}: labels are not read, the texts alone are.", flush=True)
             said = True
-            for text in chunk.values(column):
+            for at, text in enumerate(chunk.values(column)):
+                if at in chunk.bad:
+                    raise InputError(f"{file}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
                 if text is not None and not isinstance(text, str):
                     raise InputError(f"{file}: column {column!r} holds {text!r}, which is not text.")
                 yield text

@@ -1,0 +1,328 @@
+"""How a CSV file is written: found from its beginning or said by options, and a careful reader of its rows.
+
+Standard library only, and nothing of this package: the Space carries this file as it is.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+SAMPLE_BYTES = 2**16
+"""So much of a file says how it is written."""
+LONGEST_CELL = 2**27
+"""Characters. A quotation mark that nobody closed would make a cell of the rest of the file."""
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+DOUBLED, NONE = "doubled", "none"
+QUOTINGS = (DOUBLED, NONE)
+SEP_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
+ESCAPED_QUOTE, ESCAPED_ESCAPE = "\ud800", "\ud801"  # stand for themselves nowhere: text cannot hold them
+NEVER_CLOSED = "a quotation mark is never closed"
+CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    r"""How the rows of a CSV file are written.
+
+    Attributes:
+        delimiter: what stands between cells.
+        quoting: "doubled": a cell may stand in quotation marks, doubled within it; "none": the marks mean nothing.
+        escape: what takes the meaning from the character behind it, as Spark writes \" and MySQL \ and a tab.
+        skip_spaces: whether spaces that follow a delimiter belong to no cell.
+        has_sep_line: whether a first line such as "sep=;", written for Excel, is no row.
+        is_certain: whether the quoting was said and not found: then rows may span lines however they look.
+    """
+
+    delimiter: str = ","
+    quoting: str = DOUBLED
+    escape: str | None = None
+    skip_spaces: bool = False
+    has_sep_line: bool = False
+    is_certain: bool = False
+
+    def __str__(self) -> str:
+        quoting = "quotes doubled" if self.quoting == DOUBLED else "quotes mean nothing"
+        if self.quoting == DOUBLED and self.escape:
+            quoting = f"quotes escaped by {self.escape}"
+        parts = [DELIMITERS.get(self.delimiter, f"cells between {self.delimiter!r}"), quoting]
+        parts += [f"{self.escape} escapes"] if self.escape and self.quoting == NONE else []
+        parts += ["spaces after delimiters left out"] if self.skip_spaces else []
+        parts += ["a sep= line"] if self.has_sep_line else []
+        return ", ".join(parts)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether there is nothing to say about it: commas or tabs, quotes doubled."""
+        return self in (Dialect(","), Dialect("\t"), Dialect(",", is_certain=True), Dialect("\t", is_certain=True))
+
+    def line(self, cells: Iterable[str]) -> str:
+        """Write a row."""
+        return self.delimiter.join(map(self._cell, cells)) + "\n"
+
+    def _cell(self, cell: str) -> str:
+        special = (self.delimiter, "\n", "\r")
+        if self.quoting == NONE:
+            if self.escape:
+                return re.sub(
+                    rf"[\n\r{re.escape(self.delimiter + self.escape)}]", rf"{re.escape(self.escape)}\g<0>", cell
+                )
+            if any(character in cell for character in special):
+                raise ValueError("a cell holds a delimiter or a line break, and quotation marks mean nothing here")
+            return cell
+        quoted = any(character in cell for character in special) or '"' in cell
+        if self.escape:
+            cell = cell.replace(self.escape, 2 * self.escape).replace('"', f'{self.escape}"')
+        else:
+            cell = cell.replace('"', '""')
+        return f'"{cell}"' if quoted or (self.skip_spaces and cell.startswith(" ")) else cell
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as it was read.
+
+    Attributes:
+        cells: what it holds.
+        fault: why it could not be read as it should; "" if it could.
+    """
+
+    cells: list[str]
+    fault: str = ""
+
+
+def find_dialect(
+    sample: str,
+    delimiter: str | None = None,
+    quoting: str | None = None,
+    escape: str | None = None,
+    preferred: str = ",",
+    width: int | None = None,
+    is_cut: bool = False,
+) -> Dialect:
+    """Find how a file is written, from the text it begins with; what is given holds.
+
+    Args:
+        sample: its beginning, perhaps cut off within a row.
+        delimiter: between cells; None: to be found.
+        quoting: "doubled" or "none"; None: to be found.
+        escape: a character, or "" for none; None: to be found.
+        preferred: the delimiter where several would do.
+        width: the number of columns, where there is no header.
+        is_cut: whether the file goes on.
+    """
+    base = Dialect(preferred, is_certain=quoting is not None)
+    lines = split_lines(sample)
+    if lines and (said := SEP_LINE.match(lines[0].lstrip("\ufeff"))):
+        base = replace(base, has_sep_line=True)
+        delimiter, lines = delimiter or said[1], lines[1:]
+    if not lines:
+        return replace(base, delimiter=delimiter or preferred, quoting=quoting or DOUBLED, escape=escape or None)
+    delimiters = [delimiter] if delimiter else [preferred, *(other for other in DELIMITERS if other != preferred)]
+    candidates = [
+        replace(base, delimiter=character, quoting=how, escape=by, skip_spaces=skip)
+        for character in delimiters
+        for how in ([quoting] if quoting else QUOTINGS)
+        for by in ([escape or None] if escape is not None else [None, "\\"])
+        for skip in ([False, True] if how == DOUBLED and any(f'{character} "' in line for line in lines) else [False])
+        if by is None or escape or any(by in line for line in lines)
+    ]
+    fits = []
+    for candidate in candidates:
+        fits.append(_fit(lines, candidate, width, is_cut))
+        if fits[-1] == BEST_FIT:
+            break
+    return candidates[fits.index(max(fits))]  # of equals the first: what is usual comes first
+
+
+BEST_FIT = (True, 1.0, True)
+
+
+def _fit(lines: list[str], dialect: Dialect, width: int | None, is_cut: bool) -> tuple[bool, float, bool]:
+    """Say how well a dialect explains some lines: the larger, the better."""
+    dialect = replace(dialect, has_sep_line=False)
+    rows = list(read_rows(lines, dialect))
+    open_row = next((at for at, row in enumerate(rows) if row.fault.startswith(NEVER_CLOSED)), None)
+    if is_cut and open_row is not None:
+        # What follows are the lines of a cell that is cut off; between tabs it may be a mark that means nothing.
+        del rows[open_row + (dialect.delimiter == "\t") :]
+    elif is_cut and len(rows) > 1:
+        del rows[-1]
+    if not rows:
+        return (False, 0.0, False)
+    header, *rest = rows if width is None else [Row([""] * width), *rows]
+    columns = len(header.cells)
+    good = sum(not row.fault and has_width(row.cells, columns) for row in rest)
+    share = good / len(rest) if rest else 1.0
+    if dialect.quoting == NONE and not dialect.is_certain and dialect.delimiter != "\t":
+        share /= 2  # quotation marks have a meaning in nearly all files, and rows that are bad are to be named
+    if dialect.quoting == NONE and not dialect.is_certain and _encloses(rows):
+        share = 0.0
+    is_header = not header.fault and not any(len(name) > 200 or '"' in name for name in header.cells)
+    has_columns = columns > 1  # a file of one column has no delimiter to find
+    return (has_columns and share > 0.5, share if has_columns else 0.0, is_header)
+
+
+def _encloses(rows: list[Row]) -> bool:
+    """Tell whether more cells stand between quotation marks than have one at one end only."""
+    ends = Counter((cell[0] == '"', cell[-1] == '"') for row in rows for cell in row.cells if len(cell) > 1)
+    return ends[True, True] > ends[True, False] + ends[False, True]
+
+
+def has_width(cells: list[str], width: int) -> bool:
+    """Tell whether a row has so many cells; empty ones behind them do not count."""
+    return len(cells) == width or (len(cells) > width and not any(cells[width:]))
+
+
+def read_rows(lines: Iterable[str], dialect: Dialect) -> Iterator[Row]:
+    """Read rows from lines that keep their ends. Blank lines are no rows.
+
+    A row whose quotes do not fit is a fault, and ends with its first line: what follows is read anew.
+    """
+    source = iter(lines)
+    if dialect.has_sep_line:
+        next(source, None)
+    if dialect.quoting == NONE:
+        yield from _unquoted(source, dialect)
+    else:
+        yield from _quoted(_Lines(source, dialect.escape), dialect)
+
+
+class _Lines:
+    """Lines, of which those of the present row can be taken back."""
+
+    def __init__(self, source: Iterator[str], escape: str | None):
+        self.source, self.escape = source, escape
+        self.taken: list[str] = []
+        self.returned: list[str] = []  # last one first
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.returned.pop() if self.returned else next(self.source)
+        self.taken.append(line)
+        if self.escape and self.escape in line:
+            marks = {'"': ESCAPED_QUOTE, self.escape: ESCAPED_ESCAPE}
+            pattern = rf'{re.escape(self.escape)}(["{re.escape(self.escape)}])'
+            return re.sub(pattern, lambda found: marks[found[1]], line)
+        return line
+
+    def give_back(self) -> None:
+        """Give back all lines of the present row but the first."""
+        self.returned += reversed(self.taken[1:])
+
+
+def _quoted(lines: _Lines, dialect: Dialect) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
+    options = {"delimiter": dialect.delimiter, "skipinitialspace": dialect.skip_spaces, "strict": True}
+    reader = csv.reader(lines, **options)
+    while True:
+        lines.taken.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            first = lines.taken[0] if lines.taken else ""
+            lines.give_back()
+            reader = csv.reader(lines, **options)
+            yield Row([first.rstrip("\r\n")], _explain(str(error), len(lines.taken)))
+            continue
+        if not cells:
+            continue
+        if dialect.escape:
+            cells = [
+                cell.replace(ESCAPED_QUOTE, '"').replace(ESCAPED_ESCAPE, dialect.escape)
+                if ESCAPED_QUOTE in cell or ESCAPED_ESCAPE in cell
+                else cell
+                for cell in cells
+            ]
+        if (
+            len(lines.taken) > 1
+            and not dialect.is_certain
+            and looks_merged(lines.taken, dialect.delimiter, len(cells))
+        ):
+            fault = (
+                f"{len(lines.taken)} lines that could be rows each stand between two quotation marks "
+                "(--csv_quoting says whether quotation marks mean anything)"
+            )
+            first = lines.taken[0]
+            lines.give_back()
+            reader = csv.reader(lines, **options)
+            yield Row([first.rstrip("\r\n")], fault)
+            continue
+        yield Row(cells)
+
+
+def looks_merged(lines: list[str], delimiter: str, width: int) -> bool:
+    """Tell whether each line of a row would be a row by itself; between commas that happens in prose too."""
+    return delimiter == "\t" and width > 1 and all(line.count(delimiter) == width - 1 for line in lines)
+
+
+def _explain(error: str, num_lines: int) -> str:
+    if "unexpected end" in error:
+        return NEVER_CLOSED
+    if "field larger" in error:
+        return f"a cell has more than {LONGEST_CELL:,} characters: a quotation mark is never closed"
+    return "text follows a closing quotation mark" + (f" {num_lines - 1} lines below" if num_lines > 1 else "")
+
+
+def _unquoted(lines: Iterator[str], dialect: Dialect) -> Iterator[Row]:
+    escape = dialect.escape
+    for line in lines:
+        line, end = _ended(line)
+        while escape and end and _is_escaped(line, escape):
+            following, next_end = _ended(next(lines, ""))
+            line, end = line + end + following, next_end
+        if line.endswith("\r") and not (escape and _is_escaped(line[:-1], escape)):
+            line = line[:-1]
+        if not line:
+            continue
+        if escape and escape in line:
+            yield Row(_unescaped_cells(line, dialect.delimiter, escape))
+        else:
+            yield Row(line.split(dialect.delimiter))
+
+
+def _ended(line: str) -> tuple[str, str]:
+    return (line[:-1], line[-1:]) if line.endswith(("\n", "\r")) else (line, "")
+
+
+def _is_escaped(text: str, escape: str) -> bool:
+    """Tell whether what follows a text is escaped."""
+    return (len(text) - len(text.rstrip(escape))) % 2 == 1
+
+
+def _unescaped_cells(line: str, delimiter: str, escape: str) -> list[str]:
+    """Split and unescape as MySQL and PostgreSQL write: a cell of \\N alone is null, which is empty here."""
+    cells, cell = [], []
+    pieces = re.split(rf"({re.escape(escape)}[\s\S]|{re.escape(delimiter)})", line)
+    for piece in pieces:
+        if piece == delimiter:
+            cells.append("".join(cell))
+            cell = []
+        elif len(piece) == 2 and piece[0] == escape:
+            cell.append("" if piece[1] == "N" else CONTROLS.get(piece[1], piece[1]))
+        else:
+            cell.append(piece)
+    return [*cells, "".join(cell)]
+
+
+def split_lines(text: str) -> list[str]:
+    """Split a text behind \\n, \\r\\n and \\r alone; `str.splitlines` knows more, which stand within cells."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
+
+
+def column_names(header: list[str]) -> list[str]:
+    """Return a name for every column.
+
+    Raises:
+        ValueError: naming one that two columns have.
+    """
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two columns are named {twice[0]!r}. Rename one.")
+    return names
