@@ -43,10 +43,10 @@ COPY constraints.txt ./
 
 FROM base AS serve
 
-# The page needs none of this package: a model brings its own code.
+# Of this package the page needs two files: a model brings its own code.
 COPY model_card/space/requirements.txt ./
 RUN pip install --constraint constraints.txt --requirement requirements.txt
-COPY model_card/space/app.py ./
+COPY modeling_roberta_gru/inference/reading.py modeling_roberta_gru/inference/reading.html model_card/space/app.py ./
 
 ENV MODEL_ID=/model \
     GRADIO_SERVER_NAME=0.0.0.0 \

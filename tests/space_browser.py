@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ import runpy, sys
 
 stranger, app, *sys.argv[1:] = sys.argv[1:]
 sys.meta_path.insert(0, runpy.run_path(stranger)["Refuse"]())
+sys.path.insert(0, app.rpartition("/")[0])
 runpy.run_path(app, run_name="__main__")
 """
 # As the built-in long corpus has them: others' opinions, opinions on other things, and the author's own two.
@@ -82,8 +84,18 @@ def answers(url: str) -> bool:
 def app(model: str | os.PathLike[str], log: Path) -> Iterator[str]:
     """Run app.py without this package; give its address."""
     port = free_port()
-    with running([sys.executable, "-I", "-c", AS_STRANGER, STRANGER, APP, Path(model)], port, log) as url:
-        yield url
+    with tempfile.TemporaryDirectory() as space:
+        copied = copy_space(Path(space))
+        with running([sys.executable, "-I", "-c", AS_STRANGER, STRANGER, copied, Path(model)], port, log) as url:
+            yield url
+
+
+def copy_space(folder: Path) -> Path:
+    """Copy what makes a Space into a folder; return its app.py."""
+    for file in (*APP.parent.iterdir(), *(REPOSITORY / "modeling_roberta_gru/inference").glob("reading.*")):
+        if file.is_file():
+            shutil.copy(file, folder)
+    return folder / APP.name
 
 
 @contextmanager

@@ -33,9 +33,10 @@ def test_every_file_that_is_copied_is_in_the_build_context():
             assert all(any(Path(file).is_relative_to(source) for file in context) for source in sources)
 
 
-def test_the_serving_image_holds_the_page_and_none_of_the_package():
-    sources = [source for value in SERVE["COPY"] for source in value.split()[:-1]]
-    assert sources == ["constraints.txt", "model_card/space/requirements.txt", "model_card/space/app.py"]
+def test_the_serving_image_holds_the_page_and_of_the_package_what_it_shows_itself_by():
+    sources = {source for value in SERVE["COPY"] for source in value.split()[:-1]}
+    page = {"model_card/space/app.py", "model_card/space/requirements.txt", "constraints.txt"}
+    assert sources == page | {f"modeling_roberta_gru/inference/reading.{ending}" for ending in ("py", "html")}
 
 
 def test_the_port_served_is_the_one_exposed_checked_and_composed():

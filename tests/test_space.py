@@ -7,11 +7,10 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from html.parser import HTMLParser
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
@@ -90,100 +89,60 @@ def probabilities(model, tokenizer, text):
         return model(inputs["input_ids"]).logits[0].softmax(-1)
 
 
-class Reader(HTMLParser):
-    """Read what stands in <div class="text">, and the spans there."""
-
-    def __init__(self):
-        super().__init__()
-        self.text, self.spans, self.tags, self.is_in_text = "", [], set(), False
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        attributes = dict(attributes)
-        self.is_in_text |= attributes.get("class") == "text"
-        if self.is_in_text and tag == "span":
-            self.spans.append((attributes["class"], attributes["title"], len(self.text)))
-
-    def handle_data(self, data):
-        self.text += data if self.is_in_text else ""
-
-
-def read_html(html):
-    reader = Reader()
-    reader.feed(html)
-    return reader
-
-
-def points(svg):
-    """Return the coordinates of the first polyline."""
-    drawn = re.search(r'<polyline points="([^"]*)"', svg)[1]
-    return np.array([[float(number) for number in point.split(",")] for point in drawn.split()])
-
-
 @pytest.mark.parametrize("fields", [{}, {"summary": "attention", "gru_bidirectional": True}])
-def test_the_scores_of_a_reading_are_those_that_the_package_traces(space, tokenizer, fields):
+def test_a_text_is_read_and_shown_as_the_package_does(space, tokenizer, fields):
     model = make_model(tokenizer, calibration_temperature=1.5, **fields)
-    reading, traced = space.Classifier(model, tokenizer).read(TEXT), trace(model, tokenizer, TEXT)
+    read, traced = space.Classifier(model, tokenizer).read(TEXT), trace(model, tokenizer, TEXT)
     assert len(traced.tokens) > 60
-    np.testing.assert_allclose(reading.scores, traced.scores, rtol=1e-5, atol=1e-6)
-    assert [*reading.ends.values()] == [at for at in traced.ends if traced.offsets[at][1] > traced.offsets[at][0]]
-    torch.testing.assert_close(reading.scores[-1], probabilities(model, tokenizer, TEXT), **FLOAT32)
+    assert (read.scores == traced.scores).all()
+    assert without_id(space.reading.html(read)) == without_id(space.reading.html(traced))
+    torch.testing.assert_close(torch.tensor(read.scores[-1]).float(), probabilities(model, tokenizer, TEXT), **FLOAT32)
 
 
-def test_the_drawn_text_is_the_text_coloured_by_the_label_that_led(classifier, space):
-    reading = classifier.read(TEXT)
-    read = read_html(space.draw(reading, classifier.answer))
-    assert read.text == TEXT
-    assert read.tags <= {"p", "span", "div", "svg", "line", "polygon", "polyline"}
-    for css_class, title, start in read.spans:
-        end = next(end for end in reading.ends if end > start)
-        bad, good = reading.scores[reading.ends[end]].tolist()
-        assert title == (f"good {good:.2f}" if good > bad else f"bad {bad:.2f}")
-        assert css_class == f"h{int(good <= bad)}{round(abs(good - bad) * space.NUM_LEVELS)}"
-    assert len({css_class for css_class, _, _ in read.spans}) > 4
+def without_id(html):
+    return re.sub("reading-[0-9a-f]{8}", "reading", html)
 
 
-def test_the_curve_runs_through_every_score(classifier, space):
-    reading = classifier.read(TEXT)
-    drawn = points(space.curve(reading))
-    np.testing.assert_allclose(drawn[:, 1], 100 * (1 - reading.scores[:, 1]), atol=0.051)
-    assert (drawn[0, 0], drawn[-1, 0]) == (0, 1000)
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_one_visitor_does_not_break_another(space, classifier, table, rounds):
+    texts = ["the plot was slow " * (number % 7 + 1) + f"and {number}" for number in range(24)]
+    path = table("text\n" + "\n".join(texts) + "\n")
+
+    def file():
+        scored = space.score_table(classifier, space.read_table(path), "text", lambda *_, **__: None)
+        return scored.rows
+
+    def one(number):
+        return classifier.read(texts[number]).scores.tolist()
+
+    alone, each_alone = file(), [one(number) for number in range(16)]
+    with ThreadPoolExecutor(16) as visitors:
+        files = [visitors.submit(file) for _ in range(rounds)]
+        ones = [visitors.submit(one, number % 16) for number in range(16 * rounds)]
+        assert [done.result() for done in files] == [alone] * rounds
+        assert [done.result() for done in ones] == each_alone * rounds
 
 
-def test_a_long_curve_keeps_its_peaks(space):
-    scores = torch.rand(12345)
-    scores[[0, 777, 12344]] = torch.tensor([0.5, 2.0, 0.5])
-    scores[9999] = -1
-    chosen = space.drawn_positions(scores)
-    assert {0, 777, 9999, 12344} <= set(chosen)
-    assert chosen == sorted(chosen)
-    assert len(chosen) <= space.MOST_POINTS
+def test_what_takes_too_long_is_refused(space, classifier, monkeypatch):
+    time = space.reading.TimeLimit(classifier.model)
+    verdict, html = space.classify_text(classifier, time, TEXT)
+    assert sum(verdict.values()) == pytest.approx(1)
+    assert without_id(html) == without_id(space.reading.html(classifier.read(TEXT)))
+    monkeypatch.setattr(space, "MAX_TOKENS", 1000)
+    with pytest.raises(gr.Error, match="has more than 1,000 tokens"):
+        space.classify_text(classifier, time, "\u200b" * 90_000)
+    monkeypatch.setattr(space, "MAX_SECONDS", -1)
+    with pytest.raises(gr.Error, match="takes longer"):
+        space.classify_text(classifier, time, "a plot")
 
 
-@pytest.mark.parametrize(
-    ("labels", "problem_type"),
-    [
-        (("a", "b", "c", "d", "e", "f"), "single_label_classification"),
-        (("a", "b"), "multi_label_classification"),
-        (("stars",), "regression"),
-    ],
-)
-def test_other_kinds_of_labels_are_drawn_too(space, tokenizer, labels, problem_type):
-    model = make_model(tokenizer, labels, problem_type=problem_type)
-    classifier = space.Classifier(model, tokenizer)
-    reading = classifier.read(TEXT)
-    np.testing.assert_allclose(reading.scores, trace(model, tokenizer, TEXT).scores, rtol=1e-5, atol=1e-6)
-    html = space.draw(reading, classifier.answer)
-    read = read_html(html)
-    assert read.text == TEXT
-    assert html.count("<polyline") == min(len(labels), len(space.COLOURS))
-    drawn = points(html)[:, 1]
-    assert drawn.min() >= 0
-    assert drawn.max() <= 100
-    ends = {title.split()[0] for _, title, _ in read.spans}
-    assert len(ends) > 1 or problem_type != "single_label_classification"
-    if problem_type != "single_label_classification":
-        assert ends == {labels[int(reading.scores[-1].argmax())]}
+def test_labels_are_text_and_nothing_else(space, tokenizer):
+    hostile = "**bold** <img src=x> \x1b[31m"
+    classifier = space.Classifier(make_model(tokenizer, labels=(hostile, "good")), tokenizer)
+    said = space.introduction(classifier)
+    assert "**bold** &lt;img src=x&gt; ␛[31m, good" in said
+    verdict, _ = space.classify_text(classifier, space.reading.TimeLimit(classifier.model), "a plot")
+    assert set(verdict) == {"**bold** <img src=x> ␛[31m", "good"}
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])

@@ -2,7 +2,8 @@
 
     MODEL_ID=user/name python app.py        or        python app.py runs/mine/model
 
-Needs gradio, transformers and torch, and what these bring; the model's own code comes with its weights. Nothing is
+Needs gradio, transformers and torch, and what these bring, and reading.py with reading.html beside it or the package
+installed; the model's own code comes with its weights. Nothing is
 sent anywhere, and the page asks for nothing but itself. Files that come and go are deleted after an hour.
 """
 
@@ -13,19 +14,28 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 import torch
 from huggingface_hub import ModelCard
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from yaml import YAMLError
 
+try:
+    from modeling_roberta_gru.inference import reading
+except ImportError:  # not installed: copies of reading.py and reading.html lie beside this file
+    import reading  # type: ignore[import-not-found, no-redef]
+
 MAX_CHARACTERS = 100_000
 """Of one text: about 17,000 words."""
+MAX_TOKENS = 100_000
+"""Of one text: as many as characters, which only odd characters need."""
+MAX_SECONDS, MAX_FILE_SECONDS = 120, 1_800
 MAX_ROWS = 5_000
 MAX_FILE_SIZE = "10mb"
 MAX_WAITING = 20
@@ -38,34 +48,13 @@ EXAMPLES = (
 )
 """For a model whose card shows none."""
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # blue, orange, green, purple
-GREY = "#6b6b6b"
-"""For labels that have no colour of their own."""
-NUM_LEVELS = 5
-STRONGEST = 0.55
-"""Opacity of the strongest colour behind text: it stays readable, in light and in dark."""
-MOST_POINTS = 1000
-"""A curve of more tokens is drawn through its lowest and highest points."""
-
-STYLE = """
-.note { color: var(--body-text-color-subdued); font-size: .875rem; margin: .6rem 0 .3rem; }
-.key { border-radius: 3px; color: var(--body-text-color); padding: 0 .4rem; white-space: nowrap; }
-.curve { display: grid; grid-template-columns: auto 1fr; column-gap: .5rem; font-size: .8rem;
-  color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-.curve .scale { display: flex; flex-direction: column; justify-content: space-between; text-align: right; }
-.curve .axis { grid-column: 2; display: flex; justify-content: space-between; }
-.curve svg { width: 100%; height: 11rem; overflow: visible; }
-.curve svg * { vector-effect: non-scaling-stroke; }
-.curve line { stroke: var(--border-color-primary); stroke-width: 1; }
-.curve polyline { fill: none; stroke: var(--body-text-color); stroke-width: 1.3; }
-.curve polygon { fill-opacity: .55; }
-.text { border-top: 1px solid var(--border-color-primary); color: var(--body-text-color); line-height: 1.7;
-  max-height: 32rem; overflow: auto; overflow-wrap: anywhere; padding: .8rem 0; white-space: pre-wrap; }
-.text span { border-radius: 2px; }
-""" + "".join(
-    f".h{hue}{level} {{ background: {colour}{round(255 * STRONGEST * level / NUM_LEVELS):02x}; }}\n"
-    for hue, colour in enumerate([*COLOURS, GREY])
-    for level in range(1, NUM_LEVELS + 1)
+STYLE = (
+    reading.style()
+    + """
+#reading .reading { --page: var(--background-fill-primary); --text: var(--body-text-color);
+  --faint: var(--body-text-color-subdued); --line: var(--border-color-primary); background: none; }
+#reading .reading .text { max-height: 32rem; overflow: auto; }
+"""
 )
 
 
@@ -95,64 +84,18 @@ class Classifier(NamedTuple):
 
     def score(self, texts: list[str]) -> torch.Tensor:
         """Score whole texts together: `(B, C)` float32."""
-        inputs = self._encode(texts, padding=True)
+        # Padded here: a fast tokenizer keeps padding as a setting, which would reach the other visitors' threads.
+        encoded = self.tokenizer(texts, truncation=False, verbose=False, return_token_type_ids=False)["input_ids"]
+        documents = [torch.tensor(ids) for ids in encoded]
+        input_ids = pad_sequence(documents, batch_first=True).to(self.model.device)
+        mask = pad_sequence([torch.ones_like(ids) for ids in documents], batch_first=True).to(self.model.device)
         with torch.inference_mode():
-            return self._scores(self.model(inputs["input_ids"], inputs["attention_mask"]).logits)
+            logits = self.model(input_ids, mask).logits.float().cpu().numpy()
+        return torch.from_numpy(reading.to_scores(logits, self.problem_type)).float()
 
-    def read(self, text: str) -> "Reading":
+    def read(self, text: str) -> reading.Trace:
         """Score a whole text after each of its tokens."""
-        inputs = self._encode([text], return_offsets_mapping=True)
-        with torch.inference_mode():
-            scores = self._scores(self.model.running_logits(inputs["input_ids"])[0])
-        words, offsets = inputs.word_ids(0), inputs["offset_mapping"][0].tolist()
-        ends = {
-            end: position
-            for position, (start, end) in enumerate(offsets)
-            if end > start and words[position] != words[position + 1]
-        }
-        return Reading(text, ends, scores, self.labels, self.problem_type)
-
-    def _encode(self, texts: list[str], **options: Any) -> Any:
-        options |= {"truncation": False, "verbose": False, "return_token_type_ids": False}
-        return self.tokenizer(texts, return_tensors="pt", **options).to(self.model.device)
-
-    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = logits.float().cpu()
-        if self.problem_type == "regression":
-            return logits
-        return logits.softmax(-1) if self.problem_type == "single_label_classification" else logits.sigmoid()
-
-
-class Reading(NamedTuple):
-    """A text and its scores after each of its n tokens."""
-
-    text: str
-    ends: dict[int, int]  # where in the text each word ends → the last of its tokens, in order
-    scores: torch.Tensor  # (n, C)
-    labels: list[str]
-    problem_type: str
-
-    @property
-    def hues(self) -> dict[int, int]:
-        """The labels that have a colour: index → colour, in the order of the legend."""
-        if self.is_two_sided:
-            return {1: 0, 0: 1}
-        highest = self.scores.amax(0).argsort(descending=True, stable=True)[: len(COLOURS)]
-        return {int(label): hue for hue, label in enumerate(highest)}
-
-    @property
-    def is_two_sided(self) -> bool:
-        """Whether one label's score tells the other's."""
-        return len(self.labels) == 2 and self.problem_type == "single_label_classification"
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The least and the largest score that can be drawn."""
-        is_bounded = self.problem_type != "regression"
-        return (0.0, 1.0) if is_bounded else (float(self.scores.min()), float(self.scores.max()))
-
-    def written(self, score: float) -> str:
-        return f"{score:.4g}" if self.problem_type == "regression" else f"{score:.2f}"
+        return reading.read(self.model, self.tokenizer, text)
 
 
 class Table(NamedTuple):
@@ -196,17 +139,12 @@ def build(model: str) -> gr.Blocks:
 
 def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
     """Make the page of a loaded model, with texts to begin with."""
-    answer, labels = classifier.answer, classifier.labels
-    listed = ", ".join(labels) if len(labels) <= 6 else f"{len(labels)} labels"
+    answer, time = classifier.answer, reading.TimeLimit(classifier.model)
+    # A fast tokenizer keeps cut and padding as settings. Once they are off, no call here changes them again.
+    classifier.tokenizer("", truncation=False, padding=False)
 
     def classify(text: str) -> tuple[Any, str]:
-        reading = classifier.read(checked(text))
-        last = reading.scores[-1].tolist()
-        if classifier.problem_type == "regression":
-            verdict: Any = ", ".join(reading.written(score) for score in last)
-        else:
-            verdict = dict(zip(labels, last, strict=True))
-        return verdict, draw(reading, answer)
+        return classify_text(classifier, time, text)
 
     def columns(file: str | None) -> Any:
         header = read_table(file).header
@@ -214,15 +152,13 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
         return gr.Dropdown(choices=header, value=chosen)
 
     def score_file(file: str | None, column: str | None, progress: Any = gr.Progress()) -> Iterator[str]:  # noqa: B008
-        scored = score_table(classifier, read_table(file), column, progress)
+        with in_time(time, MAX_FILE_SECONDS):
+            scored = score_table(classifier, read_table(file), column, progress)
         with tempfile.TemporaryDirectory() as folder:  # until Gradio has its copy
             yield write_table(scored, folder)
 
     with gr.Blocks(title="RoBERTa-GRU", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as blocks:
-        gr.Markdown(
-            "# RoBERTa-GRU\nReads a text from its first word to its last, and shows how the verdict came about. "
-            f"{'Predicts' if classifier.problem_type == 'regression' else 'Labels'}: {escape(listed)}."
-        )
+        gr.HTML(introduction(classifier))  # a label's Markdown would be active
         with gr.Tab("One text"):
             with gr.Row():
                 with gr.Column(scale=3, min_width=300):
@@ -261,8 +197,8 @@ def serve(blocks: gr.Blocks, **options: Any) -> None:
     theme = gr.themes.Base(**fonts).set(
         body_text_color_subdued="*neutral_600",  # as it comes, too pale to read
         block_info_text_color="*neutral_600",
-        button_primary_background_fill=COLOURS[0],
-        button_primary_background_fill_dark=COLOURS[0],
+        button_primary_background_fill=reading.BLUE,
+        button_primary_background_fill_dark=reading.BLUE,
         button_primary_background_fill_hover="#005a8d",
         button_primary_background_fill_hover_dark="#005a8d",
     )
@@ -271,6 +207,30 @@ def serve(blocks: gr.Blocks, **options: Any) -> None:
     os.environ["no_proxy"] = ",".join(filter(None, [spared, "localhost,127.0.0.1,0.0.0.0"]))
     page_options = {"theme": theme, "css": STYLE, "footer_links": ["api"], "run_history": False, "ssr_mode": False}
     blocks.launch(max_file_size=MAX_FILE_SIZE, **page_options, **options)
+
+
+def introduction(classifier: Classifier) -> str:
+    """Say as HTML what the page does."""
+    labels = classifier.labels
+    listed = reading.visible(", ".join(labels)) if len(labels) <= 6 else f"{len(labels)} labels"
+    kind = "Predicts" if classifier.problem_type == "regression" else "Labels"
+    return (
+        "<h1>RoBERTa-GRU</h1><p>Reads a text from its first word to its last, and shows how the verdict came about. "
+        f"{kind}: {escape(listed)}.</p>"
+    )
+
+
+def classify_text(classifier: Classifier, time: reading.TimeLimit, text: str) -> tuple[Any, str]:
+    """Return what the model says of a text, for `gr.Label`, and how it came to say so, as HTML."""
+    text = checked(text)
+    if reading.has_more_tokens(classifier.tokenizer, text, MAX_TOKENS):
+        raise mistake(f"The text has more than {MAX_TOKENS:,} tokens, which is what this page reads: shorten it.")
+    with in_time(time, MAX_SECONDS):
+        trace = classifier.read(text)
+    last = trace.scores[-1].tolist()
+    if classifier.problem_type == "regression":
+        return ", ".join(trace.written(score) for score in last), reading.html(trace)
+    return dict(zip(map(reading.visible, trace.labels), last, strict=True)), reading.html(trace)
 
 
 def checked(text: str) -> str:
@@ -288,9 +248,23 @@ def checked(text: str) -> str:
     return text
 
 
+@contextmanager
+def in_time(time: reading.TimeLimit, seconds: int) -> Iterator[None]:
+    """Say so where the block takes longer."""
+    try:
+        with time.seconds(seconds):
+            yield
+    except TimeoutError:
+        raise mistake(
+            f"Reading takes longer than {seconds:,} seconds, which is all this page has: give less."
+        ) from None
+
+
 def mistake(message: str) -> gr.Error:
     """Build the error for something that the user can mend: it is shown, and not logged."""
-    return gr.Error(escape(message, quote=False), print_exception=False)  # the browser reads it as HTML
+    return gr.Error(
+        escape(reading.visible(message), quote=False), print_exception=False
+    )  # the browser reads it as HTML
 
 
 def read_table(path: str | None) -> Table:
@@ -368,111 +342,6 @@ def write_table(table: Table, folder: str) -> str:
     with path.open("w", encoding=table.encoding, newline="") as file:
         csv.writer(file, delimiter=table.delimiter).writerows([table.header, *table.rows])
     return str(path)
-
-
-def draw(reading: Reading, answer: str) -> str:
-    """Draw a reading as HTML: the curve of its scores, and the text coloured by them."""
-    low, high = reading.range
-    scale = "".join(f"<span>{reading.written(score)}</span>" for score in (high, (low + high) / 2, low))
-    return f"""
-<p class="note">{legend(reading, answer)}</p>
-<div class="curve"><div class="scale">{scale}</div>{curve(reading)}
-<div class="axis"><span>first token</span><span>last</span></div></div>
-<p class="note">The text in these colours: {meaning(reading)}</p>
-<div class="text" role="region" aria-label="The text, coloured" tabindex="0">{coloured(reading)}</div>"""
-
-
-def curve(reading: Reading) -> str:
-    """Draw the scores after every token: two labels as two sides of one line, others as a line each."""
-    last = max(len(reading.scores) - 1, 1)
-    low, high = reading.range
-    heights = (100 * (high - reading.scores) / ((high - low) or 1.0)).T.tolist()  # C times n, 0 at the top
-
-    def points(label: int, top: float = 0.0, bottom: float = 100.0) -> str:
-        places = drawn_positions(reading.scores[:, label])
-        return " ".join(f"{1000 * at / last:.1f},{min(max(heights[label][at], top), bottom):.1f}" for at in places)
-
-    parts = [f'<line x1="0" x2="1000" y1="{height}" y2="{height}"/>' for height in (0, 50, 100)]
-    if reading.is_two_sided:
-        for hue, sides in enumerate([(0, 50), (50, 100)]):
-            parts.append(f'<polygon points="0,50 {points(1, *sides)} 1000,50" fill="{COLOURS[hue]}"/>')
-        parts.append(f'<polyline points="{points(1)}"/>')
-    else:
-        for label, hue in reading.hues.items():
-            parts.append(f'<polyline points="{points(label)}" style="stroke: {COLOURS[hue]}"/>')
-    last_scores = zip(reading.labels, reading.scores[-1].tolist(), strict=True)
-    verdict = ", ".join(f"{label} {reading.written(score)}" for label, score in last_scores)
-    said = escape(f"Curve of the scores while reading; in the end {verdict}")
-    return (
-        f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label="{said}">{"".join(parts)}</svg>'
-    )
-
-
-def drawn_positions(scores: torch.Tensor) -> list[int]:
-    """Choose the tokens (≤ MOST_POINTS) that a curve is drawn through."""
-    if len(scores) <= MOST_POINTS:
-        return list(range(len(scores)))
-    chosen, first = {0, len(scores) - 1}, 0
-    for stretch in scores.tensor_split(MOST_POINTS // 2 - 1):
-        chosen |= {first + int(stretch.argmin()), first + int(stretch.argmax())}
-        first += len(stretch)
-    return sorted(chosen)
-
-
-def coloured(reading: Reading) -> str:
-    """Write the whole text, every character once, in spans that tell the score on hovering."""
-    colours, parts, done = paint(reading), [], 0
-    pieces = ((end, *colours[position]) for end, position in reading.ends.items())
-    for (css_class, said), run in groupby(pieces, lambda piece: piece[1:]):
-        *_, (end, *_) = run
-        parts.append(f'<span class="{css_class}" title="{escape(said)}">{escape(reading.text[done:end])}</span>')
-        done = end
-    return "".join(parts) + escape(reading.text[done:])
-
-
-def paint(reading: Reading) -> list[tuple[str, str]]:
-    """Give each token a CSS class and words.
-
-    By the label that leads, where there is one label a text; else by the score of the label that ends highest.
-    """
-    scores, found = reading.scores, []
-    if reading.problem_type == "single_label_classification":
-        first, second = scores.topk(2).values.T
-        strengths, labels = first - second, scores.argmax(-1).tolist()
-        hues = [reading.hues.get(label, len(COLOURS)) for label in labels]
-    else:
-        low, high = reading.range
-        labels = [int(scores[-1].argmax())] * len(scores)
-        heights = scores[:, labels[0]] - (low + high) / 2
-        strengths, hues = 2 * heights.abs() / ((high - low) or 1.0), [int(height < 0) for height in heights]
-    for position, (label, hue, strength) in enumerate(zip(labels, hues, strengths.tolist(), strict=True)):
-        said = f"{reading.labels[label]} {reading.written(float(scores[position, label]))}"
-        found.append((f"h{hue}{round(strength * NUM_LEVELS)}", said))
-    return found
-
-
-def legend(reading: Reading, answer: str) -> str:
-    """Say what the curve shows."""
-    after = f"after each of {len(reading.scores):,} tokens"
-    if reading.is_two_sided:
-        name = reading.labels[1]
-        return f"{answer.capitalize()} of {escape(name)} {after}: {key(0, name)} or {key(1, reading.labels[0])} leads."
-    keys = " ".join(key(hue, reading.labels[label]) for label, hue in reading.hues.items())
-    return f"{answer.capitalize()} {after}: {keys}"
-
-
-def meaning(reading: Reading) -> str:
-    """Say what the colours behind the text mean."""
-    if reading.problem_type == "single_label_classification":
-        others = f" ({key(len(COLOURS), 'another')} for the rest)" if len(reading.labels) > len(COLOURS) else ""
-        return f"which label led at each word{others}, the stronger the farther."
-    low, high = map(reading.written, reading.range)
-    label = reading.labels[int(reading.scores[-1].argmax())]
-    return f"{escape(label)} at each word, from {key(1, low)} to {key(0, high)}."
-
-
-def key(hue: int, name: str) -> str:
-    return f'<span class="key h{hue}{NUM_LEVELS}">{escape(name)}</span>'
 
 
 def main() -> None:
