@@ -144,8 +144,12 @@ class RobertaGRUConfig(RobertaConfig):
         """The width K·H of a GRU state."""
         return self.gru_hidden_size * (2 if self.gru_bidirectional else 1)
 
-    def check(self) -> None:
+    def check(self, is_built: bool = False) -> None:
         """Check the fields that make the model; the model does so again, since fields can be set after construction.
+
+        Args:
+            is_built: also check that fields fit each other that the encoder alone needs. As with the library's own
+                configurations, one that is never built into a model may have them as it likes.
 
         Raises:
             ValueError: naming the field, its value and what it may be.
@@ -166,7 +170,7 @@ class RobertaGRUConfig(RobertaConfig):
         spread = self.initializer_range
         _require(_is_number(spread) and spread >= 0, "initializer_range", spread, "a number of at least 0")
         self._check_labels()
-        self._check_encoder()
+        self._check_encoder(is_built)
         window, overlap = self.encoder_window, self.window_overlap
         _require(window >= 3, "max_position_embeddings", self.max_position_embeddings, "above `pad_token_id` + 3")
         _require(
@@ -203,10 +207,11 @@ class RobertaGRUConfig(RobertaConfig):
             f"unset, or {num_labels} numbers of at least 0, one per label",
         )
 
-    def _check_encoder(self) -> None:
+    def _check_encoder(self, is_built: bool) -> None:
         width, heads = self.hidden_size, self.num_attention_heads
         last, padding = self.vocab_size - 1, self.pad_token_id
-        _require(width % heads == 0, "num_attention_heads", heads, f"a divisor of `hidden_size`, {width}")
+        fits = not is_built or width % heads == 0
+        _require(fits, "num_attention_heads", heads, f"a divisor of `hidden_size`, {width}")
         _require(not self.is_decoder, "is_decoder", self.is_decoder, "false: the encoder reads both ways")
         _require(
             _is_whole(padding) and 0 <= padding <= last, "pad_token_id", padding, f"a whole number from 0 to {last}"

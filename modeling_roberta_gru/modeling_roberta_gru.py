@@ -373,7 +373,7 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
 
     def __init__(self, config: RobertaGRUConfig):
         super().__init__(config)
-        config.check()
+        config.check(is_built=True)
         self.roberta = RobertaModel(config, add_pooling_layer=False)
         self.gru = RobertaGRURecurrence(config)
 
@@ -383,13 +383,16 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
 
         Raises:
             ValueError: if the weights lack a part of the encoder, or if the configuration says that they are of this
-                very class and they are not: random values in their place would only look as if they worked.
+                very class and they are not: random values in their place would only look as if they worked. Weights
+                of which the model has none are no wrong ones: it starts at random, with the library's warning.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         # What is of another size is refused before, or was asked for by `ignore_mismatched_sizes`.
         resized = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
         missing = set(report["missing_keys"]) - resized
-        if cls.__name__ in (model.config.architectures or ()):
+        if missing >= model.state_dict().keys():
+            wrong = set()
+        elif cls.__name__ in (model.config.architectures or ()):
             wrong = missing.union(report["unexpected_keys"])
         else:
             wrong = {name for name in missing if name.startswith("roberta.")}

@@ -73,7 +73,6 @@ PROBLEM_TYPES = "unset, or one of single_label_classification, multi_label_class
         ("hidden_size", -12, "a whole number of at least 1"),
         ("num_hidden_layers", 0, "a whole number of at least 1"),
         ("num_attention_heads", 0, "a whole number of at least 1"),
-        ("num_attention_heads", 5, "a divisor of `hidden_size`, 12"),
         ("intermediate_size", -1, "a whole number of at least 1"),
         ("type_vocab_size", 0, "a whole number of at least 1"),
         ("hidden_dropout_prob", 1.5, "a number from 0 to below 1"),
@@ -101,6 +100,12 @@ def test_impossible_values_are_refused_by_name_also_when_set_later(name, value, 
     with pytest.raises(ValueError, match="must be") as error:
         RobertaGRUForSequenceClassification(config)
     assert str(error.value) == f"`{name}` is {value!r}; it must be {allowed}."
+
+
+def test_sizes_that_do_not_fit_each_other_are_refused_where_a_model_is_built():
+    config = RobertaGRUConfig(hidden_size=37)
+    with pytest.raises(ValueError, match="`num_attention_heads` is 12; it must be a divisor of `hidden_size`, 37"):
+        RobertaGRUForSequenceClassification(config)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"])

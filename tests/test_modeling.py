@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     CamembertConfig,
@@ -655,6 +656,19 @@ def test_saved_parameters_come_back_bit_equal(tmp_path):
         "model.safetensors",
         "modeling_roberta_gru.py",
     ]
+
+
+def test_a_folder_without_any_of_the_weights_starts_at_random_with_the_librarys_warning(tmp_path, caplog):
+    classifier(summary="attention").save_pretrained(tmp_path)
+    save_file({"elephant": torch.ones(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        loaded.append(RobertaGRUForSequenceClassification.from_pretrained(tmp_path).state_dict())
+    assert "MISSING" in caplog.text
+    for name, tensor in loaded[0].items():
+        assert tensor.isfinite().all(), name
+        assert torch.equal(tensor, loaded[1][name]), name
 
 
 def test_a_checkpoint_of_one_class_warm_starts_another(tmp_path):
