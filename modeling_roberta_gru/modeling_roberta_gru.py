@@ -22,10 +22,12 @@ The encoder sees documents of up to W tokens as they are. Longer ones it sees in
 the document's first and last token; every token keeps its state from the window in which it lies farthest from an
 edge. The GRU runs over these states, one a token, from the first to the last: windows are no boundaries for it. It
 reads in *chunks*: all of the document at once where gradients are wanted, else a few windows at a time, carrying its
-state along, so that memory does not grow with n.
+state along, so that memory does not grow with n. A document that is still being written is read in the same way
+(`RobertaGRUReader`): what later text cannot change has been carried along, and the rest is read anew each time.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -127,10 +129,12 @@ class Windows:
     """How documents are cut for the encoder, as a table with a line for each window; on the CPU, from lengths alone.
 
     Window k of a document holds its first token, W-2 tokens from position `start` + 1 on, and its last token. The
-    last window is moved back until it is full; a document of up to W tokens is one window as it stands.
+    last window is moved back until it is full; a document of up to W tokens is one window as it stands. A document of
+    which whole strides have been read and dropped, behind its first token, is cut as before: `first_wanted` (B,) is
+    then the position of the first token that has not been read.
     """
 
-    def __init__(self, lengths: torch.Tensor, config: RobertaGRUConfig):
+    def __init__(self, lengths: torch.Tensor, config: RobertaGRUConfig, first_wanted: torch.Tensor | None = None):
         cpu = lengths.device  # said everywhere: the caller may have made another one torch's default
         self.lengths = lengths  # (B,)
         self.size, stride = config.encoder_window, config.window_stride
@@ -144,7 +148,8 @@ class Windows:
         # A token lies farthest from an edge where it lies nearest to the middle; between two, the earlier window.
         after_middle = (self.start.roll(1) + self.start + self.size - 3) // 2 + 2
         # States are kept of the tokens from position `first_kept` to before `after_kept`.
-        self.first_kept = after_middle.where(self.index > 0, 0)
+        first_wanted = torch.zeros_like(lengths) if first_wanted is None else first_wanted
+        self.first_kept = after_middle.where(self.index > 0, first_wanted[self.row])
         is_last = self.index == self.counts[self.row] - 1
         self.after_kept = self.first_kept.roll(-1).where(~is_last, lengths[self.row])
 
@@ -789,6 +794,359 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
             logits = reading.place(scores, chunk, logits)
             summary = self._summarise(reading, chunk, summary)
         return reading.packing.unpack(logits)
+
+    def reader(self, tokenizer: Any) -> "RobertaGRUReader":
+        """Open a document that is still being written.
+
+        Args:
+            tokenizer: the model's own.
+
+        Raises:
+            ValueError: if the GRU reads both ways (what it says of the first word changes with the last one), or the
+                tokenizer is not the model's.
+        """
+        return self.readers(tokenizer, 1)[0]
+
+    def readers(self, tokenizer: Any, num_documents: int) -> "RobertaGRUReaders":
+        """Open many such documents, to append to any of them at once.
+
+        They are the faster the more documents each append brings together: their windows are one encoder batch.
+        """
+        return RobertaGRUReaders(self, tokenizer, num_documents)
+
+
+class SettlingTokenizer:
+    """A tokenizer, and what it promises: how much of a text keeps its tokens whatever follows.
+
+    Where a tokenizer splits at white space and does nothing across it, a text cut before white space has the tokens of
+    its parts. This is looked for in the parts of the tokenizer; where it is not sure, nothing is promised.
+    """
+
+    # Parts that change a text, and that split it, without looking across white space.
+    LOCAL_NORMALIZERS = (
+        *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer", "Nmt", "Precompiled"),
+        *("ByteLevel", "Prepend", "Strip"),
+    )
+    LOCAL_SPLITTERS = (
+        "ByteLevel",
+        "Metaspace",
+        "BertPreTokenizer",
+        "Whitespace",
+        "WhitespaceSplit",
+        "Punctuation",
+        "Digits",
+    )
+    LOCAL_REPLACEMENTS = ({"String": " "}, {"Regex": " {2,}"}, {"Regex": r"\s+"}, {"String": "``"}, {"String": "''"})
+
+    def __init__(self, tokenizer: Any, config: RobertaGRUConfig):
+        """Look at a tokenizer.
+
+        Raises:
+            ValueError: if it is not the tokenizer of a model of this configuration.
+        """
+        if not callable(tokenizer) or not hasattr(tokenizer, "pad_token_id"):
+            raise ValueError(f"A reader needs the model's tokenizer, not a {type(tokenizer).__name__}.")
+        if len(tokenizer) > config.vocab_size or tokenizer.pad_token_id != config.pad_token_id:
+            raise ValueError(
+                f"The tokenizer is not the model's: it has {len(tokenizer)} tokens and `pad_token_id` "
+                f"{tokenizer.pad_token_id}, the model {config.vocab_size} and {config.pad_token_id}."
+            )
+        self.tokenizer = tokenizer
+        self.opening: list[int] = []  # token ids that begin every document, `<s>`,
+        self.closing: list[int] = []  # and that end it, `</s>`
+        self.separators = ""  # white space at which texts may be cut; none: no promise
+        if tokenizer.is_fast:
+            around = tokenizer("a", verbose=False)
+            kinds, ids = around.sequence_ids(), around["input_ids"]
+            text = [index for index, kind in enumerate(kinds) if kind is not None] or [0]
+            self.opening, self.closing = ids[: text[0]], ids[text[-1] + 1 :]
+            if self.opening and self.closing and self._is_local():
+                self.separators = "".join(filter(self._splits_at, " \n\t\r"))
+
+    def tokenize(self, text: str) -> tuple[list[int], list[int]]:
+        """Return a text's token ids, without those of every document, and where in the text each one ends."""
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return encoding["input_ids"], [end for _, end in encoding["offset_mapping"]]
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Return the token ids of a whole document."""
+        return self.tokenizer(text, verbose=False)["input_ids"]
+
+    def find_settled(self, text: str) -> int:
+        """Return how much of a text (in characters) no later text can change: up to its last white space."""
+        end = max((text.rfind(separator) for separator in self.separators), default=0)
+        # All white space in a row belongs together: special tokens may swallow it.
+        return len(text[: max(end, 0)].rstrip())
+
+    def _is_local(self) -> bool:
+        backend = self.tokenizer.backend_tokenizer
+        contents = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        return (
+            all(map(self._is_local_normalizer, _parts(backend.normalizer, "normalizers")))
+            and all(part["type"] in self.LOCAL_SPLITTERS for part in _parts(backend.pre_tokenizer, "pretokenizers"))
+            and not any(len(content.split()) != 1 for content in contents)
+        )
+
+    def _is_local_normalizer(self, part: dict[str, Any]) -> bool:
+        if part["type"] == "Replace":
+            return part["pattern"] in self.LOCAL_REPLACEMENTS
+        return part["type"] in self.LOCAL_NORMALIZERS
+
+    def _splits_at(self, separator: str) -> bool:
+        backend = self.tokenizer.backend_tokenizer
+        text = f"a{separator}a"
+        text = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+        pieces = [] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+        return sum("a" in piece for piece, _ in pieces) == 2
+
+
+class RobertaGRUReader:
+    """A document that is still being written.
+
+    What no later text can change is *settled*, and is kept in the GRU's state and the summary alone: tokens that end
+    before the last white space, in windows that can no longer be the last one (which alone is moved back). The rest,
+    at most two windows and the words appended, is read anew each time. What is left of the document behind the
+    settled strides, the *tail*, is cut into the same windows as the whole, its first token standing before them.
+    """
+
+    def __init__(self, model: RobertaGRUForSequenceClassification, tokenizer: SettlingTokenizer):
+        self._model, self._tokenizer = model, tokenizer
+        self.reset()
+
+    def append(self, text: str) -> torch.Tensor:
+        """Read on, without gradients.
+
+        Returns:
+            `torch.FloatTensor` of shape `(C,)`: probabilities of the document so far, for regression its values: what
+            the model gives for `tokenizer(everything appended)`.
+
+        Raises:
+            ValueError: if the document is closed, the text is none, or the model is in training mode.
+        """
+        return _append([self], [text])[0]
+
+    def close(self) -> torch.Tensor:
+        """End the document: return its final probabilities `(C,)`, and refuse more text."""
+        probabilities = self.append("") if self.logits is None else _to_probabilities(self.logits, self._model.config)
+        self._is_closed = True
+        return probabilities
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Begin another document."""
+        model, config = self._model, self._model.config
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        nothing = torch.zeros(1, config.gru_output_size, dtype=dtype, device=model.device)
+        self.logits: torch.Tensor | None = None  # (C,) of the document so far
+        self.num_tokens = 0  # of the document so far, those that begin and end every document among them
+        self._is_closed = False
+        self._text = ""  # not settled, behind one settled word for the tokenizer to see what stood before
+        self._num_seen = 0  # characters of that word
+        self._num_windows = 0  # settled
+        self._tail: list[int] = self._tokenizer.opening[1:]  # token ids behind the settled windows' strides
+        self._carried = torch.zeros(config.num_gru_layers, 1, config.gru_hidden_size, dtype=dtype, device=model.device)
+        self._summary = model.summary.of_nothing(1, like=Part(nothing, nothing[:, :1]))
+        self._window: torch.Tensor | None = None  # (W, D) states of the tail's first window, once that cannot change
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything read so far as tensors, text and numbers."""
+        state = {name.lstrip("_"): value for name, value in vars(self).items() if name not in ("_model", "_tokenizer")}
+        summary = state.pop("summary")
+        return {**state, "tail": torch.tensor(self._tail), "summary": summary.value, "log_weight": summary.log_weight}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume where `state_dict` was taken, by a reader of the same model and tokenizer.
+
+        Raises:
+            ValueError: if it is another model's, naming the entry.
+        """
+        own = self.state_dict()
+        if state.keys() != own.keys():
+            raise ValueError(f"The state of a reader has {', '.join(sorted(own))}; not {', '.join(sorted(state))}.")
+        config = self._model.config
+        shapes = {
+            **{name: own[name].shape for name in ("carried", "summary", "log_weight")},
+            "window": (config.encoder_window, config.hidden_size),
+            "logits": (config.num_labels,),
+        }
+        device = self._model.device
+        tensors: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            value = state[name]
+            if value is not None and value.shape != shape:
+                raise ValueError(f"`{name}` has shape {tuple(value.shape)}; this model's is {tuple(shape)}.")
+            tensors[name] = None if value is None else value.to(device)
+        self._summary = Part(tensors.pop("summary"), tensors.pop("log_weight"))
+        self.logits, self._carried, self._window = tensors["logits"], tensors["carried"], tensors["window"]
+        self._tail = state["tail"].tolist()
+        self._text, self._num_seen = state["text"], state["num_seen"]
+        self.num_tokens, self._num_windows = state["num_tokens"], state["num_windows"]
+        self._is_closed = state["is_closed"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RobertaGRUReader":
+        copy = RobertaGRUReader(self._model, self._tokenizer)
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+    def _take(self, text: str) -> list[int]:
+        """Add text, and settle what that lets settle; return the token ids of the tail, to the document's end."""
+        self._text += text
+        tokenizer = self._tokenizer
+        if not tokenizer.separators:
+            return tokenizer.tokenize_whole(self._text)
+        ids, ends = tokenizer.tokenize(self._text)
+        settled = tokenizer.find_settled(self._text)
+        unseen = [(id_, end) for id_, end in zip(ids, ends, strict=True) if end > self._num_seen or not self._num_seen]
+        self._tail += [id_ for id_, end in unseen if end <= settled]
+        rest = [id_ for id_, end in unseen if end > settled]
+        if settled > self._num_seen:
+            word = tokenizer.find_settled(self._text[:settled])  # where the white space before the last word begins
+            self._text, self._num_seen = self._text[word:], settled - word
+        self._settle_windows()
+        return [*tokenizer.opening[:1], *self._tail, *rest, *tokenizer.closing]
+
+    def _settle_windows(self) -> None:
+        """Read for good, a few at a time, the windows whose tokens and neighbours are settled."""
+        model, config = self._model, self._model.config
+        tail = [*self._tokenizer.opening[:1], *self._tail, *self._tokenizer.closing[-1:]]
+        num_windows = max(0, len(tail) - config.encoder_window) // config.window_stride
+        for begin in range(0, num_windows, config.windows_per_chunk):
+            end = min(begin + config.windows_per_chunk, num_windows)
+            chunk, _ = _encode_tails(model, [self], [tail], begin, end)
+            states, self._carried, _ = model.gru(chunk.states, chunk.lengths, self._carried)
+            part = model.summary(states, chunk.mask, chunk.first, torch.zeros_like(chunk.lengths, dtype=torch.bool))
+            self._summary = model.summary.merge(self._summary, part)
+            self._window = None
+        del self._tail[: num_windows * config.window_stride]
+        self._num_windows += num_windows
+
+
+class RobertaGRUReaders(Sequence[RobertaGRUReader]):
+    """Documents that are still being written, each a [`RobertaGRUReader`], appended to together."""
+
+    def __init__(self, model: RobertaGRUForSequenceClassification, tokenizer: Any, num_documents: int):
+        if model.config.gru_bidirectional:
+            raise ValueError(
+                "A document that is still being written can be read from left to right only, and this model's GRU "
+                "reads both ways (`gru_bidirectional`): what it says of the first word changes with the last one."
+            )
+        settling = SettlingTokenizer(tokenizer, model.config)
+        self._readers = [RobertaGRUReader(model, settling) for _ in range(num_documents)]
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._readers[index]
+
+    def append(self, texts: Mapping[int, str]) -> torch.Tensor:
+        """Read on in some of the documents, in one encoder batch.
+
+        Args:
+            texts: what to append, by the document's index.
+
+        Returns:
+            `torch.FloatTensor` of shape `(R, C)`: a row of probabilities for each text, as it alone would give.
+
+        Raises:
+            ValueError: as [`RobertaGRUReader.append`]; no document has then been read on.
+        """
+        return _append([self[index] for index in texts], list(texts.values()))
+
+
+@torch.no_grad()
+def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.Tensor:
+    """Append a text to each of some documents of one model: probabilities (R, C)."""
+    for reader, text in zip(readers, texts, strict=True):
+        if reader._is_closed:
+            raise ValueError("This document is closed: `reset()` begins another one.")
+        if not isinstance(text, str):
+            raise ValueError(f"A reader takes text, not {type(text).__name__}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"Character {error.start} of the text is half of a surrogate pair.") from error
+    if not readers:
+        raise ValueError("There is no text to append.")
+    model = readers[0]._model
+    if model.training:
+        raise ValueError(
+            "The model is in training mode, in which dropout makes every reading another: `model.eval()`."
+        )
+    tails = [reader._take(text) for reader, text in zip(readers, texts, strict=True)]
+    if not all(tails):
+        raise ValueError("The document has no token yet: this tokenizer adds none of its own.")
+    chunk, windows = _encode_tails(model, readers, tails)
+    states, _, _ = model.gru(chunk.states, chunk.lengths, torch.cat([reader._carried for reader in readers], dim=1))
+    part = model.summary(states, chunk.mask, chunk.first, torch.ones_like(chunk.lengths, dtype=torch.bool))
+    before = Part(*(torch.cat(fields) for fields in zip(*(reader._summary for reader in readers), strict=True)))
+    summary = model.summary.merge(before, part).value
+    logits = model._calibrate(model.head(summary.to(states.dtype)))
+    config = model.config
+    for row, (reader, tail) in enumerate(zip(readers, tails, strict=True)):
+        reader.logits = logits[row].clone()
+        reader.num_tokens = reader._num_windows * config.window_stride + len(tail)
+        # Once there are settled tokens beyond the first window, it is not the last, and holds settled tokens only.
+        if reader._tokenizer.separators and len(reader._tail) + 2 > config.encoder_window:
+            reader._window = windows[row].clone()
+    return _to_probabilities(logits, config)
+
+
+def _encode_tails(
+    model: RobertaGRUForSequenceClassification,
+    readers: Sequence[RobertaGRUReader],
+    tails: Sequence[list[int]],
+    begin: int = 0,
+    end: int | None = None,
+) -> tuple[Chunk, torch.Tensor]:
+    """Encode windows `begin` … `end` - 1 of tails, those apart whose states a reader keeps.
+
+    Returns:
+        The chunk of their unread tokens, at their positions in the document, and the first window of each tail
+        `(R, W, D)`.
+    """
+    config, device = model.config, model.device
+    size, stride = config.encoder_window, config.window_stride
+    # Of a tail behind settled windows, the first token unread is where it would be in any window but the first.
+    unread = torch.tensor([(size - 3 - stride) // 2 + 2 if reader._num_windows else 0 for reader in readers])
+    windows = Windows(torch.tensor([len(tail) for tail in tails]), config, unread)
+    end = int(windows.counts.max()) if end is None else end
+    cut = windows.cut(begin, end, device)
+    ids = pad_sequence([torch.tensor(tail) for tail in tails], batch_first=True).to(device)
+    ids = ids[cut.row_of_window[:, None], cut.positions].masked_fill(~cut.mask, config.pad_token_id)  # (N, W)
+    first_windows = (windows.index[(windows.index >= begin) & (windows.index < end)] == 0).nonzero()[:, 0].tolist()
+    known = {
+        n: reader._window for n, reader in zip(first_windows, readers, strict=False) if reader._window is not None
+    }
+    states = torch.empty(*ids.shape, config.hidden_size, dtype=model.dtype, device=device)  # (N, W, D)
+    for n, window in known.items():
+        states[n] = window
+    others = torch.tensor([n for n in range(len(ids)) if n not in known], dtype=torch.long)
+    is_full = min(map(len, tails)) >= windows.width
+    for some in others.to(device).split(config.windows_per_chunk * len(readers)):
+        if len(some):
+            encoded = model._encode(
+                cut.mask[some], is_full, input_ids=ids[some], token_type_ids=torch.zeros_like(ids[some])
+            )
+            states[some] = encoded.last_hidden_state.to(states.dtype)
+    behind = torch.tensor([reader._num_windows * stride for reader in readers], device=device)
+    kept = _take_rows(states.flatten(0, 1), cut.kept)  # (R, S, D)
+    return Chunk(cut.rows, cut.first + behind, cut.lengths, kept), states[first_windows]
+
+
+def _to_probabilities(logits: torch.Tensor, config: RobertaGRUConfig) -> torch.Tensor:
+    problem_type = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+    if problem_type == "regression":
+        return logits
+    return logits.softmax(dim=-1) if problem_type == "single_label_classification" else logits.sigmoid()
+
+
+def _parts(component: Any, of_sequence: str) -> list[dict[str, Any]]:
+    """Describe the parts of a tokenizer's component: a sequence's, or itself."""
+    if component is None:
+        return []
+    described = json.loads(component.__getstate__())
+    return described.get(of_sequence, [described])
 
 
 class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):

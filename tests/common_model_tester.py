@@ -5,6 +5,7 @@ import os
 import unittest
 
 import torch
+from transformers.models.auto import modeling_auto
 
 from modeling_roberta_gru import (
     RobertaGRUConfig,
@@ -17,6 +18,13 @@ from ...test_configuration_common import ConfigTester
 from ...test_modeling_common import ModelTesterMixin, ids_tensor
 
 NUM_DOCUMENTS, NUM_TOKENS = 5, 7
+
+# By these the common tests know which classes take labels, and of what shape.
+modeling_auto.MODEL_MAPPING_NAMES["roberta-gru"] = RobertaGRUModel.__name__
+modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["roberta-gru"] = (
+    RobertaGRUForSequenceClassification.__name__
+)
+modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES["roberta-gru"] = RobertaGRUForTokenClassification.__name__
 
 
 class RobertaGRUModelTester:

@@ -189,7 +189,7 @@ def encoded_batches(model: nn.Module) -> Iterator[list[torch.Size]]:
     shapes: list[torch.Size] = []
 
     def note(_module, _args, kwargs):
-        shapes.append(kwargs["attention_mask"].shape)
+        shapes.append(kwargs["position_ids"].shape)
 
     handle = model.roberta.register_forward_pre_hook(note, with_kwargs=True)
     yield shapes
