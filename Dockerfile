@@ -45,7 +45,11 @@ FROM base AS serve
 
 # Of this package the page needs two files: a model brings its own code.
 COPY model_card/space/requirements.txt ./
-RUN pip install --constraint constraints.txt --requirement requirements.txt
+COPY requirements/serve.txt hashed.txt
+# Every file by its SHA-256; another index has other files.
+RUN if [ -z "$PIP_EXTRA_INDEX_URL" ] && [ "$(uname -m)" = x86_64 ]; \
+    then pip install --require-hashes --requirement hashed.txt; \
+    else pip install --constraint constraints.txt --requirement requirements.txt; fi
 COPY modeling_roberta_gru/inference/reading.py modeling_roberta_gru/inference/reading.html model_card/space/app.py ./
 
 ENV MODEL_ID=/model \
@@ -66,10 +70,14 @@ ENTRYPOINT ["python", "app.py"]
 FROM base AS train
 
 COPY pyproject.toml ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > /tmp/requirements.txt \
-    && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
-    && rm /tmp/requirements.txt
+COPY requirements/train.txt hashed.txt
+# As above.
+RUN if [ -z "$PIP_EXTRA_INDEX_URL" ] && [ "$(uname -m)" = x86_64 ]; \
+    then pip install --require-hashes --requirement hashed.txt; \
+    else python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+            > /tmp/requirements.txt \
+        && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
+        && rm /tmp/requirements.txt; fi
 
 # What `.dockerignore` lets in.
 COPY . .

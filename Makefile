@@ -8,7 +8,7 @@ DEVICES ?= cpu
 train: export OMP_NUM_THREADS ?= $(if $(filter quickstart,$(RECIPE)),1,$(shell getconf _NPROCESSORS_ONLN))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv train check format test test-slow docs bench results clean
+.PHONY: help .venv requirements train check format test test-slow docs bench results clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,14 @@ bench: .venv ## Measure scoring and training beside their peers; wants an hour o
 
 results: .venv ## Write docs/results.md from the recorded measurements
 	.venv/bin/python benchmarks/results.py
+
+requirements: .venv ## Write requirements/*.txt, the files that the images install, with their hashes
+	.venv/bin/pip install --quiet uv
+	for name in pyproject.toml:train model_card/space/requirements.txt:serve; do \
+		.venv/bin/uv pip compile $${name%:*} --constraint constraints.txt --generate-hashes --no-annotate --quiet \
+			--python-version 3.11 --python-platform x86_64-unknown-linux-gnu --custom-compile-command "make requirements" \
+			--output-file requirements/$${name#*:}.txt; \
+	done
 
 clean: ## Delete what the other targets made, except runs/
 	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
