@@ -35,7 +35,12 @@ def test_every_file_that_is_copied_is_in_the_build_context():
 
 def test_the_serving_image_holds_the_page_and_of_the_package_what_it_shows_itself_by():
     sources = {source for value in SERVE["COPY"] for source in value.split()[:-1]}
-    page = {"model_card/space/app.py", "model_card/space/requirements.txt", "constraints.txt", "requirements/serve.txt"}
+    page = {
+        "model_card/space/app.py",
+        "model_card/space/requirements.txt",
+        "constraints.txt",
+        "requirements/serve.txt",
+    }
     assert sources == page | {f"modeling_roberta_gru/inference/reading.{ending}" for ending in ("py", "html")}
 
 
