@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import measuring
 import numpy as np
 import pandas as pd
 import torch
@@ -36,9 +37,8 @@ from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.optimizers import NAdam
 from modeling_roberta_gru.training.record import describe_platform
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "heads"
-DATA = "../shared/data"
+RESULTS = measuring.RESULTS / "heads"
+DATA = measuring.SHARED / "data"
 
 HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,  # rises over 5 % of the steps, falls to zero
@@ -399,7 +399,7 @@ def encode(
     task: TaskName,
     encoder: Annotated[str, typer.Argument(help="A saved encoder or RoBERTa-GRU, with its tokenizer.")],
     folder: Folder,
-    data: DataFolder = Path(DATA),
+    data: DataFolder = DATA,
     head_tail: Annotated[bool, typer.Option(help="Of each text the first and last halves of a window.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
 ) -> None:
@@ -417,7 +417,7 @@ def train(
     seed: Annotated[list[int] | None, typer.Option(help="Seed; again for more. Unset: 0.")] = None,
     fold: Annotated[list[int] | None, typer.Option(help="Test fold; again for more. Unset: all.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Read every so many tokens only.")] = 2,
-    data: DataFolder = Path(DATA),
+    data: DataFolder = DATA,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
 ) -> None:
@@ -495,6 +495,7 @@ def _result(
         "hyperparameters": HYPERPARAMETERS,
         "seconds": round(sum(float(part["seconds"]) for part in parts), 1),
         "loss": float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets))),
+        "targets": _written(documents.targets),
         "predictions": _written_predictions(logits, TASKS[task].kind),
         "shuffled": _written_predictions(shuffled, TASKS[task].kind),
         **describe_platform(),
@@ -502,10 +503,14 @@ def _result(
 
 
 def _written_predictions(logits: np.ndarray, kind: str) -> Any:
+    return _written(logits.argmax(axis=1) if kind == "classes" else logits)
+
+
+def _written(values: np.ndarray) -> Any:
     """Write classes as one digit a row, values and labels' logits to three digits."""
-    if kind == "classes":
-        return "".join(map(str, logits.argmax(axis=1)))
-    return [[round(float(value), 3) for value in row] for row in logits]
+    if values.ndim == 1:
+        return "".join(map(str, values))
+    return [[round(float(value), 3) for value in row] for row in values]
 
 
 # What docs/results.md says of it
@@ -522,9 +527,10 @@ METRICS = {"classes": "accuracy, %", "labels": "macro-F1, %", "value": "root mea
 NUM_RESAMPLES = 1000
 
 
-def table(task: str, documents: Documents, reference: str = "vote-mean") -> list[str]:
+def table(task: str, reference: str = "vote-mean") -> list[str]:
     """Return the lines of a task's Markdown table: each system, beside another, and with windows shuffled."""
     found, kind = recorded(task), TASKS[task].kind
+    targets = _read_predictions(next(iter(found.values()))[0]["targets"])
     read = {
         (name, which): np.array([_read_predictions(result[which]) for result in theirs])  # (seeds, n, …)
         for name, theirs in found.items()
@@ -534,13 +540,29 @@ def table(task: str, documents: Documents, reference: str = "vote-mean") -> list
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, theirs in found.items():
         own = read[name, "predictions"]
-        cells = [SYSTEMS[name].name, str(len(theirs)), _difference(own, None, documents.targets, kind)]
+        cells = [SYSTEMS[name].name, str(len(theirs)), _difference(own, None, targets, kind)]
         others = read.get((reference, "predictions"))
-        cells.append("" if others is None or name == reference else _difference(own, others, documents.targets, kind))
+        cells.append("" if others is None or name == reference else _difference(own, others, targets, kind))
         is_ordered = SYSTEMS[name].view == "whole" and SYSTEMS[name].summary is not None
-        cells.append(_difference(read[name, "shuffled"], own, documents.targets, kind) if is_ordered else "")
+        cells.append(_difference(read[name, "shuffled"], own, targets, kind) if is_ordered else "")
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*lines, "", *conditions(task)]
+
+
+def conditions(task: str) -> list[str]:
+    """Return the lines that say how a task's results were measured."""
+    results = [result for theirs in recorded(task).values() for result in theirs]
+    first = results[0]
+    commits, seeds, every = (sorted({result[name] for result in results}) for name in ("commit", "seed", "every"))
+    states = first["states"]
+    return [
+        f"- n = {len(first['targets']):,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
+        f"brackets: 95 % paired bootstrap over the documents, {NUM_RESAMPLES:,} resamples",
+        f"- command: `python benchmarks/heads.py train {task} STATES SYSTEM --every {every[0]}`, seeds "
+        f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
+        f"- encoder: {Path(states['encoder']).name}, frozen; {states['tokens']:,} tokens in windows of "
+        f"{states['window']}, every {every[0]}th read; {first['hardware']['processor']}",
+    ]
 
 
 def _read_predictions(written: Any) -> np.ndarray:
@@ -575,9 +597,11 @@ def _metric(predictions: np.ndarray, targets: np.ndarray, kind: str) -> float:
 
 
 @app.command()
-def compare(task: TaskName, data: DataFolder = Path(DATA)) -> None:
+def compare(task: TaskName) -> None:
     """Print the table of what was recorded."""
-    print("\n".join(table(task, load(TASKS[task], data))))
+    if not recorded(task):
+        raise typer.BadParameter(f"Nothing is recorded of {task} in {RESULTS}.")
+    print("\n".join(table(task)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 import pandas as pd
 import torch
@@ -26,8 +27,8 @@ from modeling_roberta_gru.inference.explanation import attribute
 from modeling_roberta_gru.training.loading import load_classifier
 from modeling_roberta_gru.training.record import describe_platform
 
-RESULTS = Path(__file__).parent / "results" / "rationales"
-DATA = Path("../shared/data")
+RESULTS = measuring.RESULTS / "rationales"
+DATA = measuring.SHARED / "data"
 BEYOND = 512  # tokens that a truncated model reads
 TEST_FOLD = 9  # ERASER's test split
 

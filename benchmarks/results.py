@@ -8,6 +8,7 @@ from typing import Any
 import agreement
 import breakdown
 import document_length
+import heads
 import long_documents
 import scoring
 import training_speed
@@ -35,6 +36,7 @@ COMPARISONS = {
     "imdb-encoders": "IMDb: a GRU or a linear head on the same encoder",
     "imdb-recurrent": "IMDb: recurrent nets from word embeddings, all training reviews",
 }
+HEADS = "heads on one frozen encoder"
 # Page, script, and what its recorded measurement becomes there: tables by their marks, plots by their files.
 PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     (
@@ -74,7 +76,10 @@ def results_page(folder: Path) -> str:
     runs = [_read(path) for path in sorted(RESULTS.iterdir()) if (path / "metrics.json").is_file()]
     compared = [_comparison(name, title, folder) for name, title in COMPARISONS.items()]
     studies = [_study(path, folder) for path in sorted(RESULTS.glob("studies/*.json"))]
-    return "\n".join([INTRODUCTION, *compared, *studies, *(_section(run) for run in runs)])
+    frozen = [
+        "\n".join([f"## {task}: {HEADS}", "", *heads.table(task), ""]) for task in heads.TASKS if heads.recorded(task)
+    ]
+    return "\n".join([INTRODUCTION, *compared, *frozen, *studies, *(_section(run) for run in runs)])
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:
