@@ -248,7 +248,7 @@ def _as_file(table: Any, split: str, options: Mapping[str, Any], folder: str) ->
     columns = DataArguments(**{name: options[name] for name in ("text_column", "label_column") if name in options})
     if isinstance(table, tuple):
         texts, labels = table
-        table = Dataset.from_dict({columns.text_column[0]: list(texts), columns.label_column: list(labels)})
+        table = Dataset.from_dict({columns.text_column[0]: list(texts), columns.label_column[0]: list(labels)})
     elif hasattr(table, "columns"):  # of pandas
         table = Dataset.from_pandas(table, preserve_index=False)
     if not isinstance(table, Dataset):
@@ -256,10 +256,11 @@ def _as_file(table: Any, split: str, options: Mapping[str, Any], folder: str) ->
             f"{split}: a datasets.Dataset, a pandas frame or a pair of texts and labels is wanted, got "
             f"{type(table).__name__}."
         )
-    feature = table.features.get(columns.label_column)
+    label = columns.label_column[0]
+    feature = table.features.get(label)
     if isinstance(feature, ClassLabel):
-        names = [None if index is None or index < 0 else feature.names[index] for index in table[columns.label_column]]
-        table = table.remove_columns(columns.label_column).add_column(columns.label_column, names)
+        names = [None if index is None or index < 0 else feature.names[index] for index in table[label]]
+        table = table.remove_columns(label).add_column(label, names)
     path = Path(folder) / f"{split}.parquet"
     table.to_parquet(path)
     return str(path)

@@ -80,15 +80,15 @@ class DataArguments:
     )
     csv_delimiter: str = field(
         default="auto",
-        metadata={"help": "What stands between the cells of CSV and TSV files: a character, 'tab', or auto: found."},
+        metadata={"help": "What stands between cells of CSV: a character, tab, or auto. auto: it is found."},
     )
     csv_quoting: Literal["auto", "doubled", "none"] = field(
         default="auto",
-        metadata={"help": "Quotation marks of CSV and TSV files: doubled within cells; none: without a meaning."},
+        metadata={"help": "Quotation marks of CSV. auto: found; doubled: within cells; none: without a meaning."},
     )
     csv_escape: str = field(
         default="auto",
-        metadata={"help": "What escapes quotes and delimiters in CSV and TSV files, such as a backslash; or none."},
+        metadata={"help": "What escapes quotes in CSV: a character, backslash, none or auto. auto: it is found."},
     )
     text_column: list[str] = field(
         default_factory=lambda: ["text"],
@@ -131,15 +131,15 @@ class DataArguments:
     split_column: str | None = field(
         default=None,
         metadata={
-            "help": "A column of the training rows that says the split of each: train, validation or test; or the "
-            "number of its fold."
+            "help": "A column that says each training row's split, or its fold. It holds train, validation or test, "
+            "or a number (see --test_fold)."
         },
     )
     test_fold: int | None = field(
-        default=None, metadata={"help": "The fold of --split_column that is the test split; others are trained on."}
+        default=None, metadata={"help": "The fold of --split_column to test on. Others are trained on."}
     )
     validation_fold: int | None = field(
-        default=None, metadata={"help": "The fold of --split_column to validate on. Unset: carved out of training."}
+        default=None, metadata={"help": "The fold of --split_column to validate on. Unset: carved out."}
     )
     split: str = field(
         default="0.8,0.1,0.1",
@@ -844,10 +844,11 @@ SHOWN = {
     "Data": (
         *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
         *("text_column", "label_column", "class_names", "label_delimiter", "problem_type", "csv_columns"),
-        *("csv_encoding", "clean_html", "on_bad_row"),
+        *("csv_encoding", "csv_delimiter", "clean_html", "on_bad_row"),
     ),
     "Splits": (
-        *("split", "split_seed", "group_column", "pool_splits", "drop_repeats"),
+        *("split", "split_seed", "group_column", "split_column", "test_fold", "pool_splits"),
+        "drop_repeats",
         *("max_train_samples", "max_validation_samples", "max_test_samples"),
     ),
     "Long documents": ("max_length", "max_windows", "window_policy", "length_curriculum", "activation_checkpointing"),

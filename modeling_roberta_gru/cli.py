@@ -160,13 +160,18 @@ def evaluate(
     text_column: Annotated[
         list[str] | None, typer.Option(help="Column of the text; give it again to join several.")
     ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    label_column: Annotated[
+        list[str] | None, typer.Option(help="Column of the label; give it again for several columns of 0 and 1.")
+    ] = None,
     label_delimiter: Annotated[str | None, typer.Option(help="Splits a cell into several labels.")] = None,
     slice_by: Annotated[list[str] | None, typer.Option(help="Also measure each value of this column apart.")] = None,
     csv_columns: Annotated[
         list[str] | None, typer.Option(help="Column of a CSV file without a header; give it again for each.")
     ] = None,
     csv_encoding: Annotated[str, typer.Option(help="Encoding of a CSV file.")] = "utf-8",
+    csv_delimiter: Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")] = "auto",
+    csv_quoting: Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")] = "auto",
+    csv_escape: Annotated[str, typer.Option(help="What escapes quotes: a character, none or auto.")] = "auto",
     clean_html: Annotated[bool, typer.Option(help="Turn tags into line breaks, as in training.")] = False,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave rows without usable text or label out.")] = False,
     max_length: Annotated[
@@ -188,10 +193,13 @@ def evaluate(
         check_writable("--output", output.absolute().parent)
     data_args = DataArguments(
         text_column=text_column or ["text"],
-        label_column=label_column,
+        label_column=label_column or ["label"],
         label_delimiter=label_delimiter,
         csv_columns=csv_columns,
         csv_encoding=csv_encoding,
+        csv_delimiter=csv_delimiter,
+        csv_quoting=csv_quoting,  # type: ignore[arg-type]
+        csv_escape=csv_escape,
         clean_html=clean_html,
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,
@@ -371,6 +379,9 @@ def score(
     csv_encoding: Annotated[
         str, typer.Option(help="Encoding of a CSV or TSV file that is read; UTF-8 is written.")
     ] = "utf-8",
+    csv_delimiter: Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")] = "auto",
+    csv_quoting: Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")] = "auto",
+    csv_escape: Annotated[str, typer.Option(help="What escapes quotes: a character, none or auto.")] = "auto",
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Keep rows without a text, with nothing in the new columns.")
     ] = False,
@@ -400,6 +411,7 @@ def score(
 
     scorer = Scorer(model, dtype=dtype, device=device, max_length=max_length, tokens_per_batch=tokens_per_batch)
     say(f"Scoring in {scorer.description}.", error=True)
+    csv = {"csv_delimiter": csv_delimiter, "csv_quoting": csv_quoting, "csv_escape": csv_escape}
     result = scoring.score_file(
         scorer,
         source,
@@ -408,6 +420,7 @@ def score(
         prefix=prefix,
         all_scores=all_scores,
         csv_encoding=csv_encoding,
+        **csv,
         skip_bad_rows=skip_bad_rows,
         restart=restart,
         excel_safe=excel_safe,
@@ -415,7 +428,9 @@ def score(
     say(scoring.report(result))
     if verify:
         reference = Scorer(model, dtype="float32", device=device, max_length=max_length)
-        texts = scoring.read_texts(source, text_column, csv_encoding)
+        texts = scoring.read_texts(
+            source, text_column, csv_encoding, delimiter=csv_delimiter, quoting=csv_quoting, escape=csv_escape
+        )
         say(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
 
 

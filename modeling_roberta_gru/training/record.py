@@ -209,11 +209,13 @@ def _commit() -> str | None:
 def data_lines(splits: Splits) -> str:
     """Say what the data are, as a run begins."""
     counts = splits.counts
-    duplicates = counts["removed_duplicates"]
+    duplicates, rows = counts["removed_duplicates"], counts["rows"]
     lines = [
+        f"Rows: {rows['read']:,} read, {rows['skipped']:,} skipped, {rows['used']:,} used.",
         f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
         f"{counts['test']:,} test rows.",
-        f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')}).",
+        f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')})"
+        f"{f'; {splits.note}' if splits.note else ''}.",
         f"Removed: {counts['removed_repeats']} repeated rows before splitting, {counts['removed_conflicting']} "
         f"training rows whose equal texts disagree, {duplicates['train']} training and {duplicates['validation']} "
         "validation rows whose text stands in a later split.",
