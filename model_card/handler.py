@@ -21,7 +21,7 @@ Answer, as `pipeline("text-classification")` gives it:
         running             [{"end": …, "scores": […]}, …]: the scores of these labels, in their order, once the text
                             up to character `end` was read
         turns               [{"label": …, "start": …, "end": …, "before": …, "after": …}, …]: the word from character
-                            `start` to `end` turned the verdict towards this label, or, of several labels a text,
+                            `start` to `end` turned the prediction towards this label, or, of several labels a text,
                             about it; its score went from `before` to `after`
 
 Characters are Unicode code points, the first is number 0. The encoder looks ahead as far as its window goes, so the

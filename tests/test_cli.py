@@ -138,7 +138,7 @@ def test_mistakes_are_one_line_and_status_two(argv, message, saved, stand_in, re
     assert message in said
 
 
-def test_explain_prints_and_draws_how_the_verdict_came_about(saved, tmp_path, roberta_gru):
+def test_explain_prints_and_draws_how_the_prediction_came_about(saved, tmp_path, roberta_gru):
     text = "splendid plot, slow music\r\n" * 12  # beyond the window of 64 tokens
     (tmp_path / "text.txt").write_bytes(text.encode("utf-8-sig"))
     folder = tmp_path / "new" / "explanation"
@@ -150,7 +150,7 @@ def test_explain_prints_and_draws_how_the_verdict_came_about(saved, tmp_path, ro
     model, tokenizer = RobertaGRUForSequenceClassification.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
     probabilities = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(dim=0)
     label = model.config.id2label[int(probabilities.argmax())]
-    assert f"Verdict: {label} {probabilities.max():.2f}, after {len(tokenizer(text)['input_ids'])} tokens." in said
+    assert f"Prediction: {label} {probabilities.max():.2f}, after {len(tokenizer(text)['input_ids'])} tokens." in said
     assert "Most influential words, for (+) and against (-) good, in log-odds:" in said
 
     status, said, _ = roberta_gru("explain", saved, "splendid music", "--no-attributions", "--output-dir", folder)

@@ -245,7 +245,7 @@ def test_a_turn_is_where_another_label_takes_the_lead_for_good():
     assert turns(made_trace(0.55, 0.45, 0.55, 0.45)) == []
 
 
-def test_every_turn_of_a_verdict_is_found_in_order():
+def test_every_turn_of_a_prediction_is_found_in_order():
     scores = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.7, 0.2], [0.2, 0.1, 0.7], [0.9, 0.0, 0.1]]
     found = turns(made_trace(*scores, labels=["a", "b", "c"]))
     assert [(turn.position, turn.label, turn.before, turn.after) for turn in found] == [
@@ -274,13 +274,13 @@ def test_a_regression_jumps_where_it_moved_most():
     assert "token      2  stars 1.5 → 4  w1 «w2» w3 w4" in report(traced)
 
 
-def test_a_report_tells_verdict_turns_and_words():
+def test_a_report_tells_prediction_turns_and_words():
     traced = made_trace(0.3, 0.1, 0.9, 0.8, 0.8)
     said = report(traced, Attribution("good", np.array([0, -1.0, 3.0, 0.5, 0]), 2.0, -0.5, "log-odds", 32))
     assert said.splitlines() == [
-        "Verdict: good 0.80, after 5 tokens.",
+        "Prediction: good 0.80, after 5 tokens.",
         "",
-        "The verdict turned once:",
+        "The prediction turned once:",
         "  token      2  good 0.10 → 0.90  w1 «w2» w3",
         "",
         "Most influential words, for (+) and against (-) good, in log-odds:",
@@ -300,8 +300,8 @@ def test_a_report_tells_verdict_turns_and_words():
         ([[1.5, 1234.5678]] * 3, "regression", "bad 1.5, good 1235"),
     ],
 )
-def test_a_verdict_is_said_as_the_problem_asks(scores, problem_type, said):
-    assert reading.verdict(made_trace(*scores, problem_type=problem_type)) == said
+def test_a_prediction_is_said_as_the_problem_asks(scores, problem_type, said):
+    assert reading.prediction(made_trace(*scores, problem_type=problem_type)) == said
 
 
 @pytest.mark.parametrize("tokenizer", ["byte_level", "wordpiece"])

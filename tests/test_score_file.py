@@ -1,4 +1,4 @@
-"""Files scored: each row keeps what it holds and gets its own verdict, whatever cuts the run off."""
+"""Files scored: each row keeps what it holds and gets its own prediction, whatever cuts the run off."""
 
 import csv
 import errno
@@ -23,7 +23,7 @@ from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LAB
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import score_file as module
 from modeling_roberta_gru.inference.score_file import (
-    Verdicts,
+    PredictedColumns,
     read_texts,
     report,
     report_verified,
@@ -112,12 +112,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "ROWS_PER_CHUNK", 4)
 
 
-# verdicts
+# predictions
 
 
 def test_one_label_is_the_most_probable_with_its_probability():
-    verdicts = Verdicts(("a", "b", "c"), SINGLE_LABEL, "p_", all_scores=True)
-    columns = verdicts.columns(np.array([[0.1, 0.7, 0.2], [0.25, 0.25, 0.5]], dtype=np.float32))
+    predictions = PredictedColumns(("a", "b", "c"), SINGLE_LABEL, "p_", all_scores=True)
+    columns = predictions.columns(np.array([[0.1, 0.7, 0.2], [0.25, 0.25, 0.5]], dtype=np.float32))
     assert columns == {
         "p_label": ["b", "c"],
         "p_score": [0.7, 0.5],
@@ -125,13 +125,13 @@ def test_one_label_is_the_most_probable_with_its_probability():
         "score_b": [0.7, 0.25],
         "score_c": [0.2, 0.5],
     }
-    assert list(columns) == verdicts.schema.names
-    assert list(Verdicts(("a", "b"), SINGLE_LABEL).schema.names) == ["predicted_label", "predicted_score"]
+    assert list(columns) == predictions.schema.names
+    assert list(PredictedColumns(("a", "b"), SINGLE_LABEL).schema.names) == ["predicted_label", "predicted_score"]
 
 
 def test_several_labels_are_those_of_one_half_at_least():
     probabilities = np.array([[0.5, 0.49, 0.9], [0.1, 0.2, 0.3]], dtype=np.float32)
-    columns = Verdicts(("a", "b", "c"), MULTI_LABEL).columns(probabilities)
+    columns = PredictedColumns(("a", "b", "c"), MULTI_LABEL).columns(probabilities)
     assert columns == {"predicted_label": [["a", "c"], []], "predicted_score": [[0.5, 0.9], []]}
 
 
@@ -141,31 +141,31 @@ def test_several_labels_are_those_of_one_half_at_least():
 )
 def test_a_regression_gives_its_values(labels, columns):
     values = np.array([[0.1, -2.0]], dtype=np.float32)[:, : len(labels)]
-    assert Verdicts(labels, REGRESSION).columns(values) == columns
+    assert PredictedColumns(labels, REGRESSION).columns(values) == columns
 
 
 def test_scores_keep_every_bit_of_float32():
     scores = np.random.default_rng(0).random((500, 3)).astype(np.float32) ** 20
-    columns = Verdicts(("a", "b", "c"), SINGLE_LABEL, all_scores=True).columns(scores)
+    columns = PredictedColumns(("a", "b", "c"), SINGLE_LABEL, all_scores=True).columns(scores)
     kept = np.array([columns[f"score_{name}"] for name in "abc"], dtype=np.float32).T
     assert (kept == scores).all()
 
 
 @pytest.mark.parametrize("problem_type", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
 def test_columns_fit_their_types_for_no_texts_too(problem_type):
-    verdicts = Verdicts(("a", "b"), problem_type)
+    predictions = PredictedColumns(("a", "b"), problem_type)
     for num_texts in (0, 2):
-        columns = verdicts.columns(np.full((num_texts, 2), 0.75, dtype=np.float32))
-        table = pa.Table.from_pydict(columns, verdicts.schema)
+        columns = predictions.columns(np.full((num_texts, 2), 0.75, dtype=np.float32))
+        table = pa.Table.from_pydict(columns, predictions.schema)
         assert table.num_rows == num_texts
         assert table.to_pydict() == columns
 
 
 def test_new_columns_of_one_name_are_refused():
     with pytest.raises(InputError, match=r"Two new columns would be named 'score_label'. Choose another --prefix"):
-        Verdicts(("label", "b"), SINGLE_LABEL, "score_", all_scores=True)
+        PredictedColumns(("label", "b"), SINGLE_LABEL, "score_", all_scores=True)
     with pytest.raises(InputError, match="--all-scores has nothing to add: a regression"):
-        Verdicts(("stars",), REGRESSION, all_scores=True)
+        PredictedColumns(("stars",), REGRESSION, all_scores=True)
 
 
 # files
@@ -173,7 +173,7 @@ def test_new_columns_of_one_name_are_refused():
 
 @pytest.mark.parametrize("there", KINDS)
 @pytest.mark.parametrize("here", KINDS)
-def test_each_row_gets_the_verdict_on_its_own_text(tmp_path, here, there):
+def test_each_row_gets_the_prediction_on_its_own_text(tmp_path, here, there):
     source = write_texts(tmp_path / f"in{here}")
     result = score(source, tmp_path / f"new folder/out{there}", all_scores=True)
     rows = read(tmp_path / f"new folder/out{there}")

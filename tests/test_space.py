@@ -57,7 +57,7 @@ def make_model(tokenizer, labels=("bad", "good"), **fields):
 
 @pytest.fixture
 def classifier(space, tokenizer):
-    # Sharp enough that the verdict takes every colour.
+    # Sharp enough that the prediction takes every colour.
     return space.Classifier(make_model(tokenizer, calibration_temperature=0.1), tokenizer)
 
 
@@ -125,8 +125,8 @@ def test_one_visitor_does_not_break_another(space, classifier, table, rounds):
 
 def test_what_takes_too_long_is_refused(space, classifier, monkeypatch):
     time = space.reading.TimeLimit(classifier.model)
-    verdict, html = space.classify_text(classifier, time, TEXT)
-    assert sum(verdict.values()) == pytest.approx(1)
+    prediction, html = space.classify_text(classifier, time, TEXT)
+    assert sum(prediction.values()) == pytest.approx(1)
     assert without_id(html) == without_id(space.reading.html(classifier.read(TEXT)))
     monkeypatch.setattr(space, "MAX_TOKENS", 1000)
     with pytest.raises(gr.Error, match="has more than 1,000 tokens"):
@@ -141,8 +141,8 @@ def test_labels_are_text_and_nothing_else(space, tokenizer):
     classifier = space.Classifier(make_model(tokenizer, labels=(hostile, "good")), tokenizer)
     said = space.introduction(classifier)
     assert "**bold** &lt;img src=x&gt; ␛[31m, good" in said
-    verdict, _ = space.classify_text(classifier, space.reading.TimeLimit(classifier.model), "a plot")
-    assert set(verdict) == {"**bold** <img src=x> ␛[31m", "good"}
+    prediction, _ = space.classify_text(classifier, space.reading.TimeLimit(classifier.model), "a plot")
+    assert set(prediction) == {"**bold** <img src=x> ␛[31m", "good"}
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])

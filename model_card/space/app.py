@@ -172,9 +172,9 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
                     button = gr.Button("Classify", variant="primary")
                     gr.Examples([[text] for text in texts], [box], label="Examples")
                 with gr.Column(scale=2, min_width=300):
-                    verdict = gr.Label(label=answer.capitalize(), num_top_classes=8)
+                    prediction = gr.Label(label=answer.capitalize(), num_top_classes=8)
             shown = gr.HTML(elem_id="reading")
-            gr.on([button.click, box.submit], classify, [box], [verdict, shown], api_name="classify")
+            gr.on([button.click, box.submit], classify, [box], [prediction, shown], api_name="classify")
         with gr.Tab("A file"):
             file = gr.File(label=f"CSV file, UTF-8, up to {MAX_ROWS:,} rows", file_types=[".csv"], height=150)
             column = gr.Dropdown(
@@ -215,7 +215,7 @@ def introduction(classifier: Classifier) -> str:
     listed = reading.visible(", ".join(labels)) if len(labels) <= 6 else f"{len(labels)} labels"
     kind = "Predicts" if classifier.problem_type == "regression" else "Labels"
     return (
-        "<h1>RoBERTa-GRU</h1><p>Reads a text from its first word to its last, and shows how the verdict came about. "
+        "<h1>RoBERTa-GRU</h1><p>Reads a text from first word to last, and shows how the prediction came about. "
         f"{kind}: {escape(listed)}.</p>"
     )
 

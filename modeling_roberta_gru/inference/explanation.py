@@ -1,6 +1,6 @@
-"""Show how a classifier came to its verdict: its scores after every token, and what each token contributed.
+"""Show how a classifier came to its prediction: its scores after every token, and what each token contributed.
 
-    trace(model, tokenizer, text)      what the verdict was when the model had read so far, and where it turned
+    trace(model, tokenizer, text)      what the prediction was when the model had read so far, and where it turned
     attribute(model, tokenizer, text)  how much each token speaks for a label (needs the extra `explain`)
 
 Both read documents of any length. What is read is drawn as one HTML page (reading.py) and as a picture.
@@ -45,9 +45,9 @@ from .reading import (
     is_binary,
     label_colours,
     landmarks,
+    prediction,
     read,
     sides,
-    verdict,
     word_values,
 )
 
@@ -204,9 +204,9 @@ def report(trace: Trace, attribution: Attribution | None = None, label: str | No
     Args:
         trace: what [`trace`] returned.
         attribution: what [`attribute`] returned, if it was asked for.
-        label: whose moves to tell where the verdict never turned; unset: the leading one.
+        label: whose moves to tell where the prediction never turned; unset: the leading one.
     """
-    lines = [f"Verdict: {verdict(trace)}, after {len(trace.tokens):,} tokens.", ""]
+    lines = [f"Prediction: {prediction(trace)}, after {len(trace.tokens):,} tokens.", ""]
     heading, places = landmarks(trace, label or trace.leading)
     lines.append(heading)
     width = max((len(turn.label) for turn in places), default=0)
@@ -226,13 +226,13 @@ def report(trace: Trace, attribution: Attribution | None = None, label: str | No
 def draw_trace(
     trace: Trace, attribution: Attribution | None, path: str | os.PathLike[str], label: str | None = None
 ) -> None:
-    """Draw the scores after every token, the words at which the verdict turned, and the attributions below.
+    """Draw the scores after every token, the words at which the prediction turned, and the attributions below.
 
     Args:
         trace: what `explanation.trace` returned.
         attribution: what `explanation.attribute` returned, or None.
         path: the PNG file to write.
-        label: whose moves to show where the verdict never turned; unset: the attribution's, or the leading one.
+        label: whose moves to show where the prediction never turned; unset: the attribution's, or the leading one.
     """
     figure = Figure(figsize=(9, 3.8 if attribution is None else 6), layout="constrained")
     panels = [figure.subplots()] if attribution is None else figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
@@ -246,7 +246,7 @@ def draw_trace(
     panels[-1].set_xlabel("token")
     panels[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
     panels[-1].xaxis.set_major_formatter("{x:,.0f}")
-    figure.suptitle(drawable(f"{verdict(trace)} after {len(trace.tokens):,} tokens"), fontsize=11)
+    figure.suptitle(drawable(f"{prediction(trace)} after {len(trace.tokens):,} tokens"), fontsize=11)
     save(figure, path)
 
 

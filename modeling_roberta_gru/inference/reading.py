@@ -2,7 +2,7 @@
 """What a classifier said while it read a text: its scores after every token, where they turned, and how that looks.
 
     read(model, tokenizer, text)    what the scores were when the model had read so far: a [`Trace`]
-    turns(trace)                    where the verdict turned
+    turns(trace)                    where the prediction turned
     html(trace, attribution)        curve, turns, and the text coloured, by reading.html
 
 This file stands alone: on numpy, on torch where a text is read, and on jinja2 where something is drawn. The package
@@ -25,7 +25,7 @@ import numpy as np
 
 SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 SURE = 0.2
-"""A verdict counts, and can turn, where it leads by this much: what wavers about a draw turns nowhere."""
+"""A prediction counts, and can turn, where it leads by this much: what wavers about a draw turns nowhere."""
 LARGEST_GAP = 0.05
 """Attributions may miss this share of what they amount to."""
 MOST_TURNS = 12
@@ -250,7 +250,7 @@ class TimeLimit:
 
 
 def turns(trace: Trace) -> list[Turn]:
-    """Find where the verdict turned, in reading order.
+    """Find where the prediction turned, in reading order.
 
     For one label a text: where another label took the lead, for good enough that it came to lead by [`SURE`]. For
     several: where a label's probability crossed a half, by half of [`SURE`] either way. A turn's `before` is the
@@ -266,11 +266,11 @@ def turns(trace: Trace) -> list[Turn]:
         tracks = [(scores.argmax(axis=1), first - second)]
     else:
         tracks = [(score >= 0.5, abs(2 * score - 1)) for score in scores.T]
-    for label, (verdicts, lead) in enumerate(tracks):
-        starts = [0, *_changes(verdicts, lead >= SURE), len(ends)]
+    for label, (predictions, lead) in enumerate(tracks):
+        starts = [0, *_changes(predictions, lead >= SURE), len(ends)]
         for begin, word, end in zip(starts, starts[1:], starts[2:], strict=False):
-            of = label if trace.problem_type == MULTI_LABEL else int(verdicts[word])
-            rises = trace.problem_type == SINGLE_LABEL or verdicts[word]
+            of = label if trace.problem_type == MULTI_LABEL else int(predictions[word])
+            rises = trace.problem_type == SINGLE_LABEL or predictions[word]
             before, after = scores[begin:word, of], scores[word:end, of]
             sides = (before.min(), after.max()) if rises else (before.max(), after.min())
             found.append(Turn(int(ends[word]), trace.labels[of], *map(float, sides)))
@@ -286,18 +286,18 @@ def jumps(trace: Trace, label: str, most: int = 3) -> list[Turn]:
 
 
 def landmarks(trace: Trace, label: str, most: int = MOST_TURNS) -> tuple[str, list[Turn]]:
-    """Say where to look, and return these places: the largest turns, or jumps where the verdict never turned."""
+    """Say where to look, and return these places: the largest turns, or jumps where the prediction never turned."""
     found = turns(trace)
     if not found:
-        never = "" if trace.problem_type == REGRESSION else "The verdict never turned. "
+        never = "" if trace.problem_type == REGRESSION else "The prediction never turned. "
         return f"{never}Where {label} moved most:", jumps(trace, label)
     largest = sorted(found, key=lambda turn: -abs(turn.after - turn.before))[:most]
     times = {1: "once", 2: "twice"}.get(len(found), f"{len(found):,} times")
     shown = f"; the {most} largest turns" if len(found) > most else ""
-    return f"The verdict turned {times}{shown}:", sorted(largest, key=lambda turn: turn.position)
+    return f"The prediction turned {times}{shown}:", sorted(largest, key=lambda turn: turn.position)
 
 
-def verdict(trace: Trace) -> str:
+def prediction(trace: Trace) -> str:
     """Say what the model says in the end: "positive 0.97"."""
     scores = trace.scores[-1]
     said = [f"{label} {trace.written(score)}" for label, score in zip(trace.labels, scores, strict=True)]
@@ -356,12 +356,12 @@ def completeness(attribution: Attribution) -> str:
     )
 
 
-def _changes(verdicts: np.ndarray, is_sure: np.ndarray) -> list[int]:
-    """Return where each sure verdict that differs from the sure one before it began."""
+def _changes(predictions: np.ndarray, is_sure: np.ndarray) -> list[int]:
+    """Return where each sure prediction that differs from the sure one before it began."""
     sure = np.flatnonzero(is_sure)
-    changed = np.flatnonzero(verdicts[sure][1:] != verdicts[sure][:-1])
+    changed = np.flatnonzero(predictions[sure][1:] != predictions[sure][:-1])
     return [
-        int(one + 1 + np.flatnonzero(verdicts[one : other + 1] != verdicts[other])[-1])
+        int(one + 1 + np.flatnonzero(predictions[one : other + 1] != predictions[other])[-1])
         for one, other in zip(sure[changed], sure[changed + 1], strict=True)
     ]
 
@@ -417,7 +417,7 @@ def curve_score(trace: Trace, turn: Turn) -> float:
 def html(
     trace: Trace, attribution: Attribution | None = None, label: str | None = None, whole_page: bool = False
 ) -> str:
-    """Show a trace: verdict, curve, turns, and the text coloured by score and by attribution.
+    """Show a trace: prediction, curve, turns, and the text coloured by score and by attribution.
 
     It loads nothing, runs no script, follows the reader's light or dark mode, and gives the number behind every
     colour on hovering. Neighbours of equal colour and number share a span, so that long texts stay light.
@@ -425,7 +425,7 @@ def html(
     Args:
         trace: what was read.
         attribution: of the same text, if it was attributed.
-        label: whose moves to show where the verdict never turned, and, where several labels can hold, whose score
+        label: whose moves to show where the prediction never turned, and, where several labels can hold, whose score
             colours the text; unset: the attribution's, or the leading one.
         whole_page: whether to write a page; else what one can hold, without its [`style`].
     """
@@ -433,8 +433,8 @@ def html(
     heading, places = landmarks(trace, followed)
     view = {
         "id": "reading" if whole_page else f"reading-{uuid4().hex[:8]}",  # a notebook may hold several
-        "title": f"{verdict(trace)} after {len(trace.tokens):,} tokens",
-        "verdict": verdict(trace),
+        "title": f"{prediction(trace)} after {len(trace.tokens):,} tokens",
+        "prediction": prediction(trace),
         "curve": _curve(trace, places),
         "heading": heading,
         "turns": [_turn_row(trace, turn) for turn in places],

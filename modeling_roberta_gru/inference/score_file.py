@@ -1,4 +1,4 @@
-"""Score the texts of a file: rows in, the same rows out with a verdict beside each.
+"""Score the texts of a file: rows in, the same rows out with a prediction beside each.
 
 The file is read three times, a few rows at a time: to look for what stands in the way before hours are spent, to score
 its texts, and to write its rows. What is scored is kept in parts of [`POOL_SIZE`] texts in a folder beside the output
@@ -57,13 +57,13 @@ BEGINNING = 2**20
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class PredictedColumns:
     """The columns that a model adds.
 
     Attributes:
         labels: the C labels' names, by index.
         problem_type: see [`~.data.labels.LabelSpace`].
-        prefix: begins the names of the columns of the verdict.
+        prefix: begins the names of the columns of the prediction.
         all_scores: whether each label's probability has a column too.
 
     Raises:
@@ -91,21 +91,21 @@ class Verdicts:
             return pa.schema([(f"{self.prefix}{name}", pa.float32()) for name in values])
         kinds = [pa.string(), pa.float32()]
         label, score = map(pa.list_, kinds) if self.problem_type == MULTI_LABEL else kinds
-        verdict = [(f"{self.prefix}label", label), (f"{self.prefix}score", score)]
-        return pa.schema(verdict + [(f"score_{name}", pa.float32()) for name in self.labels if self.all_scores])
+        prediction = [(f"{self.prefix}label", label), (f"{self.prefix}score", score)]
+        return pa.schema(prediction + [(f"score_{name}", pa.float32()) for name in self.labels if self.all_scores])
 
     def columns(self, probabilities: np.ndarray) -> Columns:
         """Return the columns of n texts from their probabilities (n, C), or from the values of a regression."""
         scores = probabilities.astype(str).astype(float)  # 0.1, where float32 in float64 is 0.10000000149
         decided = decide(probabilities, self.labels, self.problem_type)
         if self.problem_type == REGRESSION:
-            verdict = scores.T.tolist()
+            prediction = scores.T.tolist()
         elif self.problem_type == MULTI_LABEL:
-            verdict = [decided, [row[row >= THRESHOLD].tolist() for row in scores]]
+            prediction = [decided, [row[row >= THRESHOLD].tolist() for row in scores]]
         else:
-            verdict = [decided, scores.max(axis=1).tolist()]
+            prediction = [decided, scores.max(axis=1).tolist()]
         others = scores.T.tolist() if self.all_scores else []
-        return dict(zip(self.schema.names, verdict + others, strict=True))
+        return dict(zip(self.schema.names, prediction + others, strict=True))
 
 
 @dataclass
@@ -151,7 +151,7 @@ def score_file(
     excel_safe: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score the texts of a file and write its rows with the verdicts; what stood at `target` is replaced at the end.
+    """Score the texts of a file, and write its rows with the predictions; what stood at `target` is replaced then.
 
     Args:
         scorer: the model.
@@ -179,7 +179,7 @@ def score_file(
     source, target = location_name(source), Path(target)
     csv = {"encoding": csv_encoding, "delimiter": csv_delimiter, "quoting": csv_quoting, "escape": csv_escape}
     started = perf_counter()
-    verdicts = Verdicts(scorer.labels, scorer.problem_type, prefix, all_scores)
+    predictions = PredictedColumns(scorer.labels, scorer.problem_type, prefix, all_scores)
     _check_target(source, target)
     if excel_safe and not is_csv(target):
         raise InputError(f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.")
@@ -196,9 +196,9 @@ def score_file(
     }
     with _disk_space(target), _parts_folder(target) as folder:
         _begin(folder, run, restart)
-        survey = _survey(table, text_column, verdicts, skip_bad_rows)
+        survey = _survey(table, text_column, predictions, skip_bad_rows)
         unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
-        schema = pa.schema([*table.schema, *verdicts.schema], table.schema.metadata)
+        schema = pa.schema([*table.schema, *predictions.schema], table.schema.metadata)
         dialect = table.dialect if kind_of(source) == kind_of(target) else None
         write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
         before = _num_scored(folder)
@@ -207,7 +207,7 @@ def score_file(
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
             raise InputError(f"{source} has changed while it was scored. Start over with --restart.")
-        rows = _rows(table, text_column, verdicts, chain.from_iterable(map(np.load, _parts(folder))))
+        rows = _rows(table, text_column, predictions, chain.from_iterable(map(np.load, _parts(folder))))
         write_table(unfinished, schema, rows, dialect, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
         delete(folder)
@@ -219,7 +219,7 @@ def score_file(
         "texts_scored_before": before,
         "seconds": perf_counter() - started,
         "rows_per_second": (survey.num_texts - before) / scoring,
-        "columns": verdicts.schema.names,
+        "columns": predictions.schema.names,
         "dtype": scorer.dtype,
         "description": scorer.description,
     }
@@ -394,16 +394,16 @@ def _num_scored(folder: Path) -> int:
     return sum(len(np.load(part, mmap_mode="r")) for part in _parts(folder))
 
 
-def _survey(table: Table, text_column: str, verdicts: Verdicts, skip_bad_rows: bool) -> Survey:
+def _survey(table: Table, text_column: str, predictions: PredictedColumns, skip_bad_rows: bool) -> Survey:
     """Read a file through, and stop at whatever would stop its scoring."""
     survey = Survey()
-    _check_columns(table, text_column, verdicts)
+    _check_columns(table, text_column, predictions)
     for chunk in table.chunks():
         table.learn(chunk)
         survey.add(chunk, text_column)
     if not survey.num_rows:
         raise InputError(f"{table.name} has no rows.")
-    _check_columns(table, text_column, verdicts)
+    _check_columns(table, text_column, predictions)
     said = "; ".join(
         f"{reason} ({num_rows:,}, the first in row {first:,})" for reason, (num_rows, first) in survey.faults.items()
     )
@@ -418,10 +418,10 @@ def _survey(table: Table, text_column: str, verdicts: Verdicts, skip_bad_rows: b
     return survey
 
 
-def _check_columns(table: Table, text_column: str, verdicts: Verdicts) -> None:
+def _check_columns(table: Table, text_column: str, predictions: PredictedColumns) -> None:
     _check_text_column(table, text_column)
-    there = [name for name in verdicts.schema.names if name in table.schema.names]
-    if there and there[0].startswith(verdicts.prefix):
+    there = [name for name in predictions.schema.names if name in table.schema.names]
+    if there and there[0].startswith(predictions.prefix):
         raise InputError(f"{table.name} has a column {there[0]!r} already. Name the new ones by another --prefix.")
     if there:
         raise InputError(f"{table.name} has a column {there[0]!r} already. Rename it, or leave --all-scores out.")
@@ -482,13 +482,13 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, num_texts: int,
 
 
 def _rows(
-    table: Table, text_column: str, verdicts: Verdicts, scores: Iterator[np.ndarray]
+    table: Table, text_column: str, predictions: PredictedColumns, scores: Iterator[np.ndarray]
 ) -> Iterator[tuple[Chunk, Columns]]:
     """Yield a file's rows and their new columns, which are null where there is no text."""
     for chunk in table.chunks():
         are_texts = [not fault for fault in _faults(chunk, text_column)]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
-        columns = verdicts.columns(probabilities.reshape(-1, len(verdicts.labels)))
+        columns = predictions.columns(probabilities.reshape(-1, len(predictions.labels)))
         yield chunk, {name: _spread(values, are_texts) for name, values in columns.items()}
 
 
