@@ -3,26 +3,27 @@
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+import typer
 from transformers import AutoTokenizer
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.cli import app
 from modeling_roberta_gru.training.arguments import parse_run
 
-from .conftest import TINY_ENCODER, tiny_config
+from .conftest import ROOT, TINY_ENCODER, tiny_config, write_reviews
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+def commands(page: str = README) -> list[list[str]]:
+    lines = "\n".join(blocks("bash", page)).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -33,27 +34,54 @@ def test_every_make_target_exists():
     assert all(f"\n{target}:" in makefile for target in targets)
 
 
-def test_every_training_command_parses():
-    trainings = [words[words.index("train.py") + 1 :] for words in commands() if "train.py" in words]
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=["README", "tutorial"])
+def test_every_training_command_parses(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainings = [words[2:] for words in commands(page) if words[:2] == ["roberta-gru", "train"]]
     trainings = [options for options in trainings if options != ["--help"]]
     assert len(trainings) >= 3
     for options in trainings:
-        options = [str(ROOT / word) if word.startswith("recipes/") else word for word in options]
         parse_run(options)
 
 
-def test_the_python_example_runs_and_prints_labels_with_scores(stand_in, tmp_path, capsys):
+@pytest.mark.parametrize("page", [README, TUTORIAL], ids=["README", "tutorial"])
+def test_every_other_command_has_the_options_it_is_given(page):
+    known = typer.main.get_command(app).commands
+    others = [words[1:] for words in commands(page) if words[0] == "roberta-gru" and words[1] != "train"]
+    assert len(others) >= 3
+    for name, *words in others:
+        known[name].make_context(name, words)  # raises where an option is unknown or a value missing
+
+
+def loading_example() -> str:
+    (example,) = (block for block in blocks("python") if "pipeline(" in block)
+    assert len(example.strip().splitlines()) <= 8
+    assert "runs/quickstart/model" in example
+    return example
+
+
+def test_the_loading_example_runs_and_prints_labels_with_scores(stand_in, tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(stand_in)
     fields = {**TINY_ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": 66}
     RobertaGRUForSequenceClassification(tiny_config(**fields)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    (example,) = blocks("python")
-    assert len(example.strip().splitlines()) <= 8
-    assert "runs/quickstart/model" in example
-    exec(compile(example.replace("runs/quickstart/model", str(tmp_path)), "README.md", "exec"), {})
+    example = loading_example().replace("runs/quickstart/model", str(tmp_path))
+    exec(compile(example, "README.md", "exec"), {})
     printed = [line for line in capsys.readouterr().out.splitlines() if line]
     assert len(printed) == 2
     assert all(re.match(r"LABEL_[01] [01]\.\d\d$", line) for line in printed)
+
+
+def test_the_tutorials_and_the_readmes_python_runs(stand_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_reviews(tmp_path / "reviews.csv", 60, seed=0)
+    tiny = f'model_name_or_path="{stand_in}", max_steps=1, use_cpu=True, bag_of_words=False, disable_tqdm=True'
+    (training,) = (block for block in blocks("python") if "import train\n" in block)
+    training = training.replace('config="quickstart"', f'pd.read_csv("reviews.csv"), {tiny}')
+    for code in (f"import pandas as pd\n{training}", *blocks("python", TUTORIAL)):
+        code = code.replace('model_name_or_path="distilroberta-base", num_train_epochs=2', tiny)
+        exec(compile(code, "page", "exec"), {})
+    assert capsys.readouterr().out.count("[") >= 2
 
 
 def test_the_results_are_the_recorded_ones():
@@ -67,6 +95,6 @@ def test_the_results_are_the_recorded_ones():
         assert README.count("{} % ({} to {})".format(*percent)) == 2
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_links_lead_somewhere(path):
     assert (ROOT / path).exists()

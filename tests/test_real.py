@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_readme import blocks
-
-ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", ROOT.parent / "shared"))
+from .conftest import ROOT, SHARED
+from .test_readme import blocks, loading_example
 
 needs_shared = pytest.mark.skipif(
     not (SHARED / "data" / "imdb").is_dir(), reason="ROBERTA_GRU_SHARED names no folder with data/imdb"
@@ -35,8 +33,13 @@ def test_quickstart_learns_what_a_bag_of_words_cannot_and_says_what_the_readme_p
     assert metrics["bag_of_words"]["test"]["accuracy"]["value"] < 0.75
     assert "Test accuracy 0.9" in printed
     assert "where importing modeling_roberta_gru fails" in printed
-    (example,), (promised,) = blocks("python"), blocks("text")
-    exec(compile(example.replace("runs/quickstart/model", str(tmp_path / "run" / "model")), "README.md", "exec"), {})
+    (promised,) = blocks("text")
+    exec(
+        compile(
+            loading_example().replace("runs/quickstart/model", str(tmp_path / "run" / "model")), "README.md", "exec"
+        ),
+        {},
+    )
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
     for (label, score), line in zip(said, promised.splitlines(), strict=True):
         assert label == line.split()[0]
