@@ -98,3 +98,17 @@ def test_the_results_are_the_recorded_ones():
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_links_lead_somewhere(path):
     assert (ROOT / path).exists()
+
+
+def test_the_house_as_drawn_names_every_module():
+    house = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## The house")[2].split("```")[1]
+    named = set(re.findall(r"\w+", house))
+    modules = {path.stem for path in (ROOT / "modeling_roberta_gru").rglob("*.py")} - {"__init__"}
+    assert modules - named == set()
+
+
+def test_every_file_to_open_exists():
+    page = (ROOT / "docs" / "where.md").read_text(encoding="utf-8")
+    cells = [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    for path in (path for cell in cells for path in re.findall(r"`([^`]+)`", cell)):
+        assert any((folder / path).exists() for folder in (ROOT, ROOT / "modeling_roberta_gru")), path
