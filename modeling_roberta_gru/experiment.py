@@ -37,7 +37,7 @@ from .training.architectures import Architecture, WordCounts, check_options
 from .training.arguments import RobertaGRUTrainingArguments
 from .training.bag_of_words import measure_bag_of_words
 from .training.loading import longest_read, model_folder
-from .training.metrics import combined_metrics, figure_names, fit_temperature, measure, to_probabilities, written
+from .training.metrics import combined_metrics, fit_temperature, measure, metric_names, to_probabilities, written
 from .training.optimizers import freeze
 from .training.plots import draw_confusion
 from .training.record import (
@@ -234,7 +234,7 @@ def _check_destination(args: RobertaGRUTrainingArguments, resumed: str | None) -
 
 def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    known = ["loss", *figure_names(problem_type)]
+    known = ["loss", *metric_names(problem_type)]
     if metric not in known:
         raise unknown_name("metric in --metric_for_best_model", metric, known)
 

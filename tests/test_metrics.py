@@ -18,9 +18,9 @@ from modeling_roberta_gru.training.metrics import (
     RSquared,
     Spearman,
     combined_metrics,
-    figure_names,
     measure,
     measure_slices,
+    metric_names,
     slice_rows,
     to_probabilities,
     written,
@@ -112,7 +112,7 @@ def test_counts_weigh_documents_as_repeating_them_would(problem_type):
     rows = np.random.default_rng(1).integers(len(references), size=(3, len(references)))
     counts = np.stack([np.bincount(drawn, minlength=len(references)) for drawn in rows]).astype(float)
     for metric in METRICS[problem_type]:
-        for name, values in metric.figures(predictions, references, counts).items():
+        for name, values in metric.results(predictions, references, counts).items():
             for drawn, value in zip(rows, values, strict=True):
                 expected = sklearn_figures(predictions[drawn], references[drawn], problem_type)[name]
                 assert value == pytest.approx(expected, abs=1e-12), name
@@ -314,7 +314,7 @@ def test_the_figures_that_can_be_followed_are_those_that_are_computed() -> None:
     ):
         predictions = [0.5, 1.0] if problem_type == "regression" else [[0.2, 0.8], [0.6, 0.4]]
         computed = combined_metrics(problem_type).compute(predictions=predictions, references=references)
-        assert set(figure_names(problem_type)) == set(computed)
+        assert set(metric_names(problem_type)) == set(computed)
 
 
 def test_slices_hold_what_the_measure_of_their_rows_holds():

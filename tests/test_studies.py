@@ -64,7 +64,7 @@ class Stub:
             step = len(history) + 1
             probabilities = to_probabilities(logits * step / 3, splits.labels.problem_type)
             named = [
-                metric.figures(probabilities, labels, np.ones((1, len(labels)))) for metric in METRICS[SINGLE_LABEL]
+                metric.results(probabilities, labels, np.ones((1, len(labels)))) for metric in METRICS[SINGLE_LABEL]
             ]
             evaluated = {f"eval_{name}": value[0] for figures in named for name, value in figures.items()}
             history.append({"epoch": float(step), "step": step, **evaluated})

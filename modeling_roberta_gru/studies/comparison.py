@@ -230,7 +230,7 @@ def _draw(runs: Sequence[Run], references: np.ndarray, num_resamples: int, seed:
     n = len(references)
     for counts in chain([np.ones((1, n))], resample_counts(n, num_resamples, seed)):
         for run, theirs in zip(runs, blocks, strict=True):
-            named = [metric.figures(run.probabilities, references, counts) for metric in METRICS[SINGLE_LABEL]]
+            named = [metric.results(run.probabilities, references, counts) for metric in METRICS[SINGLE_LABEL]]
             theirs.append({name: values for figures in named for name, values in figures.items()})
     return [{name: np.concatenate([figures[name] for figures in theirs]) for name in TITLES} for theirs in blocks]
 

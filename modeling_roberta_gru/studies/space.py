@@ -12,7 +12,7 @@ import yaml
 from ..arguments import DataArguments, all_options
 from ..errors import InputError, unknown_name
 from ..options import UNSET, Option
-from ..training.metrics import METRICS, figure_names
+from ..training.metrics import METRICS, metric_names
 
 if TYPE_CHECKING:
     import optuna
@@ -116,7 +116,7 @@ def read_space(path: str | Path) -> Space:
     for key in held:
         if key not in known:
             raise unknown_name(f"key in {path}:", key, known)
-    figures = dict.fromkeys(name for problem_type in METRICS for name in figure_names(problem_type))
+    figures = dict.fromkeys(name for problem_type in METRICS for name in metric_names(problem_type))
     if str(held.get("metric", "")).startswith("test"):
         raise InputError(f"{path}: metric {held['metric']}: a study chooses by validation only. Known: {[*figures]}.")
     sampler = _read_name(path, held, "sampler", SAMPLERS)

@@ -35,7 +35,7 @@ from ..errors import InputError, unknown_name
 from ..files import delete, redacted, write_json, write_text
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
-from ..training.metrics import figure_names, measure, to_probabilities
+from ..training.metrics import measure, metric_names, to_probabilities
 from ..training.record import changed_options, describe_data, describe_platform
 from .space import OF_THE_STUDY, Space, read_space
 from .study_report import LOSSES, best_trial, draw_curves, draw_options, final_markdown, named, outcome, study_markdown
@@ -114,7 +114,7 @@ class Plan:
         if args.world_size > 1:
             raise InputError("A study trains in one process: start it without accelerate launch or torchrun.")
         splits = load_splits(data_args)
-        known = figure_names(splits.labels.problem_type)
+        known = metric_names(splits.labels.problem_type)
         if self.space.metric not in known:
             raise unknown_name(f"metric of these data in {self.space.path}:", self.space.metric, known)
         base = {name: value for name, value in self.options(samples[0]).items() if name not in self.space.options}
@@ -336,7 +336,7 @@ def _result(system: Any, metric: str) -> dict[str, Any]:
         probabilities = to_probabilities(system.validation_logits, labels.problem_type)
         references = system.splits.validation["label"][:]
         figures = measure(probabilities, references, labels.problem_type, labels.names)
-        figures = {name: figures[name] for name in figure_names(labels.problem_type)}
+        figures = {name: figures[name] for name in metric_names(labels.problem_type)}
     return {
         "metrics": figures,
         "curve": [point for point in points if math.isfinite(point[1])],

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..markdown import cell, code, table
-from ..training.metrics import SLICE_FIGURES, written
+from ..training.metrics import SLICE_METRICS, written
 from ..training.plots import BLUE, GREY, ORANGE, save, shortened, tidy
 
 LOSSES = ("log_loss", "calibration_error", "mse", "mae")
@@ -89,7 +89,7 @@ def final_markdown(runs: Mapping[str, Any] | None, metric: str) -> list[str]:
     """Write the final runs as lines of Markdown; none where there are none."""
     if runs is None:
         return []
-    shown = [name for name in dict.fromkeys([metric, *SLICE_FIGURES]) if name in runs["mean"]]
+    shown = [name for name in dict.fromkeys([metric, *SLICE_METRICS]) if name in runs["mean"]]
     rows = [[str(run["seed"]), *(written(run["test"][name]) for name in shown)] for run in runs["runs"]]
     mean = ["mean", *(f"{runs['mean'][name]:.4f}" for name in shown)]
     heading = f"The best options, trained again. Only these runs read the test split, n = {runs['n']:,} rows."

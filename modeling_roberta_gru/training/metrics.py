@@ -1,7 +1,7 @@
-"""Measure predictions: figures, each with a 95 % interval.
+"""Measure predictions: metrics, each with a 95 % interval.
 
-Every metric is stated once, on how often each document counts: `figures(predictions, references, counts)`, `counts` of
-shape (r, n). All ones give the figure itself, the counts of a bootstrap resample give one draw of it; so a thousand
+Every metric is stated once, on how often each document counts: `results(predictions, references, counts)`, `counts` of
+shape (r, n). All ones give the metric itself, the counts of a bootstrap resample give one draw of it; so a thousand
 resamples cost a few matrix products.
 
 Shapes: n documents, C classes, r resamples. Predictions are probabilities (n, C) (softmax for one label a document,
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from ..errors import InputError
 
-Figures = dict[str, np.ndarray]
+Results = dict[str, np.ndarray]
 
 NUM_BINS = 15
 """Equal-width bins of the calibration error."""
@@ -61,7 +61,7 @@ def _indicators(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
     return probabilities.argmax(axis=1)[:, None] == classes, labels[:, None] == classes
 
 
-def _precision_recall_f1(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> Figures:
+def _precision_recall_f1(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> Results:
     return {
         "precision": _ratio(hits, predicted),
         "recall": _ratio(hits, true),
@@ -81,8 +81,8 @@ class CountedMetric(evaluate.Metric):
         super().__init__(keep_in_memory=True, **options)
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
-        """Compute the named figures, each of shape (r,) or (r, C), from counts of shape (r, n)."""
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
+        """Compute the named values, each of shape (r,) or (r, C), from counts of shape (r, n)."""
         raise NotImplementedError
 
     def _build_data_dir(self) -> str:
@@ -93,8 +93,8 @@ class CountedMetric(evaluate.Metric):
 
     def _compute(self, *, predictions: ArrayLike, references: ArrayLike, **_: Any) -> dict[str, Any]:
         references = np.asarray(references)
-        figures = self.figures(np.asarray(predictions), references, np.ones((1, len(references))))
-        return {name: values[0].tolist() for name, values in figures.items()}
+        results = self.results(np.asarray(predictions), references, np.ones((1, len(references))))
+        return {name: values[0].tolist() for name, values in results.items()}
 
 
 class ClassificationMetric(CountedMetric):
@@ -118,7 +118,7 @@ class Accuracy(ClassificationMetric):
     """Share of documents whose most probable class is the true one; with several labels, of those with all right."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         predicted, true = _indicators(predictions, references)
         return {"accuracy": counts @ (predicted == true).all(axis=1) / counts.sum(axis=1)}
 
@@ -127,7 +127,7 @@ class PerClass(ClassificationMetric):
     """Precision, recall and F1 of every class, in the order of the class ids."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         predicted, true = _indicators(predictions, references)
         return _precision_recall_f1(counts @ (predicted & true), counts @ predicted, counts @ true)
 
@@ -139,9 +139,9 @@ class MacroPrecisionRecallF1(ClassificationMetric):
     """
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         has_documents = counts @ _indicators(predictions, references)[1] > 0  # (r, C)
-        per_class = PerClass.figures(predictions, references, counts)
+        per_class = PerClass.results(predictions, references, counts)
         return {
             f"macro_{name}": _ratio((values * has_documents).sum(axis=1), has_documents.sum(axis=1))
             for name, values in per_class.items()
@@ -152,7 +152,7 @@ class MicroPrecisionRecallF1(ClassificationMetric):
     """Precision, recall and F1 over all labels of all documents; with one label a document they equal the accuracy."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         predicted, true = _indicators(predictions, references)
         totals = (counts @ (predicted & true).sum(axis=1), counts @ predicted.sum(axis=1), counts @ true.sum(axis=1))
         return {f"micro_{name}": values for name, values in _precision_recall_f1(*totals).items()}
@@ -162,7 +162,7 @@ class LogLoss(ClassificationMetric):
     """Mean of -log p(true class) in nats; with several labels, the mean over the labels too."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         if references.ndim == 2:
             p_true = np.where(references >= 0.5, predictions, 1 - predictions)
         else:
@@ -178,7 +178,7 @@ class CalibrationError(ClassificationMetric):
     """
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         confidence = predictions.max(axis=1)
         right = predictions.argmax(axis=1) == references
         bins = np.clip(np.ceil(confidence * NUM_BINS) - 1, 0, NUM_BINS - 1)
@@ -190,7 +190,7 @@ class MeanSquaredError(RegressionMetric):
     """Mean squared error."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         return {"mse": counts @ (predictions - references) ** 2 / counts.sum(axis=1)}
 
 
@@ -198,7 +198,7 @@ class MeanAbsoluteError(RegressionMetric):
     """Mean absolute error."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         return {"mae": counts @ np.abs(predictions - references) / counts.sum(axis=1)}
 
 
@@ -206,7 +206,7 @@ class RSquared(RegressionMetric):
     """Share of the references' variance that is explained; where they do not vary, 1 if all are met and 0 if not."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         residual = counts @ (predictions - references) ** 2
         means = counts @ references / counts.sum(axis=1)
         total = (counts * (references - means[:, None]) ** 2).sum(axis=1)
@@ -220,7 +220,7 @@ class Spearman(RegressionMetric):
     """Spearman's rank correlation with mid-ranks for ties; 0 where predictions or references do not vary."""
 
     @staticmethod
-    def figures(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Figures:
+    def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         a, b = (Spearman._centred_ranks(values, counts) for values in (predictions, references))
         covariance = (counts * a * b).sum(axis=1)
         return {"spearman": _ratio(covariance, np.sqrt((counts * a**2).sum(axis=1) * (counts * b**2).sum(axis=1)))}
@@ -245,8 +245,8 @@ METRICS: dict[str, list[type[CountedMetric]]] = {
 }
 """What is measured, by the model's `problem_type`."""
 
-SLICE_FIGURES = ("accuracy", "macro_f1", "mae")
-"""What is reported of a slice: of these, the figures its problem type has."""
+SLICE_METRICS = ("accuracy", "macro_f1", "mae")
+"""What is reported of a slice: of these, the metrics that its problem type has."""
 
 
 def to_probabilities(logits: ArrayLike, problem_type: str) -> np.ndarray:
@@ -260,12 +260,12 @@ def to_probabilities(logits: ArrayLike, problem_type: str) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def figure_names(problem_type: str) -> list[str]:
-    """Return the names of the figures that [`combined_metrics`] gives."""
+def metric_names(problem_type: str) -> list[str]:
+    """Return the names of the metrics that [`combined_metrics`] gives."""
     references = {SINGLE_LABEL: np.arange(2), MULTI_LABEL: np.eye(2), REGRESSION: np.arange(2.0)}[problem_type]
     predictions = np.arange(2.0) if problem_type == REGRESSION else np.eye(2)
     counts = np.ones((1, 2))
-    return [name for metric in METRICS[problem_type] for name in metric.figures(predictions, references, counts)]
+    return [name for metric in METRICS[problem_type] for name in metric.results(predictions, references, counts)]
 
 
 def combined_metrics(problem_type: str) -> evaluate.CombinedEvaluations:
@@ -281,9 +281,9 @@ def measure(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure predictions, each figure with its percentile bootstrap 95 % interval over documents.
+    """Measure predictions, each metric with its percentile bootstrap 95 % interval over documents.
 
-    The interval is widened to hold its value where resampling shifts the figure (a calibration error only grows by
+    The interval is widened to hold its value where resampling shifts the metric (a calibration error only grows by
     it). Where no document goes wrong it is one point wide, however few there are: read it together with n.
 
     Args:
@@ -291,11 +291,11 @@ def measure(
         references: class ids (n,), zeros and ones (n, C), or values (n,) or (n, 1).
         problem_type: `single_label_classification`, `multi_label_classification` or `regression`.
         label_names: the C class names; unused for regression.
-        num_resamples: bootstrap resamples, the same for all figures.
+        num_resamples: bootstrap resamples, the same for all metrics.
         seed: seed of the resamples.
 
     Returns:
-        What JSON can hold: `n`, each figure as `{"value", "low", "high", "n"}`, and for classification `per_class`:
+        What JSON can hold: `n`, each metric as `{"value", "low", "high", "n"}`, and for classification `per_class`:
         precision, recall and F1 under each class name, where n counts the class's own documents.
 
     Raises:
@@ -306,19 +306,19 @@ def measure(
     n = len(references)
     if problem_type == REGRESSION:
         return {"n": n} | _with_intervals(metrics, predictions, references, num_resamples, seed)
-    figures = _with_intervals([*metrics, PerClass], predictions, references, num_resamples, seed)
-    columns = {name: figures.pop(name) for name in ("precision", "recall", "f1")}  # each a list over the classes
+    values = _with_intervals([*metrics, PerClass], predictions, references, num_resamples, seed)
+    columns = {name: values.pop(name) for name in ("precision", "recall", "f1")}  # each a list over the classes
     num_documents = _indicators(predictions, references)[1].sum(axis=0).tolist()
     per_class = {
         label: {name: column[index] | {"n": count} for name, column in columns.items()}
         for index, (label, count) in enumerate(zip(label_names, num_documents, strict=True))
     }
-    return {"n": n} | figures | {"per_class": per_class}
+    return {"n": n} | values | {"per_class": per_class}
 
 
-def written(figure: Mapping[str, float]) -> str:
-    """Write a figure of `measure` with its interval for people: `0.9068 (0.9032 to 0.9104)`."""
-    return f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
+def written(metric: Mapping[str, float]) -> str:
+    """Write a metric of `measure` with its interval for people: `0.9068 (0.9032 to 0.9104)`."""
+    return f"{metric['value']:.4f} ({metric['low']:.4f} to {metric['high']:.4f})"
 
 
 def measure_slices(
@@ -346,8 +346,8 @@ def measure_slices(
     metrics = METRICS[problem_type]
 
     def measured(rows: np.ndarray) -> dict[str, Any]:
-        figures = _with_intervals(metrics, predictions[rows], references[rows], num_resamples, seed)
-        return {"n": len(rows)} | {name: figures[name] for name in SLICE_FIGURES if name in figures}
+        values = _with_intervals(metrics, predictions[rows], references[rows], num_resamples, seed)
+        return {"n": len(rows)} | {name: values[name] for name in SLICE_METRICS if name in values}
 
     return {
         column: {name: measured(rows) for name, rows in slice_rows(values).items()}
@@ -415,18 +415,18 @@ def _with_intervals(
     num_resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    def figures(counts: np.ndarray) -> Figures:
-        named = [metric.figures(predictions, references, counts) for metric in metrics]
-        return {name: values for figures in named for name, values in figures.items()}
+    def results(counts: np.ndarray) -> Results:
+        named = [metric.results(predictions, references, counts) for metric in metrics]
+        return {name: values for part in named for name, values in part.items()}
 
     n = len(references)
-    whole = figures(np.ones((1, n)))
-    blocks = [figures(counts) for counts in resample_counts(n, num_resamples, seed)]
+    whole = results(np.ones((1, n)))
+    blocks = [results(counts) for counts in resample_counts(n, num_resamples, seed)]
     return {name: interval(whole[name][0], np.concatenate([block[name] for block in blocks]), n) for name in whole}
 
 
 def interval(value: np.ndarray, draws: np.ndarray, n: int) -> Any:
-    """Put a figure beside its interval; per-class figures, draws of shape (r, C), give a list of C."""
+    """Put a value beside its interval; per-class values, draws of shape (r, C), give a list of C."""
     if value.ndim == 1:
         return [interval(value[index], draws[:, index], n) for index in range(len(value))]
     low, high = np.quantile(draws, [0.025, 0.975])

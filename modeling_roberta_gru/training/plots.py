@@ -1,6 +1,6 @@
 """Draw what a run leaves: its curves, and what it confuses.
 
-Figures are drawn without pyplot: nothing global changes, no display is needed. Colours are Okabe and Ito's, which
+Plots are drawn without pyplot: nothing global changes, no display is needed. Colours are Okabe and Ito's, which
 colour-blind readers tell apart.
 """
 
@@ -152,7 +152,7 @@ def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequ
 
 
 def _f1_bars(probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> Figure:
-    f1 = PerClass.figures(probabilities, labels, np.ones((1, len(labels))))["f1"][0]
+    f1 = PerClass.results(probabilities, labels, np.ones((1, len(labels))))["f1"][0]
     num_documents = (labels >= 0.5).sum(axis=0)
     figure = Figure(figsize=(7, 1.4 + 0.3 * len(label_names)), layout="constrained")
     axes = figure.subplots()
