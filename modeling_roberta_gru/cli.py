@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .arguments import DataArguments, find_recipe, help_text, read_options
 from .errors import InputError, say, unknown_name
@@ -69,15 +70,23 @@ def _accept_any_character() -> None:
             reconfigure(errors="backslashreplace")
 
 
+class PlainCommand(TyperCommand):
+    """A command whose usage reads MODEL IN OUT, not {MODEL} {IN} {OUT}."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows the command's name in its usage."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Add a command, by the name of a function."""
-    return app.command()(_with_status(function))
+    return app.command(cls=PlainCommand)(_with_status(function))
 
 
 def raw_command(**settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a command that reads options of its own from `context.args`."""
     unread = {"allow_extra_args": True, "ignore_unknown_options": True, **settings}
-    return lambda function: app.command(context_settings=unread)(_with_status(function))
+    return lambda function: app.command(cls=PlainCommand, context_settings=unread)(_with_status(function))
 
 
 def _with_status(function: Callable[..., None]) -> Callable[..., None]:
@@ -109,8 +118,11 @@ def train(context: typer.Context) -> None:
 
 @command
 def adapt(
-    model: Annotated[str, typer.Argument(help="An encoder's folder or Hub id, with its tokenizer.")],
-    texts: Annotated[list[str], typer.Argument(help="CSV, TSV, JSON Lines or Parquet files of unlabelled texts.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An encoder's folder or Hub id, with its tokenizer.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXTS", help="CSV, TSV, JSON Lines or Parquet files of unlabelled texts."),
+    ],
     output_dir: Annotated[Path, typer.Option(help="The folder to write; an unfinished run in it is resumed.")],
     exclude: Annotated[
         list[str] | None, typer.Option(help="A file whose texts are left out, such as a test split; again for more.")
@@ -153,9 +165,10 @@ def adapt(
 
 @command
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
     data: Annotated[
-        str, typer.Argument(help="A labelled CSV, TSV, JSON Lines or Parquet file, a folder, or a Hub id.")
+        str,
+        typer.Argument(metavar="DATA", help="A labelled CSV, TSV, JSON Lines or Parquet file, a folder, or a Hub id."),
     ],
     text_column: Annotated[
         list[str] | None, typer.Option(help="Column of the text; give it again to join several.")
@@ -215,8 +228,10 @@ def evaluate(
 
 @command
 def explain(
-    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
-    text: Annotated[str | None, typer.Argument(help="The text itself; for a longer one, give --file.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="The text itself; for a longer one, give --file.")
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="A text file (UTF-8), in place of TEXT.")] = None,
     output_dir: Annotated[Path, typer.Option(help="Folder of explanation.png and explanation.html.")] = Path(
         "explanation"
@@ -254,7 +269,9 @@ def explain(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Folders of finished runs; the others are compared with the first one's system."),
+        typer.Argument(
+            metavar="RUN", help="Folders of finished runs; the others are compared with the first one's system."
+        ),
     ],
     output_dir: Annotated[
         Path | None, typer.Option(help="Also write comparison.md, .json and .png into this folder.")
@@ -278,7 +295,7 @@ def compare(
 
 @command
 def demo(
-    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
@@ -292,7 +309,7 @@ def demo(
 
 @command
 def export(
-    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
     to: Annotated[str, typer.Option(help="The format: onnx.")] = "onnx",
     quantize: Annotated[
         str | None, typer.Option(help="int8: smaller and faster, and not quite the model. Unset: float32.")
@@ -318,7 +335,7 @@ def export(
 
 @command
 def publish(
-    run: Annotated[Path, typer.Argument(help="A run's folder or a saved model's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a saved model's folder.")],
     name: Annotated[
         str, typer.Argument(metavar="USER/NAME", help="The repository on the Hub; made if it is not there.")
     ],
@@ -351,7 +368,7 @@ def publish(
 
 @command
 def score(
-    model: Annotated[str, typer.Argument(help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV, TSV, JSON Lines or Parquet file, of any size.")],
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write, of any of these kinds: the same rows, scored.")

@@ -27,7 +27,7 @@ from .data.documents import SPLITS
 from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
-from .errors import InputError, unknown_name
+from .errors import InputError, say, unknown_name
 from .files import PACKAGE, carried, redacted, staging, write_json, writing_to
 from .hub.card import write_card
 from .hub.check import predict_in_clean_process
@@ -121,7 +121,7 @@ def run(
     # The clean process runs no code but ours.
     is_checked = args.verify_load and not model_args.trust_remote_code
     checked = _predict_again(output_dir, trained.splits) if is_checked else []
-    print(closing_words(metrics, output_dir, trained.splits.pooled, checked), flush=True)
+    say(closing_words(metrics, output_dir, trained.splits.pooled, checked))
     if args.publish_as is not None:
         _publish(args.publish_as, args)
     return RunResult(metrics, trained, output_dir)
@@ -286,7 +286,7 @@ def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None) -> Non
 
 def _say(args: RobertaGRUTrainingArguments, text: str) -> None:
     if args.process_index == 0:
-        print(text, flush=True)
+        say(text)
 
 
 # After training
@@ -443,4 +443,4 @@ def _publish(name: str, args: RobertaGRUTrainingArguments) -> None:
         options += ["--revision", args.hub_revision] if args.hub_revision else []
         again = shlex.join(["roberta-gru", "publish", args.output_dir, name, *options])
         raise InputError(f"{error} The run itself is whole, and can be published later: {again}") from error
-    print(f"\nPublished as {name}, {publication.tag}: {publication.url}", flush=True)
+    say(f"\nPublished as {name}, {publication.tag}: {publication.url}")

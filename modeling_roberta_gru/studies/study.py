@@ -31,7 +31,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from .. import experiment
 from ..arguments import DataArguments, ModelArguments, words_by_option
 from ..data.splits import load_splits
-from ..errors import InputError, unknown_name
+from ..errors import InputError, say, unknown_name
 from ..files import delete, redacted, write_json, write_text
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
@@ -264,7 +264,7 @@ def _work(study: "optuna.Study", plan: Plan) -> None:
         elif RUNNING in states:
             if states.count(RUNNING) != said:
                 said = states.count(RUNNING)
-                print(f"Waiting for {said} that other processes train, or that were cut off just now.", flush=True)
+                say(f"Waiting for {said} that other processes train, or that were cut off just now.")
             time.sleep(POLL_SECONDS)
         else:
             # Processes that were killed left their checkpoints.
@@ -376,10 +376,9 @@ def _tell(study: "optuna.Study", trial: "optuna.trial.FrozenTrial", plan: Plan) 
     row = next(row for row in record["trials"] if row["trial"] == trial.user_attrs["point"] + 1)
     best = best_trial(record)
     so_far = f"{best['metrics'][metric]['value']:.4f} (trial {best['trial']})" if best else "none"
-    print(
+    say(
         f"Trial {row['trial']} of {record['num_trials']}: {named(row['params'])}: {metric} {outcome(row, metric)}, "
-        f"best so far {so_far}, {row['seconds']:.0f} s",
-        flush=True,
+        f"best so far {so_far}, {row['seconds']:.0f} s"
     )
 
 
@@ -457,7 +456,7 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
             words = plan.run_words(best["params"], plan.output_dir / "final" / f"seed-{seed}", seed)
             experiment.run(*parse_run(words), command=["train.py", *words])
     record = write_outputs(study, plan)
-    print("\n".join(final_markdown(record["final"], record["space"]["metric"])), flush=True)
+    say("\n".join(final_markdown(record["final"], record["space"]["metric"])))
     return record
 
 
