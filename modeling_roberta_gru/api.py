@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import DataArguments, all_options, read_recipe, sort_options
+from .data.splits import load_splits
 from .errors import InputError, unknown_name
 from .experiment import run
 from .files import check_writable, replacing
@@ -93,9 +93,10 @@ def train(
     ```
 
     Args:
-        train_dataset: the labelled texts: a `datasets.Dataset` or a pandas frame with the columns that `text_column`
-            and `label_column` name ("text" and "label" unless told), or texts and labels as a pair. Unset: what the
-            options name (`train_file`, `dataset_name`), or the built-in corpus.
+        train_dataset: the labelled texts: a `datasets.Dataset`, a pandas or polars frame, a list of dictionaries or a
+            dictionary of columns, with the columns that `text_column` and `label_column` name ("text" and "label"
+            unless told); or texts and labels as a pair. Unset: what the options name (`train_file`, `dataset_name`),
+            or the built-in corpus.
         eval_dataset: the same for validation; unset: carved out of training.
         test_dataset: the same for the final measurement; unset: carved out of training too.
         config: a recipe's name ("quickstart") or a YAML file of options; `options` win.
@@ -114,11 +115,10 @@ def train(
     temporary = mkdtemp(prefix="roberta-gru-") if "output_dir" not in given else None
     given.setdefault("output_dir", temporary)
     try:
-        with TemporaryDirectory() as folder:
-            given |= {f"{split}_file": [_as_file(table, split, given, folder)] for split, table in tables.items()}
-            parsed = sort_options(given, recipe)
-            args = RobertaGRUTrainingArguments(**parsed.training)
-            result = run(parsed.model, parsed.data, args, recipe=parsed.recipe)
+        parsed = sort_options(given, recipe)
+        args = RobertaGRUTrainingArguments(**parsed.training)
+        splits = load_splits(parsed.data, tables) if tables else None
+        result = run(parsed.model, parsed.data, args, parsed.recipe, splits=splits, names_folder=temporary is None)
     except BaseException:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -158,10 +158,9 @@ def evaluate(
     for name in options:
         if name not in known:
             raise unknown_name("option", name, known)
-    given = _accepted(options)
-    with TemporaryDirectory() as folder:
-        source = str(data) if isinstance(data, str | os.PathLike) else _as_file(data, "test", given, folder)
-        return evaluate_model(_name(model), source, DataArguments(**given), slice_by, batch_size)
+    if isinstance(data, os.PathLike):
+        data = str(data)
+    return evaluate_model(_name(model), data, DataArguments(**_accepted(options)), slice_by, batch_size)
 
 
 @dataclass(frozen=True)
@@ -241,26 +240,3 @@ def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise unknown_name("option", name, known)
     return {name: known[name].accept(value) for name, value in options.items() if value is not None}
-
-
-def _as_file(table: Any, split: str, options: Mapping[str, Any], folder: str) -> str:
-    """Write rows in memory to a file, as the data layer reads them."""
-    columns = DataArguments(**{name: options[name] for name in ("text_column", "label_column") if name in options})
-    if isinstance(table, tuple):
-        texts, labels = table
-        table = Dataset.from_dict({columns.text_column[0]: list(texts), columns.label_column[0]: list(labels)})
-    elif hasattr(table, "columns"):  # of pandas
-        table = Dataset.from_pandas(table, preserve_index=False)
-    if not isinstance(table, Dataset):
-        raise InputError(
-            f"{split}: a datasets.Dataset, a pandas frame or a pair of texts and labels is wanted, got "
-            f"{type(table).__name__}."
-        )
-    label = columns.label_column[0]
-    feature = table.features.get(label)
-    if isinstance(feature, ClassLabel):
-        names = [None if index is None or index < 0 else feature.names[index] for index in table[label]]
-        table = table.remove_columns(label).add_column(label, names)
-    path = Path(folder) / f"{split}.parquet"
-    table.to_parquet(path)
-    return str(path)

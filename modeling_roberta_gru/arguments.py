@@ -920,23 +920,3 @@ def _written(default: Any) -> str:
     if isinstance(default, list):
         return " ".join(map(str, default))
     return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def __getattr__(name: str) -> Any:
-    # For branches that have not followed yet. Goes with the last of them.
-    if name == "RobertaGRUTrainingArguments":
-        from .training.arguments import RobertaGRUTrainingArguments
-
-        return RobertaGRUTrainingArguments
-    if name == "RunArgumentParser":
-        from .training.arguments import parse_run
-
-        class RunArgumentParser:
-            def parse(self, argv: Sequence[str]) -> Any:
-                return parse_run(argv)
-
-            def option_names(self) -> list[str]:
-                return [*all_options()]
-
-        return RunArgumentParser
-    raise AttributeError(name)

@@ -79,6 +79,7 @@ def run(
     recipe: str | None = None,
     command: Sequence[str] = (),
     splits: Splits | None = None,
+    names_folder: bool = True,
 ) -> RunResult:
     """Train, calibrate, measure and save, leaving [`RUN_FILES`] in `args.output_dir`.
 
@@ -90,6 +91,7 @@ def run(
         recipe: the file that some of them were read from.
         command: how the run was started, for its record.
         splits: the data, where they are not what `data_args` name.
+        names_folder: whether the closing words say what lies in the folder.
 
     Raises:
         InputError: if options, data, checkpoint or output folder are not usable; nothing is written then.
@@ -121,7 +123,7 @@ def run(
     # The clean process runs no code but ours.
     is_checked = args.verify_load and not model_args.trust_remote_code
     checked = _predict_again(output_dir, trained.splits) if is_checked else []
-    say(closing_words(metrics, output_dir, trained.splits.pooled, checked))
+    say(closing_words(metrics, output_dir, trained.splits.pooled, checked, names_folder))
     if args.publish_as is not None:
         _publish(args.publish_as, args)
     return RunResult(metrics, trained, output_dir)
@@ -395,7 +397,11 @@ def _predict_again(output_dir: Path, splits: Splits) -> list[tuple[str, dict[str
 
 
 def closing_words(
-    metrics: dict[str, Any], output_dir: Path, pooled: bool, checked: list[tuple[str, dict[str, Any]]]
+    metrics: dict[str, Any],
+    output_dir: Path,
+    pooled: bool,
+    checked: list[tuple[str, dict[str, Any]]],
+    names_folder: bool = True,
 ) -> str:
     """Say what came out, what a clean process makes of the saved model, and where everything lies.
 
@@ -404,6 +410,7 @@ def closing_words(
         output_dir: the run's folder.
         pooled: whether given splits were pooled.
         checked: texts, and the label and score that the clean process predicts for each.
+        names_folder: whether to say what lies there.
     """
     test = metrics["test"]
     lines = [""] + [
@@ -427,6 +434,8 @@ def closing_words(
         lines += [f'  pipeline("text-classification", "{output_dir / "model"}"{trusted})', ""]
         for text, prediction in checked:
             lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
+    if not names_folder:
+        return "\n".join(lines)
     lines += ["", f"Everything lies in {output_dir}:", ""]
     lines += [f"  {name:<20} {what}" for name, what in RUN_FILES.items() if (output_dir / name).exists()]
     if any(output_dir.glob("checkpoint-*")):

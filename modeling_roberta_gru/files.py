@@ -47,7 +47,7 @@ def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
     Raises:
         InputError: if the file is missing, or its ending is that of no table.
     """
-    if "://" in str(path):
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):  # pathlib makes one slash of two
         return
     path = Path(path)
     unpacked = path.with_suffix("") if path.suffix.lower() in PACKED_ENDINGS else path

@@ -91,7 +91,7 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, learning_rate=-1), "must be above 0"),
         (lambda frame: train(frame, config="quikstart"), "Unknown recipe 'quikstart'"),
         (lambda frame: train(eval_dataset=frame), "no training rows"),
-        (lambda frame: train(7), "got int"),
+        (lambda frame: train(7), "not as int"),
         (lambda frame: evaluate("nowhere", frame, text_colum="text"), "Did you mean 'text_column'?"),
         (lambda frame: evaluate("./nowhere", frame), "nowhere"),
         (lambda frame: publish("nowhere", "me/mine", dry_run=True), "nowhere"),

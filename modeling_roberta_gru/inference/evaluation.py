@@ -17,13 +17,13 @@ from ..training.trainer import RobertaGRUTrainer
 
 
 def evaluate_model(
-    name: str, data: str, data_args: DataArguments, slice_by: Sequence[str] = (), batch_size: int = 32
+    name: str, data: Any, data_args: DataArguments, slice_by: Sequence[str] = (), batch_size: int = 32
 ) -> dict[str, Any]:
     """Measure a model on a labelled file, folder or data set.
 
     Args:
         name: a run's folder, a saved model's folder or a Hub id.
-        data: a file, a folder or a Hub id.
+        data: a file, a folder, a Hub id, or rows in memory.
         data_args: columns, clean-up, `max_length`.
         slice_by: columns whose values are measured apart, beside length (in tokens) and label.
         batch_size: texts per batch.
@@ -55,7 +55,7 @@ def evaluate_model(
         columns["label"] = [labels.names[label] for label in references]
     return {
         "model": name,
-        "data": data,
+        "data": data if isinstance(data, str) else "rows in memory",
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
     }
