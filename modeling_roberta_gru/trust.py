@@ -197,7 +197,9 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     """
     config = _find(name, CONFIG, revision)
     if config is None:
-        raise InputError(f"{name} has no {CONFIG}: name the folder of a saved model, or a model of the Hub.")
+        raise InputError(
+            f"No model can be read from {name}, which has no {CONFIG}. Name a saved model's folder or a Hub id."
+        )
     fields = read_json(config)
     for field, value in _nested(fields):
         _check_field(config, field, value)

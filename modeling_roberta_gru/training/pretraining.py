@@ -313,12 +313,12 @@ def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Load an encoder in float32 with its masked-language-model head, a fresh one where it has none."""
     try:
         with quiet():
-            check_checkpoint(name)
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             if config.model_type not in ENCODERS:
                 raise InputError(
                     f"{name} is a {config.model_type!r}: RoBERTa-GRU starts from {', '.join(ENCODERS)} only."
                 )
+            check_checkpoint(name)
             model_class: Any = AutoModelForMaskedLM
             if config.model_type == RobertaGRUConfig.model_type:  # whose encoder is a RoBERTa
                 fields = {key: getattr(config, key) for key in RobertaConfig().to_dict() if hasattr(config, key)}

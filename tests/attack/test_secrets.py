@@ -47,7 +47,7 @@ def test_what_has_no_password_is_left_as_it_is(text):
     assert redacted(text) == text
 
 
-@pytest.mark.parametrize("password", PASSWORDS[1:4])
+@pytest.mark.parametrize("password", ["a/b s3cret?x"])
 def test_a_sweep_leaves_no_password(password, tmp_path, reviews, capsys):
     (tmp_path / "space.yaml").write_text("space: {class_weights: [none, balanced]}\n")
     storage = f"sqlite:///{tmp_path}/study.db?timeout={password}"
