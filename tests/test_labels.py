@@ -1,5 +1,6 @@
 """What labels mean: kinds of problems, order of classes, and labels nobody knows."""
 
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from modeling_roberta_gru.arguments import DataArguments
+from modeling_roberta_gru.data import labels as module
 from modeling_roberta_gru.data.documents import Documents, build_documents, in_memory, stack
 from modeling_roberta_gru.data.labels import (
     MULTI_LABEL,
@@ -319,3 +321,24 @@ def test_a_target_that_is_not_a_number_is_an_error(bad):
 def test_a_target_that_the_loss_would_ignore_is_an_error():
     with pytest.raises(InputError, match=r"The target is -100 in row 1: so transformers writes no label"):
         LabelSpace(REGRESSION, ("target",)).encode(["-100.0", 0.5])
+
+
+def test_lists_are_read_as_a_search_would_and_in_one_pass(monkeypatch):
+    pattern, pieces = module.LIST_ITEM, ["'", '"', "\\'", "\\", ",", " ", "\n", "\r", "a", "b'", "[", "1.0"]
+    rng = random.Random(0)
+    for _ in range(3000):
+        inner = "".join(rng.choices(pieces, k=rng.randint(0, 10)))
+        found = [next(group for group in match.groups() if group is not None) for match in pattern.finditer(inner)]
+        read = [item.replace("\\'", "'").replace('\\"', '"') for item in found]
+        assert module._listed(f"[{inner}]") == (None if pattern.sub("", inner).strip(", \t\n") else read)
+
+    looked = []
+
+    class Counting:
+        def match(self, text, at, end):
+            looked.append(at)
+            return pattern.match(text, at, end)
+
+    monkeypatch.setattr(module, "LIST_ITEM", Counting())
+    assert module._listed("[" + '"\\' * 50_000 + "]") is None
+    assert len(looked) == 1

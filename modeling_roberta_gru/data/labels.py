@@ -273,10 +273,15 @@ def _listed(text: str) -> list[str] | None:
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
-    inner = text[1:-1]
-    if LIST_ITEM.sub("", inner).strip(", \t\n"):
-        return None
-    items = (next(group for group in match.groups() if group is not None) for match in LIST_ITEM.finditer(inner))
+    items, at, end = [], 1, len(text) - 1
+    while at < end:  # not by a search, which would look for the end of a quotation from each of its marks
+        if text[at] in ", \t\n":
+            at += 1
+        elif match := LIST_ITEM.match(text, at, end):
+            items.append(next(group for group in match.groups() if group is not None))
+            at = match.end()
+        else:
+            return None
     return [item.replace("\\'", "'").replace('\\"', '"') for item in items]
 
 
