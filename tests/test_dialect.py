@@ -252,6 +252,8 @@ def written_tables(draw: Any) -> tuple[bytes, list[list[str]], dict[str, Any], s
     if way == "none":
         drop = str.maketrans(dict.fromkeys(f"{delimiter}\n\r"))
         rows = [[cell.translate(drop) for cell in row] for row in rows]
+    if way == "minimal":  # where lines end in a line feed, the csv module leaves a carriage return unquoted
+        rows = [[cell.replace("\r", "") for cell in row] for row in rows]
     if width == 1 or way.startswith("none"):  # an empty line is no row
         rows = [["x", *row[1:]] if not any(row) else row for row in rows]
     header = [f"name{number}" for number in range(width)]

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import LARGE_INTEGER
@@ -39,6 +39,18 @@ def test_rows_keep_their_order_and_ids_and_say_their_length(tokenizer):
         {"row_id": "test:0", "input_ids": [0, 4, 6, 2], "attention_mask": [1] * 4, "length": 4, "labels": 0},
         {"row_id": "test:4", "input_ids": [0, 5, 2], "attention_mask": [1] * 3, "length": 3, "labels": 1},
     ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature"),
+    [([0, 1, 1], Value("int64")), ([[0.0, 1.0]] * 3, List(Value("float32"))), ([0.5] * 3, Value("float32"))],
+)
+def test_several_processes_give_the_same_tokens(tokenizer, labels, feature):
+    rows = concatenate_datasets([documents(labels, feature)] * 20)
+    one, two = (tokenize(rows, tokenizer, None, num_proc=number) for number in (1, 2))
+    assert two.to_list() == one.to_list()
+    assert two.features == one.features
+    assert one.with_format("numpy")["length"][:].tolist() == [len(ids) for ids in one["input_ids"]]
 
 
 def test_a_long_text_is_cut_and_keeps_its_special_tokens(tokenizer, caplog):

@@ -5,15 +5,18 @@ and float32 of vectors and targets. It wants the model's columns only; the Train
 another loop calls `dataset.select_columns(MODEL_COLUMNS)` first.
 """
 
+import os
+import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset, Features, List, Value
 from tokenizers import Regex, Tokenizer
@@ -27,15 +30,20 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from ..errors import InputError, unknown_name
 
 MODEL_COLUMNS = ["input_ids", "attention_mask", "labels"]
+ROWS_PER_PROCESS = 100_000
+"""So many are worth a process of their own to tokenise."""
 
 
-def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Dataset:
-    """Tokenise documents.
+def tokenize(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, num_proc: int | None = None
+) -> Dataset:
+    """Tokenise documents. What comes out lies on disk where the documents do.
 
     Args:
         dataset: columns `row_id`, `text` and encoded `label`.
         tokenizer: that of the model.
         max_length: texts are cut to this many tokens, special tokens included and kept; None cuts nothing.
+        num_proc: the number of processes; unset: one for every two cores, where there are rows enough to be worth it.
 
     Returns:
         A data set with columns `row_id`, `input_ids`, `attention_mask`, `length` (tokens) and `labels`.
@@ -44,17 +52,30 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
         InputError: if `max_length` leaves no room for text.
     """
     check_max_length(tokenizer, max_length)
+    if num_proc is None:
+        num_proc = min((os.cpu_count() or 1) // 2, len(dataset) // ROWS_PER_PROCESS)
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        encoded = tokenizer(
-            batch["text"],
+    def encode(rows: pa.Table) -> pa.Table:
+        ids = tokenizer(
+            rows["text"].to_pylist(),
             truncation=max_length is not None,
             max_length=max_length,
             return_token_type_ids=False,
+            return_attention_mask=False,
             verbose=False,
+        )["input_ids"]
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        flat = np.fromiter(chain.from_iterable(ids), np.int32, lengths.sum())
+        return pa.table(
+            {
+                "row_id": rows["row_id"],
+                "input_ids": pa.ListArray.from_arrays(offsets, pa.array(flat)),
+                "attention_mask": pa.ListArray.from_arrays(offsets, pa.array(np.ones(len(flat), np.int8))),
+                "length": pa.array(lengths),
+                "labels": rows["label"],
+            }
         )
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        return {"row_id": batch["row_id"], **encoded, "length": lengths, "labels": batch["label"]}
 
     features = Features(
         row_id=Value("string"),
@@ -63,7 +84,17 @@ def tokenize(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: i
         length=Value("int32"),
         labels=dataset.features["label"],
     )
-    return dataset.map(encode, batched=True, remove_columns=dataset.column_names, features=features, desc="Tokenising")
+    tokens = dataset.select_columns(["row_id", "text", "label"]).with_format("arrow")
+    tokens = tokens.map(
+        encode,
+        batched=True,
+        remove_columns=tokens.column_names,
+        features=features,
+        num_proc=num_proc if num_proc > 1 else None,
+        new_fingerprint=uuid.uuid4().hex[:16],  # or the tokenizer would be pickled to look for an earlier result
+        desc="Tokenising",
+    )
+    return tokens.with_format(None)
 
 
 def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
