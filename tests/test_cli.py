@@ -1,6 +1,8 @@
 """`roberta-gru`: what it measures, says and refuses; its options are frozen."""
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +14,7 @@ from typer.main import get_command
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
+from modeling_roberta_gru.errors import visible
 from modeling_roberta_gru.inference import explanation
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
@@ -331,3 +334,66 @@ def test_help_has_a_line_a_command_and_an_example(roberta_gru):
         assert not line.endswith("...")
         assert name == "train" or all(parameter.help for parameter in command.params)
     assert (status, any(line.strip() == "roberta-gru train --config quickstart" for line in lines)) == (0, True)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_that_cannot_show_a_character_shows_its_code(encoding, saved, tmp_path):
+    program = "import torch; torch.set_num_threads(1); from modeling_roberta_gru.cli import main; main()"
+    command = [sys.executable, "-c", program, "explain", saved, "splendid → 映画", "--no-attributions"]
+    process = subprocess.run(
+        [*map(str, command), "--output-dir", str(tmp_path)],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert b"\\u6620" in process.stdout
+
+
+def test_control_characters_of_others_are_shown_not_obeyed(saved, roberta_gru):
+    status, _, error = roberta_gru("evaluate", saved, "no\x1b[31mwhere\x07\x9b.csv")
+    assert status == 2
+    assert not set(error) & set("\x1b\x07\x9b")
+    assert visible("a\x1b[31mb\x07\x9b\u202e\tc\n") == "a␛[31mb␇\\x9b\\u202e\tc\n"
+
+
+USAGE_ERRORS = {
+    "a command": ["scor"],
+    "an option": ["score", "--text_colum", "x", "a", "b.csv", "c.csv"],
+    "an argument": ["evaluate"],
+    "a number": ["evaluate", "--batch-size", "many", "a", "b.csv"],
+    "a file's kind": ["score", "a", "b.xlsx", "c.csv"],
+    "a file": ["evaluate", "a", "nowhere.csv"],
+    "a training option": ["train", "--learning_rat", "1"],
+    "a training value": ["train", "--output-dir", "unused", "--seed", "some"],
+    "a training file": ["train", "--output-dir", "unused", "--train-file", "nowhere.csv"],
+    "a recipe": ["train", "--config", "quikstart"],
+    "help": ["--help"],
+    "help of training": ["train", "--help"],
+    "a model": ["explain", "./nowhere", "a text"],
+    "a run": ["publish", "nowhere", "me/mine"],
+    "a space": ["sweep", "--space", "optimisers"],
+}
+
+
+def test_help_and_usage_errors_import_neither_torch_nor_transformers():
+    program = """
+import contextlib, io, json, sys
+from modeling_roberta_gru.cli import main
+status = {}
+for name, argv in json.loads(sys.argv.pop(1)).items():
+    sys.argv[1:] = argv
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try: main()
+        except SystemExit as end: status[name] = end.code
+print(json.dumps([status, [name for name in ("torch", "transformers", "pyarrow", "numpy") if name in sys.modules]]))
+"""
+    command = [sys.executable, "-c", program, json.dumps(USAGE_ERRORS)]
+    status, imported = json.loads(subprocess.check_output(command, text=True))
+    assert status == {name: 0 if name.startswith("help") else 2 for name in USAGE_ERRORS}
+    assert imported == []
+
+
+@pytest.mark.parametrize("option", ["--text-column", "--text_column"])
+def test_dashes_are_as_good_as_underscores(option, saved, reviews, roberta_gru):
+    status, _, said = roberta_gru("evaluate", saved, reviews / "test.csv", option, "txt")
+    assert (status, "'txt'" in said) == (2, True)
