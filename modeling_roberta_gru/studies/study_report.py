@@ -44,7 +44,7 @@ def _ranked(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def outcome(row: Mapping[str, Any], metric: str) -> str:
     """Say how a trial ended."""
     if row["state"] == "failed":
-        return "failed: training diverged, logits are no finite numbers"
+        return "failed: training diverged, its logits are not finite"
     return written(row["metrics"][metric]) + (", stopped early" if row["state"] == "pruned" else "")
 
 
