@@ -428,7 +428,7 @@ def score(
 
     scorer = Scorer(model, dtype=dtype, device=device, max_length=max_length, tokens_per_batch=tokens_per_batch)
     say(f"Scoring in {scorer.description}.", error=True)
-    csv = {"csv_delimiter": csv_delimiter, "csv_quoting": csv_quoting, "csv_escape": csv_escape}
+    csv: dict[str, Any] = {"csv_delimiter": csv_delimiter, "csv_quoting": csv_quoting, "csv_escape": csv_escape}
     result = scoring.score_file(
         scorer,
         source,

@@ -24,6 +24,7 @@ import json
 import logging
 import lzma
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -751,7 +752,7 @@ def open_table(location: str | Path, args: DataArguments | None = None, typed: b
     return table
 
 
-def location_name(location: str | Path) -> str:
+def location_name(location: str | os.PathLike[str]) -> str:
     """Return a path or URL as it was meant."""
     return (
         URL.sub(lambda found: f"{found[1]}://", str(location), count=1) if URL.match(str(location)) else str(location)
