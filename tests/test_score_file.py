@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 import tracemalloc
@@ -308,6 +309,35 @@ def test_no_cell_is_a_formula_where_that_is_asked_for(tmp_path, ending):
     assert {row["predicted_label"] for row in written} == {"'=bad", "'@good"}
     with pytest.raises(InputError, match="--excel-safe takes effect only with CSV or TSV output"):
         score(source, tmp_path / "out.jsonl", excel_safe=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            'text,n\n"fine one",1\nbroken row\n"another, fine",2\n',
+            'text,n,predicted_label,predicted_score\nfine one,1,{}\nbroken row,,,\n"another, fine",2,{}\n',
+        ),
+        ('text;n\nfine, so;"a;b"\n', 'text;n;predicted_label;predicted_score\nfine, so;"a;b";{}\n'),
+        ("text,n,,\nfine,1,,\n", "text,n,,,predicted_label,predicted_score\nfine,1,,,{}\n"),
+    ],
+)
+def test_the_way_a_csv_file_is_written_stays(tmp_path, source, expected):
+    (tmp_path / "in.csv").write_text(source)
+    result = score(tmp_path / "in.csv", tmp_path / "out.csv", skip_bad_rows=True)
+    written = (tmp_path / "out.csv").read_text()
+    assert result["rows"] == source.count("\n") - 1
+    pattern = re.escape(expected).replace(r"\{\}", r"\w+[,;][\d.]+")
+    assert re.fullmatch(pattern, written)
+
+
+def test_a_file_whose_quotes_mean_nothing_keeps_them(tmp_path):
+    lines = "".join(f'"text {row}\t{row}\n' for row in range(9))
+    (tmp_path / "in.tsv").write_text("text\tn\n" + lines)
+    scorer = StubScorer()
+    score(tmp_path / "in.tsv", tmp_path / "out.tsv", scorer)
+    assert scorer.texts[0] == '"text 0'
+    assert (tmp_path / "out.tsv").read_text().split("\n")[1].startswith('"text 0\t0\t')
 
 
 # cut off and gone on

@@ -161,6 +161,47 @@ def test_given_splits_that_share_groups_are_kept_with_a_warning(load, caplog):
     assert "12 of 12 values of --group_column 'film' in test stand in train or validation too" in caplog.text
 
 
+# a column that says the split
+
+
+def test_a_column_may_say_the_split_of_each_row(load):
+    names = ["train", "Test", "dev", "train"]
+    splits = load({"train": rows("a", 40, part=lambda i: names[i % 4])}, split_column="part")
+    assert sizes(splits) == (20, 10, 10)
+    assert splits.test["row_id"][:3] == ["train:1", "train:5", "train:9"]
+    splits = load({"train": rows("a", 40, part=lambda i: names[i % 2])}, split_column="part")
+    assert (len(splits.test), splits.source) == (20, "train.jsonl; validation carved out of train")
+
+
+@pytest.mark.parametrize("written", [int, float, str])
+def test_a_column_may_number_the_fold_of_each_row(load, written):
+    given = {"train": rows("a", 40, fold=lambda i: written(i // 10))}
+    splits = load(given, split_column="fold", test_fold=2, validation_fold=0)
+    assert sizes(splits) == (20, 10, 10)
+    assert splits.test["row_id"][:2] == ["train:20", "train:21"]
+    assert len(load(given, split_column="fold", test_fold=2).test) == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "message"),
+    [
+        ("unlabelled", {}, "row 1: part is 'unlabelled', not train, validation or test"),
+        (None, {}, "row 1: part is missing"),
+        ("one", {"test_fold": 1}, "row 1: part is 'one', not the number of a fold"),
+    ],
+)
+def test_a_row_without_a_split_is_bad(load, value, options, message):
+    given = rows("a", 20, part=lambda i: value if i == 0 else ("0" if options else "train"))
+    with pytest.raises(InputError, match=message):
+        load({"train": given}, split_column="part", **options)
+
+
+def test_a_column_of_splits_beside_given_splits_is_refused(load):
+    given = {"train": rows("a", 20, part=lambda i: "train"), "test": rows("b", 4, part=lambda i: "test")}
+    with pytest.raises(InputError, match="--split_column says the split of each training row, but"):
+        load(given, split_column="part")
+
+
 # leaks
 
 

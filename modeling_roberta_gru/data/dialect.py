@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 SAMPLE_BYTES = 2**16
 """So much of a file says how it is written."""
@@ -216,7 +217,7 @@ class _Lines:
 
 def _quoted(lines: _Lines, dialect: Dialect) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)
-    options = {"delimiter": dialect.delimiter, "skipinitialspace": dialect.skip_spaces, "strict": True}
+    options: dict[str, Any] = {"delimiter": dialect.delimiter, "skipinitialspace": dialect.skip_spaces, "strict": True}
     reader = csv.reader(lines, **options)
     while True:
         lines.taken.clear()
@@ -297,7 +298,8 @@ def _is_escaped(text: str, escape: str) -> bool:
 
 def _unescaped_cells(line: str, delimiter: str, escape: str) -> list[str]:
     """Split and unescape as MySQL and PostgreSQL write: a cell of \\N alone is null, which is empty here."""
-    cells, cell = [], []
+    cells: list[str] = []
+    cell: list[str] = []
     pieces = re.split(rf"({re.escape(escape)}[\s\S]|{re.escape(delimiter)})", line)
     for piece in pieces:
         if piece == delimiter:

@@ -540,8 +540,8 @@ class _Reader:
         for at, reason in odd.items():
             faults.setdefault(at, f"the label is {reason}")
         empty_counts = self.args.label_delimiter is None  # with a delimiter, an empty cell is a text with no labels
-        for at in np.flatnonzero(_are_missing(labels, empty_counts)):
-            faults.setdefault(int(at), "the label is missing")
+        for at in np.flatnonzero(_are_missing(labels, empty_counts)).tolist():
+            faults.setdefault(at, "the label is missing")
         self.kind = self.kind or (labels.type if len(faults) < len(chunk) else None)
         return labels
 
@@ -550,7 +550,7 @@ class _Reader:
         values = array if isinstance(array, list) else None
         if self.is_numeric.get(column):
             self.is_numeric[column] = (
-                _is_number(array.type)
+                _is_number(array.type)  # type: ignore[union-attr]
                 if values is None
                 else all(isinstance(v, int | float | None) and not isinstance(v, bool) for v in values)
             )

@@ -601,7 +601,7 @@ class JsonTable(Table):
     def _text(self) -> Iterator[Any]:
         with unpacked(self.path, self.name) as file:
             try:
-                yield codecs.getreader("utf-8")(file, errors="surrogateescape").read
+                yield codecs.getreader("utf-8")(file, "surrogateescape").read
             except UnicodeError as error:
                 raise InputError(f"{self.name} is not {UTF_8} text: {error}.", file=self.name) from None
 
@@ -956,7 +956,7 @@ def _packing(path: Path) -> Iterator[IO[bytes]]:
                 yield packed
         elif packing:
             with PACKED[packing](file, "wb") as packed:  # type: ignore[misc]
-                yield packed
+                yield packed  # type: ignore[misc]
         else:
             yield file
 
