@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length
 
 from ..data.splits import origins
@@ -154,6 +154,8 @@ class RobertaGRUTrainer(Trainer):
         if strategy == "group_by_length":
             sampler = LengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths=lengths)
         elif strategy == "batch_rebalance":
+            from transformers.trainer_pt_utils import BatchRebalanceSampler  # absent in transformers 5.0
+
             return BatchRebalanceSampler(
                 lengths,
                 args.train_batch_size * args.gradient_accumulation_steps * args.world_size,

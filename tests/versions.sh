@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Run the fast suite with the lowest or the newest releases that pyproject.toml allows, in an environment of its own:
+#
+#   tests/versions.sh lowest | newest [FOLDER OF THE ENVIRONMENT]
+#
+# Needs uv and a package index that has a build of torch for this machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+    lowest) resolution=lowest-direct ;;
+    newest) resolution=highest ;;
+    *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+folder=${2:-$(mktemp -d)}
+
+# What is only for developers may be as new as it likes: the bounds that are proven are those of the package.
+uv pip compile --quiet --resolution "$resolution" pyproject.toml \
+    --extra explain --extra lora --extra onnx --extra sweep --extra tensorboard --output-file "$folder/releases.txt"
+uv venv --quiet --clear "$folder/environment"
+export VIRTUAL_ENV="$folder/environment"
+uv pip install --quiet --requirement "$folder/releases.txt"
+uv pip install --quiet --editable '.[dev]' --constraint "$folder/releases.txt"
+uv pip freeze | grep -i -E '^(torch|transformers|tokenizers|datasets|accelerate|numpy|huggingface)'
+exec "$VIRTUAL_ENV/bin/python" -m pytest -q -m 'not slow'
