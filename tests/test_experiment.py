@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification, cli
 from modeling_roberta_gru.arguments import DataArguments
@@ -399,8 +399,8 @@ def test_two_ranks_leave_one_run_and_one_report(tmp_path, finished, reviews, sta
 
 
 def write_bert(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 8}')
+    sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForSequenceClassification(BertConfig(**sizes, intermediate_size=8)).save_pretrained(folder)
 
 
 BAD_RUNS = {
