@@ -483,7 +483,10 @@ class TrainingOptions:
 
     """
 
-    output_dir: str | None = field(default=None, metadata={"help": "The folder to leave the run in."})
+    output_dir: str = field(  # transformers names one where it is unset
+        default=None,  # type: ignore[assignment]
+        metadata={"help": "The folder to leave the run in."},
+    )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "Resume: true, from the run's last checkpoint; or from the one of this path."}
     )

@@ -428,7 +428,6 @@ def score(
 
     scorer = Scorer(model, dtype=dtype, device=device, max_length=max_length, tokens_per_batch=tokens_per_batch)
     say(f"Scoring in {scorer.description}.", error=True)
-    csv: dict[str, Any] = {"csv_delimiter": csv_delimiter, "csv_quoting": csv_quoting, "csv_escape": csv_escape}
     result = scoring.score_file(
         scorer,
         source,
@@ -437,7 +436,9 @@ def score(
         prefix=prefix,
         all_scores=all_scores,
         csv_encoding=csv_encoding,
-        **csv,
+        csv_delimiter=csv_delimiter,
+        csv_quoting=csv_quoting,
+        csv_escape=csv_escape,
         skip_bad_rows=skip_bad_rows,
         restart=restart,
         excel_safe=excel_safe,
@@ -483,7 +484,9 @@ def sweep(
 
     name = f"{recipe.stem}-{space_file.stem}" if recipe else space_file.stem
     folder = output_dir or Path("runs/sweeps") / name
-    run_sweep(recipe and str(recipe), space_file, context.args, folder, storage, seeds if final else 0, sys.argv)
+    run_sweep(
+        str(recipe) if recipe else None, space_file, context.args, folder, storage, seeds if final else 0, sys.argv
+    )
     say(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
 
 

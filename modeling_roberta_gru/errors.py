@@ -34,7 +34,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 # Control characters but tab and line break, and what turns the direction of the text around it.
-_SYMBOLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_SYMBOLS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: "␡"}
 _SYMBOLS |= {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
 _SYMBOLS |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 

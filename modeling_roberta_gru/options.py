@@ -96,8 +96,9 @@ class Option:
             return self.convert(value)
         if isinstance(value, Mapping):
             return dict(value) if self.kind is dict else json.dumps(value)
-        if self.kind in (int, float) and isinstance(value, Real) and self.kind(value) == value:
-            return self.kind(value)
+        convert: Any = self.kind
+        if self.kind in (int, float) and isinstance(value, Real) and convert(value) == value:
+            return convert(value)
         if self.kind is bool and value in (True, False):
             return bool(value)
         if self.kind is str and isinstance(value, Real | Path):
@@ -176,7 +177,7 @@ def _options_of_source(path: Path) -> Iterator[Option]:
         pairs = zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ()
         texts = {_literal(key, None): _literal(value, "") for key, value in pairs}
         kind, choices, is_list = _read_hint(_evaluated(node.annotation, module, path))
-        empty_list = [] if "default_factory" in settings else MISSING
+        empty_list: Any = [] if "default_factory" in settings else MISSING
         yield Option(node.target.id, kind, choices, is_list, _literal(default, empty_list), texts.get("help", ""))
 
 

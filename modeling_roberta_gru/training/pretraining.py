@@ -119,7 +119,7 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index: int) -> dict[str, list[Any]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Return what the collator takes; the offsets leave a gap between words, and none within one."""
         part = slice(int(self.ends[index] - self.lengths[index]), int(self.ends[index]))
         begins = np.arange(self.lengths[index]) + np.cumsum(self.begins_word[part])
@@ -348,7 +348,7 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
         key = text_key(text) if text and text.strip() else None
         kind = "empty" if key is None else "excluded" if key in excluded else "repeated" if key in seen else "texts"
         counts[kind] += 1
-        if kind == "texts":
+        if key is not None and kind == "texts":
             texts.append(text)
             seen.add(key)
     if not texts:
@@ -431,9 +431,12 @@ def _trainer(
         args.dataloader_pin_memory = False
         use_cpu_dropout(model)
     model.forward = partial(masked_loss, model)
+    validation = windows["validation"]
     # What is hidden of the validation texts is the same at every evaluation.
     masking = Masking(tokenizer, whole_words, options.seed)
-    hidden = [{name: values[0] for name, values in masking([window]).items()} for window in windows["validation"]]
+    hidden = [
+        {name: values[0] for name, values in masking([validation[row]]).items()} for row in range(len(validation))
+    ]
     epochs = _EpochCallback()
     trainer = _Trainer(
         model,

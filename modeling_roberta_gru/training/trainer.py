@@ -29,7 +29,7 @@ NOT_KEPT = ["hidden_states", "attentions", "last_hidden_state", "pooler_output",
 
 
 LENGTHS_AT_ONCE = 10_000
-WITHOUT_EVALUATION = {"eval_strategy": "no", "load_best_model_at_end": False}
+WITHOUT_EVALUATION: dict[str, Any] = {"eval_strategy": "no", "load_best_model_at_end": False}
 NO_PUSH = (
     "this Trainer does not push. Save the model and publish its folder: `roberta-gru publish FOLDER USER/NAME`, or "
     "modeling_roberta_gru.publish."
@@ -71,7 +71,7 @@ class RobertaGRUTrainer(Trainer):
         **kwargs: Any,
     ):
         if args is None:
-            evaluation = {} if kwargs.get("eval_dataset") is not None else WITHOUT_EVALUATION
+            evaluation: dict[str, Any] = {} if kwargs.get("eval_dataset") is not None else WITHOUT_EVALUATION
             args = RobertaGRUTrainingArguments(**evaluation)
         if args.publish_as is not None and not published_by_caller:
             raise InputError(f"push_to_hub: {NO_PUSH}")
