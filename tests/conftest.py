@@ -10,6 +10,7 @@ os.environ.update(
 import csv
 import importlib
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -34,6 +35,7 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
+ALONE = "ROBERTA_GRU_TEST_ALONE"
 SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
 
 TINY_ENCODER: dict[str, Any] = {
@@ -137,6 +139,21 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
         return folder / "bin" / "python"
 
     return find
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that forks in a process of its own.
+
+    Beside the threads that hundreds of tests have left, the end of a forked data loader's worker can kill the process.
+    """
+    if pyfuncitem.get_closest_marker("forks") is None or ALONE in os.environ:
+        return None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    process = subprocess.run(command, cwd=ROOT, env=environment | {ALONE: "1"}, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
+    return True
 
 
 @pytest.fixture(autouse=True)

@@ -87,6 +87,7 @@ def test_a_stretch_is_drawn_anew_each_epoch_and_depends_on_the_seed_alone():
     assert not torch.equal(drawn(0, 0), drawn(1, 0))
 
 
+@pytest.mark.forks
 def test_workers_draw_the_same_stretches_also_when_they_outlive_an_epoch():
     assert torch.equal(drawn(0, 2, num_workers=2), drawn(0, 2))
     collator = SelectingCollator(collate, 9, "random", 0)

@@ -103,7 +103,11 @@ def shortest_half():
     [
         ({"batch_size": 8}, 1),
         ({"batch_size": 4, "gradient_accumulation_steps": 2}, 2),
-        ({"batch_size": 8, "train_sampling_strategy": "random", "dataloader_num_workers": 1}, 1),
+        pytest.param(
+            {"batch_size": 8, "train_sampling_strategy": "random", "dataloader_num_workers": 1},
+            1,
+            marks=pytest.mark.forks,
+        ),
     ],
 )
 def test_training_reads_short_documents_first(options, per_step, tmp_path):
@@ -127,7 +131,7 @@ def test_a_run_resumed_within_any_epoch_equals_an_uninterrupted_one(strategy, op
         assert same_weights(resumed, whole)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.forks)])
 def test_a_resumed_run_draws_the_stretches_of_an_uninterrupted_one(num_workers, tmp_path):
     def train(folder, resume=None):
         trainer = make_trainer(
