@@ -266,7 +266,8 @@ def load_as_stranger(adapter: Path, merged: Path, texts: list[str], cache: Path)
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_a_stranger_has_the_same_model_from_the_adapter_and_from_the_whole(stand_in, tmp_path):
+@pytest.mark.slow
+def test_a_clean_process_has_the_same_model_from_the_adapter_and_from_the_whole(stand_in, tmp_path):
     # What it starts from is a RoBERTa-GRU itself, with other labels: the hardest to load.
     base = tmp_path / "base"
     load(stand_in, **TWO_LABELS).save_pretrained(base)
@@ -465,7 +466,8 @@ def finished(request, tmp_path_factory, reviews, stand_in):
     return folder, options
 
 
-def test_a_stranger_has_the_runs_probabilities_from_the_adapter_and_from_the_whole(finished, reviews, tmp_path):
+@pytest.mark.slow
+def test_a_clean_process_has_the_runs_probabilities_from_the_adapter_and_from_the_whole(finished, reviews, tmp_path):
     folder, _ = finished
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()[:4]
     texts = [line.split(",")[0] for line in (reviews / "test.csv").read_text().splitlines()[1:5]]

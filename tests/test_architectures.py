@@ -118,6 +118,7 @@ def test_a_recurrent_net_trains_and_loads_with_its_own_code(net, reviews, tmp_pa
     assert evaluate_model(str(tmp_path), str(reviews), DataArguments())["n"] == 32
 
 
+@pytest.mark.slow
 def test_a_recurrent_net_of_a_run_predicts_in_a_process_without_the_package(reviews, tmp_path):
     options = ["--architecture", "bilstm", "--config_overrides", SMALL_NET, "--dataset_name", reviews]
     train_tiny(tmp_path, *options, *NOT_OURS)

@@ -131,6 +131,7 @@ def test_recorded_figures_are_what_the_scripts_make_of_the_runs_today(document_l
 # Documents longer than a window
 
 
+@pytest.mark.slow
 def test_a_clean_process_measures_a_document_longer_than_the_window(document_length, tmp_path):
     system = document_length.SYSTEMS["windows"]
     geometry = {name: TINY_ENCODER.get(name, value) for name, value in document_length.GEOMETRY.items()}
@@ -561,6 +562,7 @@ def test_a_part_without_time_is_skipped_and_one_that_fails_leaves_the_others(gpu
     assert "RuntimeError: out of memory" in outcome.output
 
 
+@pytest.mark.slow
 def test_the_gpus_job_needs_neither_datasets_nor_evaluate(tmp_path):
     # Those that it needs must not bring them in: the lent machine does not have them.
     program = (

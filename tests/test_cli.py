@@ -336,6 +336,7 @@ def test_help_has_a_line_a_command_and_an_example(roberta_gru):
     assert (status, any(line.strip() == "roberta-gru train --config quickstart" for line in lines)) == (0, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_console_that_cannot_show_a_character_shows_its_code(encoding, saved, tmp_path):
     program = "import torch; torch.set_num_threads(1); from modeling_roberta_gru.cli import main; main()"

@@ -76,6 +76,7 @@ def test_what_is_compared_tells_models_apart(saved):
     assert largest_difference([1.0], [1.0, 2.0]) == math.inf
 
 
+@pytest.mark.slow
 def test_a_pipeline_loads_from_the_hub_then_offline_and_a_pinned_revision_stays(hub, pinned, saved, tmp_path):
     for way in WAYS:
         check(sys.executable, ["pipeline"], way, hub, pinned, saved, tmp_path)

@@ -665,6 +665,7 @@ def with_adapter(encoder: Path, base: str) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_in, tmp_path) -> None:
     hub.create("ada/encoder", read(stand_in))

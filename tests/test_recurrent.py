@@ -517,6 +517,7 @@ print(json.dumps(outputs))
 """
 
 
+@pytest.mark.slow
 def test_every_auto_class_loads_in_a_fresh_process_without_the_package(stand_in, tmp_path):
     folder, resaved = tmp_path / "saved", tmp_path / "resaved"
     tokenizer = AutoTokenizer.from_pretrained(stand_in)

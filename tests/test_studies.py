@@ -777,6 +777,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_a_study_trains_real_models_and_reads_the_test_split_only_at_the_end(
     tmp_path, study_of, stand_in, monkeypatch
 ):
