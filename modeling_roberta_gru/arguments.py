@@ -395,7 +395,7 @@ class ModelArguments:
         metadata={
             "help": "What the head sees of the GRU's states. The last one, or mean, max or attention over all. "
             "Unset: as the checkpoint; attention where a GRU starts on a pretrained encoder, since it is steadier "
-            "there (docs/results.md); else last, as in the paper."
+            "there (docs/reproducing.md); else last, as in the paper."
         },
     )
     head_hidden_size: int | None = field(
