@@ -273,8 +273,8 @@ def table(task: str) -> list[str]:
 def verdicts_table() -> list[str]:
     """Return the lines of the built-in corpus's table by how often a document's verdict is given and overturned."""
     runs = recorded("built-in-long")
-    test = load_splits(DataArguments(**TASKS["built-in-long"]["data"])).test
-    counts = np.asarray(test["num_judgements"][:])
+    test = load_splits(DataArguments(**TASKS["built-in-long"]["data"]), keep=["num_judgements"]).test
+    counts = np.asarray(test["num_judgements"][:], dtype=int)
     heads = [f"{number}, n = {(counts == number).sum()}" for number in np.unique(counts)]
     rows = []
     for system in SYSTEMS:
