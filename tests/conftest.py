@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
@@ -31,6 +32,8 @@ from modeling_roberta_gru.data.corpus import train_tokenizer
 from .clean_process import install_transformers
 
 logging.disable_progress_bar()
+settings.register_profile("seeded", derandomize=True, database=None, deadline=None)  # equal for every run
+settings.load_profile("seeded")
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]

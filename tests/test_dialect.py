@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modeling_roberta_gru.arguments import DataArguments
@@ -302,6 +302,7 @@ def test_the_dialect_of_a_table_of_prose_is_found(tmp_path_factory, examples):
     folder = tmp_path_factory.mktemp("prose")
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @example(texts=["good good"] * 11 + ['"fine" "fine"'], delimiter=",", quoting=csv.QUOTE_NONE)
     @given(
         st.lists(st.lists(st.sampled_from(WORDS), min_size=2, max_size=9).map(" ".join), min_size=12, max_size=30),
         st.sampled_from([",", ";", "\t", "|"]),

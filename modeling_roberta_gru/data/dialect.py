@@ -166,9 +166,11 @@ def _fit(lines: list[str], dialect: Dialect, width: int | None, is_cut: bool) ->
 
 
 def _encloses(rows: list[Row]) -> bool:
-    """Tell whether more cells stand between quotation marks than have one at one end only."""
-    ends = Counter((cell[0] == '"', cell[-1] == '"') for row in rows for cell in row.cells if len(cell) > 1)
-    return ends[True, True] > ends[True, False] + ends[False, True]
+    """Tell whether more cells stand between quotation marks than have one at an end that encloses nothing."""
+    marked = [cell for row in rows for cell in row.cells if len(cell) > 1 and '"' in (cell[0], cell[-1])]
+    # Within enclosing marks, others are doubled or escaped: not so in `"fine" "fine"`.
+    enclosed = [cell for cell in marked if cell[0] == cell[-1] and '"' not in re.sub(r'""|\\"', "", cell[1:-1])]
+    return 2 * len(enclosed) > len(marked)
 
 
 def has_width(cells: list[str], width: int) -> bool:
