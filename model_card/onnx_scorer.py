@@ -96,7 +96,7 @@ class OnnxScorer:
             text its own entry: a label's name, `(C,)`, or a value.
 
         Raises:
-            ValueError: naming the first entry that is no text.
+            ValueError: naming the first entry that is not text.
         """
         probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
         if self.problem_type == "regression":
@@ -115,7 +115,7 @@ class OnnxScorer:
         Of a regression its values; of a single text `(C,)`.
 
         Raises:
-            ValueError: naming the first entry that is no text.
+            ValueError: naming the first entry that is not text.
         """
         logits = self.logits(texts)
         if self.problem_type == "regression":
@@ -130,7 +130,7 @@ class OnnxScorer:
         """Score texts; a single one is a list of one.
 
         Raises:
-            ValueError: naming the first entry that is no text.
+            ValueError: naming the first entry that is not text.
         """
         probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
         if self.problem_type == "regression":
@@ -145,7 +145,7 @@ class OnnxScorer:
         """Return what the graph gives, calibrated: `(n, C)` float32, in the order of the texts; of one text `(C,)`.
 
         Raises:
-            ValueError: naming the first entry that is no text.
+            ValueError: naming the first entry that is not text.
         """
         some = _checked([texts] if isinstance(texts, str) else texts)
         token_ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some)]

@@ -42,7 +42,7 @@ class DataArguments:
 
     Raises:
         InputError: if several sources are named, `split` is not three positive fractions that sum to 1, a number is
-            out of range, or an option is given in vain.
+            out of range, or an option has no effect.
     """
 
     dataset_name: str | None = field(
@@ -721,7 +721,7 @@ def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
     """Return the path of a recipe, and the options it gives.
 
     Raises:
-        InputError: if there is no such recipe, or it holds what is no option.
+        InputError: if there is no such recipe, or it holds a key that is not an option.
     """
     path = str(find_recipe(name))
     return path, _converted(_words_of_recipe(path))

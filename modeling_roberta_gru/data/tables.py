@@ -307,7 +307,7 @@ class CsvTable(Table):
 
     @contextmanager
     def _opened(self) -> Iterator["_Utf8"]:
-        """Open the file as UTF-8 without a byte order mark; bytes that are no text stay what they are."""
+        """Open the file as UTF-8 without a byte order mark; bytes that are not text stay what they are."""
         with unpacked(self.path, self.name) as file:
             try:
                 stream = _Utf8(file, self.encoding)
@@ -369,7 +369,7 @@ class _TakenLines:
 
 
 def _lines(file: _Utf8, data: bytes, dialect: Dialect) -> Iterator[str]:
-    """Yield lines with their ends, from the text that `data` begins and the file goes on with.
+    """Yield lines with their ends, from the text that `data` begins and the file continues.
 
     A carriage return alone ends a line too, unless quotation marks mean nothing and there are line feeds.
     """

@@ -113,7 +113,7 @@ class Scorer:
             text its own entry: a label's name, `(C,)`, or a value.
 
         Raises:
-            InputError: naming the first entry that is no text.
+            InputError: naming the first entry that is not text.
         """
         probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
         if self.problem_type == REGRESSION:
@@ -136,7 +136,7 @@ class Scorer:
             progress: show a bar.
 
         Raises:
-            InputError: naming the first entry that is no text.
+            InputError: naming the first entry that is not text.
         """
         probabilities = self._probabilities(self.logits(texts, progress).reshape(-1, len(self.labels)))
         return probabilities[0] if isinstance(texts, str) else probabilities
@@ -145,7 +145,7 @@ class Scorer:
         """Return the calibrated logits of each text, `(n, C)` float32; of a single text `(C,)`.
 
         Raises:
-            InputError: naming the first entry that is no text.
+            InputError: naming the first entry that is not text.
         """
         logits = self._logits(list(_checked([texts] if isinstance(texts, str) else texts)), progress)
         return logits[0] if isinstance(texts, str) else logits
@@ -158,7 +158,7 @@ class Scorer:
             most_tokens: how many a text may have. One that has more is found out before all of it is tokenised.
 
         Raises:
-            InputError: naming the first entry that is no text, or has too many tokens.
+            InputError: naming the first entry that is not text, or has too many tokens.
         """
         some = list(_checked([texts] if isinstance(texts, str) else texts))
         if most_tokens is None:
@@ -183,7 +183,7 @@ class Scorer:
             progress: show a bar.
 
         Raises:
-            InputError: naming the first entry that is no text.
+            InputError: naming the first entry that is not text.
         """
         probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts, progress)
         return Scores(decide(probabilities, self.labels, self.problem_type), probabilities)
@@ -200,7 +200,7 @@ class Scorer:
             on_scored: called with the number of texts whenever some are scored.
 
         Raises:
-            InputError: naming the first entry that is no text.
+            InputError: naming the first entry that is not text.
         """
         for logits in self._stream_logits(_checked([texts] if isinstance(texts, str) else texts), on_scored):
             yield from self._probabilities(logits)

@@ -46,6 +46,7 @@ from ..files import delete, write_json
 from ..trust import check_checkpoint
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
+from .run_folder import last_checkpoint
 from .trainer import EpochSampler
 
 ENCODERS = ("roberta", "xlm-roberta", "camembert", RobertaGRUConfig.model_type)
@@ -259,7 +260,7 @@ def adapt_encoder(
         before = trainer.evaluate()["eval_loss"]
         write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
         print(f"Validation loss before: {before:.4f}", flush=True)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
     after = trainer.evaluate()["eval_loss"]
     print(f"Validation loss after: {after:.4f}", flush=True)
     record = {
@@ -493,10 +494,3 @@ def _precision() -> dict[str, bool]:
     if torch.accelerator.is_available():
         return {"bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)}
     return {"use_cpu": True, "bf16": torch.cpu._is_avx512_bf16_supported()}
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """Return the last checkpoint whose writing was finished: the trainer's state is written last."""
-    states = (folder / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
-    steps = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
-    return str(steps[max(steps)]) if steps else None

@@ -40,12 +40,16 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         if not _is_whole(Path(wanted)):
             raise InputError(f"--resume_from_checkpoint {wanted} holds no whole checkpoint (no trainer_state.json).")
         return str(wanted)
-    whole = [checkpoint for checkpoint in _checkpoints(Path(args.output_dir)) if _is_whole(checkpoint)]
-    if not whole:
-        if word == AUTO:
-            return None
+    last = last_checkpoint(Path(args.output_dir))
+    if last is None and word != AUTO:
         raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
-    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2])))
+    return last
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Return the last checkpoint in a folder whose writing was finished, if there is one."""
+    whole = [checkpoint for checkpoint in _checkpoints(folder) if _is_whole(checkpoint)]
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
 def _is_whole(checkpoint: Path) -> bool:
