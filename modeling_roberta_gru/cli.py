@@ -3,6 +3,7 @@
 What a usage error, a help page or a mistyped name needs is light; everything heavy is imported by the commands.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -488,6 +489,39 @@ def sweep(
         str(recipe) if recipe else None, space_file, context.args, folder, storage, seeds if final else 0, sys.argv
     )
     say(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
+
+
+@command
+def watch(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    follow: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read this file as it grows, to Ctrl-C. Unset: standard input, to its end."),
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print JSON Lines, for programs.")] = False,
+    every: Annotated[
+        int, typer.Option(min=1, help="Characters read at once at most; fewer: more exact places, more work.")
+    ] = 200,
+) -> None:
+    """Read a text while it is written, and say when its prediction changes.
+
+    A file that is replaced or cut, as logs are, begins a new document.
+    """
+    if follow is not None and not follow.is_file():
+        raise InputError(f"--follow {follow} cannot be read: there is no such file.")
+    if follow is None and sys.stdin.isatty():
+        say("Reading standard input: Ctrl-D ends it.", error=True)
+    _check_model(model)
+    from .inference import watch as watching
+
+    classifier, tokenizer = watching.load_watcher(model)
+    pieces = watching.read_stream(sys.stdin.buffer) if follow is None else watching.follow_file(follow)
+    try:
+        for sighting in watching.watch(classifier, tokenizer, pieces, every):
+            say(sighting.to_json() if jsonl else sighting)
+    except BrokenPipeError:  # whoever read this has seen enough
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _read_text(path: Path) -> str:

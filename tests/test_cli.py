@@ -301,6 +301,8 @@ def test_the_command_lines_options_are_frozen():
         "replace_vocabulary",
         "oversample_seed",
     ]
+    watch = get_command(cli.app).commands["watch"]
+    assert [parameter.name for parameter in watch.params] == ["model", "follow", "jsonl", "every"]
     inherited = {field.name for field in fields(TrainingArguments)}
     own = [field for field in fields(RobertaGRUTrainingArguments) if field.init and field.name not in inherited]
     assert [field.name for field in own] == [
@@ -371,6 +373,7 @@ USAGE_ERRORS = {
     "help": ["--help"],
     "help of training": ["train", "--help"],
     "a model": ["explain", "./nowhere", "a text"],
+    "a followed file": ["watch", "a", "--follow", "nowhere.log"],
     "a run": ["publish", "nowhere", "me/mine"],
     "a space": ["sweep", "--space", "optimisers"],
 }
