@@ -43,14 +43,15 @@ COPY constraints.txt ./
 
 FROM base AS serve
 
-# Of this package the page needs two files: a model brings its own code.
+# Of this package the page needs three files: a model brings its own code.
 COPY model_card/space/requirements.txt ./
 COPY requirements/serve.txt hashed.txt
 # Every file by its SHA-256; another index has other files.
 RUN if [ -z "$PIP_EXTRA_INDEX_URL" ] && [ "$(uname -m)" = x86_64 ]; \
     then pip install --require-hashes --requirement hashed.txt; \
     else pip install --constraint constraints.txt --requirement requirements.txt; fi
-COPY modeling_roberta_gru/inference/reading.py modeling_roberta_gru/inference/reading.html model_card/space/app.py ./
+COPY modeling_roberta_gru/inference/reading.py modeling_roberta_gru/inference/reading.html ./
+COPY modeling_roberta_gru/data/dialect.py model_card/space/app.py ./
 
 ENV MODEL_ID=/model \
     GRADIO_SERVER_NAME=0.0.0.0 \

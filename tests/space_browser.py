@@ -92,7 +92,9 @@ def app(model: str | os.PathLike[str], log: Path) -> Iterator[str]:
 
 def copy_space(folder: Path) -> Path:
     """Copy what makes a Space into a folder; return its app.py."""
-    for file in (*APP.parent.iterdir(), *(REPOSITORY / "modeling_roberta_gru/inference").glob("reading.*")):
+    package = REPOSITORY / "modeling_roberta_gru"
+    carried = [*(package / "inference").glob("reading.*"), package / "data/dialect.py"]
+    for file in (*APP.parent.iterdir(), *carried):
         if file.is_file():
             shutil.copy(file, folder)
     return folder / APP.name

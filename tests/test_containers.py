@@ -33,7 +33,7 @@ def test_every_file_that_is_copied_is_in_the_build_context():
             assert all(any(Path(file).is_relative_to(source) for file in context) for source in sources)
 
 
-def test_the_serving_image_holds_the_page_and_of_the_package_what_it_shows_itself_by():
+def test_the_serving_image_holds_the_page_and_of_the_package_what_it_needs():
     sources = {source for value in SERVE["COPY"] for source in value.split()[:-1]}
     page = {
         "model_card/space/app.py",
@@ -41,7 +41,8 @@ def test_the_serving_image_holds_the_page_and_of_the_package_what_it_shows_itsel
         "constraints.txt",
         "requirements/serve.txt",
     }
-    assert sources == page | {f"modeling_roberta_gru/inference/reading.{ending}" for ending in ("py", "html")}
+    package = {"inference/reading.py", "inference/reading.html", "data/dialect.py"}
+    assert sources == page | {f"modeling_roberta_gru/{name}" for name in package}
 
 
 def test_the_port_served_is_the_one_exposed_checked_and_composed():

@@ -15,11 +15,11 @@ from datasets.table import MemoryMappedTable
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data import documents as module
+from modeling_roberta_gru.data.dialect import first_rows
 from modeling_roberta_gru.data.documents import (
     Documents,
     build_documents,
     clean_html,
-    first_rows,
     in_memory,
     read_file,
     stack,

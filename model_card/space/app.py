@@ -2,14 +2,12 @@
 
     MODEL_ID=user/name python app.py        or        python app.py runs/mine/model
 
-Needs gradio, transformers and torch, and what these bring, and reading.py with reading.html beside it or the package
-installed; the model's own code comes with its weights. Nothing is
-sent anywhere, and the page asks for nothing but itself. Files that come and go are deleted after an hour.
+Needs gradio, transformers and torch, and what these bring, and dialect.py, reading.py and reading.html beside it or
+the package installed; the model's own code comes with its weights. Nothing is sent anywhere, and the page asks for
+nothing but itself. Files that come and go are deleted after an hour.
 """
 
 import codecs
-import csv
-import io
 import os
 import sys
 import tempfile
@@ -27,8 +25,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from yaml import YAMLError
 
 try:
+    from modeling_roberta_gru.data import dialect
     from modeling_roberta_gru.inference import reading
-except ImportError:  # not installed: copies of reading.py and reading.html lie beside this file
+except ImportError:  # not installed: copies of dialect.py, reading.py and reading.html lie beside this file
+    import dialect  # type: ignore[import-not-found, no-redef]
     import reading  # type: ignore[import-not-found, no-redef]
 
 MAX_CHARACTERS = 100_000
@@ -42,6 +42,8 @@ MAX_WAITING = 20
 """One text and one file are read at a time; so many wait, and more are turned away."""
 KEPT_SECONDS = 3600
 BATCH_SIZE = 8
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""Endings of the files that are read, and what usually stands between their cells."""
 EXAMPLES = (
     "I had hoped for more, but from the second half on it won me over completely.",
     "Everyone around me loved it; I counted the minutes until it was over.",
@@ -99,13 +101,28 @@ class Classifier(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A CSV file as it came."""
+    """A CSV or TSV file as it came.
+
+    Attributes:
+        name: the file's.
+        header: the cells of its header.
+        rows: as many cells for each.
+        written: how it is written.
+        has_byte_order_mark: whether it begins with one.
+        faults: row (from 0) → why it cannot be read, or scored.
+    """
 
     name: str
     header: list[str]
     rows: list[list[str]]
-    delimiter: str
-    encoding: str
+    written: dialect.Dialect
+    has_byte_order_mark: bool
+    faults: dict[int, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its columns; those that have none are numbered."""
+        return dialect.column_names(self.header)
 
 
 def load(name: str) -> Classifier:
@@ -147,15 +164,20 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
         return classify_text(classifier, time, text)
 
     def columns(file: str | None) -> Any:
-        header = read_table(file).header
-        chosen = "text" if "text" in header else header[0] if len(header) == 1 else None
-        return gr.Dropdown(choices=header, value=chosen)
+        names = read_table(file).names
+        chosen = "text" if "text" in names else names[0] if len(names) == 1 else None
+        return gr.Dropdown(choices=names, value=chosen)
 
-    def score_file(file: str | None, column: str | None, progress: Any = gr.Progress()) -> Iterator[str]:  # noqa: B008
+    def score_file(
+        file: str | None,
+        column: str | None,
+        skip_bad_rows: bool = False,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Iterator[tuple[str, str]]:
         with in_time(time, MAX_FILE_SECONDS):
-            scored = score_table(classifier, read_table(file), column, progress)
+            scored = score_table(classifier, read_table(file), column, progress, skip_bad_rows)
         with tempfile.TemporaryDirectory() as folder:  # until Gradio has its copy
-            yield write_table(scored, folder)
+            yield write_table(scored, folder), f"<p>{escape(reading.visible(described(scored)))}</p>"
 
     with gr.Blocks(title="RoBERTa-GRU", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as blocks:
         gr.HTML(introduction(classifier))  # a label's Markdown would be active
@@ -176,7 +198,9 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
             shown = gr.HTML(elem_id="reading")
             gr.on([button.click, box.submit], classify, [box], [prediction, shown], api_name="classify")
         with gr.Tab("A file"):
-            file = gr.File(label=f"CSV file, UTF-8, up to {MAX_ROWS:,} rows", file_types=[".csv"], height=150)
+            file = gr.File(
+                label=f"CSV or TSV file, UTF-8, up to {MAX_ROWS:,} rows", file_types=[*DELIMITERS], height=150
+            )
             column = gr.Dropdown(
                 label="Column of the text",
                 info="The file's columns are kept; the label and the score of each label are added.",
@@ -184,10 +208,15 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
                 choices=["text"],
                 allow_custom_value=True,  # it is the file that knows them
             )
+            skip = gr.Checkbox(
+                label="Skip bad rows",
+                info="Rows that cannot be read or have no text stay in the file, without a prediction.",
+            )
             score = gr.Button("Score the rows", variant="primary")
-            scored = gr.File(label="Scored CSV file", interactive=False, height=150)
+            scored = gr.File(label="Scored file", interactive=False, height=150)
+            counted = gr.HTML()
             file.upload(columns, [file], [column], api_name="columns")
-            score.click(score_file, [file, column], [scored], api_name="score_file")
+            score.click(score_file, [file, column, skip], [scored, counted], api_name="score_file")
     return blocks.queue(default_concurrency_limit=1, max_size=MAX_WAITING, api_open=False)
 
 
@@ -268,64 +297,93 @@ def mistake(message: str) -> gr.Error:
 
 
 def read_table(path: str | None) -> Table:
-    """Read a CSV file whole; say in which row it breaks."""
+    """Read a CSV or TSV file whole, as the package's commands do."""
     if path is None:
         raise mistake("There is no file: choose a CSV file.")
     name, data = Path(path).name, Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise mistake(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from error
-    if not text.strip():
+    has_byte_order_mark = data.startswith(codecs.BOM_UTF8)
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
         raise mistake(f"{name} is empty: its first row has to name the columns.")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)  # as spreadsheets write them
-    rows: list[list[str]] = []
+    written = dialect.find_dialect(
+        data[: dialect.SAMPLE_BYTES].decode(errors="surrogateescape"),
+        preferred=DELIMITERS.get(Path(name).suffix.lower(), ","),
+        is_cut=len(data) > dialect.SAMPLE_BYTES,
+    )
+    text = data.decode(errors="surrogateescape")
+    lines = dialect.split_lines(text, only_feeds=written.quoting == dialect.NONE and "\n" in text)
+    read = list(dialect.read_rows(lines, written))
+    if not read:
+        raise mistake(f"{name} has no rows: its first row has to name the columns.")
+    header, *rows = read
+    if header.fault or not dialect.is_decoded("".join(header.cells)):
+        raise mistake(f"{name}: in the header {header.fault or dialect.not_text('UTF-8')}.")
     try:
-        rows.extend(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise mistake(f"Row {len(rows) + 1} of {name} cannot be read ({error}): check its quotes.") from error
-    while not rows[-1]:  # blank lines at the end
-        rows.pop()
-    header, *rows = rows
+        width = len(dialect.column_names(header.cells))
+    except ValueError as error:
+        raise mistake(f"{name}: {error}") from error
     if not rows:
         raise mistake(f"{name} has a header and no rows: add one row for each text.")
     if len(rows) > MAX_ROWS:
         raise mistake(f"{name} has {len(rows):,} rows, and this page scores up to {MAX_ROWS:,}: split the file.")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise mistake(
-                f"Row {number} of {name} has {len(row)} cells and the header {len(header)}: put texts in quotes."
-            )
-    encoding = "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
-    return Table(name, header, rows, delimiter, encoding)
+    rows = [dialect.fitted(row, width, written) for row in rows]
+    faults = {at: row.fault for at, row in enumerate(rows) if row.fault}
+    for at, row in enumerate(rows):
+        if not dialect.is_decoded("".join(row.cells)):
+            faults.setdefault(at, dialect.not_text("UTF-8"))
+    return Table(name, header.cells, [row.cells for row in rows], written, has_byte_order_mark, faults)
 
 
-def score_table(classifier: Classifier, table: Table, column: str | None, progress: Any) -> Table:
-    """Add the label and the score of each label to every row."""
-    if column not in table.header:
-        raise mistake(f"{table.name} has no column {column or ''!r}: choose one of {', '.join(table.header)}.")
+def score_table(
+    classifier: Classifier, table: Table, column: str | None, progress: Any, skip_bad_rows: bool = False
+) -> Table:
+    """Add the label and the score of each label to every row; to bad ones nothing, if they may be skipped."""
+    names = table.names
+    if column not in names:
+        raise mistake(f"{table.name} has no column {column or ''!r}: choose one of {', '.join(names)}.")
     labels = classifier.labels
     added = [*([] if classifier.problem_type == "regression" else ["predicted"]), *(f"score_{one}" for one in labels)]
-    if taken := [name for name in added if name in table.header]:
+    if taken := [name for name in added if name in names]:
         raise mistake(f"{table.name} has a column {taken[0]!r} already: rename it, or leave it out.")
-    place = table.header.index(column)
+    place = names.index(column)
     texts = [row[place] for row in table.rows]
-    for number, text in enumerate(texts, 2):
-        if not text.strip() or len(text) > MAX_CHARACTERS:
-            has = f"{len(text):,} characters" if text.strip() else "no text"
-            raise mistake(f"Row {number} of {table.name} has {has} in {column!r}: 1 to {MAX_CHARACTERS:,} are read.")
+    faults = dict(table.faults)
+    for at, text in enumerate(texts):
+        if not text.strip():
+            faults.setdefault(at, "the text is empty")
+        elif len(text) > MAX_CHARACTERS:
+            faults.setdefault(at, f"the text has more than {MAX_CHARACTERS:,} characters")
+    good = [at for at in range(len(texts)) if at not in faults]
+    if faults and not (skip_bad_rows and good):
+        raise mistake(f"{table.name}, {_counted(faults)}. Remove what is bad, or tick 'Skip bad rows'.")
     scores = torch.empty(len(texts), len(labels))
-    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding
-    for first in range(0, len(texts), BATCH_SIZE):
-        progress((first, len(texts)), unit="rows")
+    by_length = sorted(good, key=lambda row: len(texts[row]))  # little padding
+    for first in range(0, len(good), BATCH_SIZE):
+        progress((first, len(good)), unit="rows")
         batch = by_length[first : first + BATCH_SIZE]
         scores[batch] = classifier.score([texts[row] for row in batch])
     rows = [
-        [*row, *predicted(of_row, labels, classifier.problem_type), *(f"{score:.6f}" for score in of_row)]
-        for row, of_row in zip(table.rows, scores.tolist(), strict=True)
+        [*row, *([""] * len(added) if at in faults else cells(of_row, labels, classifier.problem_type))]
+        for at, (row, of_row) in enumerate(zip(table.rows, scores.tolist(), strict=True))
     ]
-    return table._replace(header=[*table.header, *added], rows=rows)
+    return table._replace(header=[*table.header, *added], rows=rows, faults=faults)
+
+
+def _counted(faults: dict[int, str]) -> str:
+    bad = dialect.BadRows()
+    bad.add(faults)
+    return str(bad)
+
+
+def described(table: Table) -> str:
+    """Say how a scored file was read, and of how many rows."""
+    said = f"Read as: {table.written}. {len(table.rows):,} rows, {len(table.rows) - len(table.faults):,} scored"
+    return f"{said}; skipped {_counted(table.faults)}." if table.faults else f"{said}."
+
+
+def cells(scores: list[float], labels: list[str], problem_type: str) -> list[str]:
+    """Return what is added to a row."""
+    return [*predicted(scores, labels, problem_type), *(f"{score:.6f}" for score in scores)]
 
 
 def predicted(scores: list[float], labels: list[str], problem_type: str) -> list[str]:
@@ -334,13 +392,21 @@ def predicted(scores: list[float], labels: list[str], problem_type: str) -> list
         return []
     if problem_type == "single_label_classification":
         return [labels[scores.index(max(scores))]]
-    return [", ".join(label for label, score in zip(labels, scores, strict=True) if score >= 0.5)]
+    return ["|".join(label for label, score in zip(labels, scores, strict=True) if score >= 0.5)]
 
 
 def write_table(table: Table, folder: str) -> str:
-    path = Path(folder) / f"{Path(table.name).stem}-scored.csv"
-    with path.open("w", encoding=table.encoding, newline="") as file:
-        csv.writer(file, delimiter=table.delimiter).writerows([table.header, *table.rows])
+    """Write a table as it was written when it came."""
+    name = Path(table.name)
+    path = Path(folder) / f"{name.stem}-scored{name.suffix if name.suffix.lower() in DELIMITERS else '.csv'}"
+    try:
+        lines = [table.written.line(row) for row in [table.header, *table.rows]]
+    except ValueError as error:
+        raise mistake(f"{table.name}: {error}. Save it with quotation marks around its cells.") from error
+    if table.written.has_sep_line:
+        lines.insert(0, f"sep={table.written.delimiter}\n")
+    text = "".join(lines).encode("utf-8", "backslashreplace")  # bytes that are no text, as the package writes them
+    path.write_bytes(codecs.BOM_UTF8 * table.has_byte_order_mark + text)
     return str(path)
 
 

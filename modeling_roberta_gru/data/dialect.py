@@ -1,4 +1,4 @@
-"""How a CSV file is written: found from its beginning or said by options, and a careful reader of its rows.
+"""How a CSV file is written: found from its beginning or said by options; a careful reader of its rows, good and bad.
 
 Standard library only, and nothing of this package: the Space carries this file as it is.
 """
@@ -6,7 +6,7 @@ Standard library only, and nothing of this package: the Space carries this file 
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,6 +173,27 @@ def _encloses(rows: list[Row]) -> bool:
     return 2 * len(enclosed) > len(marked)
 
 
+def fitted(row: Row, width: int, dialect: Dialect, wanted: str = "are in the header") -> Row:
+    """Give a row the number of cells that it should have; one that has another is bad, and nothing of it is lost.
+
+    Args:
+        row: as it was read.
+        width: how many cells it should have.
+        dialect: puts what is too much into the last cell.
+        wanted: where that number comes from.
+    """
+    cells = row.cells
+    if len(cells) == width:
+        return row
+    if not row.fault and has_width(cells, width):
+        return Row(cells[:width])
+    has = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
+    fault = row.fault or f"the row has {has}, and {width} {wanted}"
+    if len(cells) < width:
+        return Row([*cells, *[""] * (width - len(cells))], fault)
+    return Row([*cells[: width - 1], dialect.delimiter.join(cells[width - 1 :])], fault)
+
+
 def has_width(cells: list[str], width: int) -> bool:
     """Tell whether a row has so many cells; empty ones behind them do not count."""
     return len(cells) == width or (len(cells) > width and not any(cells[width:]))
@@ -314,9 +335,12 @@ def _unescaped_cells(line: str, delimiter: str, escape: str) -> list[str]:
     return [*cells, "".join(cell)]
 
 
-def split_lines(text: str) -> list[str]:
-    """Split a text behind \\n, \\r\\n and \\r alone; `str.splitlines` knows more, which stand within cells."""
-    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
+def split_lines(text: str, only_feeds: bool = False) -> list[str]:
+    """Split a text behind \\n, \\r\\n and \\r alone; `str.splitlines` knows more, which stand within cells.
+
+    With `only_feeds`, a \\r alone ends no line: where quotation marks mean nothing, it may stand in a cell.
+    """
+    return re.findall("[^\n]*\n|[^\n]+" if only_feeds else r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
 
 
 def column_names(header: list[str]) -> list[str]:
@@ -330,3 +354,63 @@ def column_names(header: list[str]) -> list[str]:
     if twice:
         raise ValueError(f"two columns are named {twice[0]!r}. Rename one.")
     return names
+
+
+# Bad rows
+
+
+class BadRows:
+    """The rows of a table that are bad.
+
+    Attributes:
+        reasons: why → how many rows, and the first of them (from 0).
+        unread: the reasons that hold before any column is looked at.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, tuple[int, list[int]]] = {}
+        self.unread: set[str] = set()
+
+    def __str__(self) -> str:
+        return "; ".join(f"{first_rows(rows, number)}: {reason}" for reason, (number, rows) in self.reasons.items())
+
+    @staticmethod
+    def brief(reason: str) -> str:
+        """Shorten a reason to what other rows may share."""
+        return reason.partition(" (")[0]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {reason: number for reason, (number, _) in self.reasons.items()}
+
+    @property
+    def first(self) -> int:
+        """The first bad row, from 1."""
+        return 1 + min(rows[0] for _, rows in self.reasons.values())
+
+    def add(self, faults: Mapping[int, str], first: int = 0) -> None:
+        """Count the bad rows of a chunk before which so many rows stand."""
+        for at in sorted(faults):
+            number, rows = self.reasons.get(reason := self.brief(faults[at]), (0, []))
+            self.reasons[reason] = number + 1, rows if len(rows) >= 5 else [*rows, first + at]
+
+
+def first_rows(rows: Sequence[int], number: int | None = None) -> str:
+    """Say row numbers (given from 0, said from 1), the first five of many: "rows 1, 2, 3, 4, 5 and 7 more"."""
+    number = len(rows) if number is None else number
+    said = ", ".join(str(row + 1) for row in rows[:5])
+    more = f" and {number - 5:,} more" if number > 5 else ""
+    return f"row{'s' if number > 1 else ''} {said}{more}"
+
+
+def not_text(encoding: str) -> str:
+    return f"the row is not {encoding} text"
+
+
+def is_decoded(text: str) -> bool:
+    """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -30,6 +30,7 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError
 from .corpus import BUILT_IN_CORPORA
+from .dialect import BadRows, is_decoded, not_text
 from .tables import (
     CSV_DELIMITERS,
     ENDINGS,
@@ -43,7 +44,6 @@ from .tables import (
     kind_of,
     listing,
     location_name,
-    not_text,
     open_table,
     scratch,
 )
@@ -474,7 +474,7 @@ class _Reader:
             raise InputError(f"{table.name} has no rows.", file=table.name)
         if not set(bad.reasons) <= bad.unread:  # rows that cannot be read say nothing of columns
             self._check_columns(table.name, found)
-        bad.report(table.name, num_rows, self.args.on_bad_row)
+        report_bad_rows(bad, table.name, num_rows, self.args.on_bad_row)
         self.skipped.update(bad.counts)
 
     def documents(self) -> Documents:
@@ -500,7 +500,7 @@ class _Reader:
                     file=name,
                 )
 
-    def _add(self, chunk: Chunk, names: list[str] | None, start: int, bad: "BadRows") -> None:
+    def _add(self, chunk: Chunk, names: list[str] | None, start: int, bad: BadRows) -> None:
         faults = dict(chunk.bad)
         bad.unread.update(map(BadRows.brief, faults.values()))
         texts = self._texts(chunk, faults)
@@ -582,44 +582,16 @@ class _Reader:
         return {self.args.validation_fold: 1, self.args.test_fold: 2}.get(fold, 0)
 
 
-class BadRows:
-    """The rows of a table that are bad.
-
-    Attributes:
-        reasons: why → how many rows, and the first of them (from 0).
-        unread: the reasons that hold before any column is looked at.
-    """
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, tuple[int, list[int]]] = {}
-        self.unread: set[str] = set()
-
-    @staticmethod
-    def brief(reason: str) -> str:
-        """Shorten a reason to what other rows may share."""
-        return reason.partition(" (")[0]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {reason: number for reason, (number, _) in self.reasons.items()}
-
-    def add(self, faults: Mapping[int, str], first: int) -> None:
-        """Count the bad rows of a chunk before which so many rows stand."""
-        for at in sorted(faults):
-            number, rows = self.reasons.get(reason := self.brief(faults[at]), (0, []))
-            self.reasons[reason] = number + 1, rows if len(rows) >= 5 else [*rows, first + at]
-
-    def report(self, name: str, num_rows: int, on_bad_row: str) -> None:
-        """Stop at bad rows, or say that they are left out."""
-        if not self.reasons:
-            return
-        said = "; ".join(f"{first_rows(rows, number)}: {reason}" for reason, (number, rows) in self.reasons.items())
-        num_bad = sum(self.counts.values())
-        if on_bad_row == "error":
-            which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
-            first = 1 + min(rows[0] for _, rows in self.reasons.values())
-            raise InputError(f"{name}, {said}. Remove {which} or pass --on_bad_row skip.", file=name, row=first)
-        logger.warning("%s: %s of %s rows left out: %s.", name, f"{num_bad:,}", f"{num_rows:,}", said)
+def report_bad_rows(bad: BadRows, name: str, num_rows: int, on_bad_row: str) -> None:
+    """Stop at the bad rows of a table, or say that they are left out."""
+    if not bad.reasons:
+        return
+    num_bad = sum(bad.counts.values())
+    if on_bad_row == "error":
+        which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
+        message = f"{name}, {bad}. Remove {which} or pass --on_bad_row skip."
+        raise InputError(message, file=name, row=bad.first)
+    logger.warning("%s: %s of %s rows left out: %s.", name, f"{num_bad:,}", f"{num_rows:,}", bad)
 
 
 class Spool:
@@ -692,14 +664,6 @@ def join_columns(columns: list[list[str | None]]) -> list[str | None]:
         return columns[0]
     rows = [[cell for cell in row if cell is not None] for row in zip(*columns, strict=True)]
     return ["\n".join(row) if row else None for row in rows]
-
-
-def first_rows(rows: Sequence[int], number: int | None = None) -> str:
-    """Say row numbers (given from 0, said from 1), the first five of many: "rows 1, 2, 3, 4, 5 and 7 more"."""
-    number = len(rows) if number is None else number
-    said = ", ".join(str(row + 1) for row in rows[:5])
-    more = f" and {number - 5:,} more" if number > 5 else ""
-    return f"row{'s' if number > 1 else ''} {said}{more}"
 
 
 # Cells
@@ -831,7 +795,7 @@ def _text_cells(chunk: Chunk, column: str, faults: dict[int, str], name: str) ->
             texts.append(None)
         else:
             texts.append(value)
-            if not value.isascii() and _has_surrogates(value):
+            if not value.isascii() and not is_decoded(value):
                 faults.setdefault(at, not_text(UTF_8))
     return texts
 
@@ -844,14 +808,6 @@ KINDS: dict[type, str] = {
     dict: "an object",
     bytes: "bytes",
 }
-
-
-def _has_surrogates(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _is_number(kind: pa.DataType) -> bool:

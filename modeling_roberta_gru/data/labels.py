@@ -18,7 +18,8 @@ from datasets import Dataset, List, Value
 from ..arguments import DataArguments
 from ..errors import InputError, unknown_name
 from ..modeling_roberta_gru import IGNORED_LABEL
-from .documents import ONE, SEVERAL, Documents, cells, first_rows
+from .dialect import first_rows
+from .documents import ONE, SEVERAL, Documents, cells
 
 logger = logging.getLogger(__name__)
 

@@ -53,7 +53,9 @@ from .dialect import (
     Row,
     column_names,
     find_dialect,
-    has_width,
+    fitted,
+    is_decoded,
+    not_text,
     read_rows,
     split_lines,
 )
@@ -259,19 +261,15 @@ class CsvTable(Table):
     def _careful_chunks(self, lines: Iterator[str], first: int) -> Iterator[Chunk]:
         assert self.dialect is not None
         width = len(self.names)
-        rows = read_rows(lines, replace(self.dialect, has_sep_line=False))
-        while some := list(islice(rows, ROWS_PER_CHUNK)):
-            bad = {at: row.fault for at, row in enumerate(some) if row.fault}
-            cells = [row.cells for row in some]
-            for at, row in enumerate(cells):
-                if len(row) != width:
-                    if at not in bad and not has_width(row, width):
-                        bad[at] = self._ragged(len(row))
-                    cells[at] = self._fitted(row, width, at in bad)
+        wanted = "cells are named by --csv_columns" if self.given else "are in the header"
+        read = read_rows(lines, replace(self.dialect, has_sep_line=False))
+        while some := list(islice(read, ROWS_PER_CHUNK)):
+            rows = [fitted(row, width, self.dialect, wanted) for row in some]
+            cells = [row.cells for row in rows]
             if self.given and first == 0:
                 self._check_no_header(dict(zip(self.names, cells[0], strict=True)))
-            yield self._chunk(first, cells, bad)
-            first += len(some)
+            yield self._chunk(first, cells, {at: row.fault for at, row in enumerate(rows) if row.fault})
+            first += len(rows)
 
     def _chunk(self, first: int, cells: list[list[str]], bad: dict[int, str]) -> Chunk:
         try:
@@ -284,18 +282,6 @@ class CsvTable(Table):
             if not is_decoded("".join(row)):
                 bad.setdefault(at, not_text(self.called))
         return TextChunk(first, [dict(zip(self.names, row, strict=True)) for row in cells], bad=bad)
-
-    def _fitted(self, row: list[str], width: int, is_bad: bool) -> list[str]:
-        """Give a row the number of cells that it should have; of a bad one nothing is lost."""
-        if len(row) < width:
-            return row + [""] * (width - len(row))
-        assert self.dialect is not None
-        return [*row[: width - 1], self.dialect.delimiter.join(row[width - 1 :])] if is_bad else row[:width]
-
-    def _ragged(self, num_cells: int) -> str:
-        wanted = "cells are named by --csv_columns" if self.given else "are in the header"
-        cells = f"{num_cells} cell{'s' if num_cells != 1 else ''}"
-        return f"the row has {cells}, and {len(self.names)} {wanted}"
 
     def _check_no_header(self, row: dict[str, str]) -> None:
         if all(row.get(name, name) == name for name in self.names):
@@ -378,7 +364,7 @@ def _lines(file: _Utf8, data: bytes, dialect: Dialect) -> Iterator[str]:
     rest, block, size, is_last = "", data, BLOCK_BYTES, False
     while True:
         text = rest + decoder.decode(block, final=is_last)
-        lines = re.findall("[^\n]*\n|[^\n]+", text) if only_feeds else split_lines(text)
+        lines = split_lines(text, only_feeds)
         rest = lines.pop() if lines and not is_last else ""  # its end may come yet, or half of it
         size = BLOCK_BYTES if lines else 2 * size
         yield from lines
@@ -894,19 +880,6 @@ def nearby(path: Path) -> str:
 def listing(folder: Path) -> str:
     names = sorted(entry.name for entry in folder.iterdir())
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") if names else "nothing"
-
-
-def not_text(encoding: str) -> str:
-    return f"the row is not {encoding} text"
-
-
-def is_decoded(text: str) -> bool:
-    """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # Writing

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
-from ..data.documents import BadRows
+from ..data.dialect import BadRows, is_decoded
 from ..data.labels import MULTI_LABEL, REGRESSION
 from ..data.tables import (
     PARQUET,
@@ -36,7 +36,6 @@ from ..data.tables import (
     Table,
     check_ending,
     is_csv,
-    is_decoded,
     is_text,
     kind_of,
     location_name,

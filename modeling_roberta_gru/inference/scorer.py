@@ -15,8 +15,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.dialect import is_decoded
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
-from ..data.tables import is_decoded
 from ..data.tokenization import check_max_length
 from ..errors import InputError
 from ..training.loading import load_classifier, longest_read
