@@ -1,5 +1,6 @@
 """Splits: what is kept, what is carved, and that no text stands in two of them."""
 
+import hashlib
 import json
 import os
 import random
@@ -9,10 +10,19 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from sklearn.model_selection import train_test_split
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.labels import LabelSpace
-from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_labelled, load_splits, oversample, text_key
+from modeling_roberta_gru.data.splits import (
+    Splits,
+    assert_no_leak,
+    load_labelled,
+    load_splits,
+    oversample,
+    take_sample,
+    text_key,
+)
 from modeling_roberta_gru.errors import InputError
 
 SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", "../shared"))
@@ -107,6 +117,15 @@ def test_rare_classes_and_few_rows_can_be_split(load, labels):
     splits = load({"train": [{"text": f"t {i}", "label": label} for i, label in enumerate(labels)]})
     assert sizes(splits) == (10, 1, 1)
     assert splits.labels.names == tuple(sorted(set(labels)))
+
+
+@pytest.mark.parametrize("size", [7, 20, 66, 150])
+def test_rows_are_drawn_as_by_sklearn(size):
+    labels = [min(i % 5, i % 7) for i in range(199)]
+    documents = Dataset.from_dict({"row_id": list(map(str, range(199))), "label": labels})
+    drawn = take_sample(documents, size, LabelSpace("single_label_classification", tuple("abcde")), seed=3)
+    _, theirs = train_test_split(range(199), test_size=size, random_state=3, stratify=labels)
+    assert list(map(int, drawn["row_id"])) == sorted(theirs)
 
 
 def test_several_labels_and_targets_can_be_split(load):
@@ -392,6 +411,17 @@ def test_the_fingerprint_depends_on_no_process_and_no_library(load):
 
 
 # bad input
+
+
+@pytest.mark.parametrize("label", [lambda i: "ab"[i % 2], lambda i: i / 3, lambda i: ["a", "b", "c"][: 1 + i % 3]])
+def test_the_fingerprint_is_a_digest_of_the_rows_as_json(load, label):
+    records = [{"text": f'{i} \u2028 "\\" \0 \u00e9 \U0001f600', "label": label(i)} for i in range(60)]
+    splits = load({"train": records})
+    digest = hashlib.sha256(json.dumps([splits.labels.problem_type, splits.labels.names]).encode())
+    for name in ("train", "validation", "test"):
+        for row in getattr(splits, name):
+            digest.update(json.dumps([name, row["row_id"], row["text"], row["label"]]).encode())
+    assert splits.fingerprint == digest.hexdigest()
 
 
 def test_without_training_rows_there_is_nothing_to_train_on(load):

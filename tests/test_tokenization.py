@@ -61,6 +61,16 @@ def test_a_long_text_is_cut_and_keeps_its_special_tokens(tokenizer, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("max_length", [None, 5])
+def test_texts_are_tokenised_as_by_the_tokenizer_itself(tokenizer, side, max_length):
+    tokenizer.truncation_side = side
+    rows = documents([0, 1, 0], Value("int64"))
+    expected = tokenizer(rows["text"][:], truncation=max_length is not None, max_length=max_length)["input_ids"]
+    tokenizer(rows["text"][:], padding="max_length", max_length=7, truncation=True)  # which it keeps as settings
+    assert tokenize(rows, tokenizer, max_length)["input_ids"][:] == expected
+
+
 def test_without_a_maximum_nothing_is_cut_and_nothing_warned(tokenizer, caplog):
     with caplog.at_level(logging.WARNING):
         tokens = tokenize(documents([0, 1, 0], Value("int64")), tokenizer, max_length=None)

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+import pyarrow as pa
+from datasets import Dataset, DatasetInfo, concatenate_datasets
 from sklearn import config_context
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 
 from ..arguments import DataArguments
 from ..errors import InputError
-from .documents import SPLITS, Documents, build_documents, describe_source, read_source, stack, text_key
+from .documents import SPLITS, Documents, Spool, build_documents, describe_source, read_source, stack, text_key
 from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, infer_labels, label_array, read_labels, with_labels
 from .tables import is_url, kind_of
 from .tokenization import read_vectors
@@ -68,10 +69,18 @@ class Splits:
         """SHA-256 over row ids, texts and labels of the three splits: equal for equal data, in any process."""
         digest = hashlib.sha256(json.dumps([self.labels.problem_type, self.labels.names]).encode())
         for name in SPLITS:
-            for batch in getattr(self, name).select_columns(["row_id", "text", "label"]).iter(1000):
-                rows = zip(batch["row_id"], batch["text"], batch["label"], strict=True)
-                digest.update("".join(json.dumps([name, *row]) for row in rows).encode())
+            rows = getattr(self, name).select_columns(["row_id", "text", "label"]).with_format("arrow")
+            for batch in rows.iter(1000):
+                cells = zip(*(_as_json(batch[column].to_pylist()) for column in batch.column_names), strict=True)
+                digest.update("".join(f'["{name}", {", ".join(row)}]' for row in cells).encode())
         return digest.hexdigest()
+
+
+def _as_json(values: list[Any]) -> list[str]:
+    """Return each value as JSON, by one call where they hold no lists: it takes a fifth of the time."""
+    if values and isinstance(values[0], list):
+        return [json.dumps(value) for value in values]
+    return json.dumps(values, separators=("\0", ":"))[1:-1].split("\0")  # JSON writes that character as \u0000
 
 
 @dataclass
@@ -126,6 +135,7 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     if args.pool_splits:
         built = {"train": stack(list(built.values()))}
     pool, labels, note = _pool(built, args)
+    del built  # and the keys of all texts
     num_used = len(pool.rows)
     repeats = _drop_repeats(pool, labels) if args.drop_repeats else 0
     carved = _fill_splits(pool, labels, args)
@@ -135,7 +145,7 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         pool.splits[split] = _sample(pool, pool.splits[split], size, labels, args.split_seed)
     _check_sizes(pool, labels)
     _check_disjoint(pool)
-    train, validation, test = (pool.rows.select(pool.splits[split]) for split in SPLITS)
+    train, validation, test = (take_rows(pool.rows, pool.splits[split]) for split in SPLITS)
     made: dict[str, Any] = {}
     if args.oversample != "none":
         train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
@@ -218,14 +228,27 @@ def take_sample(documents: Dataset, size: int | None, labels: LabelSpace, seed: 
     return documents.select(_sample(_Pool(documents, nothing, codes, names, {}), rows, size, labels, seed))
 
 
+def take_rows(documents: Dataset, rows: np.ndarray) -> Dataset:
+    """Return some rows, ascending, written anew one behind the other: rows that are looked up are slow to read."""
+    if len(rows) == len(documents):
+        return documents
+    spool, start = Spool(), 0
+    for table in documents.with_format("arrow").iter(10_000):
+        here = rows[slice(*np.searchsorted(rows, [start, start + len(table)]))]
+        for batch in table.take(pa.array(here - start)).combine_chunks().to_batches():
+            spool.append(batch)
+        start += len(table)
+    return Dataset(spool.table(), info=DatasetInfo(features=documents.features))
+
+
 def _source(args: DataArguments, tables: Mapping[str, Any] | None) -> str:
     return describe_source(args) if tables is None else f"rows in memory ({', '.join(tables)})"
 
 
 def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, LabelSpace, str]:
     """Put all splits in one place, with their labels encoded."""
-    keys = np.concatenate([documents.keys for documents in built.values()])
-    texts = _ids(keys)
+    keys = [documents.keys for documents in built.values()]
+    texts = _ids(np.concatenate(keys) if len(keys) > 1 else keys[0])
     del keys
     first = read_labels(built["train"], args)
     labels = infer_labels(built["train"], args, first)
@@ -234,7 +257,7 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
         form = first if split == "train" else read_labels(documents, args, labels)
         encoded.append(labels.encode(form.column, documents.rows.data.column("row_id")))
         parts.append(with_labels(documents.rows, encoded[-1]))
-    codes, names = _label_codes(np.concatenate(encoded), labels)
+    codes, names = _label_codes(np.concatenate(encoded) if len(encoded) > 1 else encoded[0], labels)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     ends = np.cumsum([len(part) for part in parts])
     splits = {split: np.arange(end - len(part), end) for split, part, end in zip(built, parts, ends, strict=True)}
@@ -250,15 +273,26 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
 
 def _ids(keys: np.ndarray) -> np.ndarray:
     """Return a number for each of the (n, 2) keys, the same for equal ones."""
-    order = np.argsort(keys[:, 1], kind="stable")
-    order = order[np.argsort(keys[order, 0], kind="stable")]
-    is_new = np.ones(len(keys), dtype=bool)
-    for start in range(1, len(keys), 2**20):
-        now, before = order[start : start + 2**20], order[start - 1 : start - 1 + 2**20][: len(order) - start]
-        is_new[start : start + 2**20] = (keys[now] != keys[before]).any(axis=1)
+    order = np.argsort(keys[:, 0], kind="stable")
+    is_new, is_split = _are_new(keys, order)
+    if is_split:  # of texts that differ, half a key is equal, so one may stand between two of the other
+        order = np.argsort(keys[:, 1], kind="stable")
+        order = order[np.argsort(keys[order, 0], kind="stable")]
+        is_new, _ = _are_new(keys, order)
     ids = np.empty(len(keys), dtype=np.int64 if len(keys) > 2**31 else np.int32)
     ids[order] = np.cumsum(is_new) - 1
     return ids
+
+
+def _are_new(keys: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Tell of each key, in an order, whether the one before differs, and whether any does in its second half alone."""
+    is_new, is_split = np.ones(len(keys), dtype=bool), False
+    for start in range(1, len(keys), 2**20):
+        now, before = order[start : start + 2**20], order[start - 1 : start - 1 + 2**20][: len(order) - start]
+        differ = keys[now] != keys[before]
+        is_new[start : start + 2**20] = differ.any(axis=1)
+        is_split = is_split or bool((differ[:, 1] & ~differ[:, 0]).any())
+    return is_new, is_split
 
 
 def _label_codes(encoded: np.ndarray, labels: LabelSpace) -> tuple[np.ndarray, list[str]]:
@@ -314,9 +348,41 @@ def _carve(pool: _Pool, rows: np.ndarray, share: float, args: DataArguments) -> 
 
 def _carve_rows(pool: _Pool, rows: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     strata = _strata(pool, rows, at_least=2)
-    has_room = min(size, len(rows) - size) >= len(np.unique(strata))  # for one of each
-    rest, held_out = train_test_split(rows, test_size=size, random_state=seed, stratify=strata if has_room else None)
-    return np.sort(rest), np.sort(held_out)
+    counts = np.bincount(strata)
+    has_room = min(size, len(rows) - size) >= np.count_nonzero(counts)  # for one of each
+    rng = np.random.RandomState(seed)
+    if has_room:
+        is_held_out = _draw_stratified(strata, counts[counts > 0], size, rng)
+    else:
+        is_held_out = np.zeros(len(rows), dtype=bool)
+        is_held_out[rng.permutation(len(rows))[:size]] = True
+    return rows[~is_held_out], rows[is_held_out]
+
+
+def _draw_stratified(strata: np.ndarray, counts: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
+    """Draw what sklearn's `train_test_split` draws, which makes a Python object of each row: (n,), true if drawn."""
+    kept = _shares(counts, len(strata) - size, rng)
+    drawn = _shares(counts - kept, size, rng)
+    is_drawn = np.zeros(len(strata), dtype=bool)
+    members = np.split(np.argsort(strata, kind="stable"), np.cumsum(counts)[:-1])
+    for rows, after, number in zip(members, kept, drawn, strict=True):
+        is_drawn[rows[rng.permutation(len(rows))[after : after + number]]] = True
+    return is_drawn
+
+
+def _shares(counts: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
+    """Return how many of each class make up `size`, in proportion; chance decides between equal remainders."""
+    exact = counts / counts.sum() * size
+    shares = np.floor(exact)
+    remainders, missing = exact - shares, int(size - shares.sum())
+    for remainder in np.unique(remainders)[::-1]:
+        if not missing:
+            break
+        alike = np.flatnonzero(remainders == remainder)
+        alike = rng.choice(alike, size=min(len(alike), missing), replace=False)
+        shares[alike] += 1
+        missing -= len(alike)
+    return shares.astype(np.int64)
 
 
 def _carve_groups(
@@ -347,9 +413,12 @@ def _strata(pool: _Pool, rows: np.ndarray, at_least: int) -> np.ndarray:
     ranks[np.argsort(np.array(pool.names), kind="stable")] = np.arange(len(pool.names))
     strata = ranks[pool.labels[rows]]
     counts = np.bincount(strata, minlength=len(ranks))
-    present, first = np.unique(strata, return_index=True)
-    commonest = min(zip(-counts[present], first, present, strict=True))[2]
-    return np.where(counts[strata] >= at_least, strata, commonest)
+    first = np.zeros(len(ranks), dtype=np.int64)
+    first[strata[::-1]] = np.arange(len(strata))[::-1]
+    commonest = min(range(len(ranks)), key=lambda stratum: (-counts[stratum], first[stratum]))
+    is_rare = counts < at_least
+    strata[is_rare[strata]] = commonest
+    return strata
 
 
 def _warn_of_shared_groups(pool: _Pool, column: str) -> None:

@@ -56,14 +56,7 @@ def tokenize(
         num_proc = min((os.cpu_count() or 1) // 2, len(dataset) // ROWS_PER_PROCESS)
 
     def encode(rows: pa.Table) -> pa.Table:
-        ids = tokenizer(
-            rows["text"].to_pylist(),
-            truncation=max_length is not None,
-            max_length=max_length,
-            return_token_type_ids=False,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
+        ids = _token_ids(tokenizer, rows["text"].to_pylist(), max_length)
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
         flat = np.fromiter(chain.from_iterable(ids), np.int32, lengths.sum())
@@ -95,6 +88,19 @@ def tokenize(
         desc="Tokenising",
     )
     return tokens.with_format(None)
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int | None) -> list[list[int]]:
+    """Return the token ids of some texts; a fast tokenizer leaves out their places in the text, which take time."""
+    if not tokenizer.is_fast:
+        return tokenizer(texts, truncation=max_length is not None, max_length=max_length, verbose=False)["input_ids"]
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    if max_length is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
 
 
 def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> None:
