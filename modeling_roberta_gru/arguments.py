@@ -31,7 +31,7 @@ OF_NEIGHBOURS = ("word_vectors", "replace_share", "replace_neighbours", "replace
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
 GRU_OPTIONS = (
     *("gru_hidden_size", "num_gru_layers", "gru_bidirectional", "gru_dropout"),
-    *("summary", "head_hidden_size", "head_dropout"),
+    *("summary", "attention_horizons", "head_hidden_size", "head_dropout"),
 )
 """Options that are fields of RoBERTa-GRU's configuration, by the same names."""
 
@@ -396,6 +396,14 @@ class ModelArguments:
             "help": "What the head sees of the GRU's states. The last one, or mean, max or attention over all. "
             "Unset: as the checkpoint; attention where a GRU starts on a pretrained encoder, since it is steadier "
             "there (docs/reproducing.md); else last, as in the paper."
+        },
+    )
+    attention_horizons: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Attentions of the summary: how far each looks back. About so many tokens from the end, 0 for the "
+            "whole text; one number for each. Unset: the checkpoint's; 0 1024 512 256 where a GRU starts on a "
+            "pretrained encoder, which reads late words for what they are worth (docs/reproducing.md); else 0."
         },
     )
     head_hidden_size: int | None = field(

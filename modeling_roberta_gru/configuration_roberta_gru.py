@@ -56,6 +56,9 @@ class RobertaGRUConfig(RobertaConfig):
         gru_dropout (`float`, defaults to 0.0): dropout between GRU layers.
         summary (`str`, defaults to `"last"`): what the head sees of a document: the GRU's final state (`"last"`), or
             the `"mean"`, the `"max"` or a learned `"attention"` over its states.
+        attention_horizons (`list[int]`, defaults to `[0]`): one attention for each, side by side in what the head sees
+            of the summary `"attention"`; each looks back over about so many tokens from the document's end (a token's
+            weight falls by e for each so many tokens behind it), with 0 over the whole document alike.
         head_hidden_size (`int`, defaults to 256): width of the head's dense layer; 0 leaves a single linear layer.
         head_dropout (`float`, defaults to 0.1): dropout before each of the head's linear layers.
         window_overlap (`int`, *optional*): number of tokens that neighbouring windows of a long document share, 0 to
@@ -86,6 +89,7 @@ class RobertaGRUConfig(RobertaConfig):
         gru_bidirectional: bool = False,
         gru_dropout: float = 0.0,
         summary: str = "last",
+        attention_horizons: list[int] | None = None,
         head_hidden_size: int = 256,
         head_dropout: float = 0.1,
         window_overlap: int | None = None,
@@ -115,6 +119,7 @@ class RobertaGRUConfig(RobertaConfig):
         self.gru_bidirectional = gru_bidirectional
         self.gru_dropout = gru_dropout
         self.summary = summary
+        self.attention_horizons = [0] if attention_horizons is None else attention_horizons
         self.head_hidden_size = head_hidden_size
         self.head_dropout = head_dropout
         self.window_overlap = window_overlap
@@ -144,6 +149,11 @@ class RobertaGRUConfig(RobertaConfig):
         """The width K·H of a GRU state."""
         return self.gru_hidden_size * (2 if self.gru_bidirectional else 1)
 
+    @property
+    def summary_size(self) -> int:
+        """The width S of what the head sees of a document: K·H, with several attentions so many times that."""
+        return self.gru_output_size * (len(self.attention_horizons) if self.summary == "attention" else 1)
+
     def check(self, is_built: bool = False) -> None:
         """Check the fields that make the model; the model does so again, since fields can be set after construction.
 
@@ -161,6 +171,15 @@ class RobertaGRUConfig(RobertaConfig):
             value = getattr(self, name)
             _require(_is_number(value) and 0 <= value < 1, name, value, "a number from 0 to below 1")
         _require(self.summary in SUMMARIES, "summary", self.summary, f"one of {', '.join(SUMMARIES)}")
+        horizons = self.attention_horizons
+        _require(
+            isinstance(horizons, list)
+            and len(horizons) > 0
+            and all(_is_whole(tokens) and tokens >= 0 for tokens in horizons),
+            "attention_horizons",
+            horizons,
+            "a list of whole numbers of at least 0",
+        )
         _require(
             isinstance(self.gru_bidirectional, bool), "gru_bidirectional", self.gru_bidirectional, "true or false"
         )

@@ -251,26 +251,34 @@ class RobertaGRURecurrence(nn.Module):
 
 
 class Part(NamedTuple):
-    """A summary of some of a document's tokens, in at least float32, and what they weigh together."""
+    """A summary of some of a document's tokens, in at least float32, and what they weigh together.
 
-    value: torch.Tensor  # (…, K·H)
-    log_weight: torch.Tensor  # (…, 1), for "mean" and "attention"
+    The A attentions' values (for other kinds A is 1) stand side by side.
+    """
+
+    value: torch.Tensor  # (…, A·K·H)
+    log_weight: torch.Tensor  # (…, A), as seen from the last of the tokens; for "mean" and "attention"
+    last: torch.Tensor  # (…, 1), that token's position
 
 
 class RobertaGRUSummary(nn.Module):
-    """Reduce a document's GRU states to one vector (K·H,), chunk by chunk.
+    """Reduce a document's GRU states to one vector (A·K·H,), chunk by chunk.
 
     "last" adds what the chunk that holds t_n and the one that holds t_1 have to give. "mean" is an attention that
     scores all tokens alike; the parts of an attention merge as in Milakov and Gimelshein 2018 (Online normalizer
-    calculation for softmax).
+    calculation for softmax). An attention with a horizon takes from a token's score its distance from the last token
+    over the horizon, as ALiBi does between tokens (Press, Smith, Lewis 2022, Train Short, Test Long); only differences
+    of positions matter, so that parts merge before anybody knows where the document ends.
     """
 
     def __init__(self, config: RobertaGRUConfig):
         super().__init__()
         self.kind = config.summary
         self.gru_hidden_size = config.gru_hidden_size
+        horizons = config.attention_horizons if self.kind == "attention" else [0]
+        self.decays = [1 / tokens if tokens else 0.0 for tokens in horizons]  # of a weight's logarithm, per token
         if self.kind == "attention":
-            self.query = nn.Parameter(torch.empty(config.gru_output_size))
+            self.query = nn.Parameter(torch.empty(len(horizons), config.gru_output_size))
 
     def forward(
         self,
@@ -290,55 +298,70 @@ class RobertaGRUSummary(nn.Module):
             is_running: summarise, for every token, the chunk up to it.
 
         Returns:
-            Value `(R, K·H)` and log-weight `(R, 1)`; with `is_running`, `(R, S, K·H)` and `(R, S, 1)`.
+            Value `(R, A·K·H)` and log-weight `(R, A)`; with `is_running`, `(R, S, A·K·H)` and `(R, S, A)`.
         """
         states = states.to(torch.promote_types(states.dtype, torch.float32))
         if is_running:
             return self._running(states, first)
+        lengths = mask.sum(dim=1, keepdim=True)
+        last = first[:, None] + lengths - 1
         if self.kind == "last":
             # The final state of each direction: left to right at t_n, right to left at t_1.
             left_to_right, right_to_left = self._halves(states)
-            at_end = _take_columns(left_to_right, mask.sum(dim=1, keepdim=True) - 1)[:, 0]
+            at_end = _take_columns(left_to_right, lengths - 1)[:, 0]
             at_begin = right_to_left[:, 0]
             value = [at_end.masked_fill(~ends[:, None], 0.0), at_begin.masked_fill(first[:, None] > 0, 0.0)]
-            return Part(torch.cat(value, dim=-1), _no_weight(at_end))
+            return Part(torch.cat(value, dim=-1), _no_weight(at_end), last)
         if self.kind == "max":
             largest = states.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)
-            return Part(largest, _no_weight(largest))
-        scores = self._scores(states).masked_fill(~mask, float("-inf"))
+            return Part(largest, _no_weight(largest), last)
+        distances = lengths - 1 - torch.arange(mask.shape[1], device=mask.device)
+        scores = self._scores(states) - self._decay(distances, states)
+        scores = scores.masked_fill(~mask[..., None], float("-inf"))
         states = states.masked_fill(~mask[..., None], 0.0)
-        return Part((scores.softmax(dim=1)[..., None] * states).sum(dim=1), scores.logsumexp(dim=1, keepdim=True))
+        value = [(weights * states).sum(dim=1) for weights in scores.softmax(dim=1).split(1, dim=-1)]
+        return Part(torch.cat(value, dim=-1), scores.logsumexp(dim=1), last)
 
     def _running(self, states: torch.Tensor, first: torch.Tensor) -> Part:
+        columns = torch.arange(states.shape[1], device=states.device)[None, :, None]
+        last = first[:, None, None] + columns
         # "last" keeps the right-to-left half of t_1 throughout: it has read the whole document.
         if self.kind == "last":
             left_to_right, right_to_left = self._halves(states)
             at_begin = right_to_left[:, :1].masked_fill(first[:, None, None] > 0, 0.0).expand_as(right_to_left)
-            return Part(torch.cat([left_to_right, at_begin], dim=-1), _no_weight(left_to_right))
+            return Part(torch.cat([left_to_right, at_begin], dim=-1), _no_weight(left_to_right), last)
         if self.kind == "max":
-            return Part(states.cummax(dim=1).values, _no_weight(states))
+            return Part(states.cummax(dim=1).values, _no_weight(states), last)
         # A sum of weights far apart must not lose the small ones; Apple's devices have no float64.
         scores = self._scores(states).to(torch.float32 if states.device.type == "mps" else torch.float64)
+        decay = self._decay(columns[..., 0], scores)  # (1, S, A), to a token from the chunk's first
+        scores = scores + decay
         largest = scores.amax(dim=1, keepdim=True)
-        weights = (scores - largest).exp()[..., None]
-        total = weights.cumsum(dim=1)
-        value = (weights * states).cumsum(dim=1) / total
-        return Part(value.to(states.dtype), (total.log() + largest[..., None]).to(states.dtype))
+        weights = (scores - largest).exp()
+        log_total = weights.cumsum(dim=1).log()
+        value = [(one * states).cumsum(dim=1) for one in weights.split(1, dim=-1)]
+        shares = (-log_total).exp().repeat_interleave(states.shape[-1], dim=-1)
+        log_weight = log_total + largest - decay
+        return Part((torch.cat(value, dim=-1) * shares).to(states.dtype), log_weight.to(states.dtype), last)
 
     def merge(self, one: Part, other: Part) -> Part:
         """Merge summaries of different tokens of the same documents."""
+        last = torch.maximum(one.last, other.last)
         if self.kind == "last":
-            return Part(one.value + other.value, other.log_weight)
+            return Part(one.value + other.value, other.log_weight, last)
         if self.kind == "max":
-            return Part(torch.maximum(one.value, other.value), other.log_weight)
-        log_weight = torch.logaddexp(one.log_weight, other.log_weight)
-        shares = [(part.log_weight - log_weight).exp() for part in (one, other)]
-        return Part(shares[0] * one.value + shares[1] * other.value, log_weight)
+            return Part(torch.maximum(one.value, other.value), other.log_weight, last)
+        seen = [part.log_weight - self._decay((last - part.last)[..., 0], part.log_weight) for part in (one, other)]
+        log_weight = torch.logaddexp(*seen)
+        width = one.value.shape[-1] // len(self.decays)
+        shares = [(weight - log_weight).exp().repeat_interleave(width, dim=-1) for weight in seen]
+        return Part(shares[0] * one.value + shares[1] * other.value, log_weight, last)
 
-    def of_nothing(self, num_rows: int, like: Part) -> Part:
+    def of_nothing(self, num_rows: int, like: torch.Tensor) -> Part:
         """Return the summary of no tokens: merged with any other, it gives that other."""
-        value = like.value.new_full((num_rows, like.value.shape[-1]), float("-inf") if self.kind == "max" else 0.0)
-        return Part(value, value.new_full((num_rows, 1), float("-inf")))
+        value = like.new_full((num_rows, like.shape[-1]), float("-inf") if self.kind == "max" else 0.0)
+        log_weight = value.new_full((num_rows, len(self.decays)), float("-inf"))
+        return Part(value, log_weight, torch.zeros(num_rows, 1, dtype=torch.long, device=value.device))
 
     def _halves(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         left_to_right, right_to_left = states.split(
@@ -347,20 +370,24 @@ class RobertaGRUSummary(nn.Module):
         return left_to_right, right_to_left
 
     def _scores(self, states: torch.Tensor) -> torch.Tensor:
-        """Score every token: (R, S)."""
+        """Score every token: (R, S, A)."""
         if self.kind == "mean":
-            return states.new_zeros(states.shape[:2])
-        return (states @ self.query.to(states.dtype)).to(states.dtype) / states.shape[-1] ** 0.5
+            return states.new_zeros((*states.shape[:2], 1))
+        return (states @ self.query.T.to(states.dtype)).to(states.dtype) / states.shape[-1] ** 0.5
+
+    def _decay(self, distances: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Return what tokens at these distances (…,) lose of their scores: (…, A)."""
+        return distances[..., None] * like.new_tensor(self.decays)
 
 
 class RobertaGRUClassificationHead(nn.Module):
-    """Map a summary (B, K·H), or every GRU state (B, T, K·H), to logits (…, C)."""
+    """Map a summary (B, A·K·H), or every GRU state (B, T, K·H), to logits (…, C)."""
 
-    def __init__(self, config: RobertaGRUConfig):
+    def __init__(self, config: RobertaGRUConfig, size: int):
         super().__init__()
         self.dropout = nn.Dropout(config.head_dropout)
-        self.dense = nn.Linear(config.gru_output_size, config.head_hidden_size) if config.head_hidden_size else None
-        self.out_proj = nn.Linear(config.head_hidden_size or config.gru_output_size, config.num_labels)
+        self.dense = nn.Linear(size, config.head_hidden_size) if config.head_hidden_size else None
+        self.out_proj = nn.Linear(config.head_hidden_size or size, config.num_labels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.dense is not None:
@@ -485,9 +512,9 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         )
 
     def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
-        """Add a chunk to the summary (B, K·H) of what was read before."""
+        """Add a chunk to the summary (B, A·K·H) of what was read before."""
         part = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk))
-        before = before or self.summary.of_nothing(reading.packing.lengths.shape[0], like=part)
+        before = before or self.summary.of_nothing(reading.packing.lengths.shape[0], like=part.value)
         merged = self.summary.merge(Part(*(field[chunk.rows] for field in before)), part)
         return Part(*(old.index_copy(0, chunk.rows, new) for old, new in zip(before, merged, strict=True)))
 
@@ -701,7 +728,7 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
 
         Returns:
             `last_hidden_state`: GRU states `(B, T, K·H)` in the input's arrangement, zeros where the mask is 0.
-            `pooler_output`: the summary `(B, K·H)`. `hidden_states`: the encoder's own, each token's from the window
+            `pooler_output`: the summary `(B, A·K·H)`. `hidden_states`: the encoder's own, each token's from the window
             that its state comes from; anything where the mask is 0. `attentions`: the encoder's own, for documents of
             up to W tokens.
 
@@ -729,7 +756,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.summary = RobertaGRUSummary(config)
-        self.head = RobertaGRUClassificationHead(config)
+        self.head = RobertaGRUClassificationHead(config, config.summary_size)
         self.post_init()
 
     @can_return_tuple
@@ -936,7 +963,7 @@ class RobertaGRUReader:
         """Begin another document."""
         model, config = self._model, self._model.config
         dtype = torch.promote_types(model.dtype, torch.float32)
-        nothing = torch.zeros(1, config.gru_output_size, dtype=dtype, device=model.device)
+        nothing = torch.zeros(1, config.summary_size, dtype=dtype, device=model.device)
         self.logits: torch.Tensor | None = None  # (C,) of the document so far
         self.num_tokens = 0  # of the document so far, those that begin and end every document among them
         self._is_closed = False
@@ -945,14 +972,15 @@ class RobertaGRUReader:
         self._num_windows = 0  # settled
         self._tail: list[int] = self._tokenizer.opening[1:]  # token ids behind the settled windows' strides
         self._carried = torch.zeros(config.num_gru_layers, 1, config.gru_hidden_size, dtype=dtype, device=model.device)
-        self._summary = model.summary.of_nothing(1, like=Part(nothing, nothing[:, :1]))
+        self._summary = model.summary.of_nothing(1, like=nothing)
         self._window: torch.Tensor | None = None  # (W, D) states of the tail's first window, once that cannot change
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything read so far as tensors, text and numbers."""
         state = {name.lstrip("_"): value for name, value in vars(self).items() if name not in ("_model", "_tokenizer")}
         summary = state.pop("summary")
-        return {**state, "tail": torch.tensor(self._tail), "summary": summary.value, "log_weight": summary.log_weight}
+        summary = {f"summary_{name}": field for name, field in summary._asdict().items()}
+        return {**state, "tail": torch.tensor(self._tail), **summary}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume where `state_dict` was taken, by a reader of the same model and tokenizer.
@@ -965,7 +993,7 @@ class RobertaGRUReader:
             raise ValueError(f"The state of a reader has {', '.join(sorted(own))}; not {', '.join(sorted(state))}.")
         config = self._model.config
         shapes = {
-            **{name: own[name].shape for name in ("carried", "summary", "log_weight")},
+            **{name: own[name].shape for name in own if name == "carried" or name.startswith("summary_")},
             "window": (config.encoder_window, config.hidden_size),
             "logits": (config.num_labels,),
         }
@@ -976,7 +1004,7 @@ class RobertaGRUReader:
             if value is not None and value.shape != shape:
                 raise ValueError(f"`{name}` has shape {tuple(value.shape)}; this model's is {tuple(shape)}.")
             tensors[name] = None if value is None else value.to(device)
-        self._summary = Part(tensors.pop("summary"), tensors.pop("log_weight"))
+        self._summary = Part(*(tensors[f"summary_{name}"] for name in Part._fields))
         self.logits, self._carried, self._window = tensors["logits"], tensors["carried"], tensors["window"]
         self._tail = state["tail"].tolist()
         self._text, self._num_seen = state["text"], state["num_seen"]
@@ -1157,7 +1185,7 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
     def __init__(self, config: RobertaGRUConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.head = RobertaGRUClassificationHead(config)
+        self.head = RobertaGRUClassificationHead(config, config.gru_output_size)
         self.post_init()
 
     @can_return_tuple

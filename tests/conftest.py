@@ -48,6 +48,7 @@ TINY_ENCODER: dict[str, Any] = {
     "num_attention_heads": 3,
     "intermediate_size": 20,
     "max_position_embeddings": 22,  # W = 20
+    "attention_horizons": [0, 9, 3],
     # Large enough that every path through the network shows in the logits.
     "initializer_range": 0.3,
 }

@@ -91,7 +91,7 @@ def gru_states(model: PreTrainedModel, states: Tensor) -> Tensor:
 
 
 def summarise(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Reduce GRU states (n, K·H) to one vector (K·H,)."""
+    """Reduce GRU states (n, K·H) to one vector (A·K·H,); A is 1 but for several attentions."""
     config = model.config
     if config.summary == "last":
         width = config.gru_hidden_size
@@ -100,11 +100,15 @@ def summarise(model: PreTrainedModel, states: Tensor) -> Tensor:
         return torch.stack([column.sum() for column in states.T]) / len(states)
     if config.summary == "max":
         return torch.stack([column.max() for column in states.T])
-    query = dict(model.named_parameters())["summary.query"]
-    scores = torch.stack([query @ h for h in states]) / len(query) ** 0.5
-    exponentials = torch.exp(scores - scores.max())
-    weights = exponentials / exponentials.sum()
-    return torch.stack([weight * h for weight, h in zip(weights, states, strict=True)]).sum(dim=0)
+    values = []
+    for query, horizon in zip(dict(model.named_parameters())["summary.query"], config.attention_horizons, strict=True):
+        scores = torch.stack([query @ h for h in states]) / len(query) ** 0.5
+        if horizon:
+            scores = scores - torch.arange(len(states) - 1, -1, -1).to(states) / horizon
+        exponentials = torch.exp(scores - scores.max())
+        weights = exponentials / exponentials.sum()
+        values.append(torch.stack([weight * h for weight, h in zip(weights, states, strict=True)]).sum(dim=0))
+    return torch.cat(values)
 
 
 def head(model: PreTrainedModel, features: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ EVERY_READING = [
     for bidirectional in (False, True)
     for num_layers in (1, 2)
 ]
+EVERY_READING.append({"summary": "attention", "attention_horizons": [0]})
 # For what does not tell them all apart: each summary, one way and both, one layer and two.
 SOME_READINGS = [
     {"summary": "last", "gru_bidirectional": True, "num_gru_layers": 2},
@@ -672,7 +673,7 @@ def test_a_folder_without_any_of_the_weights_starts_at_random_with_the_librarys_
 
 
 def test_a_checkpoint_of_one_class_warm_starts_another(tmp_path):
-    model = classifier(summary="attention")
+    model = classifier(summary="attention", attention_horizons=[0])
     model.save_pretrained(tmp_path)
     for model_class in (RobertaGRUModel, RobertaGRUForTokenClassification):
         again = model_class.from_pretrained(tmp_path)

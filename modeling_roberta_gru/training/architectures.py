@@ -42,9 +42,8 @@ from .record import changed_options
 
 OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
 OF_VECTORS = ("embeddings", "freeze_embeddings")
-SUMMARY_ON_AN_ENCODER = "attention"
-"""Of a fresh GRU on a pretrained encoder. Fine-tuned on few reviews, the paper's last state is a point behind a linear
-head and unsteady, attention is its equal."""
+SUMMARY_ON_AN_ENCODER = {"summary": "attention", "attention_horizons": [0, 1024, 512, 256]}
+"""Of a fresh GRU on a pretrained encoder: docs/reproducing.md says what it was chosen from."""
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ class RobertaGRU(Architecture):
             with quiet():
                 config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
             if not any(kind.startswith("RobertaGRU") for kind in config.architectures or ()):
-                fields = {"summary": SUMMARY_ON_AN_ENCODER, **fields}
+                fields = {**SUMMARY_ON_AN_ENCODER, **fields}
             for field, value in (fields | LOGITS_ALONE).items():
                 setattr(config, field, value)
             config.calibration_temperature = 1.0
