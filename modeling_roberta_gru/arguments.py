@@ -30,7 +30,7 @@ BUILT_IN_LONG = "built-in-long"
 OF_NEIGHBOURS = ("word_vectors", "replace_share", "replace_neighbours", "replace_similarity", "replace_vocabulary")
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
 GRU_OPTIONS = (
-    *("gru_hidden_size", "num_gru_layers", "gru_bidirectional", "gru_dropout"),
+    *("gru_hidden_size", "num_gru_layers", "gru_bidirectional", "gru_dropout", "skip_connection"),
     *("summary", "attention_horizons", "head_hidden_size", "head_dropout"),
 )
 """Options that are fields of RoBERTa-GRU's configuration, by the same names."""
@@ -389,6 +389,13 @@ class ModelArguments:
     )
     gru_dropout: float | None = field(
         default=None, metadata={"help": "Dropout between GRU layers. Unset: the checkpoint's, else 0."}
+    )
+    skip_connection: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Hand on the encoder's state of each token beside the GRU's. Unset: as the checkpoint; true where "
+            "a GRU starts on a pretrained encoder; else not, as in the paper."
+        },
     )
     summary: Literal["last", "mean", "max", "attention"] | None = field(
         default=None,
@@ -850,7 +857,7 @@ WIDTH = 100
 SHOWN = {
     "Run": (
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "seed", "verify_load", "bag_of_words"),
-        *("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "card_license", "card_language"),
+        *("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "card_license"),
     ),
     "Data": (
         *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),

@@ -54,8 +54,9 @@ class RobertaGRUConfig(RobertaConfig):
         num_gru_layers (`int`, defaults to 1): number of GRU layers.
         gru_bidirectional (`bool`, defaults to `False`): also read from right to left; states are then 2·H wide.
         gru_dropout (`float`, defaults to 0.0): dropout between GRU layers.
+        skip_connection (`bool`, defaults to `False`): hand on the encoder's state of each token beside the GRU's.
         summary (`str`, defaults to `"last"`): what the head sees of a document: the GRU's final state (`"last"`), or
-            the `"mean"`, the `"max"` or a learned `"attention"` over its states.
+            the `"mean"`, the `"max"` or a learned `"attention"` over the states.
         attention_horizons (`list[int]`, defaults to `[0]`): one attention for each, side by side in what the head sees
             of the summary `"attention"`; each looks back over about so many tokens from the document's end (a token's
             weight falls by e for each so many tokens behind it), with 0 over the whole document alike.
@@ -88,6 +89,7 @@ class RobertaGRUConfig(RobertaConfig):
         num_gru_layers: int = 1,
         gru_bidirectional: bool = False,
         gru_dropout: float = 0.0,
+        skip_connection: bool = False,
         summary: str = "last",
         attention_horizons: list[int] | None = None,
         head_hidden_size: int = 256,
@@ -118,6 +120,7 @@ class RobertaGRUConfig(RobertaConfig):
         self.num_gru_layers = num_gru_layers
         self.gru_bidirectional = gru_bidirectional
         self.gru_dropout = gru_dropout
+        self.skip_connection = skip_connection
         self.summary = summary
         self.attention_horizons = [0] if attention_horizons is None else attention_horizons
         self.head_hidden_size = head_hidden_size
@@ -150,9 +153,14 @@ class RobertaGRUConfig(RobertaConfig):
         return self.gru_hidden_size * (2 if self.gru_bidirectional else 1)
 
     @property
+    def state_size(self) -> int:
+        """The width E of a token's state as it is handed on: K·H, with a skip connection D more."""
+        return self.gru_output_size + (self.hidden_size if self.skip_connection else 0)
+
+    @property
     def summary_size(self) -> int:
-        """The width S of what the head sees of a document: K·H, with several attentions so many times that."""
-        return self.gru_output_size * (len(self.attention_horizons) if self.summary == "attention" else 1)
+        """The width of what the head sees of a document: E, with A attentions A·E."""
+        return self.state_size * (len(self.attention_horizons) if self.summary == "attention" else 1)
 
     def check(self, is_built: bool = False) -> None:
         """Check the fields that make the model; the model does so again, since fields can be set after construction.
@@ -180,9 +188,9 @@ class RobertaGRUConfig(RobertaConfig):
             horizons,
             "a list of whole numbers of at least 0",
         )
-        _require(
-            isinstance(self.gru_bidirectional, bool), "gru_bidirectional", self.gru_bidirectional, "true or false"
-        )
+        for name in ("gru_bidirectional", "skip_connection"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), name, value, "true or false")
         for name in ("calibration_temperature", "layer_norm_eps"):
             value = getattr(self, name)
             _require(_is_number(value) and value > 0, name, value, "above 0")

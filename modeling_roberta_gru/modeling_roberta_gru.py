@@ -116,7 +116,7 @@ class Chunk(NamedTuple):
     rows: torch.Tensor  # (R,) which documents of the batch these are
     first: torch.Tensor  # (R,) position of each one's first token here
     lengths: torch.Tensor  # (R,) number of its tokens here, at least one
-    states: torch.Tensor  # (R, S, D) from the encoder, then (R, S, K·H) from the GRU; anything beyond `lengths`
+    states: torch.Tensor  # (R, S, D) from the encoder, then (R, S, E) from the GRU; anything beyond `lengths`
     hidden_states: tuple[torch.Tensor, ...] = ()  # (R, S, D) each, if asked for
 
     @property
@@ -213,6 +213,7 @@ class RobertaGRURecurrence(nn.Module):
             for input_size in (input_sizes if config.gru_bidirectional else [])
         )
         self.dropout = nn.Dropout(config.gru_dropout)
+        self.has_skip_connection = config.skip_connection
 
     def forward(
         self,
@@ -230,13 +231,14 @@ class RobertaGRURecurrence(nn.Module):
             right (`torch.FloatTensor` of shape `(L, R, H)`): what the right-to-left GRUs carry to the last token.
 
         Returns:
-            Packed GRU states `(R, S, K·H)`, left-to-right half first; what the left-to-right GRUs carry on beyond the
-            last token, and the right-to-left ones beyond the first, `(L, R, H)` each.
+            Packed states `(R, S, E)`: of the GRUs left to right, of those right to left, and with a skip connection
+            the encoder's. What the left-to-right GRUs carry on beyond the last token, and the right-to-left ones
+            beyond the first, `(L, R, H)` each.
         """
         columns = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
         ends = lengths[:, None] - 1
         reversal = torch.where(columns <= ends, ends - columns, columns)  # (R, S), its own inverse
-        dtype, carried_right, carried_left = states.dtype, [], []
+        encoded, carried_right, carried_left = states, [], []
         for layer, left_to_right in enumerate(self.left_to_right):
             inputs = self.dropout(states) if layer else states
             outputs = _run_gru(left_to_right, inputs, None if left is None else left[layer])
@@ -247,7 +249,10 @@ class RobertaGRURecurrence(nn.Module):
                 carried_left.append(_take_columns(mirrored, ends)[:, 0])
                 outputs = torch.cat([outputs, _take_columns(mirrored, reversal)], dim=-1)
             states = outputs
-        return states.to(dtype), torch.stack(carried_right), torch.stack(carried_left) if carried_left else None
+        states = states.to(encoded.dtype)
+        if self.has_skip_connection:
+            states = torch.cat([states, encoded], dim=-1)
+        return states, torch.stack(carried_right), torch.stack(carried_left) if carried_left else None
 
 
 class Part(NamedTuple):
@@ -256,15 +261,16 @@ class Part(NamedTuple):
     The A attentions' values (for other kinds A is 1) stand side by side.
     """
 
-    value: torch.Tensor  # (…, A·K·H)
+    value: torch.Tensor  # (…, A·E)
     log_weight: torch.Tensor  # (…, A), as seen from the last of the tokens; for "mean" and "attention"
     last: torch.Tensor  # (…, 1), that token's position
 
 
 class RobertaGRUSummary(nn.Module):
-    """Reduce a document's GRU states to one vector (A·K·H,), chunk by chunk.
+    """Reduce a document's states to one vector (A·E,), chunk by chunk.
 
-    "last" adds what the chunk that holds t_n and the one that holds t_1 have to give. "mean" is an attention that
+    "last" adds what the chunk that holds t_n and the one that holds t_1 have to give; of a skip connection's states,
+    too, it takes the one at t_n. "mean" is an attention that
     scores all tokens alike; the parts of an attention merge as in Milakov and Gimelshein 2018 (Online normalizer
     calculation for softmax). An attention with a horizon takes from a token's score its distance from the last token
     over the horizon, as ALiBi does between tokens (Press, Smith, Lewis 2022, Train Short, Test Long); only differences
@@ -274,11 +280,12 @@ class RobertaGRUSummary(nn.Module):
     def __init__(self, config: RobertaGRUConfig):
         super().__init__()
         self.kind = config.summary
-        self.gru_hidden_size = config.gru_hidden_size
+        gru, encoder = config.gru_hidden_size, config.hidden_size if config.skip_connection else 0
+        self.sizes = [gru, config.gru_output_size - gru, encoder]  # left to right, right to left, from the encoder
         horizons = config.attention_horizons if self.kind == "attention" else [0]
         self.decays = [1 / tokens if tokens else 0.0 for tokens in horizons]  # of a weight's logarithm, per token
         if self.kind == "attention":
-            self.query = nn.Parameter(torch.empty(len(horizons), config.gru_output_size))
+            self.query = nn.Parameter(torch.empty(len(horizons), config.state_size))
 
     def forward(
         self,
@@ -291,14 +298,14 @@ class RobertaGRUSummary(nn.Module):
         """Summarise a chunk.
 
         Args:
-            states (`torch.FloatTensor` of shape `(R, S, K·H)`): GRU states, packed.
+            states (`torch.FloatTensor` of shape `(R, S, E)`): states, packed.
             mask (`torch.BoolTensor` of shape `(R, S)`): True for real tokens.
             first (`torch.LongTensor` of shape `(R,)`): position in its document of the chunk's first token.
             ends (`torch.BoolTensor` of shape `(R,)`): whether the document ends in this chunk.
             is_running: summarise, for every token, the chunk up to it.
 
         Returns:
-            Value `(R, A·K·H)` and log-weight `(R, A)`; with `is_running`, `(R, S, A·K·H)` and `(R, S, A)`.
+            Value `(R, A·E)` and log-weight `(R, A)`; with `is_running`, `(R, S, A·E)` and `(R, S, A)`.
         """
         states = states.to(torch.promote_types(states.dtype, torch.float32))
         if is_running:
@@ -307,11 +314,9 @@ class RobertaGRUSummary(nn.Module):
         last = first[:, None] + lengths - 1
         if self.kind == "last":
             # The final state of each direction: left to right at t_n, right to left at t_1.
-            left_to_right, right_to_left = self._halves(states)
-            at_end = _take_columns(left_to_right, lengths - 1)[:, 0]
-            at_begin = right_to_left[:, 0]
-            value = [at_end.masked_fill(~ends[:, None], 0.0), at_begin.masked_fill(first[:, None] > 0, 0.0)]
-            return Part(torch.cat(value, dim=-1), _no_weight(at_end), last)
+            at_end = _take_columns(states, lengths - 1)[:, 0].masked_fill(~ends[:, None], 0.0)
+            at_begin = states[:, 0].masked_fill(first[:, None] > 0, 0.0)
+            return Part(self._join(at_end, at_begin), _no_weight(at_end), last)
         if self.kind == "max":
             largest = states.masked_fill(~mask[..., None], float("-inf")).amax(dim=1)
             return Part(largest, _no_weight(largest), last)
@@ -327,9 +332,8 @@ class RobertaGRUSummary(nn.Module):
         last = first[:, None, None] + columns
         # "last" keeps the right-to-left half of t_1 throughout: it has read the whole document.
         if self.kind == "last":
-            left_to_right, right_to_left = self._halves(states)
-            at_begin = right_to_left[:, :1].masked_fill(first[:, None, None] > 0, 0.0).expand_as(right_to_left)
-            return Part(torch.cat([left_to_right, at_begin], dim=-1), _no_weight(left_to_right), last)
+            at_begin = states[:, :1].masked_fill(first[:, None, None] > 0, 0.0).expand_as(states)
+            return Part(self._join(states, at_begin), _no_weight(states), last)
         if self.kind == "max":
             return Part(states.cummax(dim=1).values, _no_weight(states), last)
         # A sum of weights far apart must not lose the small ones; Apple's devices have no float64.
@@ -363,11 +367,10 @@ class RobertaGRUSummary(nn.Module):
         log_weight = value.new_full((num_rows, len(self.decays)), float("-inf"))
         return Part(value, log_weight, torch.zeros(num_rows, 1, dtype=torch.long, device=value.device))
 
-    def _halves(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        left_to_right, right_to_left = states.split(
-            [self.gru_hidden_size, states.shape[-1] - self.gru_hidden_size], dim=-1
-        )
-        return left_to_right, right_to_left
+    def _join(self, at_end: torch.Tensor, at_begin: torch.Tensor) -> torch.Tensor:
+        """Take of states (…, E) the right-to-left part of those at the begin, and the rest of those at the end."""
+        left_to_right, _, encoded = at_end.split(self.sizes, dim=-1)
+        return torch.cat([left_to_right, at_begin.split(self.sizes, dim=-1)[1], encoded], dim=-1)
 
     def _scores(self, states: torch.Tensor) -> torch.Tensor:
         """Score every token: (R, S, A)."""
@@ -381,7 +384,7 @@ class RobertaGRUSummary(nn.Module):
 
 
 class RobertaGRUClassificationHead(nn.Module):
-    """Map a summary (B, A·K·H), or every GRU state (B, T, K·H), to logits (…, C)."""
+    """Map a summary (B, A·E), or every token's state (B, T, E), to logits (…, C)."""
 
     def __init__(self, config: RobertaGRUConfig, size: int):
         super().__init__()
@@ -512,7 +515,7 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         )
 
     def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
-        """Add a chunk to the summary (B, A·K·H) of what was read before."""
+        """Add a chunk to the summary (B, A·E) of what was read before."""
         part = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk))
         before = before or self.summary.of_nothing(reading.packing.lengths.shape[0], like=part.value)
         merged = self.summary.merge(Part(*(field[chunk.rows] for field in before)), part)
@@ -727,8 +730,8 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, D)`): word embeddings instead of `input_ids`.
 
         Returns:
-            `last_hidden_state`: GRU states `(B, T, K·H)` in the input's arrangement, zeros where the mask is 0.
-            `pooler_output`: the summary `(B, A·K·H)`. `hidden_states`: the encoder's own, each token's from the window
+            `last_hidden_state`: the states `(B, T, E)` in the input's arrangement, zeros where the mask is 0.
+            `pooler_output`: the summary `(B, A·E)`. `hidden_states`: the encoder's own, each token's from the window
             that its state comes from; anything where the mask is 0. `attentions`: the encoder's own, for documents of
             up to W tokens.
 
@@ -737,7 +740,7 @@ class RobertaGRUModel(RobertaGRUPreTrainedModel):
                 `position_ids` are given, or if attentions are asked for and a row holds more than W tokens.
         """
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
-        states: Any = None  # (B, S, K·H)
+        states: Any = None  # (B, S, E)
         summary: Any = None
         for chunk in reading:
             states = reading.place(chunk.states, chunk, states)
@@ -1185,7 +1188,7 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
     def __init__(self, config: RobertaGRUConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.head = RobertaGRUClassificationHead(config, config.gru_output_size)
+        self.head = RobertaGRUClassificationHead(config, config.state_size)
         self.post_init()
 
     @can_return_tuple

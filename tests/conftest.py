@@ -49,6 +49,7 @@ TINY_ENCODER: dict[str, Any] = {
     "intermediate_size": 20,
     "max_position_embeddings": 22,  # W = 20
     "attention_horizons": [0, 9, 3],
+    "skip_connection": True,
     # Large enough that every path through the network shows in the logits.
     "initializer_range": 0.3,
 }

@@ -71,8 +71,8 @@ def gru_step(parameters: dict[str, Tensor], prefix: str, x: Tensor, h: Tensor) -
 
 
 def gru_states(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Read encoder states (n, D) left to right, and right to left if bidirectional: (n, K·H)."""
-    config, parameters = model.config, dict(model.named_parameters())
+    """Read encoder states (n, D) left to right, and right to left if bidirectional: (n, E), perhaps with their own."""
+    config, parameters, encoded = model.config, dict(model.named_parameters()), states
     n = len(states)
     for layer in range(config.num_gru_layers):
         directions = [("left_to_right", range(n))]
@@ -87,15 +87,15 @@ def gru_states(model: PreTrainedModel, states: Tensor) -> Tensor:
                 half[t] = h
             halves.append(torch.stack(half))
         states = torch.cat(halves, dim=1)
-    return states
+    return torch.cat([states, encoded], dim=1) if config.skip_connection else states
 
 
 def summarise(model: PreTrainedModel, states: Tensor) -> Tensor:
-    """Reduce GRU states (n, K·H) to one vector (A·K·H,); A is 1 but for several attentions."""
+    """Reduce states (n, E) to one vector (A·E,); A is 1 but for several attentions."""
     config = model.config
     if config.summary == "last":
-        width = config.gru_hidden_size
-        return torch.cat([states[-1, :width], states[0, width:]])
+        width, both = config.gru_hidden_size, config.gru_output_size
+        return torch.cat([states[-1, :width], states[0, width:both], states[-1, both:]])
     if config.summary == "mean":
         return torch.stack([column.sum() for column in states.T]) / len(states)
     if config.summary == "max":
@@ -112,7 +112,7 @@ def summarise(model: PreTrainedModel, states: Tensor) -> Tensor:
 
 
 def head(model: PreTrainedModel, features: Tensor) -> Tensor:
-    """Map one summary or one GRU state (K·H,) to calibrated logits (C,)."""
+    """Map one summary (A·E,) or one state (E,) to calibrated logits (C,)."""
     config, parameters = model.config, dict(model.named_parameters())
     if config.head_hidden_size > 0:
         features = parameters["head.dense.weight"] @ features + parameters["head.dense.bias"]

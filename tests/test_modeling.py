@@ -42,7 +42,10 @@ EVERY_READING = [
     for bidirectional in (False, True)
     for num_layers in (1, 2)
 ]
-EVERY_READING.append({"summary": "attention", "attention_horizons": [0]})
+EVERY_READING += [
+    {"summary": "attention", "attention_horizons": [0]},
+    {"summary": "last", "skip_connection": False, "gru_bidirectional": True},
+]
 # For what does not tell them all apart: each summary, one way and both, one layer and two.
 SOME_READINGS = [
     {"summary": "last", "gru_bidirectional": True, "num_gru_layers": 2},

@@ -42,7 +42,7 @@ from .record import changed_options
 
 OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
 OF_VECTORS = ("embeddings", "freeze_embeddings")
-SUMMARY_ON_AN_ENCODER = {"summary": "attention", "attention_horizons": [0, 1024, 512, 256]}
+ON_AN_ENCODER = {"skip_connection": True, "summary": "attention", "attention_horizons": [0, 1024, 512, 256]}
 """Of a fresh GRU on a pretrained encoder: docs/reproducing.md says what it was chosen from."""
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class RobertaGRU(Architecture):
     ) -> PreTrainedModel:
         """Build the classifier; see [`Architecture.load_model`].
 
-        A checkpoint of a bare encoder gets a fresh GRU and head, with [`SUMMARY_ON_AN_ENCODER`] unless another is
+        A checkpoint of a bare encoder gets a fresh GRU and head, with [`ON_AN_ENCODER`] unless another is
         asked for; one of RoBERTa-GRU keeps its own, and a fresh head where the labels are others.
         """
         loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
@@ -152,7 +152,7 @@ class RobertaGRU(Architecture):
             with quiet():
                 config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
             if not any(kind.startswith("RobertaGRU") for kind in config.architectures or ()):
-                fields = {**SUMMARY_ON_AN_ENCODER, **fields}
+                fields = {**ON_AN_ENCODER, **fields}
             for field, value in (fields | LOGITS_ALONE).items():
                 setattr(config, field, value)
             config.calibration_temperature = 1.0
