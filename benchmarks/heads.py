@@ -90,6 +90,8 @@ class System(NamedTuple):
         directions: of the GRU; 0: there is none.
         view: of the document: whole, first or last (window), head_tail (first and last 256 tokens), or windows.
         vote: what becomes of the windows' logits, "mean" or "max".
+        horizons: of the attentions, in tokens.
+        skip: whether the head sees the encoder's states beside the GRU's.
     """
 
     name: str
@@ -97,7 +99,11 @@ class System(NamedTuple):
     directions: int = 0
     view: str = "whole"
     vote: str | None = None
+    horizons: tuple[int, ...] = (0,)
+    skip: bool = False
 
+
+HORIZONS = (0, 1024, 512, 256)  # as `train` takes them on a pretrained encoder
 
 SYSTEMS = {
     "bag-of-words": System("TF-IDF and logistic regression", None),
@@ -108,12 +114,26 @@ SYSTEMS = {
     "vote-max": System("largest window logits", "mean", view="windows", vote="max"),
     "mean": System("mean of all states", "mean"),
     "attention": System("attention over all states, no GRU", "attention"),
+    "horizons": System("four attentions with horizons, no GRU", "attention", horizons=HORIZONS),
     "gru-vote-mean": System("RoBERTa-GRU on each window, mean of logits", "attention", 1, "windows", "mean"),
     **{
         f"{kind}-{summary}": System(f"RoBERTa-GRU{ways}, `{summary}`", summary, directions)
         for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
         for summary in ("last", "mean", "max", "attention")
     },
+    **{
+        f"{kind}-horizons": System(
+            f"RoBERTa-GRU{ways}, four attentions with horizons", "attention", directions, horizons=HORIZONS
+        )
+        for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
+    },
+    "gru": System(
+        "RoBERTa-GRU as `train` makes it: the same, with a skip connection",
+        "attention",
+        1,
+        horizons=HORIZONS,
+        skip=True,
+    ),
 }
 
 
@@ -275,7 +295,7 @@ def encode_texts(texts: Sequence[str], encoder: str, folder: Path, view: str, ba
 class Head(nn.Module):
     """RoBERTa-GRU from its encoder's states on, or the same without a GRU."""
 
-    def __init__(self, system: System, width: int, num_outputs: int):
+    def __init__(self, system: System, width: int, every: int, num_outputs: int):
         super().__init__()
         given = HYPERPARAMETERS
         config = RobertaGRUConfig(
@@ -286,7 +306,9 @@ class Head(nn.Module):
             vocab_size=8,
             gru_hidden_size=given["gru_hidden_size"] if system.directions else width,
             gru_bidirectional=system.directions == 2,
+            skip_connection=system.skip,
             summary=system.summary,
+            attention_horizons=[tokens // every for tokens in system.horizons],
             head_hidden_size=given["head_hidden_size"],
             head_dropout=given["head_dropout"],
             num_labels=num_outputs,
@@ -317,7 +339,7 @@ def fit(system: System, states: States, targets: np.ndarray, rows: np.ndarray, n
     """Train a head on some documents."""
     given = HYPERPARAMETERS
     set_seed(seed)
-    head = Head(system, states.width, num_outputs)
+    head = Head(system, states.width, states.every, num_outputs)
     decays = {True: given["weight_decay"], False: 0.0}
     groups = [
         {"params": [value for value in head.parameters() if (value.ndim > 1) == is_matrix], "weight_decay": decay}
