@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .api import evaluate, explain, publish, train
     from .configuration_recurrent import RecurrentConfig
     from .configuration_roberta_gru import RobertaGRUConfig
+    from .inference.batch_scorer import BatchScorer
     from .inference.scorer import Scorer
     from .modeling_recurrent import RecurrentForSequenceClassification, RecurrentModel
     from .modeling_roberta_gru import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "BatchScorer": "inference.batch_scorer",
     "RecurrentConfig": "configuration_recurrent",
     "RecurrentForSequenceClassification": "modeling_recurrent",
     "RecurrentModel": "modeling_recurrent",
@@ -43,6 +45,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "BatchScorer",
     "RecurrentConfig",
     "RecurrentForSequenceClassification",
     "RecurrentModel",

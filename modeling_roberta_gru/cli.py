@@ -370,9 +370,19 @@ def publish(
 @command
 def score(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV, TSV, JSON Lines or Parquet file, of any size.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN",
+            help="A CSV, TSV, JSON Lines or Parquet file, of any size; with --engine ray a folder or glob of such.",
+        ),
+    ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write, of any of these kinds: the same rows, scored.")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The file to write, of any of these kinds: the same rows, scored; with --engine ray a folder.",
+        ),
     ],
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     prefix: Annotated[
@@ -414,6 +424,16 @@ def score(
         int,
         typer.Option(min=0, metavar="N", help="Afterwards score the first N texts in float32 too, and compare."),
     ] = 0,
+    engine: Annotated[
+        str, typer.Option(help="local: a file on this machine. ray: every file of a folder, on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster. Unset: RAY_ADDRESS, or this machine alone.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="MIN:MAX", help="Ray workers. Unset: as many as there is room for.")
+    ] = None,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of a Ray worker.")] = 0,
 ) -> None:
     """Score the texts of a file: the same rows come out, each with its prediction.
 
@@ -421,6 +441,44 @@ def score(
     """
     if dtype not in DTYPES:
         raise unknown_name("--dtype", dtype, DTYPES)
+    if engine not in ("local", "ray"):
+        raise unknown_name("--engine", engine, ("local", "ray"))
+    if engine == "ray":
+        if verify or excel_safe:
+            raise InputError(f"{'--verify' if verify else '--excel-safe'} takes effect only with --engine local.")
+        from .inference import cluster
+
+        options = cluster.PartOptions(
+            text_column=text_column,
+            prefix=prefix,
+            all_scores=all_scores,
+            csv_encoding=csv_encoding,
+            csv_delimiter=csv_delimiter,
+            csv_quoting=csv_quoting,
+            csv_escape=csv_escape,
+            skip_bad_rows=skip_bad_rows,
+            scorer={
+                "dtype": dtype,
+                "device": device,
+                "max_length": max_length,
+                "tokens_per_batch": tokens_per_batch,
+            },
+        )
+        scored = cluster.score_folder(
+            model,
+            source,
+            target,
+            options,
+            address=address,
+            workers=_read_workers(workers),
+            gpus_per_worker=gpus_per_worker,
+            restart=restart,
+        )
+        say(cluster.report(scored))
+        return
+    for option, given in {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}.items():
+        if given:
+            raise InputError(f"{option} takes effect only with --engine ray.")
     check_table(source)
     check_table(target, exists=False)
     _check_model(model)
@@ -451,6 +509,45 @@ def score(
             source, text_column, csv_encoding, delimiter=csv_delimiter, quoting=csv_quoting, escape=csv_escape
         )
         say(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
+
+
+@command
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine has.")
+    ] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")] = None,
+    tokens_per_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens read at once; 1: every text alone. Unset: as suits the machine."),
+    ] = None,
+    waiting_texts: Annotated[
+        int, typer.Option(min=1, help="Texts that may wait; requests beyond are told when to come back.")
+    ] = 1024,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
+) -> None:
+    """Serve a model over HTTP: texts in, predictions out, also while a text is being written.
+
+    A token in the environment variable ROBERTA_GRU_TOKEN is asked of every request.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("--dtype", dtype, DTYPES)
+    _check_model(model)
+    from . import serving
+
+    serving.serve(
+        model,
+        host,
+        port,
+        limits=serving.Limits(waiting_texts=waiting_texts),
+        log_texts=log_texts,
+        dtype=dtype,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+    )
 
 
 @raw_command()
@@ -522,6 +619,15 @@ def watch(
     except BrokenPipeError:  # whoever read this has seen enough
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _read_workers(workers: str | None) -> tuple[int, int | None]:
+    if workers is None:
+        return 1, None
+    least, _, most = workers.partition(":")
+    if not (least.isdecimal() and (most or least).isdecimal()):
+        raise InputError(f"--workers {workers} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
+    return int(least), int(most or least)
 
 
 def _read_text(path: Path) -> str:

@@ -36,6 +36,7 @@ LAYERS = (
     {"data"},
     {"training"},
     {"hub", "inference"},
+    {"serving"},
     {"experiment"},
     {"studies"},
     {"api"},

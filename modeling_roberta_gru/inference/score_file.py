@@ -237,6 +237,17 @@ def read_texts(
     yield from _texts(table, text_column)
 
 
+def check_text_column(
+    source: str | os.PathLike[str], text_column: str = "text", csv_encoding: str = "utf-8", **csv: str
+) -> None:
+    """Check that a file can be opened and has a column of texts; `csv` are delimiter, quoting and escape.
+
+    Raises:
+        InputError: if not.
+    """
+    _check_text_column(_open(location_name(source), {"encoding": csv_encoding, **csv}), text_column)
+
+
 def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) -> dict[str, Any]:
     """Compare what two scorers of one model say of the first n texts.
 
@@ -442,13 +453,14 @@ def _check_text_column(table: Table, column: str) -> None:
 
 def _faults(chunk: Chunk, column: str) -> list[str]:
     """Say of each row why it cannot be scored; "" if it can."""
-    faults = list(map(_fault, chunk.values(column)))
+    faults = list(map(why_not_scored, chunk.values(column)))
     for at, reason in chunk.bad.items():
         faults[at] = reason
     return faults
 
 
-def _fault(text: Any) -> str:
+def why_not_scored(text: Any) -> str:
+    """Say why a value of a text column cannot be scored; "" if it can."""
     if text is None:
         return "the text is null"
     if not isinstance(text, str):

@@ -1,0 +1,526 @@
+"""Score a folder of tables on a cluster: `roberta-gru score … --engine ray`.
+
+A part of the input is a task, and a part of the output what remains of it: written under another name and renamed, so
+that it is whole or not there. What was cut off resumes with the parts that are missing. Ray starts the workers, one
+actor each, and says when one is lost; its part then goes to another.
+"""
+
+import json
+import os
+import posixpath
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import filelock
+from tqdm.auto import tqdm
+
+from ..data.tables import is_url, kind_of, location_name
+from ..errors import InputError
+from ..files import delete
+from .batch_scorer import cpus_given, threads
+from .score_file import check_text_column, score_file
+from .scorer import Scorer
+
+MANIFEST = "manifest.json"
+MOST_TRIES = 4
+"""How often a part may take a worker down with it, and a worker be lost before it has its model."""
+SECONDS_FOR_A_LOCK = 60
+"""In which a worker whose driver was killed lets go of its part."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of the input, and of the output.
+
+    Attributes:
+        source: its path or URL.
+        num_bytes: its size.
+        target: the name of what is made of it.
+    """
+
+    source: str
+    num_bytes: int
+    target: str
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """How every part is scored: arguments of [`score_file`], and `scorer`, those of [`Scorer`]."""
+
+    text_column: str = "text"
+    prefix: str = "predicted_"
+    all_scores: bool = False
+    csv_encoding: str = "utf-8"
+    csv_delimiter: str = "auto"
+    csv_quoting: str = "auto"
+    csv_escape: str = "auto"
+    skip_bad_rows: bool = False
+    scorer: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_file(self) -> dict[str, Any]:
+        """The arguments of [`score_file`]."""
+        return {name: value for name, value in asdict(self).items() if name != "scorer"}
+
+
+class PartScorer:
+    """A worker: a model on a node, which scores parts. What goes wrong with a part is an answer, no exception."""
+
+    def begin(self, model: str, options: PartOptions) -> dict[str, Any]:
+        """Load the model.
+
+        Returns:
+            `node`; `fingerprint` and `dtype` of the model, or `error`.
+        """
+        self.options = options
+        node = {"node": socket.gethostname()}
+        try:
+            with threads(cpus_given()):
+                self.scorer = Scorer(model, **options.scorer)
+        except InputError as error:
+            return {**node, "error": str(error)}
+        return {**node, "fingerprint": self.scorer.fingerprint, "dtype": self.scorer.dtype}
+
+    def score(self, part: Part, folder: str) -> dict[str, Any]:
+        """Score a part into a folder.
+
+        Returns:
+            What [`score_file`] returns, or `error`.
+        """
+        try:
+            return _score_part(self.scorer, part, folder, self.options)
+        except InputError as error:
+            return {"error": str(error)}
+
+
+def score_folder(
+    model: str,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    options: PartOptions = PartOptions(),
+    *,
+    address: str | None = None,
+    workers: tuple[int, int | None] = (1, None),
+    gpus_per_worker: float = 0,
+    restart: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score every table of a folder on a Ray cluster, and write a Parquet file for each.
+
+    Args:
+        model: a run's folder, a saved model's folder or a Hub id that every node can read.
+        source: a file, a folder, a glob, or such a URL that fsspec opens: CSV, TSV, JSON Lines, JSON, Parquet.
+        target: a folder that every node can write, or its URL.
+        options: how every part is scored.
+        address: of the cluster. Unset: that in the environment variable RAY_ADDRESS; there none, this machine's own.
+        workers: how many must be there to begin, and how many there may be; None: as many as the cluster has room for.
+        gpus_per_worker: GPUs of a worker.
+        restart: forget what an unfinished run into `target` has scored.
+        progress: show a bar.
+
+    Returns:
+        What JSON can hold: `parts`, those `done_before`, `rows` and `rows_without_text` of the others, `seconds`,
+        `workers_lost`.
+
+    Raises:
+        InputError: if Ray, the address, the input, the model or another run stands in the way, or parts could not be
+            scored. The same call goes on.
+    """
+    if find_spec("ray") is None:
+        raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.")
+    source, target = location_name(source), location_name(target)
+    least, most = workers
+    if least < 1 or (most is not None and most < least):
+        raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
+    parts = find_parts(source)
+    _check_parts(parts, options)
+    started = perf_counter()
+    with _alone_in(target):
+        done = _done(target, parts)
+        run = {
+            "model_name": model,
+            "options": options.of_file,
+            "scorer": options.scorer,
+            "parts": [asdict(part) for part in parts],
+        }
+        earlier = _begin(target, run, done, restart)
+        if restart:
+            done = set()
+        # The largest first: what is left for the end is small, and nobody waits long for the last.
+        left = sorted((part for part in parts if part.target not in done), key=lambda part: -part.num_bytes)
+        said = {"parts": len(parts), "done_before": len(done), "rows": 0, "rows_without_text": 0, "workers_lost": 0}
+        if left:
+            with _connected(address) as ray:
+                can_grow = address is not None or "RAY_ADDRESS" in os.environ
+                crew = _Crew(ray, model, options, target, run, earlier, gpus_per_worker, can_grow)
+                bar = tqdm(total=len(parts), initial=len(done), disable=not progress, desc="Scoring", unit=" parts")
+                with bar:
+                    crew.score(left, least, most, bar)
+                said |= crew.counts
+        _tidy(target)
+    if left and crew.errors:
+        listed = "\n".join(crew.errors[:10])
+        raise InputError(
+            f"{len(crew.errors):,} of {len(parts):,} parts could not be scored; the others are in {target}, and the "
+            f"same command goes on:\n{listed}"
+        )
+    return {**said, "seconds": perf_counter() - started, "target": target}
+
+
+class _Crew:
+    """The workers of a run, and who does what."""
+
+    def __init__(
+        self,
+        ray: Any,
+        model: str,
+        options: PartOptions,
+        target: str,
+        run: dict[str, Any],
+        earlier: dict[str, Any] | None,
+        gpus_per_worker: float,
+        can_grow: bool,
+    ):
+        self.ray, self.model, self.options, self.target = ray, model, options, target
+        self.run, self.noted = run, earlier
+        self.Worker = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=0)(PartScorer)
+        self.gpus_per_worker, self.can_grow = gpus_per_worker, can_grow
+        self.counts = {"rows": 0, "rows_without_text": 0, "workers_lost": 0}
+        self.errors: list[str] = []
+        self.starting: dict[Any, Any] = {}  # what a worker's `begin` will return → the worker
+        self.working: dict[Any, tuple[Any, Part]] = {}
+        self.idle: list[Any] = []
+        self.num_failed_starts = 0
+
+    def score(self, parts: Sequence[Part], least: int, most: int | None, bar: tqdm) -> None:
+        """Score parts, in their order, until all are done or have an error."""
+        ray = self.ray
+        waiting = deque(parts)
+        tries: dict[Part, int] = dict.fromkeys(parts, 0)
+        room = self._room()
+        if least > room and not self.can_grow:
+            each = f" of {self.gpus_per_worker:g} GPUs each" if self.gpus_per_worker else ""
+            raise InputError(f"--workers {least}: this machine has room for {room}{each}. Ask for fewer.")
+        for _ in range(min(most or max(room, least), len(parts))):
+            self._start()
+        least = min(least, len(parts))
+        while waiting or self.working:
+            if len(self.idle) + len(self.working) >= least or self.working:
+                while waiting and self.idle:
+                    worker, part = self.idle.pop(), waiting.popleft()
+                    tries[part] += 1
+                    self.working[worker.score.remote(part, self.target)] = worker, part
+            (answer,), _ = ray.wait([*self.starting, *self.working], num_returns=1)
+            if answer in self.starting:
+                self._meet(answer)
+                continue
+            worker, part = self.working.pop(answer)
+            try:
+                said = ray.get(answer)
+            except ray.exceptions.RayTaskError:
+                raise  # a mistake of this program
+            except ray.exceptions.RayError as error:  # worker or node is lost
+                self.counts["workers_lost"] += 1
+                if tries[part] >= MOST_TRIES:
+                    self.errors.append(f"{part.source}: {tries[part]} workers were lost over it ({_brief(error)}).")
+                    bar.update()
+                else:
+                    waiting.append(part)
+                if waiting:
+                    self._start()
+                continue
+            self.idle.append(worker)
+            bar.update()
+            if "error" in said:
+                self.errors.append(said["error"])
+            else:
+                self.counts["rows"] += said["rows"]
+                self.counts["rows_without_text"] += said["rows_without_text"]
+
+    def _room(self) -> int:
+        """Return how many workers the cluster has room for."""
+        resources = self.ray.cluster_resources()
+        room = int(resources.get("CPU", 0))
+        if self.gpus_per_worker:
+            room = min(room, int(resources.get("GPU", 0) / self.gpus_per_worker))
+        return room
+
+    def _start(self) -> None:
+        worker = self.Worker.remote()
+        self.starting[worker.begin.remote(self.model, self.options)] = worker
+
+    def _meet(self, answer: Any) -> None:
+        """Take in a worker that has its model, or learn why it has none."""
+        worker = self.starting.pop(answer)
+        try:
+            said = self.ray.get(answer)
+        except self.ray.exceptions.RayTaskError:
+            raise
+        except self.ray.exceptions.RayError as error:
+            self.num_failed_starts += 1
+            if self.num_failed_starts >= MOST_TRIES:
+                raise InputError(
+                    f"{self.num_failed_starts} workers were lost before they had their model ({_brief(error)}). Is "
+                    "the package installed on every node, and is there memory for a model in each worker?"
+                ) from None
+            self._start()
+            return
+        if "error" in said:
+            raise InputError(
+                f"On node {said['node']}: {said['error']} Every node must be able to read the model: give a shared "
+                "folder or a Hub id."
+            )
+        self.num_failed_starts = 0
+        self._agree({name: said[name] for name in ("fingerprint", "dtype")}, said["node"])
+        self.idle.append(worker)
+
+    def _agree(self, found: dict[str, Any], node: str) -> None:
+        """Note what the first worker has loaded; refuse whoever has loaded something else."""
+        if self.noted is None:
+            self.noted = found
+            _write(self.target, MANIFEST, {**self.run, **found})
+        for name, what in {"fingerprint": "another model", "dtype": "another type of numbers"}.items():
+            if found[name] != self.noted[name]:
+                raise InputError(
+                    f"{self.target} was begun with {what} than node {node} has loaded ({found[name][:12]}, not "
+                    f"{self.noted[name][:12]}). Give what it had (--dtype says the type), or begin anew by --restart."
+                )
+
+
+def find_parts(source: str) -> list[Part]:
+    """List the tables of a folder, a glob or a URL, by their names.
+
+    Raises:
+        InputError: if there are none, or they cannot be listed.
+    """
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.url_to_fs(source)
+        if any(mark in path for mark in "*?["):
+            found = filesystem.glob(path, detail=True)
+        elif filesystem.isdir(path):
+            found = filesystem.find(path, detail=True)
+        else:
+            found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
+    except Exception as error:  # each protocol has errors of its own
+        raise InputError(
+            f"Could not list {source}: {_brief(error)}. Is it spelt right, and may you read it?"
+        ) from None
+    root = path[: next((at for at, mark in enumerate(path) if mark in "*?["), len(path))]
+    root = root.rpartition("/")[0] if root != path or path in found else path.rstrip("/")
+    names = sorted(
+        name
+        for name, about in found.items()
+        if about["type"] == "file" and kind_of(name) and not _is_hidden(name.removeprefix(root))
+    )
+    if not names:
+        raise InputError(f"{source} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
+    return [
+        Part(
+            filesystem.unstrip_protocol(name) if is_url(source) else name,
+            int(found[name].get("size") or 0),
+            f"part-{number:05}-{posixpath.basename(name).partition('.')[0]}.parquet",
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def _is_hidden(path: str) -> bool:
+    """Tell whether a file, or a folder on the way to it, is a note of an engine's own."""
+    return any(piece.startswith((".", "_")) for piece in path.split("/"))
+
+
+def report(result: dict[str, Any]) -> str:
+    """Write what [`score_folder`] returns as text."""
+    lines = [f"{result['parts']:,} parts in {result['target']}, {result['rows']:,} rows of them scored now."]
+    if result["done_before"]:
+        lines.append(f"{result['done_before']:,} parts were there already.")
+    if result["rows_without_text"]:
+        lines.append(f"{result['rows_without_text']:,} rows have no text, and nothing in the new columns.")
+    if result["workers_lost"]:
+        lines.append(f"{result['workers_lost']:,} workers were lost, and their parts scored by others.")
+    return "\n".join(lines)
+
+
+def _check_parts(parts: Sequence[Part], options: PartOptions) -> None:
+    """Look at the columns of every part that lies here; of what is fetched whole to be looked at, at one only."""
+    here = [part for part in parts if not is_url(part.source)] or parts[:1]
+    csv = {name: getattr(options, f"csv_{name}") for name in ("delimiter", "quoting", "escape")}
+    with ThreadPoolExecutor(8) as readers:
+        list(
+            readers.map(
+                lambda part: check_text_column(part.source, options.text_column, options.csv_encoding, **csv), here
+            )
+        )
+
+
+def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -> dict[str, Any]:
+    import fsspec
+
+    with TemporaryDirectory() as scratch:
+        source, target = Path(part.source), Path(folder) / part.target
+        try:
+            if is_url(part.source):
+                source = Path(scratch) / posixpath.basename(part.source)
+                filesystem, path = fsspec.url_to_fs(part.source)
+                filesystem.get_file(path, str(source))
+            if is_url(folder):
+                target = Path(scratch) / "scored" / part.target
+            result = _score_when_free(scorer, source, target, options)
+            if is_url(folder):
+                filesystem, path = fsspec.url_to_fs(folder)
+                unfinished = f"{path}/.unfinished-{part.target}"
+                filesystem.put_file(str(target), unfinished)
+                filesystem.mv(unfinished, f"{path}/{part.target}")
+        except InputError as error:
+            raise InputError(str(error).replace(str(source), part.source)) from None
+        except OSError as error:
+            raise InputError(f"{part.source}: {_brief(error)}.") from None
+        return result
+
+
+def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOptions) -> dict[str, Any]:
+    """Score a part, once a worker that was cut off from its driver has let go of it."""
+    end = time.monotonic() + SECONDS_FOR_A_LOCK
+    while True:
+        try:
+            return score_file(scorer, source, target, **options.of_file, progress=False)
+        except InputError as error:
+            if not isinstance(error.__context__, filelock.Timeout) or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+@contextmanager
+def _alone_in(target: str) -> Iterator[None]:
+    """Let one run at a time write into a folder; one at a URL has no lock."""
+    import fsspec
+
+    if is_url(target):
+        try:
+            filesystem, path = fsspec.url_to_fs(target)
+            filesystem.makedirs(path, exist_ok=True)
+        except Exception as error:  # each protocol has errors of its own
+            raise InputError(f"{target} cannot be written: {_brief(error)}. May you write there?") from None
+        yield
+        return
+    folder = Path(target)
+    if folder.is_file():
+        raise InputError(f"{target} is a file: --engine ray writes a folder. Name one.")
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise InputError(f"Another run is scoring into {target}: wait for it, or name another folder.") from None
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _names_in(target: str) -> set[str]:
+    import fsspec
+
+    filesystem, path = fsspec.url_to_fs(target)
+    filesystem.invalidate_cache()
+    return {posixpath.basename(name) for name in filesystem.ls(path, detail=False)}
+
+
+def _done(target: str, parts: Sequence[Part]) -> set[str]:
+    return _names_in(target) & {part.target for part in parts}
+
+
+def _begin(target: str, run: dict[str, Any], done: set[str], restart: bool) -> dict[str, Any] | None:
+    """Return what is noted of an unfinished run into a folder, if it is this one."""
+    import fsspec
+
+    names = {name for name in _names_in(target) if not name.startswith(".")}
+    filesystem, path = fsspec.url_to_fs(target)
+    earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
+    if restart:
+        ours = {part["target"] for part in (earlier or {}).get("parts", [])} | {MANIFEST}
+        for name in sorted(names & ours):
+            filesystem.rm_file(f"{path}/{name}")
+        if not is_url(target):
+            for unfinished in Path(target).glob(".unfinished-part-*"):
+                delete(unfinished)
+        names -= ours
+        earlier = None
+    if earlier is None:
+        if names:
+            raise InputError(f"{target} is not empty ({min(names)}), and no run was begun there. Name another folder.")
+        return None
+    changed = [name.replace("_", " ") for name, value in run.items() if earlier.get(name) != value]
+    changed = [name for name in changed if name != "model name"]  # the fingerprint tells
+    if changed:
+        raise InputError(
+            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it goes on, or begin "
+            "anew by --restart, which deletes its parts."
+        )
+    return earlier
+
+
+def _write(target: str, name: str, value: dict[str, Any]) -> None:
+    import fsspec
+
+    filesystem, path = fsspec.url_to_fs(target)
+    filesystem.pipe_file(f"{path}/.unfinished-{name}", json.dumps(value, indent=1).encode())
+    filesystem.mv(f"{path}/.unfinished-{name}", f"{path}/{name}")
+
+
+def _tidy(target: str) -> None:
+    """Delete the locks of parts, which nobody can want while this run has the folder for itself."""
+    if not is_url(target):
+        for lock in Path(target).glob(".part-*.lock"):
+            with suppress(OSError):
+                lock.unlink()
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Connect to a cluster, or start one on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    # Texts never pass through Ray's own memory: workers read and write files.
+    settings: dict[str, Any] = (
+        {"address": address}
+        if address
+        else {
+            "include_dashboard": False,
+            "object_store_memory": 100 * 2**20,
+        }
+    )
+    was_there = ray.is_initialized()
+    try:
+        if not was_there:
+            ray.init(log_to_driver=False, logging_level="error", **settings)
+    except Exception as error:  # it has one of its own for each way in which nobody answers
+        raise InputError(
+            f"No Ray cluster answers at {address} ({_brief(error)}). Is it up (ray status), and the address right? "
+            "Without --address this machine alone is used."
+        ) from None
+    try:
+        yield ray
+    finally:
+        if not was_there:
+            ray.shutdown()
+
+
+def _brief(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:300]

@@ -1,0 +1,400 @@
+"""Scoring on a cluster: every row once and as a scorer alone would have it, whoever is killed meanwhile."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
+from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import cluster
+from modeling_roberta_gru.inference.cluster import PartOptions, PartScorer, find_parts, score_folder
+from modeling_roberta_gru.inference.score_file import score_file
+
+from .conftest import ROOT, tiny_config
+
+FLOAT32 = {"dtype": "float32", "device": "cpu"}
+WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
+
+
+def texts_of(num_rows, seed):
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 60))) for _ in range(num_rows)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, stand_in):
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    lift_limits(tokenizer)
+    torch.manual_seed(0)
+    config = tiny_config(vocab_size=len(tokenizer), problem_type="single_label_classification")
+    RobertaGRUForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def write_parts(folder, num_parts=6, num_rows=5):
+    """Write parts of every kind, some in a folder below; hidden files are notes of other engines."""
+    (folder / "below").mkdir(parents=True)
+    for number in range(num_parts):
+        rows = [{"id": number * 1000 + row, "text": text} for row, text in enumerate(texts_of(num_rows, number))]
+        path = folder / ("below" if number % 2 else ".") / f"rows{number}"
+        if number % 3 == 0:
+            pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
+        elif number % 3 == 1:
+            path.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            with path.with_suffix(".csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, ["id", "text"])
+                writer.writeheader()
+                writer.writerows(rows)
+    (folder / "_SUCCESS.csv").touch()
+    return folder
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return write_parts(tmp_path / "in")
+
+
+@pytest.fixture(scope="module")
+def expected(model, tmp_path_factory):
+    """Return the rows of all parts as [`score_file`] scores them."""
+    folder = tmp_path_factory.mktemp("expected")
+    scorer = Scorer(model, **FLOAT32)
+    rows = []
+    for number, part in enumerate(find_parts(str(write_parts(folder / "in")))):
+        score_file(scorer, part.source, folder / f"{number}.parquet", progress=False)
+        rows += pq.read_table(folder / f"{number}.parquet").to_pylist()
+    return sorted(rows, key=lambda row: int(row["id"]))
+
+
+def rows_of(folder):
+    rows = [row for path in sorted(Path(folder).glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return sorted(rows, key=lambda row: int(row["id"]))
+
+
+class Lost(Exception):
+    """As Ray's, when a worker or its node is gone."""
+
+
+class RayTaskError(Lost):
+    """As Ray's, when a worker raised an exception."""
+
+
+class Call:
+    """What a worker was asked to do."""
+
+    def __init__(self, method, args, is_lost):
+        self.method, self.args, self.is_lost = method, args, is_lost
+
+
+class FakeRay:
+    """Ray, in this process: workers do their work when somebody waits for it, unless they are lost over it.
+
+    `losses` are the numbers of those calls of all workers that take the worker down.
+    """
+
+    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=RayTaskError)
+
+    def __init__(self, losses=(), num_cpus=2):
+        self.losses, self.num_cpus = set(losses), num_cpus
+        self.num_calls, self.num_workers = 0, 0
+
+    def cluster_resources(self):
+        return {"CPU": self.num_cpus}
+
+    def remote(self, **_):
+        def with_remote(call):
+            return SimpleNamespace(remote=call)
+
+        def make(worker_class):
+            def start():
+                self.num_workers += 1
+                worker = worker_class()
+                return SimpleNamespace(
+                    begin=with_remote(lambda *args: self._call(worker.begin, *args)),
+                    score=with_remote(lambda *args: self._call(worker.score, *args)),
+                )
+
+            return with_remote(start)
+
+        return make
+
+    def _call(self, method, *args):
+        self.num_calls += 1
+        return Call(method, args, self.num_calls in self.losses)
+
+    def wait(self, answers, num_returns):
+        return random.Random(self.num_calls).sample(answers, num_returns), []
+
+    def get(self, answer):
+        if answer.is_lost:
+            raise Lost("the worker died")
+        return answer.method(*answer.args)
+
+
+@pytest.fixture
+def run(model, monkeypatch):
+    """Return a function that scores a folder on workers of this process."""
+
+    def score(source, target, ray=None, **options):
+        settings = {name: options.pop(name) for name in ("workers", "restart") if name in options}
+
+        @contextmanager
+        def connected(address):
+            yield ray or FakeRay()
+
+        monkeypatch.setattr(cluster, "_connected", connected)
+        made = PartOptions(scorer={**FLOAT32, **options.pop("scorer", {})}, **options)
+        return score_folder(model, source, target, made, progress=False, **settings)
+
+    return score
+
+
+def test_every_part_is_scored_as_alone(run, parts, tmp_path, expected):
+    result = run(parts, tmp_path / "out")
+    assert rows_of(tmp_path / "out") == expected
+    assert (result["parts"], result["rows"], result["done_before"]) == (6, 30, 0)
+    left = {path.name for path in (tmp_path / "out").iterdir()} - {".lock", "manifest.json"}
+    assert left == {part.target for part in find_parts(str(parts))}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lost_workers_lose_and_double_no_row(run, parts, tmp_path, expected, seed):
+    losses = random.Random(seed).sample(range(1, 12), 3)
+    ray = FakeRay(losses)
+    result = run(parts, tmp_path / "out", ray)
+    assert rows_of(tmp_path / "out") == expected
+    assert result["workers_lost"] <= 3
+    assert ray.num_workers <= 2 + 3
+
+
+def test_a_part_that_takes_every_worker_down_stands_in_nobodys_way(run, parts, tmp_path, monkeypatch):
+    ray = FakeRay()
+    get = ray.get
+
+    def lose(answer):
+        if len(answer.args) == 2 and "rows4" in getattr(answer.args[0], "source", ""):
+            raise Lost("out of memory")
+        return get(answer)
+
+    monkeypatch.setattr(ray, "get", lose)
+    with pytest.raises(InputError, match=r"rows4.*out of memory"):
+        run(parts, tmp_path / "out", ray)
+    assert len(rows_of(tmp_path / "out")) == 25
+
+
+def test_workers_that_never_come_up_end_the_run(run, parts, tmp_path):
+    with pytest.raises(InputError, match="before they had their model"):
+        run(parts, tmp_path / "out", FakeRay(range(1, 100)))
+
+
+def test_what_was_cut_off_resumes_with_the_parts_that_are_missing(run, parts, tmp_path, expected):
+    out = tmp_path / "out"
+    run(parts, out)
+    targets = [part.target for part in find_parts(str(parts))]
+    kept = {name: (out / name).stat().st_mtime_ns for name in targets[2:]}
+    for name in targets[:2]:
+        (out / name).unlink()
+    result = run(parts, out)
+    assert (result["done_before"], result["rows"]) == (4, 10)
+    assert rows_of(out) == expected
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    ray = FakeRay()
+    assert run(parts, out, ray)["rows"] == 0
+    assert ray.num_workers == 0
+
+
+def test_another_model_or_other_options_do_not_mix(run, parts, tmp_path, expected, stand_in):
+    out = tmp_path / "out"
+    run(parts, out)
+    with pytest.raises(InputError, match="--restart"):
+        run(parts, out, prefix="other_")
+    with pytest.raises(InputError, match="--restart"):
+        run(parts, out, scorer={"max_length": 10})
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "of another model"}))
+    (out / find_parts(str(parts))[0].target).unlink()
+    with pytest.raises(InputError, match="another model"):
+        run(parts, out)
+    (parts / "rows6.jsonl").write_text('{"id": 1, "text": "new"}\n')
+    with pytest.raises(InputError, match="other parts"):
+        run(parts, out)
+    (parts / "rows6.jsonl").unlink()
+    run(parts, out, restart=True, all_scores=True)
+    assert [{name: row[name] for name in expected[0]} for row in rows_of(out)] == expected
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(run, parts, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    for restart in (False, True):
+        with pytest.raises(InputError, match="not empty"):
+            run(parts, tmp_path / "out", restart=restart)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="is a file"):
+        run(parts, tmp_path / "out" / "thesis.txt")
+
+
+def test_two_runs_into_one_folder_are_one_too_many(run, parts, tmp_path):
+    (tmp_path / "out").mkdir()
+    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(InputError, match="Another run"):
+        run(parts, tmp_path / "out")
+
+
+def test_a_worker_waits_for_one_that_was_cut_off_from_its_driver(model, parts, tmp_path):
+    worker, part = PartScorer(), find_parts(str(parts))[0]
+    worker.begin(model, PartOptions(scorer=FLOAT32))
+    lock = filelock.FileLock(tmp_path / f".{part.target}.lock")
+    lock.acquire()
+    threading.Timer(1.0, lambda: lock.release(force=True)).start()
+    assert worker.score(part, str(tmp_path))["rows"] == 5
+
+
+def test_what_stands_in_the_way_is_known_before_work_begins(run, parts, tmp_path):
+    (parts / "below" / "late.csv").write_text("id,review\n1,slow\n")
+    ray = FakeRay()
+    with pytest.raises(InputError, match=r"late\.csv has no column 'text'"):
+        run(parts, tmp_path / "out", ray)
+    assert ray.num_workers == 0
+    for source in (tmp_path / "nowhere", tmp_path / "*.parquet", "nosuch://bucket/in"):
+        with pytest.raises(InputError):
+            run(source, tmp_path / "out")
+    with pytest.raises(InputError, match="room for 2"):
+        run(parts / "*.csv", tmp_path / "out", workers=(3, None))
+    with pytest.raises(InputError, match="MIN:MAX"):
+        run(parts / "*.csv", tmp_path / "out", workers=(3, 2))
+
+
+def test_a_node_without_the_model_is_named(parts, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(cluster, "Scorer", lambda *_, **__: (_ for _ in ()).throw(InputError("No model there.")))
+    with pytest.raises(InputError, match=r"On node .*: No model there\. Every node"):
+        run(parts, tmp_path / "out")
+
+
+def test_parts_with_bad_rows_are_told_together_and_the_others_are_scored(run, parts, tmp_path):
+    for number in (1, 3):
+        with (parts / "below" / f"late{number}.jsonl").open("w") as file:
+            file.write('{"id": 1, "text": "slow"}\n{"id": 2, "text": ""}\n')
+    with pytest.raises(InputError, match=r"(?s)2 of 8 parts.*late1.*late3"):
+        run(parts, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 30
+    assert run(parts, tmp_path / "other", skip_bad_rows=True)["rows_without_text"] == 2
+
+
+def test_folders_may_be_urls(run, parts, tmp_path, expected):
+    run(parts.as_uri(), (tmp_path / "out").as_uri())
+    assert rows_of(tmp_path / "out") == expected
+    assert not list((tmp_path / "out").glob(".unfinished*"))
+
+
+def test_the_largest_part_comes_first(run, parts, tmp_path, monkeypatch):
+    order = []
+    score = PartScorer.score
+    monkeypatch.setattr(
+        PartScorer, "score", lambda self, part, folder: order.append(part) or score(self, part, folder)
+    )
+    run(parts, tmp_path / "out", FakeRay(num_cpus=1))
+    assert order == sorted(order, key=lambda part: -part.num_bytes)
+
+
+needs_ray = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Return a cluster of two nodes of one processor each, on this machine."""
+    pytest.importorskip("ray")
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT))
+    from ray.cluster_utils import Cluster
+
+    small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    for _ in range(2):
+        made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.slow
+@needs_ray
+def test_workers_drivers_and_nodes_that_are_killed_lose_no_row(nodes, model, tmp_path):
+    source = write_parts(tmp_path / "in", num_parts=8, num_rows=3000)
+    scorer = Scorer(model, **FLOAT32)
+    for part in find_parts(str(source)):
+        score_file(scorer, part.source, tmp_path / "expected" / part.target, progress=False)
+    expected = rows_of(tmp_path / "expected")
+    options = PartOptions(scorer=FLOAT32)
+
+    class Dying(PartScorer):
+        """Is killed in the middle of two parts, once each."""
+
+        def score(self, part, folder):
+            flag = Path(folder).parent / f"died-{part.target}"
+            if part.target[:10] in ("part-00001", "part-00006") and not flag.exists():
+                flag.touch()
+                threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                time.sleep(0.5)
+            return super().score(part, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "PartScorer", Dying)
+        result = score_folder(
+            model, source, tmp_path / "workers", options, address=nodes.address, workers=(1, 2), progress=False
+        )
+    assert rows_of(tmp_path / "workers") == expected
+    assert 1 <= result["workers_lost"] <= 2
+
+    out = tmp_path / "driver"
+    program = "from modeling_roberta_gru.cli import main; main()"
+    command = [sys.executable, "-c", program, "score", model, str(source), str(out), "--engine", "ray"]
+    command += ["--address", nodes.address, "--workers", "1:2", "--dtype", "float32", "--device", "cpu"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not list(out.glob("part-*.parquet")):
+        assert driver.poll() is None, driver.stderr.read()
+        time.sleep(0.05)
+    driver.kill()
+    driver.communicate()
+    assert 1 <= len(list(out.glob("part-*.parquet"))) < 8
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "parts were there already" in again.stdout
+    assert rows_of(out) == expected
+
+    def lose_a_node():
+        while not list((tmp_path / "node").glob("part-*.parquet")):
+            time.sleep(0.05)
+        nodes.remove_node(list(nodes.worker_nodes)[-1], allow_graceful=False)
+
+    loser = threading.Thread(target=lose_a_node)
+    loser.start()
+    score_folder(model, source, tmp_path / "node", options, address=nodes.address, workers=(1, 2), progress=False)
+    loser.join()
+    assert rows_of(tmp_path / "node") == expected
+
+
+@pytest.mark.slow
+@needs_ray
+def test_an_address_that_nobody_answers_is_an_error(model, parts, tmp_path):
+    with pytest.raises(InputError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
+        score_folder(model, parts, tmp_path / "out", address="127.0.0.1:1", progress=False)

@@ -1,0 +1,556 @@
+"""A served model: the handler's answers, whatever other clients do, and however many there are."""
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
+from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import reading
+from modeling_roberta_gru.serving import TOKEN, Limits, RefusedError, TextLine, create_app, load_handler, make_server
+
+from .conftest import ROOT, tiny_config
+
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+pytest.importorskip("prometheus_client")
+
+WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
+SOON = 30.0  # seconds: a hang is an error, not a wait
+
+
+def text_of(num_words, seed):
+    return " ".join(random.Random(seed).choices(WORDS, k=num_words))
+
+
+# Windows hold 20 tokens: some of these documents have a tenth of one, some several.
+TEXTS = [text_of(length, seed) for seed, length in enumerate([3, 70, 1, 12, 18, 17, 5, 40, 2, 30, 0, 19, 3, 8, 25, 9])]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, stand_in):
+    folder = tmp_path_factory.mktemp("served")
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    lift_limits(tokenizer)
+    names = {"id2label": {0: "bad", 1: "fair", 2: "good"}, "label2id": {"bad": 0, "fair": 1, "good": 2}}
+    torch.manual_seed(0)
+    config = tiny_config(vocab_size=len(tokenizer), problem_type="single_label_classification", **names)
+    RobertaGRUForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    shutil.copy(ROOT / "model_card" / "handler.py", folder)
+    shutil.copy(reading.__file__, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer(folder):
+    """Return a scorer whose batches hold a text each, so that no answer depends on neighbours, not even by a bit."""
+    return Scorer(str(folder), dtype="float32", device="cpu", tokens_per_batch=1)
+
+
+class Served:
+    """An app, served on loopback by a thread."""
+
+    def __init__(self, app):
+        self.app, self.service = app, app.state.service
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        self.server = make_server(app, "127.0.0.1", self.port)
+        self.thread = threading.Thread(target=self.server.run, args=([listening],))
+        self.thread.start()
+        wait_until(lambda: self.server.started)
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join(SOON)
+        assert not self.thread.is_alive()
+
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=SOON)
+
+    def socket(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=SOON)
+
+    def ask(self, data, path="/classify", method="POST", **headers):
+        body = data if isinstance(data, bytes) else json.dumps(data).encode()
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            said = response.read()
+            is_json = response.headers["content-type"] == "application/json"
+            return response.status, json.loads(said) if is_json else said.decode(), response.headers
+
+    def answer(self, data, **others):
+        status, said, _ = self.ask(data, **others)
+        assert status == 200, said
+        return said
+
+
+def wait_until(holds):
+    end = time.monotonic() + SOON
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def serve(scorer):
+    """Return a function that serves the model, with other limits."""
+    with contextlib.ExitStack() as stack:
+
+        def start(limits=None, **options):
+            served = Served(create_app(options.pop("scorer", scorer), limits=limits or Limits(), **options))
+            stack.callback(served.stop)
+            return served
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def served(serve):
+    return serve(Limits(seconds_to_send=1.0, body_bytes=100_000, readings=2))
+
+
+@pytest.fixture
+def held(scorer, monkeypatch):
+    """Hold every batch back until the event is set; yield it, and the batches that have begun."""
+    go, begun = threading.Event(), []
+    compute = Scorer.logits_of_tokens
+
+    def logits_of_tokens(self, documents, progress=False):
+        begun.append(len(documents))
+        assert go.wait(SOON)
+        return compute(self, documents, progress)
+
+    monkeypatch.setattr(Scorer, "logits_of_tokens", logits_of_tokens)
+    yield go, begun
+    go.set()
+
+
+def test_answers_are_the_handlers(served, folder):
+    handler = load_handler().EndpointHandler(str(folder))
+    requests = [
+        {"inputs": TEXTS[0]},
+        {"inputs": TEXTS, "parameters": None},
+        {"inputs": TEXTS[:3], "parameters": {"top_k": 2}},
+        {"inputs": TEXTS[1], "parameters": {"top_k": None, "function_to_apply": "none"}},
+        {"inputs": TEXTS[:2], "parameters": {"function_to_apply": "sigmoid", "top_k": 3}},
+        {"inputs": TEXTS[:2], "parameters": {"explain": True}},
+    ]
+    for request in requests:
+        expected = handler(request)
+        for path in ("/", "/classify"):
+            assert flat(served.answer(request, path=path)) == pytest.approx(flat(expected), abs=1e-5)
+
+
+def flat(answer):
+    """Return what an answer holds as paths and values, whose keys are compared exactly and numbers nearly."""
+    if isinstance(answer, dict):
+        return {f"{name}.{key}": value for name, part in answer.items() for key, value in flat(part).items()}
+    if isinstance(answer, list):
+        return flat({str(index): part for index, part in enumerate(answer)})
+    return {"is " + answer: 1.0} if isinstance(answer, str) else {"": answer}
+
+
+MISTAKES = [
+    {},
+    {"inputs": []},
+    {"inputs": [1]},
+    {"inputs": "a", "parameters": {"top_k": 0}},
+    {"inputs": "a", "parameters": {"top_q": 1}},
+    {"inputs": "\ud800"},
+    {"inputs": ["a"] * 257},
+    {"inputs": "a", "else": 1},
+    ["a"],
+    None,
+]
+
+
+@pytest.mark.parametrize("request_", MISTAKES, ids=lambda mistake: json.dumps(mistake)[:40])
+def test_mistakes_are_told_in_the_handlers_words(served, folder, request_):
+    contract = load_handler().Contract(served.service.scorer.engine.model.config)
+    with pytest.raises(load_handler().RequestError) as error:
+        contract.read(request_)
+    assert served.ask(request_)[:2] == (400, {"error": str(error.value)})
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 50_000, b'{"inputs": 1e', b"9" * 10_000])
+def test_what_is_not_json_is_a_mistake(served, body):
+    status, said, _ = served.ask(body)
+    assert status == 400
+    assert said["error"].startswith("request: ")
+
+
+def test_sixteen_clients_get_the_scorers_answers_to_the_bit(served, scorer):
+    rng = random.Random(0)
+    requests = [rng.sample(TEXTS, rng.randint(1, 5)) for _ in range(48)]
+    parameters = {"top_k": None, "function_to_apply": "none"}
+    with ThreadPoolExecutor(16) as clients:
+        found = list(clients.map(lambda texts: served.answer({"inputs": texts, "parameters": parameters}), requests))
+    for texts, answers in zip(requests, found, strict=True):
+        for scores, expected in zip(answers, scorer.logits(texts), strict=True):
+            assert {score["label"]: score["score"] for score in scores} == dict(
+                zip(scorer.labels, expected.tolist(), strict=True)
+            )
+
+
+def test_batches_of_many_clients_change_answers_by_rounding_only(serve, folder, held):
+    go, begun = held
+    scorer = Scorer(str(folder), dtype="float32", device="cpu", tokens_per_batch=200)
+    line = TextLine(scorer)
+    answers = [line.submit(scorer.tokenize([text])) for text in TEXTS]
+    go.set()
+    found = np.concatenate([answer.result(SOON) for answer in answers])
+    assert len(begun) < len(TEXTS)
+    assert found == pytest.approx(scorer.logits(TEXTS), abs=1e-5)
+    line.close()
+
+
+def test_a_long_list_holds_no_short_one_up(scorer, held):
+    go, begun = held
+    line = TextLine(scorer)
+    long = line.submit(scorer.tokenize(TEXTS * 4))
+    wait_until(lambda: len(begun) == scorer.engine.num_workers)
+    short = line.submit(scorer.tokenize(TEXTS[:1]))
+    order = []
+    long.add_done_callback(lambda _: order.append("long"))
+    short.add_done_callback(lambda _: order.append("short"))
+    go.set()
+    long.result(SOON)
+    short.result(SOON)
+    line.close()
+    assert order == ["short", "long"]
+
+
+def test_more_than_may_wait_is_told_when_to_come_back(serve, held):
+    go, _ = held
+    served = serve(Limits(waiting_texts=3))
+    with ThreadPoolExecutor(3) as clients:
+        first = clients.submit(served.answer, {"inputs": TEXTS[:3]})
+        wait_until(lambda: served.service.texts.num_texts == 3)
+        status, said, headers = served.ask({"inputs": TEXTS[0]})
+        assert (status, list(said)) == (429, ["error"])
+        assert 1 <= int(headers["retry-after"]) <= 60
+        assert served.ask(b"", path="/health", method="GET")[0] == 200
+        go.set()
+        assert len(first.result(SOON)) == 3
+    # What is larger than the line waits alone.
+    assert len(served.answer({"inputs": TEXTS[:5]})) == 5
+    assert served.service.texts.num_texts == served.service.texts.num_tokens == 0
+
+
+def test_a_text_that_breaks_breaks_no_other(scorer, monkeypatch):
+    compute = Scorer.logits_of_tokens
+
+    def logits_of_tokens(self, documents, progress=False):
+        if any(len(document) == len(bad) for document in documents):
+            raise MemoryError("too long")
+        return compute(self, documents, progress)
+
+    (bad,) = scorer.tokenize([text_of(111, 0)])
+    monkeypatch.setattr(Scorer, "logits_of_tokens", logits_of_tokens)
+    monkeypatch.setattr(scorer, "tokens_per_batch", 10_000)
+    line = TextLine(scorer)
+    documents = scorer.tokenize(TEXTS)
+    good, broken = line.submit(documents), line.submit([documents[0], bad])
+    assert good.result(SOON).shape == (len(TEXTS), 3)
+    with pytest.raises(MemoryError):
+        broken.result(SOON)
+    line.close()
+    assert line.num_texts == line.num_tokens == 0
+    with pytest.raises(RefusedError) as error:
+        line.submit(documents)
+    assert error.value.status == 503
+
+
+def test_a_request_that_takes_too_long_is_left(serve, monkeypatch, held):
+    go, begun = held
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "1")
+    served = serve()
+    status, _, headers = served.ask({"inputs": TEXTS})
+    assert (status, "retry-after" in headers) == (503, True)
+    go.set()
+    wait_until(lambda: served.service.texts.num_texts == 0)
+    assert len(begun) == served.service.scorer.engine.num_workers  # and not all the other texts
+
+
+def test_a_client_that_goes_away_leaves_nothing_to_do(serve, held):
+    go, begun = held
+    served = serve()
+    body = json.dumps({"inputs": TEXTS}).encode()
+    with served.socket() as client:
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        wait_until(lambda: served.service.texts.num_texts == len(TEXTS))
+    wait_until(lambda: "499" in served.ask(b"", path="/metrics", method="GET")[1])
+    go.set()
+    wait_until(lambda: served.service.texts.num_texts == 0)
+    assert len(begun) == served.service.scorer.engine.num_workers
+
+
+def test_a_text_of_too_many_tokens_is_found_out_before_all_of_it_is_tokenised(serve, monkeypatch):
+    served = serve(Limits(text_tokens=1000))
+    sizes = []
+    tokenise = Scorer._tokenise
+
+    def count(self, texts):
+        sizes.append(sum(map(len, texts)))
+        return tokenise(self, texts)
+
+    monkeypatch.setattr(Scorer, "_tokenise", count)
+    status, said, _ = served.ask({"inputs": ["plot", "plot " * 100_000]})
+    assert (status, said["error"].startswith("inputs[1]: ")) == (400, True)
+    assert sum(sizes) < 20_000
+
+
+def test_a_large_body_is_refused_before_it_is_sent(served):
+    with served.socket() as client:
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")  # without a byte of it
+    with contextlib.closing(served.connect()) as client:
+
+        def parts():  # of a length that nobody says
+            for _ in range(10_000):
+                yield b" " * 10_000
+
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.request("POST", "/classify", parts())
+            assert client.getresponse().status == 413
+    assert served.service.open_bytes == 0
+    assert served.answer({"inputs": "a"})
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(served):
+    with served.socket() as client:
+        client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"inputs"')
+        wait_until(lambda: served.service.open_bytes == len('{"inputs"'))
+        assert served.answer({"inputs": "a"})
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+    with served.socket() as client:
+        client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"inputs"')
+    wait_until(lambda: served.service.open_bytes == 0)
+
+
+def test_what_all_clients_send_at_once_is_bounded(serve):
+    served = serve(Limits(open_bytes=1000))
+    with served.socket() as client:
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 990\r\n\r\n" + b" " * 900)
+        wait_until(lambda: served.service.open_bytes == 900)
+        assert served.ask({"inputs": "a" * 200})[0] == 429
+        assert served.answer({"inputs": "a"})
+
+
+def test_silent_connections_keep_nobody_out_and_are_closed(served):
+    clients = [served.socket() for _ in range(300)]
+    for client in clients[::2]:
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-")  # a head that has no end
+    assert served.answer({"inputs": TEXTS[0]})
+    for client in clients:
+        with client:
+            assert client.recv(100)[:12] in (b"", b"HTTP/1.1 400")
+    wait_until(lambda: not served.server.server_state.connections)
+
+
+def test_a_connection_is_used_again(served):
+    with contextlib.closing(served.connect()) as connection:
+        for text in TEXTS[:5]:
+            connection.request("POST", "/classify", json.dumps({"inputs": text}))
+            assert json.loads(connection.getresponse().read())[0]["label"] in ("bad", "fair", "good")
+
+
+def test_who_has_no_token_is_told_so_before_the_body_is_read(serve):
+    served = serve(token="s3cret")
+    for headers in ({}, {"Authorization": "Bearer s3cre"}, {"Authorization": "Basic s3cret"}, {"Authorization": "é"}):
+        status, said, answered = served.ask({"inputs": "a"}, **headers)
+        assert (status, list(said), answered["www-authenticate"]) == (401, ["error"], "Bearer")
+    with served.socket() as client:
+        client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 401 ")
+    assert served.ask(b"", path="/metrics", method="GET")[0] == 401
+    assert served.ask(b"", path="/health", method="GET")[0] == 200
+    assert served.answer({"inputs": "a"}, Authorization="Bearer s3cret")
+
+
+def test_the_token_is_had_from_the_environment(scorer, monkeypatch):
+    monkeypatch.setenv(TOKEN, " ")
+    with pytest.raises(InputError):
+        create_app(scorer)
+
+
+def events_of(said):
+    pairs = [event.split("\n") for event in said.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
+
+
+def test_a_document_is_read_while_it_is_written(served, scorer):
+    pieces = [text_of(12, seed) + " " for seed in range(5)]
+    with served.socket() as client:
+        client.sendall(b"POST /read?top_k=2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answer = client.makefile("rb")
+        found = []
+        for piece in pieces:  # each is answered before the next is written
+            line = json.dumps({"append": piece}).encode() + b"\n"
+            client.sendall(b"%x\r\n%s\r\n" % (len(line), line))
+            while not (said := answer.readline()).startswith(b"data: "):
+                pass
+            found.append(json.loads(said.removeprefix(b"data: ")))
+        client.sendall(b"0\r\n\r\n")
+        assert b"event: end\n" in answer.read(200)
+    for count, event in enumerate(found, 1):
+        text = "".join(pieces[:count])
+        expected = dict(zip(scorer.labels, scorer.predict_proba(text).tolist(), strict=True))
+        assert event["num_tokens"] == len(scorer.tokenize([text])[0])
+        assert {given["label"]: given["score"] for given in event["labels"]} == pytest.approx(
+            dict(sorted(expected.items(), key=lambda item: -item[1])[:2]), abs=1e-5
+        )
+
+
+def test_many_documents_are_read_at_once_and_none_too_many(served, scorer):
+    def read(seed):
+        pieces = [f"{text_of(9, 10 * seed + n)} " for n in range(4)]
+        body = "\n".join(map(json.dumps, pieces)).encode()
+        while True:
+            events = events_of(served.ask(body, path="/read")[1])
+            if events[0][1].get("status") != 429:
+                break
+        expected = [scorer.predict_proba("".join(pieces[: n + 1])).max() for n in range(4)]
+        assert [name for name, _ in events] == ["prediction"] * 4 + ["end"]
+        assert [event["labels"][0]["score"] for _, event in events[:4]] == pytest.approx(expected, abs=1e-5)
+        return events
+
+    with ThreadPoolExecutor(6) as clients:
+        assert len(list(clients.map(read, range(12)))) == 12
+    assert len(served.service.readings._free) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"{", 400),
+        (b"1", 400),
+        (b'{"appends": "a"}', 400),
+        (b'"\\ud800"', 400),
+        (b'"' + b"a" * 20_001 + b'"', 413),
+        (b'"' + b"a" * 900_000, 413),
+    ],
+)
+def test_a_piece_that_is_none_ends_its_document_alone(served, line, status):
+    ((last, said),) = events_of(served.ask(b'"a good start"\n' + line, path="/read")[1])[-1:]
+    assert (last, said["status"]) == ("error", status)
+    assert len(served.service.readings._free) == 2
+
+
+def test_a_document_that_falls_silent_is_given_up(served):
+    with served.socket() as client:
+        client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        said = b""
+        while b'"status": 408' not in said:
+            said += client.recv(1000)
+    wait_until(lambda: len(served.service.readings._free) == 2)
+
+
+def test_what_cannot_be_read_while_it_is_written_is_said(serve, folder):
+    model = RobertaGRUForSequenceClassification(tiny_config(gru_bidirectional=True, vocab_size=400))
+    scorer = Scorer(model, AutoTokenizer.from_pretrained(folder), dtype="float32", device="cpu")
+    status, said, _ = serve(scorer=scorer).ask(b'"a"', path="/read")
+    assert (status, "left to right" in said["error"]) == (501, True)
+
+
+def test_a_stop_finishes_what_was_accepted(scorer, held):
+    go, _ = held
+    served = Served(create_app(scorer))
+    with ThreadPoolExecutor(8) as clients:
+        answers = [clients.submit(served.answer, {"inputs": TEXTS[:n]}) for n in range(1, 6)]
+        wait_until(lambda: served.service.texts.num_texts == sum(range(1, 6)))
+        with served.socket() as reader:
+            reader.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+            wait_until(lambda: len(served.service.readings._free) < 64)
+            served.server.should_exit = True
+            wait_until(lambda: served.service.is_stopping)
+            go.set()
+            assert [len(answer.result(SOON)) for answer in answers] == list(range(1, 6))
+        served.stop()
+    with pytest.raises(ConnectionRefusedError):
+        served.socket()
+
+
+@pytest.mark.parametrize("log_texts", [False, True])
+def test_texts_are_logged_only_where_that_is_asked_for(serve, scorer, monkeypatch, caplog, log_texts):
+    caplog.set_level(logging.DEBUG)
+    secret = "splendid secret"
+
+    def fail(self, documents, progress=False):
+        raise RuntimeError(f"cannot read {secret}")
+
+    served = serve(log_texts=log_texts)
+    served.answer({"inputs": secret})
+    served.ask(f'{{"inputs": {secret}'.encode())
+    served.ask(json.dumps(secret).encode(), path="/read")
+    monkeypatch.setattr(Scorer, "logits_of_tokens", fail)
+    status, said, _ = served.ask({"inputs": secret})
+    assert (status, secret in said["error"]) == (500, False)
+    assert "RuntimeError" in caplog.text
+    assert (secret in caplog.text) == log_texts
+
+
+def test_metrics_count_what_was_done(serve):
+    served = serve()
+    served.answer({"inputs": TEXTS[:3]})
+    served.ask({"inputs": []})
+    lines = served.ask(b"", path="/metrics", method="GET")[1].splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert values["roberta_gru_texts_total"] == "3.0"
+    assert values['roberta_gru_requests_total{path="/classify",status="200"}'] == "1.0"
+    assert values['roberta_gru_requests_total{path="/classify",status="400"}'] == "1.0"
+    assert values["roberta_gru_waiting_texts"] == "0.0"
+
+
+def test_the_interface_is_described(served):
+    described = served.ask(b"", path="/openapi.json", method="GET")[1]
+    assert {"/classify", "/read", "/health", "/metrics"} == set(described["paths"])
+    assert "requestBody" in described["paths"]["/classify"]["post"]
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_it_is_told_to_stop(folder, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = "from modeling_roberta_gru.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(folder), "--port", str(port), "--dtype", "float32"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        for line in process.stderr:
+            if line.startswith("Serving in"):
+                break
+        answer = None
+        end = time.monotonic() + SOON
+        while answer is None and time.monotonic() < end:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SOON)
+            with contextlib.closing(connection), contextlib.suppress(ConnectionRefusedError):
+                connection.request("POST", "/", json.dumps({"inputs": TEXTS[0]}))
+                answer = connection.getresponse().status
+        assert answer == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SOON) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
