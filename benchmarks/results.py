@@ -9,6 +9,7 @@ import agreement
 import breakdown
 import document_length
 import heads
+import load
 import long_documents
 import scoring
 import training_speed
@@ -55,6 +56,8 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
     ("performance", agreement, {"agreement": agreement.table}, {}),
 ]
+if load.RECORDED.is_file():  # drop when it is recorded
+    PAGES.append(("serving", load, {"load": load.table}, {}))
 
 
 def main() -> None:

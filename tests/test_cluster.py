@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -91,11 +92,11 @@ def rows_of(folder):
     return sorted(rows, key=lambda row: int(row["id"]))
 
 
-class Lost(Exception):
+class LostError(Exception):
     """As Ray's, when a worker or its node is gone."""
 
 
-class RayTaskError(Lost):
+class RayTaskError(LostError):
     """As Ray's, when a worker raised an exception."""
 
 
@@ -112,7 +113,7 @@ class FakeRay:
     `losses` are the numbers of those calls of all workers that take the worker down.
     """
 
-    exceptions = SimpleNamespace(RayError=Lost, RayTaskError=RayTaskError)
+    exceptions = SimpleNamespace(RayError=LostError, RayTaskError=RayTaskError)
 
     def __init__(self, losses=(), num_cpus=2):
         self.losses, self.num_cpus = set(losses), num_cpus
@@ -147,7 +148,7 @@ class FakeRay:
 
     def get(self, answer):
         if answer.is_lost:
-            raise Lost("the worker died")
+            raise LostError("the worker died")
         return answer.method(*answer.args)
 
 
@@ -193,7 +194,7 @@ def test_a_part_that_takes_every_worker_down_stands_in_nobodys_way(run, parts, t
 
     def lose(answer):
         if len(answer.args) == 2 and "rows4" in getattr(answer.args[0], "source", ""):
-            raise Lost("out of memory")
+            raise LostError("out of memory")
         return get(answer)
 
     monkeypatch.setattr(ray, "get", lose)
@@ -398,3 +399,84 @@ def test_workers_drivers_and_nodes_that_are_killed_lose_no_row(nodes, model, tmp
 def test_an_address_that_nobody_answers_is_an_error(model, parts, tmp_path):
     with pytest.raises(InputError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
         score_folder(model, parts, tmp_path / "out", address="127.0.0.1:1", progress=False)
+
+
+KILLS = int(os.environ.get("ROBERTA_GRU_KILLS", "1"))
+"""How often a machine is lost in training."""
+
+
+def start_machine(number, port, reviews, stand_in, out):
+    """Start what stands for a machine: an agent of torchrun with one process, in a session of its own."""
+    agent = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=30"]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"]
+    options = {
+        "output_dir": out,
+        "dataset_name": reviews,
+        "model_name_or_path": stand_in,
+        "max_steps": 12,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": 99,
+        "eval_strategy": "no",
+        "logging_steps": 1,
+        "per_device_train_batch_size": 4,
+        "gru_hidden_size": 5,
+        "head_hidden_size": 4,
+        "use_cpu": "true",
+        "bag_of_words": "false",
+        "verify_load": "false",
+        "disable_tqdm": "true",
+        "resume_from_checkpoint": "auto",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    host = [f"--rdzv-conf=is_host={int(number == 0)}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, *agent, *meeting, *host, str(ROOT / "train.py"), *words],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def lose(machine):
+    """Kill an agent and all that it started, as the loss of a machine does."""
+    import psutil
+
+    whole = [*psutil.Process(machine.pid).children(recursive=True), psutil.Process(machine.pid)]
+    for process in whole:
+        process.kill()
+    machine.wait()
+
+
+def losses_of(out):
+    lines = map(json.loads, (out / "history.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.slow
+def test_training_on_two_machines_outlives_the_loss_of_one(reviews, stand_in, tmp_path):
+    def train(out, kills):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        machines = [start_machine(number, port, reviews, stand_in, out) for number in range(2)]
+        try:
+            for step in kills:
+                while not (out / f"checkpoint-{step}" / "trainer_state.json").exists():
+                    assert machines[0].poll() is None
+                    time.sleep(0.05)
+                lose(machines[1])
+                machines[1] = start_machine(1, port, reviews, stand_in, out)
+            assert [machine.wait() for machine in machines] == [0, 0]
+        finally:
+            for machine in machines:
+                if machine.poll() is None:
+                    lose(machine)
+
+    train(tmp_path / "undisturbed", [])
+    rng = random.Random(0)
+    train(tmp_path / "disturbed", sorted(rng.sample(range(2, 11), min(9, KILLS))))
+    expected = losses_of(tmp_path / "undisturbed")
+    assert len(expected) == 12
+    assert losses_of(tmp_path / "disturbed") == expected

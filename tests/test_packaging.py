@@ -180,11 +180,12 @@ def test_the_workflow_calls_the_targets_that_a_developer_calls() -> None:
     assert {"check", "test", "test-slow"} <= called <= make_targets()
 
 
-@pytest.mark.parametrize("name", ["cpu", "one_gpu", "several_gpus"])
+@pytest.mark.parametrize("name", ["cpu", "one_gpu", "several_gpus", "several_machines"])
 def test_accelerate_reads_every_configuration(name: str) -> None:
     config = load_config_from_file(str(REPOSITORY / f"configs/accelerate/{name}.yaml"))
     assert config.use_cpu == (name == "cpu")
-    assert (config.num_processes > 1) == (name == "several_gpus")
+    assert (config.num_processes > 1) == name.startswith("several")
+    assert (config.num_machines > 1) == (name == "several_machines")
 
 
 def test_accelerate_launches_on_the_cpu_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

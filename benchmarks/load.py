@@ -1,0 +1,302 @@
+"""Load a served model on loopback: how many requests it answers, how soon, and whether each answer is right.
+
+`python benchmarks/load.py measure runs/mine` starts `roberta-gru serve` and, after it, transformers' own pipeline
+behind a FastAPI app of a few lines, each in a process of its own. So many clients send a review each, again and again,
+and compare every answer with what `Scorer` says of the text. Written to `benchmarks/results/performance/load.json`.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from measuring import (
+    MIB,
+    RESULTS,
+    ROOT,
+    SHARED,
+    be_quiet,
+    commit_line,
+    conditions,
+    cores,
+    json_option,
+    log,
+    now,
+    spread_rows,
+    table_of,
+    write,
+)
+
+RECORDED = RESULTS / "performance" / "load.json"
+CLIENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SYSTEMS = {"serve": "`roberta-gru serve`", "pipeline": "transformers' pipeline"}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 3e-2}
+"""By which an answer may differ from the scorer's: neighbours change the sizes of matrices, and with them rounding."""
+SECONDS_TO_START = 120
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a saved model's folder.")],
+    data: Annotated[Path, typer.Option(help="Texts.", show_default="imdb/test.parquet of ../shared")] = SHARED
+    / "data"
+    / "imdb"
+    / "test.parquet",
+    texts: Annotated[int, typer.Option(min=1, help="How many of them, evenly over the file.")] = 512,
+    seconds: Annotated[float, typer.Option(min=0, help="For which each number of clients sends.")] = 60.0,
+    clients: Annotated[list[int] | None, typer.Option(help="Clients at once. Unset: 1 to 256.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of the served model.")] = "auto",
+    soak: Annotated[float, typer.Option(min=0, help="Seconds of load at the end, to see memory grow.")] = 0.0,
+    systems: Annotated[list[str] | None, typer.Option(help="serve, pipeline; unset: both.")] = None,
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
+) -> None:
+    """Load the server and its peer, and write what was measured."""
+    from modeling_roberta_gru.inference.score_file import read_texts
+    from modeling_roberta_gru.inference.scorer import Scorer
+    from modeling_roberta_gru.training.loading import model_folder
+
+    be_quiet()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    every = list(read_texts(data))
+    some = [every[row] for row in spread_rows(len(every), min(texts, len(every)))]
+    scorer = Scorer(model, dtype=dtype)
+    scorer.predict_proba(some[:8])  # warms up
+    started = now()
+    expected = scorer.predict_proba(some)
+    rate = len(some) / (now() - started)
+    lengths = [len(ids) for ids in scorer.tokenize(some)]
+    measured: dict[str, Any] = {
+        **conditions(),
+        "model": Path(model).name,
+        "dtype": scorer.dtype,
+        "description": scorer.description,
+        "texts": len(some),
+        "tokens": {"mean": float(np.mean(lengths)), "p90": float(np.quantile(lengths, 0.9)), "max": max(lengths)},
+        "scorer_texts_per_second": rate,
+        "seconds": seconds,
+        "runs": [],
+    }
+    folder = str(Path(model_folder(model)).absolute())
+    for system in systems or list(SYSTEMS):
+        labels = dict(zip(scorer.labels, range(len(scorer.labels)), strict=True))
+        # The pipeline cuts at what its encoder can read, and is not held to a scorer's answers of whole texts.
+        right = Answers(labels, expected, TOLERANCE[scorer.dtype]) if system == "serve" else None
+        with started_server(system, folder, dtype) as (port, pid):
+            for number in clients or CLIENTS:
+                run = asyncio.run(load(port, some, right, seconds, number))
+                measured["runs"].append({"system": system, "clients": number, **run, "memory": resident(pid)})
+                log(measured["runs"][-1])
+            busiest = max(
+                (run for run in measured["runs"] if run["system"] == system), key=lambda run: run["per_second"]
+            )
+            half = asyncio.run(load(port, some, right, seconds, None, busiest["per_second"] / 2))
+            measured["runs"].append({"system": system, "clients": None, **half, "memory": resident(pid)})
+            log(measured["runs"][-1])
+            if soak and system == "serve":
+                before = resident(pid)
+                run = asyncio.run(load(port, some, right, soak, 32))
+                measured["soak"] = {**run, "seconds": soak, "memory_before": before, "memory": resident(pid)}
+    write(output, measured, table(measured))
+
+
+@app.command()
+def peer(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    port: Annotated[int, typer.Option()],
+) -> None:
+    """Serve transformers' pipeline, one request at a time: the peer that `measure` starts."""
+    import threading
+
+    import uvicorn
+    from fastapi import FastAPI
+    from transformers import pipeline
+
+    import modeling_roberta_gru  # noqa: F401  (registers its classes)
+
+    be_quiet()
+    classify = pipeline("text-classification", model=model)
+    served, lock = FastAPI(), threading.Lock()
+
+    @served.post("/classify")
+    def answer(data: dict) -> Any:
+        with lock:
+            return classify(data["inputs"], truncation=True, max_length=512, **data.get("parameters", {}))
+
+    uvicorn.run(served, host="127.0.0.1", port=port, log_level="warning")
+
+
+class Answers:
+    """What is right, (n, C) by label, and by how much an answer may differ from it."""
+
+    def __init__(self, labels: dict[str, int], expected: np.ndarray, tolerance: float):
+        self.labels, self.expected, self.tolerance = labels, expected, tolerance
+
+    def difference(self, row: int, answer: list[dict[str, Any]]) -> float:
+        """Return by how much the answer to a text differs."""
+        given = np.full(len(self.labels), np.inf)
+        for entry in answer:
+            given[self.labels[entry["label"]]] = entry["score"]
+        return float(np.abs(given - self.expected[row]).max())
+
+
+async def load(
+    port: int, texts: list[str], right: Answers | None, seconds: float, clients: int | None, rate: float = 0.0
+) -> dict[str, Any]:
+    """Send requests for some time, and wait for the last answer.
+
+    Args:
+        port: of the server.
+        texts: a request each, in random order.
+        right: what the answers are compared with.
+        seconds: for which requests are sent.
+        clients: each sends its next request when the last is answered. None: requests come at `rate` a second, at
+            random moments, whether or not others are answered.
+        rate: requests a second.
+    """
+    import httpx
+
+    rng = random.Random(0)
+    found: dict[str, Any] = {"answered": 0, "refused": 0, "wrong": 0, "lost": 0}
+    latencies: list[float] = []
+    differences: list[float] = [0.0]
+    begun = time.perf_counter()
+    end = begun + seconds
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=512)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300, limits=limits) as http:
+
+        async def ask() -> float:
+            """Send a text; return for how long to hold back."""
+            row = rng.randrange(len(texts))
+            started = time.perf_counter()
+            try:
+                response = await http.post("/classify", json={"inputs": texts[row], "parameters": {"top_k": None}})
+            except httpx.HTTPError:
+                found["lost"] += 1
+                return 0.1
+            if response.status_code == 429:
+                found["refused"] += 1
+                return min(1.0, float(response.headers["retry-after"]))
+            latencies.append(time.perf_counter() - started)
+            found["answered" if response.status_code == 200 else "lost"] += 1
+            if right is not None and response.status_code == 200:
+                differences.append(right.difference(row, response.json()))
+                found["wrong"] += differences[-1] > right.tolerance
+            return 0.0
+
+        async def client() -> None:
+            while time.perf_counter() < end:
+                await asyncio.sleep(await ask())
+
+        if clients is not None:
+            await asyncio.gather(*(client() for _ in range(clients)))
+        else:
+            waiting = set()
+            while time.perf_counter() < end:
+                waiting.add(asyncio.ensure_future(ask()))
+                await asyncio.sleep(rng.expovariate(rate))
+            await asyncio.gather(*waiting)
+    took = time.perf_counter() - begun
+    quantiles = np.quantile(latencies, (0.5, 0.95, 0.99)) if latencies else [float("nan")] * 3
+    return {
+        **found,
+        "per_second": found["answered"] / took,
+        **dict(zip(("p50", "p95", "p99"), map(float, quantiles), strict=True)),
+        "largest_difference": max(differences),
+    }
+
+
+@contextmanager
+def started_server(system: str, model: str, dtype: str) -> Iterator[tuple[int, int]]:
+    """Start a server in a process of its own; give its port and process id, and end it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    if system == "serve":
+        program = ["-c", "from modeling_roberta_gru.cli import main; main()", "serve", model, "--dtype", dtype]
+    else:
+        program = [str(Path(__file__).absolute()), "peer", model]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen([sys.executable, *program, "--port", str(port)], env=environment)
+    try:
+        end = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"{SYSTEMS[system]} has not come up") from None
+                time.sleep(0.1)
+        yield port, process.pid
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process has. Linux only."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def table(measured: dict[str, Any]) -> list[str]:
+    """Return the lines of the table, and its conditions."""
+    rows = []
+    for run in measured["runs"]:
+        asked = run["answered"] + run["refused"] + run["lost"]
+        is_checked = run["system"] == "serve"
+        rows.append(
+            [
+                SYSTEMS[run["system"]],
+                "half the load" if run["clients"] is None else f"{run['clients']}",
+                f"{run['per_second']:,.1f}",
+                *(f"{run[name]:,.2f}" for name in ("p50", "p95", "p99")),
+                f"{run['refused'] / max(1, asked):.1%}",
+                f"{run['wrong'] + run['lost']}" if is_checked else f"{run['lost']}",
+                f"{run['memory'] / MIB:,.0f}",
+            ]
+        )
+    heads = ["", "clients", "requests/s", "p50 (s)", "p95 (s)", "p99 (s)", "refused", "wrong or lost", "MiB"]
+    tokens = measured["tokens"]
+    lines = [
+        *table_of(heads, rows),
+        "",
+        f"`Scorer` on the same {measured['texts']:,} texts: {measured['scorer_texts_per_second']:,.1f} a second. A "
+        f"request is a text of {tokens['mean']:.0f} tokens in the mean (p90 {tokens['p90']:.0f}, longest "
+        f"{tokens['max']:,}); {measured['seconds']:g} s a row. Every answer of `roberta-gru serve` was compared with "
+        f"`Scorer`'s: they differ by {max_difference(measured):.1g} at most. The pipeline cuts texts at 512 tokens.",
+    ]
+    if soak := measured.get("soak"):
+        lines += [
+            "",
+            f"Memory before and after {soak['seconds']:g} s of 32 clients ({soak['answered']:,} requests): "
+            f"{soak['memory_before'] / MIB:,.0f} and {soak['memory'] / MIB:,.0f} MiB.",
+        ]
+    return [
+        *lines,
+        "",
+        f"- command: `{measured['command']}`; {cores(measured)}, which the clients share; {measured['description']}",
+        commit_line(measured),
+    ]
+
+
+def max_difference(measured: dict[str, Any]) -> float:
+    """Return by how much an answer differs from the scorer's at most."""
+    return max((run["largest_difference"] for run in measured["runs"] if run["system"] == "serve"), default=0.0)
+
+
+if __name__ == "__main__":
+    app()
