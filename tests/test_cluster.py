@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -264,7 +265,7 @@ def test_two_runs_into_one_folder_are_one_too_many(run, parts, tmp_path):
 def test_a_worker_waits_for_one_that_was_cut_off_from_its_driver(model, parts, tmp_path):
     worker, part = PartScorer(), find_parts(str(parts))[0]
     worker.begin(model, PartOptions(scorer=FLOAT32))
-    lock = filelock.FileLock(tmp_path / f".{part.target}.lock")
+    lock = filelock.FileLock(tmp_path / f".{part.target}.lock", thread_local=False)  # let go by another thread
     lock.acquire()
     threading.Timer(1.0, lambda: lock.release(force=True)).start()
     assert worker.score(part, str(tmp_path))["rows"] == 5
@@ -302,9 +303,16 @@ def test_parts_with_bad_rows_are_told_together_and_the_others_are_scored(run, pa
 
 
 def test_folders_may_be_urls(run, parts, tmp_path, expected):
-    run(parts.as_uri(), (tmp_path / "out").as_uri())
+    memory = fsspec.filesystem("memory")
+    memory.put(str(parts), "/in", recursive=True)
+    run("memory://in", "memory://out")
+    memory.rm("/out/part-00002-rows5.parquet")
+    assert run("memory://in/**", "memory://out")["done_before"] == 5
+    memory.get("/out", str(tmp_path / "out"), recursive=True)
     assert rows_of(tmp_path / "out") == expected
     assert not list((tmp_path / "out").glob(".unfinished*"))
+    run(parts.as_uri(), (tmp_path / "files").as_uri())
+    assert rows_of(tmp_path / "files") == expected
 
 
 def test_the_largest_part_comes_first(run, parts, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
-SOON = 30.0  # seconds: a hang is an error, not a wait
+SOON = 120.0  # seconds: a hang is an error, not a wait
 
 
 def text_of(num_words, seed):

@@ -153,7 +153,11 @@ def _with_columns(batch: Any, added: pa.Table) -> Any:
     columns = {name: _array(added[name]) for name in added.schema.names}
     if isinstance(batch, Mapping):
         return {**batch, **columns}
-    return batch.assign(**columns)
+    # The type that pandas has for strings, where it has one: of no rows it could not find it by itself.
+    strings = {field.name for field in added.schema if pa.types.is_string(field.type)}
+    return batch.assign(
+        **{name: added[name].to_pandas().array if name in strings else column for name, column in columns.items()}
+    )
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

@@ -134,11 +134,11 @@ def score_folder(
 
     Raises:
         InputError: if Ray, the address, the input, the model or another run stands in the way, or parts could not be
-            scored. The same call goes on.
+            scored. The same call resumes.
     """
     if find_spec("ray") is None:
         raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.")
-    source, target = location_name(source), location_name(target)
+    source, target = _location(source), _location(target)
     least, most = workers
     if least < 1 or (most is not None and most < least):
         raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
@@ -172,7 +172,7 @@ def score_folder(
         listed = "\n".join(crew.errors[:10])
         raise InputError(
             f"{len(crew.errors):,} of {len(parts):,} parts could not be scored; the others are in {target}, and the "
-            f"same command goes on:\n{listed}"
+            f"same command resumes:\n{listed}"
         )
     return {**said, "seconds": perf_counter() - started, "target": target}
 
@@ -328,12 +328,18 @@ def find_parts(source: str) -> list[Part]:
         raise InputError(f"{source} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
     return [
         Part(
-            filesystem.unstrip_protocol(name) if is_url(source) else name,
+            name if not is_url(source) or "://" in name else f"{source.partition('://')[0]}://{name.lstrip('/')}",
             int(found[name].get("size") or 0),
             f"part-{number:05}-{posixpath.basename(name).partition('.')[0]}.parquet",
         )
         for number, name in enumerate(names)
     ]
+
+
+def _location(given: str | os.PathLike[str]) -> str:
+    """Return a path, or a URL of something else than this machine's files."""
+    name = location_name(given)
+    return name.removeprefix("file://") if name.startswith("file:///") else name
 
 
 def _is_hidden(path: str) -> bool:
@@ -468,7 +474,7 @@ def _begin(target: str, run: dict[str, Any], done: set[str], restart: bool) -> d
     changed = [name for name in changed if name != "model name"]  # the fingerprint tells
     if changed:
         raise InputError(
-            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it goes on, or begin "
+            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, or begin "
             "anew by --restart, which deletes its parts."
         )
     return earlier
