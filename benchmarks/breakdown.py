@@ -42,6 +42,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 
 from modeling_roberta_gru import RobertaGRUConfig
+from modeling_roberta_gru.training.arguments import has_bfloat16
 
 RECORDED = RESULTS / "performance" / "breakdown.json"
 
@@ -135,7 +136,7 @@ def watch_training(folder: Path, rounds: int, toy: bool) -> Watched:
     """Train for some steps and count all but the first."""
     fields = GEOMETRIES["toy" if toy else "roberta-base"]
     batches = training_speed.draw_batches(fields, 3, 1 if toy else 18)
-    bf16 = torch.cpu._is_avx512_bf16_supported()
+    bf16 = has_bfloat16(on_cpu=True)
     settings = training_speed.Settings(str(folder), bf16)
     num_tokens = training_speed.count_tokens(batches[settings.num_warm :])
     gflops = training_speed.TRAINING_PASSES * num_tokens * weight_flops(RobertaGRUConfig(**fields)) / 1e9

@@ -32,6 +32,7 @@ from transformers import AutoTokenizer, RobertaModel, set_seed
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows
+from modeling_roberta_gru.training.arguments import has_bfloat16
 from modeling_roberta_gru.training.bag_of_words import BagOfWords
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.optimizers import NAdam
@@ -256,7 +257,7 @@ def encode_texts(texts: Sequence[str], encoder: str, folder: Path, view: str, ba
     )
     jobs.sort(key=lambda job: len(job[1]))
     started = time.time()
-    is_fast = torch.cpu._is_avx512_bf16_supported()
+    is_fast = has_bfloat16(on_cpu=True)
     for first in range(0, len(jobs), batch_size):
         some = jobs[first : first + batch_size]
         lengths = torch.tensor([len(tokens) for _, tokens in some])

@@ -56,6 +56,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from modeling_roberta_gru.training.arguments import has_bfloat16
+
 RECORDED = RESULTS / "performance" / "training.json"
 
 WINDOW = 512
@@ -119,7 +121,7 @@ def measure(
 ) -> None:
     """Train with every system in turn, and check the targets."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    measured, bf16 = conditions(), torch.cpu._is_avx512_bf16_supported()
+    measured, bf16 = conditions(), has_bfloat16(on_cpu=True)
     runs: list[dict[str, Any]] = []
     kwargs = {"ceiling_size": 64} if toy else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -73,10 +73,14 @@ def _prefer_bfloat16(args: TrainingArguments) -> None:
     # Without an accelerator the CPU is meant; transformers allows bf16 there only if told so.
     if not torch.accelerator.is_available():
         args.use_cpu = True
-    if args.use_cpu:
-        args.bf16 = torch.cpu._is_avx512_bf16_supported()
-    else:
-        args.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    args.bf16 = has_bfloat16(args.use_cpu)
+
+
+def has_bfloat16(on_cpu: bool) -> bool:
+    """Tell whether the device multiplies in bfloat16; of a CPU, older releases of torch cannot say, which means no."""
+    if on_cpu:
+        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False))
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _default(name: str) -> Any:

@@ -44,6 +44,7 @@ from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, unknown_name
 from ..files import delete, write_json
 from ..trust import check_checkpoint
+from .arguments import has_bfloat16
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
 from .run_folder import last_checkpoint
@@ -492,5 +493,5 @@ def _collate(masking: Masking, padding: int, windows: Sequence[dict[str, Any]]) 
 def _precision() -> dict[str, bool]:
     """Return the options that turn bfloat16 on where the device computes in it natively."""
     if torch.accelerator.is_available():
-        return {"bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)}
-    return {"use_cpu": True, "bf16": torch.cpu._is_avx512_bf16_supported()}
+        return {"bf16": has_bfloat16(on_cpu=False)}
+    return {"use_cpu": True, "bf16": has_bfloat16(on_cpu=True)}
