@@ -279,7 +279,7 @@ def compare(
     ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 2000,
 ) -> None:
-    """Compare runs on the same test rows: paired differences, McNemar's test."""
+    """Compare runs on the same test rows: paired differences, McNemar's test. Folds of a system are put together."""
     for run in runs:
         if not Path(run).is_dir():
             raise InputError(f"{run} is not a folder: name the folders of finished runs.")

@@ -385,7 +385,7 @@ def test_other_test_rows_are_refused(write_run):
     second = write_run("b", [0, 0, 0], [0, 1, 0], ids=["test:0", "test:1", "test:7"], **other())
     assert refusal([first, second]) == (
         "a and b were tested on different rows: 4 differ, such as test:1 ('good' in the first, 'bad' in the second). "
-        "Compare runs of the same data, split options and --max_test_samples."
+        "Compare runs of the same data, split options, folds and --max_test_samples."
     )
     third = write_run("c", [0, 1, 0], [0, 1, 0], **other())
     assert "1 differ, such as test:3 ('good' in the first, absent in the second)" in refusal([first, third])
@@ -404,6 +404,58 @@ def test_a_seed_that_is_given_twice_is_refused(write_run, pair):
     assert refusal([*pair, again]) == (
         "a and again are runs of one system with the same seed, 42. Leave one of them out."
     )
+
+
+def write_folds(write_run, name, labels, p_good, **record):
+    """Write a run for each of three folds of interleaved rows."""
+    ids, options = np.array(row_ids(len(labels))), record.pop("options")
+    return [
+        write_run(
+            f"{name}-{fold}",
+            labels[fold::3],
+            p_good[fold::3],
+            ids=ids[fold::3].tolist(),
+            options={**options, "test_fold": fold, "validation_fold": (fold + 1) % 3},
+            **record,
+        )
+        for fold in range(3)
+    ]
+
+
+def test_folds_of_a_system_are_compared_as_one_run_over_all_their_rows(write_run):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=100)
+    drawn = [drawn_probabilities(labels, generator) for _ in range(2)]
+    whole = [write_run("a", labels, drawn[0]), write_run("b", labels, drawn[1], **other())]
+    folds = write_folds(write_run, "fold-a", labels, drawn[0], options={"learning_rate": 1e-4})
+    folds += write_folds(write_run, "fold-b", labels, drawn[1], **other())
+    expected, compared = (
+        compare(whole, NUM_RESAMPLES),
+        compare(generator.permutation(folds).tolist()[::-1], NUM_RESAMPLES),
+    )
+    by_name = {system["name"]: system for system in compared["systems"]}
+    assert compared["n"] == expected["n"] == 100
+    for system in expected["systems"]:
+        assert {figure: by_name[system["name"]][figure] for figure in FIGURES} == {
+            figure: system[figure] for figure in FIGURES
+        }
+        assert by_name[system["name"]]["training_seconds"]["mean"] == 30
+        assert by_name[system["name"]]["seeds"] == [42]
+
+
+@pytest.mark.parametrize(
+    ("drop", "message"), [(5, "were tested on different rows: 3[34] differ"), (None, "test fold, 1")]
+)
+def test_folds_that_lack_or_repeat_are_refused(write_run, drop, message):
+    labels = np.arange(100) % 2
+    folds = write_folds(write_run, "a", labels, np.full(100, 0.4), options={"learning_rate": 1e-4})
+    folds += write_folds(write_run, "b", labels, np.full(100, 0.6), **other())
+    if drop is None:
+        folds += write_folds(write_run, "c", labels, np.full(100, 0.6), **other())[1:2]
+    else:
+        del folds[drop]
+    with pytest.raises(InputError, match=message):
+        compare(folds, NUM_RESAMPLES)
 
 
 def test_one_system_alone_is_refused(write_run):

@@ -1,7 +1,9 @@
 """Compare systems by their finished runs: metrics on the same test rows, and differences from the first system.
 
-Runs whose options differ in seeds and folders only are seeds of one system. Every resample draws the same rows for all
-runs, so that what differs between two systems is not the rows; a system of several seeds has its seeds resampled too.
+Runs whose options differ in seeds and folders only are seeds of one system; those of one seed that were tested on
+different folds (`--test_fold`) are put together to one run over the rows of all their folds. Every resample draws the
+same rows for all runs, so that what differs between two systems is not the rows; a system of several seeds has its
+seeds resampled too.
 
 Shapes: n rows, C classes, k seeds of a system, r resamples. Draws of a metric have shape (1 + r,): the metric itself,
 then one draw of it a resample.
@@ -32,7 +34,10 @@ from ..training.metrics import METRICS, interval, resample_counts, written
 from ..training.plots import BLUE, GREY, ORANGE, save, tidy
 
 FILES = ("metrics.json", "run.json", "predictions.parquet")
-NO_PART_OF_SYSTEM = ("seed", "data_seed", "output_dir", "overwrite_output_dir", "resume_from_checkpoint")
+NO_PART_OF_SYSTEM = (
+    *("seed", "data_seed", "output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+    *("test_fold", "validation_fold"),
+)
 """Options in which runs of one system may differ."""
 
 TITLES = {
@@ -52,7 +57,7 @@ Draws = dict[str, np.ndarray]
 
 
 class Run(NamedTuple):
-    """A finished run, its test rows sorted by `row_id`."""
+    """A finished run, or one for each fold put together; its test rows sorted by `row_id`."""
 
     folder: str
     record: dict[str, Any]
@@ -77,6 +82,16 @@ class Run(NamedTuple):
         """The run's `--seed`."""
         return self.record["options"].get("seed", RobertaGRUTrainingArguments.seed)
 
+    @property
+    def fold(self) -> int | None:
+        """The run's `--test_fold`."""
+        return self.record["options"].get("test_fold")
+
+    @property
+    def system(self) -> str:
+        """What tells the system from others."""
+        return json.dumps([self.architecture, self.options], sort_keys=True)
+
 
 def compare(folders: Sequence[str | os.PathLike[str]], num_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Compare the systems that some runs are of, the first one with each of the others.
@@ -93,9 +108,9 @@ def compare(folders: Sequence[str | os.PathLike[str]], num_resamples: int = 2000
 
     Raises:
         InputError: if a folder holds no finished run of single-label classification, runs were tested on different
-            rows or classes, two runs of one system have the same seed, or there is only one system.
+            rows or classes, two runs of one system have the same seed and fold, or there is only one system.
     """
-    runs = [_read(folder) for folder in folders]
+    runs = _join_folds([_read(folder) for folder in folders])
     for run in runs[1:]:
         _check_rows(runs[0], run)
     systems = _group(runs)
@@ -151,14 +166,51 @@ def _read(folder: str | os.PathLike[str]) -> Run:
     return Run(str(folder), record, rows.select(columns[:2]), probabilities)
 
 
-def _check_rows(first: Run, other: Run) -> None:
-    """Compare the classes and labels of two runs' test rows."""
+def _join_folds(runs: Sequence[Run]) -> list[Run]:
+    """Put together the runs of a system and seed that were tested on different folds."""
+    folds: dict[tuple[str, int], dict[int | None, Run]] = {}
+    for run in runs:
+        tested = folds.setdefault((run.system, run.seed), {})
+        twin = tested.get(run.fold) or (next(iter(tested.values()), None) if None in {run.fold, *tested} else None)
+        if twin is not None:
+            where = "" if run.fold is None or twin.fold is None else f" and the same test fold, {run.fold}"
+            raise InputError(
+                f"{twin.folder} and {run.folder} are runs of one system with the same seed, {run.seed}{where}. "
+                "Leave one of them out."
+            )
+        tested[run.fold] = run
+    return [
+        _joined([tested[fold] for fold in sorted(tested)]) if len(tested) > 1 else next(iter(tested.values()))
+        for tested in folds.values()
+    ]
+
+
+def _joined(folds: Sequence[Run]) -> Run:
+    """Return folds of one system and seed as one run, whose times are theirs together."""
+    for other in folds[1:]:
+        _check_classes(folds[0], other)
+    rows = pa.concat_tables([run.rows for run in folds])
+    order = pc.sort_indices(rows["row_id"])
+    sums = {
+        name: [run.record.get(name) for run in folds] for name in ("training_seconds", "test_seconds", "tokens_seen")
+    }
+    record = folds[0].record | {name: None if None in values else sum(values) for name, values in sums.items()}
+    probabilities = np.concatenate([run.probabilities for run in folds])[order.to_numpy()]
+    return Run(", ".join(run.folder for run in folds), record, rows.take(order), probabilities)
+
+
+def _check_classes(first: Run, other: Run) -> None:
     names, other_names = (run.record["data"]["labels"] for run in (first, other))
     if names != other_names:
         raise InputError(
             f"{first.folder} and {other.folder} have different classes: {', '.join(names)}, and "
             f"{', '.join(other_names)}. Compare runs of the same data and --class_names."
         )
+
+
+def _check_rows(first: Run, other: Run) -> None:
+    """Compare the classes and labels of two runs' test rows."""
+    _check_classes(first, other)
     labels, other_labels = (
         dict(zip(run.rows["row_id"].to_pylist(), run.rows["label"].to_pylist(), strict=True)) for run in (first, other)
     )
@@ -169,7 +221,7 @@ def _check_rows(first: Run, other: Run) -> None:
         raise InputError(
             f"{first.folder} and {other.folder} were tested on different rows: {len(differing):,} differ, such as "
             f"{example} ({said} in the first, {other_said} in the second). Compare runs of the same data, split "
-            "options and --max_test_samples."
+            "options, folds and --max_test_samples."
         )
 
 
@@ -177,13 +229,7 @@ def _group(runs: Sequence[Run]) -> list[list[Run]]:
     """Put the runs of a system together, by seed."""
     systems: dict[str, dict[int, Run]] = {}
     for run in runs:
-        seeds = systems.setdefault(json.dumps([run.architecture, run.options], sort_keys=True), {})
-        if run.seed in seeds:
-            raise InputError(
-                f"{seeds[run.seed].folder} and {run.folder} are runs of one system with the same seed, {run.seed}. "
-                "Leave one of them out."
-            )
-        seeds[run.seed] = run
+        systems.setdefault(run.system, {})[run.seed] = run
     if len(systems) < 2:
         raise InputError(
             f"There is only one system ({', '.join(run.folder for run in runs)}). Name runs of another, too: their "
