@@ -110,7 +110,10 @@ def compare(folders: Sequence[str | os.PathLike[str]], num_resamples: int = 2000
         InputError: if a folder holds no finished run of single-label classification, runs were tested on different
             rows or classes, two runs of one system have the same seed and fold, or there is only one system.
     """
-    runs = _join_folds([_read(folder) for folder in folders])
+    runs = [_read(folder) for folder in folders]
+    for run in runs[1:]:
+        _check_classes(runs[0], run)
+    runs = _join_folds(runs)
     for run in runs[1:]:
         _check_rows(runs[0], run)
     systems = _group(runs)
@@ -187,8 +190,6 @@ def _join_folds(runs: Sequence[Run]) -> list[Run]:
 
 def _joined(folds: Sequence[Run]) -> Run:
     """Return folds of one system and seed as one run, whose times are theirs together."""
-    for other in folds[1:]:
-        _check_classes(folds[0], other)
     rows = pa.concat_tables([run.rows for run in folds])
     order = pc.sort_indices(rows["row_id"])
     sums = {
@@ -209,8 +210,7 @@ def _check_classes(first: Run, other: Run) -> None:
 
 
 def _check_rows(first: Run, other: Run) -> None:
-    """Compare the classes and labels of two runs' test rows."""
-    _check_classes(first, other)
+    """Compare the labels of two runs' test rows."""
     labels, other_labels = (
         dict(zip(run.rows["row_id"].to_pylist(), run.rows["label"].to_pylist(), strict=True)) for run in (first, other)
     )
