@@ -543,7 +543,20 @@ class TrainingOptions:
         default=1.0,
         metadata={"help": "Each encoder layer learns at this times the rate of the next one."},
     )
-    freeze_encoder: bool = field(default=False, metadata={"help": "Train GRU, summary and head only."})
+    freeze_encoder: bool = field(
+        default=False,
+        metadata={
+            "help": "Train GRU, summary and head only. The encoder then reads each text once, without dropout; its "
+            "states are kept on disk for further epochs, seeds and heads (--cache_limit)."
+        },
+    )
+    cache_limit: float = field(
+        default=20.0,
+        metadata={
+            "help": "GiB that kept states of frozen encoders may take. In roberta-gru/states of $XDG_CACHE_HOME "
+            "(~/.cache); those used least recently go first. 0: none are kept."
+        },
+    )
     freeze_layers: int = field(
         default=0, metadata={"help": "Freeze the embeddings and so many of the lowest encoder layers."}
     )
@@ -644,6 +657,7 @@ def check_training_options(args: Any) -> None:
         raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
     _check_curriculum(args)
     _check_lora(args)
+    _check_cache(args)
 
 
 def _check_curriculum(args: Any) -> None:
@@ -678,6 +692,11 @@ def _check_lora(args: Any) -> None:
         raise InputError(f"--lora_alpha must be above 0, got {args.lora_alpha}.")
     if not 0 <= args.lora_dropout < 1:
         raise InputError(f"--lora_dropout must be at least 0 and below 1, got {args.lora_dropout}.")
+
+
+def _check_cache(args: Any) -> None:
+    if not 0 <= args.cache_limit < math.inf:
+        raise InputError(f"--cache_limit must be a number of GiB of at least 0, got {args.cache_limit:g}.")
 
 
 # From words to dataclasses

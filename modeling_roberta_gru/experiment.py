@@ -50,6 +50,7 @@ from .training.record import (
     write_predictions,
 )
 from .training.run_folder import RUN_FILES, check_output_dir, discard_checkpoints, find_checkpoint, move_run
+from .training.state_cache import keep_states
 from .training.trained import Trained, TrainedModel, fit_bag_of_words
 from .training.trainer import RobertaGRUTrainer
 from .trust import describe_remote_code, remove_foreign_code
@@ -185,13 +186,18 @@ def train(
         _check_sharding(args, max(max(part["length"][:]) for part in tokens.values()), model.config)
         train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)
     validation = tokens["validation"]
+    eval_tokens, eval_collator = validation.select(np.argsort(validation["length"][:])), collator
+    if isinstance(model.config, RobertaGRUConfig) and args.freeze_encoder:
+        if train_collator is None:  # or stretches of long documents are chosen anew in each epoch
+            train_tokens, train_collator = keep_states(model, train_tokens, collator, args, "training")
+        eval_tokens, eval_collator = keep_states(model, eval_tokens, collator, args, "validation")
     trainer = RobertaGRUTrainer(
         model,
         args,
         train_dataset=train_tokens,
-        eval_dataset=validation.select(np.argsort(validation["length"][:])),
+        eval_dataset=eval_tokens,
         processing_class=tokenizer,
-        data_collator=collator,
+        data_collator=eval_collator,
         train_collator=train_collator,
         published_by_caller=True,
         compute_metrics=lambda prediction: _validation_metrics(prediction, labels.problem_type),

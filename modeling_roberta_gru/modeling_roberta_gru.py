@@ -35,7 +35,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig
-from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput, TokenClassifierOutput
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 from transformers.models.roberta.modeling_roberta import RobertaModel, RobertaPreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
@@ -471,27 +476,29 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         attention_mask: torch.Tensor | None,
         token_type_ids: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None,
+        encoder_states: torch.Tensor | None = None,
         ascending: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> "Reading":
         """Check the inputs and return their reading, over whose chunks the caller iterates."""
         if kwargs.pop("position_ids", None) is not None:
             raise ValueError("`position_ids` are not accepted: positions follow from `attention_mask`.")
-        inputs = inputs_embeds if input_ids is None else input_ids
-        if inputs is None or (input_ids is not None and inputs_embeds is not None):
-            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        named = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "encoder_states": encoder_states}
+        given = [name for name, value in named.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`, or else `encoder_states`.")
+        (name,) = given
+        inputs: Any = named[name]
         packing = Packing(inputs, attention_mask, self.config.encoder_window)
-        packed = {}
-        if input_ids is not None:
-            packed["input_ids"] = packing.pack(input_ids, self.config.pad_token_id)
+        packed = {name: packing.pack(inputs, self.config.pad_token_id if name == "input_ids" else 0.0)}
+        if name == "input_ids":
             self._check_token_ids(packed["input_ids"])
-        else:
-            packed["inputs_embeds"] = packing.pack(inputs, 0.0)
-        packed["token_type_ids"] = (
-            torch.zeros_like(packing.mask, dtype=torch.long)
-            if token_type_ids is None
-            else packing.pack(token_type_ids, 0)
-        )
+        if name != "encoder_states":
+            packed["token_type_ids"] = (
+                torch.zeros_like(packing.mask, dtype=torch.long)
+                if token_type_ids is None
+                else packing.pack(token_type_ids, 0)
+            )
         return Reading(self, packing, packed, ascending, kwargs)
 
     def _check_token_ids(self, input_ids: torch.Tensor) -> None:
@@ -507,6 +514,8 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
 
     def _encode(self, mask: torch.Tensor, is_full: bool, **inputs: Any) -> Any:
         """Run the encoder on documents or windows (N, S) whose `mask` is True for tokens; `is_full`: everywhere."""
+        if "encoder_states" in inputs:
+            return BaseModelOutput(last_hidden_state=inputs["encoder_states"])
         return self.roberta(
             attention_mask=None if is_full else mask.long(),
             position_ids=mask.cumsum(dim=1) * mask + self.config.pad_token_id,
@@ -770,11 +779,14 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        encoder_states: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
         """Score a batch of documents; see [`RobertaGRUModel.forward`] for the inputs and errors.
 
         Args:
+            encoder_states (`torch.FloatTensor` of shape `(B, T, D)`): what the encoder gave for each token before, as
+                `hidden_states[-1]` says, in place of all other inputs but the mask: the encoder is not run.
             labels: `(B,)` int64 for one label per document; `(B, C)` float for several; `(B,)` or `(B, C)` float for
                 regression. Entries equal to -100 do not count.
 
@@ -782,7 +794,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
             `logits` `(B, C)`, raw: softmax or sigmoid is the caller's. `loss` (scalar) if labels are given.
         """
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
-        reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
+        reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, encoder_states, **kwargs)
         summary: Any = None
         for chunk in reading:
             summary = self._summarise(reading, chunk, summary)

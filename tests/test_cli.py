@@ -313,6 +313,7 @@ def test_the_command_lines_options_are_frozen():
         "head_learning_rate",
         "layer_decay",
         "freeze_encoder",
+        "cache_limit",
         "freeze_layers",
         "lora",
         "lora_alpha",

@@ -699,6 +699,24 @@ def test_the_model_runs_on_the_meta_device():
         assert model(torch.zeros(2, 5, dtype=torch.long)).logits.shape == (2, 2)
 
 
+@pytest.mark.parametrize("fields", SOME_READINGS, ids=str)
+def test_states_that_the_encoder_gave_stand_for_the_tokens(fields):
+    model = classifier(**fields).double()
+    inputs = batch(documents(3, 20, 21, 75), side="scattered", extra=2)
+    labels = torch.tensor([0, 1, 2, 0])
+    expected = model(**inputs, labels=labels, output_hidden_states=True)
+    wanted = gradients(model, expected.loss)
+    mask = {"attention_mask": inputs["attention_mask"]}
+    given = model(**mask, labels=labels, encoder_states=expected.hidden_states[-1].detach())
+    torch.testing.assert_close(given.logits, expected.logits, **FLOAT64)
+    found = gradients(model, given.loss)
+    trained = {name for name in wanted if not name.startswith("roberta.")}
+    torch.testing.assert_close(*({name: those[name] for name in trained} for those in (found, wanted)), **FLOAT64)
+    assert not any(those is not None and those.any() for name, those in found.items() if name not in trained)
+    with pytest.raises(ValueError, match="exactly one"):
+        model(**inputs, encoder_states=expected.hidden_states[-1])
+
+
 # Bad input
 
 

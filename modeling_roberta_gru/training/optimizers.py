@@ -186,7 +186,7 @@ def _check_layers(model: PreTrainedModel, option: str) -> None:
 
 
 def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
-    """Take the whole encoder, or its embeddings and `freeze_layers` lowest layers, out of training.
+    """Take the whole encoder, dropout and all, or its embeddings and `freeze_layers` lowest layers, out of training.
 
     Raises:
         InputError: if the encoder has fewer layers.
@@ -201,6 +201,11 @@ def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
     for name, parameter in model.base_model.named_parameters():
         if args.freeze_encoder or _height(f".{name}", num_layers) <= args.freeze_layers:
             parameter.requires_grad = False
+    if args.freeze_encoder:
+        # What never changes is read without noise, and so but once.
+        for module in model.base_model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
 
 
 def check_optimizer_state(
