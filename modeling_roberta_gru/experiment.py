@@ -4,7 +4,7 @@ import logging
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -181,7 +181,8 @@ def train(
     if not architecture.reads_whole_texts and max_length is not None:
         tokenizer.model_max_length = max_length
     collator = DataCollatorWithPadding(tokenizer)
-    train_tokens, train_collator = tokens["train"], None
+    train_tokens = tokens["train"]
+    train_collator: Callable[[list[dict[str, Any]]], Any] | None = None
     if isinstance(model.config, RobertaGRUConfig):
         _check_sharding(args, max(max(part["length"][:]) for part in tokens.values()), model.config)
         train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)

@@ -183,8 +183,7 @@ def _join_folds(runs: Sequence[Run]) -> list[Run]:
             )
         tested[run.fold] = run
     return [
-        _joined([tested[fold] for fold in sorted(tested)]) if len(tested) > 1 else next(iter(tested.values()))
-        for tested in folds.values()
+        _joined(list(tested.values())) if len(tested) > 1 else next(iter(tested.values())) for tested in folds.values()
     ]
 
 
@@ -192,10 +191,10 @@ def _joined(folds: Sequence[Run]) -> Run:
     """Return folds of one system and seed as one run, whose times are theirs together."""
     rows = pa.concat_tables([run.rows for run in folds])
     order = pc.sort_indices(rows["row_id"])
-    sums = {
-        name: [run.record.get(name) for run in folds] for name in ("training_seconds", "test_seconds", "tokens_seen")
-    }
-    record = folds[0].record | {name: None if None in values else sum(values) for name, values in sums.items()}
+    record = dict(folds[0].record)
+    for name in ("training_seconds", "test_seconds", "tokens_seen"):
+        known = [run.record[name] for run in folds if run.record.get(name) is not None]
+        record[name] = sum(known) if len(known) == len(folds) else None
     probabilities = np.concatenate([run.probabilities for run in folds])[order.to_numpy()]
     return Run(", ".join(run.folder for run in folds), record, rows.take(order), probabilities)
 

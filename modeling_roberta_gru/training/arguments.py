@@ -79,7 +79,8 @@ def _prefer_bfloat16(args: TrainingArguments) -> None:
 def has_bfloat16(on_cpu: bool) -> bool:
     """Tell whether the device multiplies in bfloat16; of a CPU, older releases of torch cannot say, which means no."""
     if on_cpu:
-        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False))
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16", False))
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 

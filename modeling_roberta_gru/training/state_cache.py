@@ -121,8 +121,8 @@ def _digest(model: PreTrainedModel, tokens: Dataset, args: RobertaGRUTrainingArg
     digest.update(json.dumps(parts).encode())
     for batch in tokens.select_columns("input_ids").with_format("arrow").iter(batch_size=10_000):
         column = batch["input_ids"].combine_chunks()
-        digest.update(np.asarray(column.value_lengths(), np.int64))
-        digest.update(np.asarray(column.flatten(), np.int32))
+        digest.update(np.asarray(column.value_lengths(), np.int64).tobytes())
+        digest.update(np.asarray(column.flatten(), np.int32).tobytes())
     return digest.hexdigest()[:32]
 
 
