@@ -17,6 +17,7 @@ from .arguments import DataArguments, find_recipe, help_text, read_options
 from .errors import InputError, say, unknown_name
 from .files import (
     TABLE_ENDINGS,
+    alone,
     check_table,
     check_writable,
     refuse_overwriting_inputs,
@@ -141,6 +142,9 @@ def adapt(
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
     whole_words: Annotated[bool, typer.Option(help="Hide whole words, not single tokens.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of masks, order and validation texts.")] = 42,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the code that the encoder's tokenizer brings along.")
+    ] = False,
 ) -> None:
     """Continue an encoder's pretraining on unlabelled texts.
 
@@ -159,6 +163,7 @@ def adapt(
         save_steps=save_steps,
         whole_words=whole_words,
         seed=seed,
+        trust_remote_code=trust_remote_code,
     )
     adapt_encoder(model, texts, output_dir, options)
     say(f"Written to {output_dir}. To start from it: --model_name_or_path {output_dir}")
@@ -192,6 +197,9 @@ def evaluate(
         str, typer.Option(help="Cut texts to this many tokens, special tokens included. none: read whole texts.")
     ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 32,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the code that the model brings along.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
 ) -> None:
     """Measure a model on labelled texts: metrics with intervals, also by any column.
@@ -220,7 +228,7 @@ def evaluate(
     )
     from .inference.evaluation import evaluate_model, report
 
-    metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size)
+    metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size, trust_remote_code)
     say(report(metrics))
     if output is not None:
         with writing_to(output):
@@ -289,9 +297,10 @@ def compare(
     text = comparison.comparison_markdown(compared)
     say(text)
     if output_dir is not None:
-        write_text(output_dir / "comparison.md", text + "\n")
-        write_json(output_dir / "comparison.json", compared)
-        comparison.draw_comparison(compared, output_dir / "comparison.png")
+        with alone(output_dir, waits=True), writing_to(output_dir):  # of two processes, all files of one
+            write_text(output_dir / "comparison.md", text + "\n")
+            write_json(output_dir / "comparison.json", compared)
+            comparison.draw_comparison(compared, output_dir / "comparison.png")
 
 
 @command

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -28,7 +29,7 @@ from .data.labels import SINGLE_LABEL, class_weights
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, say, unknown_name
-from .files import PACKAGE, carried, redacted, staging, write_json, writing_to
+from .files import PACKAGE, alone, carried, redacted, staging, write_json, writing_to
 from .hub.card import write_card
 from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
@@ -97,8 +98,22 @@ def run(
     Raises:
         InputError: if options, data, checkpoint or output folder are not usable; nothing is written then.
     """
+    with ExitStack() as held:  # which lets the folder go when all is written
+        return _run(model_args, data_args, args, recipe, command, splits, names_folder, held)
+
+
+def _run(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: RobertaGRUTrainingArguments,
+    recipe: str | None,
+    command: Sequence[str],
+    splits: Splits | None,
+    names_folder: bool,
+    held: ExitStack,
+) -> RunResult:
     started = time.time()
-    trained = train(model_args, data_args, args, splits=splits)
+    trained = train(model_args, data_args, args, splits=splits, held=held)
     temperature = _fit_temperature(trained) if args.calibrate else None
     predicting = time.time()
     logits = {"validation": trained.validation_logits, "test": trained.predict_test()}
@@ -136,6 +151,7 @@ def train(
     args: RobertaGRUTrainingArguments,
     callbacks: Sequence[TrainerCallback] = (),
     splits: Splits | None = None,
+    held: ExitStack | None = None,
 ) -> Trained:
     """Train a model and predict the validation split; the test split is not predicted.
 
@@ -143,6 +159,7 @@ def train(
         model_args, data_args, args: the options.
         callbacks: further callbacks of the Trainer.
         splits: the data, where they are not what `data_args` name.
+        held: keeps the run's folder from other processes until it is closed; unset: the folder is this process's own.
 
     Raises:
         InputError: as [`run`] does.
@@ -159,7 +176,7 @@ def train(
     _say(args, data_lines(splits))
     if isinstance(architecture, WordCounts):
         bag = fit_bag_of_words(architecture, splits, weights)
-        _begin_folder(args, resumed)
+        _begin_folder(args, resumed, held)
         return bag
 
     if model_args.trust_remote_code:
@@ -205,7 +222,7 @@ def train(
         compute_loss_func=architecture.loss_function(labels, **loss_fields),
         callbacks=[*_early_stopping(args), *callbacks],
     )
-    _begin_folder(args, resumed)
+    _begin_folder(args, resumed, held)
     outcome = trainer.train(resume_from_checkpoint=resumed)
     return TrainedModel(
         architecture=architecture,
@@ -286,8 +303,17 @@ def _early_stopping(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCall
     return [EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience)]
 
 
-def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None) -> None:
+def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None, held: ExitStack | None) -> None:
+    """Make the folder and begin to write, in the first process."""
     if args.process_index == 0:
+        if held is not None:
+            held.enter_context(alone(args.output_dir))
+            # Another process may have written there since it was looked at.
+            check_output_dir(args, resumed)
+            if find_checkpoint(args) != resumed:
+                raise InputError(
+                    f"--output_dir {args.output_dir} was trained on just now: run the same command again."
+                )
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         if resumed is None:
             discard_checkpoints(args)

@@ -88,6 +88,37 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
+def alone(path: str | os.PathLike[str], waits: bool = False) -> Iterator[None]:
+    """Be the only process that writes to a file or folder.
+
+    The lock is a file beside it (`.NAME.lock`) that stays: one on a file that somebody may delete can be held twice.
+
+    Args:
+        path: of the output.
+        waits: for another process to be done, where it takes moments; otherwise it is an error.
+
+    Raises:
+        InputError: if another process writes there, or the lock cannot be made.
+    """
+    import filelock
+
+    path = Path(path)
+    try:
+        place = path.resolve() if path.is_dir() else path.absolute()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
+        lock.acquire(blocking=waits)
+    except filelock.Timeout:
+        raise InputError(f"Another process is writing to {path}: wait for it, or name another output.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror} ({error.filename}).") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """Give an empty folder inside `folder` to gather files in that are moved from there; it goes afterwards.
 
@@ -104,7 +135,15 @@ def staging(folder: Path) -> Iterator[Path]:
 
 def _process() -> str:
     """Name this process apart from all others that may write to the same folder, on other machines too."""
-    return f"{_machine()}-{os.getpid()}"
+    return f"{_machine()}-{os.getpid()}.{_started(os.getpid())}"
+
+
+def _started(process: int) -> str:
+    """Return when a process began, in ticks since the machine did: numbers are given again, in a container at once."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:  # not Linux, or no such process
+        return "0"
 
 
 @cache
@@ -128,16 +167,17 @@ def _clear_leftovers(path: Path) -> None:
 
 
 def _is_alive(process: str) -> bool:
-    """Tell whether a process may be running; what is not the number of one is taken for alive."""
-    if not process.isdecimal():
+    """Tell whether a process, by its number and when it began, may be running; in doubt it is."""
+    number, _, started = process.partition(".")
+    if not number.isdecimal():
         return True
     try:
-        os.kill(int(process), 0)
+        os.kill(int(number), 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):  # another user's, or no number of a process
-        return True
-    return True
+        pass
+    return _started(int(number)) in ("0", started)
 
 
 @contextmanager
@@ -213,6 +253,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a JSON file whole or not at all; NaN is an error, since JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text of several words, such as an error of a library, with every URL in it [`redacted`]."""
+    return re.sub(r"[a-zA-Z][\w+.-]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
 
 
 def redacted(text: str) -> str:

@@ -33,6 +33,7 @@ SHIPPED = {
 RELEASED: dict[str, str] = {}
 """SHA-256 of files of earlier releases → file name. Before a file of a release changes, its digest is added here."""
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 NAMES_CODE = ("auto_map", "custom_pipelines")
@@ -87,10 +88,36 @@ def check_code(folder: Path) -> None:
             )
 
 
+def model_type(name: str) -> Any:
+    """Return the `model_type` of a folder or a model of the Hub; None where it has no configuration or none in it."""
+    config = _find(name, CONFIG, None)
+    fields = read_json(config) if config else None
+    return fields.get("model_type") if isinstance(fields, dict) else None
+
+
 def code_of_others(name: str, revision: str | None = None) -> list[str]:
     """Return what names code of others in a folder, or in what the cache has of a model of the Hub, each in words."""
     config = _find(name, CONFIG, revision)
     return [f"{entry} in {path.name}" for path, entry in _foreign_entries(config.parent)] if config else []
+
+
+def check_tokenizer_files(name: str, revision: str | None = None) -> None:
+    """Check that a tokenizer is not told to read files of this machine, whose lines would be saved and published.
+
+    Raises:
+        InputError: naming the entry of tokenizer_config.json.
+    """
+    path = _find(name, TOKENIZER_CONFIG, revision)
+    held = read_json(path) if path else None
+    for field, value in held.items() if isinstance(held, dict) else ():
+        if not isinstance(value, str) or not (field.endswith("_file") or field in ("vocab", "merges")):
+            continue
+        # Old folders name files of the machine that saved them, which are not here.
+        if Path(value).is_file() and Path(value).parent.resolve() != path.parent.resolve():
+            raise InputError(
+                f"{path}: `{field}` is {value!r}, a file of this machine, which the tokenizer would read and save. "
+                "Take the entry out."
+            )
 
 
 def forget_code(config: PreTrainedConfig) -> None:

@@ -224,6 +224,7 @@ def test_the_command_lines_options_are_frozen():
         "skip_bad_rows",
         "slice_by",
         "text_column",
+        "trust_remote_code",
     ]
     explain = get_command(cli.app).commands["explain"]
     assert {parameter.name: parameter.default for parameter in explain.params} == {

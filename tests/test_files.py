@@ -9,6 +9,7 @@ import pytest
 
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import (
+    alone,
     refuse_overwriting_inputs,
     replacing,
     staging,
@@ -82,6 +83,39 @@ def test_what_a_killed_process_leaves_is_cleared_away_and_put_back(tmp_path):
     with staging(tmp_path) as folder:
         assert not list(folder.iterdir())
     assert {path.name for path in tmp_path.iterdir()} == {"file", *folders}
+
+
+def test_a_dead_process_is_not_taken_for_a_live_one_of_its_number(tmp_path):
+    """As in a container that was killed and started again, where the first process has the number 1 both times."""
+    with replacing(tmp_path / "other") as ours:
+        ours.write_text("ours")
+    number = str(os.getpid())
+    (tmp_path / ours.name.replace("other", "file")).write_text("ours")
+    earlier = ours.name.replace("other", "file").replace(f"-{number}.", f"-{number}.7")
+    (tmp_path / earlier).write_text("half")
+    write_text(tmp_path / "file", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+    with staging(tmp_path) as folder:
+        place = folder.name.replace(f"-{number}.", f"-{number}.7")
+    (tmp_path / place).mkdir()
+    with staging(tmp_path):
+        assert not (tmp_path / place).exists()
+
+
+def test_one_process_at_a_time_is_alone_and_the_next_may_wait(tmp_path):
+    with alone(tmp_path / "new" / "run"):
+        with pytest.raises(InputError, match="Another process is writing to"), alone(tmp_path / "new" / "run"):
+            pytest.fail("two were alone")
+        with alone(tmp_path / "new" / "other"):
+            pass
+        (tmp_path / "new" / "run").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "new" / "run")
+        with pytest.raises(InputError), alone(tmp_path / "link"):
+            pytest.fail("two were alone")
+    with alone(tmp_path / "new" / "run", waits=True):
+        pass
+    with pytest.raises(InputError, match="cannot be written"), alone(tmp_path / "link" / ".." / ("x" * 300)):
+        pytest.fail("a name of 300 characters")
 
 
 def test_what_a_live_process_is_writing_stays(tmp_path):

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, BertConfig, RobertaForMaskedLM
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import alone
 from modeling_roberta_gru.training import pretraining
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.pretraining import AdaptOptions, Masking, Windows, adapt_encoder, masked_loss
@@ -141,6 +142,7 @@ def test_bad_options_are_one_line(options, words, stand_in, texts, tmp_path):
     options = {**options, "exclude": tuple(str(texts) for _ in options.get("exclude", ()))}
     with pytest.raises(InputError, match=words):
         adapt_encoder(str(stand_in), [texts], tmp_path / "encoder", AdaptOptions(**options))
+    assert not (tmp_path / "encoder").exists()  # so that the corrected command may name the same folder
 
 
 @pytest.mark.parametrize("name", ["epochs", "learning_rate", "validation_share"])
@@ -165,6 +167,23 @@ def test_an_encoder_without_tokenizer_or_mask_token_is_refused(stand_in, texts, 
     AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "bert")
     with pytest.raises(InputError, match="'bert'"):
         adapt_encoder(str(tmp_path / "bert"), [texts], tmp_path / "third")
+
+
+def test_a_run_killed_at_its_first_or_last_write_ends_by_the_same_command(stand_in, texts, tmp_path):
+    folder, options = tmp_path / "encoder", AdaptOptions(epochs=0.1, validation_share=0.05, max_length=30)
+    folder.mkdir()
+    (folder / ".unfinished-00000000-1.1-adapt.json").write_text("{")
+    record = adapt_encoder(str(stand_in), [texts], folder, options)
+    (folder / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert adapt_encoder(str(stand_in), [texts], folder, options) == record
+    assert not (folder / "checkpoints").exists()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_two_processes_do_not_adapt_into_one_folder(stand_in, texts, tmp_path):
+    with alone(tmp_path / "encoder"), pytest.raises(InputError, match="Another process"):
+        adapt_encoder(str(stand_in), [texts], tmp_path / "encoder")
 
 
 def test_a_folder_that_holds_something_else_is_not_touched(adapted, stand_in, texts, tmp_path):

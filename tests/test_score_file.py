@@ -11,6 +11,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -394,6 +395,31 @@ def test_a_killed_run_goes_on(tmp_path):
     assert names(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
 
 
+@pytest.mark.parametrize("options", [{}, {"restart": True}])
+@pytest.mark.parametrize("num_deleted", range(6))
+def test_a_run_killed_while_it_deletes_its_parts_mixes_nothing(tmp_path, monkeypatch, options, num_deleted):
+    """Some parts are deleted and others are not: what is left must not be taken for a file's first texts."""
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    score(source, tmp_path / "whole.csv")
+    interrupt(source, target, 9)
+    unlink, deleted = os.unlink, []
+
+    def kill(path, **kwargs):
+        if "part-" in str(path) or "run.json" in str(path):
+            if len(deleted) == num_deleted:
+                raise KeyboardInterrupt
+            deleted.append(path)
+        unlink(path, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", kill)
+        with suppress(KeyboardInterrupt):
+            score(source, target, **options)
+    score(source, target)
+    assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert names(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
+
+
 def test_a_run_killed_while_it_writes_scores_nothing_again(tmp_path, monkeypatch):
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
     with monkeypatch.context() as patch:
@@ -473,7 +499,7 @@ def test_two_processes_do_not_score_into_one_file(tmp_path):
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
 
     def second() -> None:
-        with pytest.raises(InputError, match=r"Another process is scoring into .*out.csv: wait for it"):
+        with pytest.raises(InputError, match=r"Another process is writing to .*out.csv: wait for it"):
             score(source, target, restart=True)
 
     score(source, target, StubScorer(stops_after=5, stop=second))

@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import datasets
 import numpy as np
@@ -29,6 +30,7 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError
+from ..files import redacted
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, is_decoded, not_text
 from .tables import (
@@ -205,12 +207,17 @@ def read_source(args: DataArguments, tables: Mapping[str, Any] | None = None) ->
 def describe_source(args: DataArguments) -> str:
     """Name the source without the folders of this machine, for reports and cards."""
     if args.files:
-        return ", ".join(Path(path).name for paths in args.files.values() for path in paths)
+        return ", ".join(_last_name(path) for paths in args.files.values() for path in paths)
     name = args.dataset_name or BUILT_IN
     if Path(name).is_dir() or is_url(name):
-        return Path(name).resolve().name
+        return _last_name(name)
     details = [detail for detail in (args.dataset_config_name, args.dataset_revision) if detail]
     return f"{name} ({', '.join(details)})" if details else name
+
+
+def _last_name(location: str) -> str:
+    """Return the last name of a path or URL, without what is asked of the URL, such as a signature."""
+    return Path(urlsplit(redacted(location)).path).name if is_url(location) else Path(location).resolve().name
 
 
 def read_file(location: str | Path, args: DataArguments) -> Table:

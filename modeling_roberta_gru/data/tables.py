@@ -46,6 +46,7 @@ import pyarrow.parquet as pq
 
 from ..arguments import DataArguments
 from ..errors import InputError
+from ..files import redacted, without_passwords
 from .dialect import (
     DOUBLED,
     SAMPLE_BYTES,
@@ -723,6 +724,7 @@ def open_table(location: str | Path, args: DataArguments | None = None, typed: b
     if kind not in ENDINGS:
         check_ending(name, "read")
     path = fetch(name) if URL.match(name) else Path(name)
+    name = redacted(name)
     if not path.is_file():
         raise InputError(f"No file {name!r}. {nearby(path)}", file=name)
     if path.stat().st_size == 0:
@@ -856,7 +858,7 @@ def fetch(url: str) -> Path:
             shutil.copyfileobj(source, file, BLOCK_BYTES)
     except Exception as error:  # each protocol has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"Could not read {url}: {reason}.", file=url) from None
+        raise InputError(f"Could not read {redacted(url)}: {without_passwords(reason)}.", file=redacted(url)) from None
     return target
 
 

@@ -10,14 +10,22 @@ from ..arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import tokenize
+from ..errors import say
+from ..files import redacted
 from ..training.arguments import RobertaGRUTrainingArguments
-from ..training.loading import load_classifier, longest_read
+from ..training.loading import load_classifier, longest_read, model_folder
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.trainer import RobertaGRUTrainer
+from ..trust import describe_remote_code
 
 
 def evaluate_model(
-    name: str, data: Any, data_args: DataArguments, slice_by: Sequence[str] = (), batch_size: int = 32
+    name: str,
+    data: Any,
+    data_args: DataArguments,
+    slice_by: Sequence[str] = (),
+    batch_size: int = 32,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Measure a model on a labelled file, folder or data set.
 
@@ -27,6 +35,8 @@ def evaluate_model(
         data_args: columns, clean-up, `max_length`.
         slice_by: columns whose values are measured apart, beside length (in tokens) and label.
         batch_size: texts per batch.
+        trust_remote_code: run the code that the model brings along, and say whose; see
+            [`~.training.loading.load_classifier`].
 
     Returns:
         The figures of [`~.training.metrics.measure`], and under `slices` those of each slice.
@@ -34,7 +44,9 @@ def evaluate_model(
     Raises:
         InputError: if model, data, a column or a label is not usable.
     """
-    model, tokenizer = load_classifier(name)
+    if trust_remote_code:
+        say(f"Trusted to run: the code of {describe_remote_code(model_folder(name))}")
+    model, tokenizer = load_classifier(name, trust_remote_code)
     labels = LabelSpace.from_config(model.config)
     slice_by = ["label" if [column] == data_args.label_column else column for column in slice_by]
     documents = load_labelled(data, data_args, labels, [column for column in slice_by if column != "label"])
@@ -55,7 +67,7 @@ def evaluate_model(
         columns["label"] = [labels.names[label] for label in references]
     return {
         "model": name,
-        "data": data if isinstance(data, str) else "rows in memory",
+        "data": redacted(data) if isinstance(data, str) else "rows in memory",
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
     }

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.labels import REGRESSION, SINGLE_LABEL, LabelSpace
 from ..errors import InputError, unknown_name
-from ..files import check_writable, write_text, writing_to
+from ..files import alone, check_writable, write_text, writing_to
 from ..training.loading import load_classifier
 from ..training.plots import GREY, can_draw, drawable, fallback_fonts, save, shortened, tidy
 from .reading import (
@@ -192,7 +192,7 @@ def explain_model(
     elif num_steps is not None:
         attribution = attribute(model, tokenizer, text, label, num_steps)
     picture, page = output_dir / "explanation.png", output_dir / "explanation.html"
-    with writing_to(output_dir):
+    with alone(output_dir, waits=True), writing_to(output_dir):  # of two processes, both files of one
         draw_trace(traced, attribution, picture, label)
         write_page(traced, attribution, page, label)
     return traced, attribution, [picture, page]

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..errors import InputError, unknown_name
-from ..files import carried, check_writable, replacing, write_json, write_text, writing_to
+from ..files import alone, carried, check_writable, replacing, write_json, write_text, writing_to
 from ..training.loading import load_classifier
 
 FORMATS = ("onnx",)
@@ -168,6 +168,11 @@ def export(name: str, folder: Path, to: str = "onnx", quantize: str | None = Non
             folder holds something else, or the graph does not give what the model gives.
     """
     _check_request(folder, to, quantize)
+    with alone(folder):
+        return _export(name, folder, to, quantize)
+
+
+def _export(name: str, folder: Path, to: str, quantize: str | None) -> dict[str, Any]:
     model, tokenizer = load_classifier(name)
     if model.config.model_type != RobertaGRUConfig.model_type:
         raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU can be exported.")

@@ -19,7 +19,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest
@@ -43,14 +42,14 @@ from ..data.tables import (
     write_table,
 )
 from ..errors import InputError
-from ..files import delete, replacing, write_json
+from ..files import alone, delete, redacted, replacing, write_json
 from .scorer import POOL_SIZE, THRESHOLD, decide
 
 if TYPE_CHECKING:
     from .scorer import Scorer
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
-UNFINISHED = "unfinished"
+UNFINISHED, NOTED = "unfinished", "run.json"
 BEGINNING = 2**20
 """Bytes by which, with size and time, an input is known again."""
 
@@ -205,13 +204,13 @@ def score_file(
         _score(scorer, _texts(table, text_column), folder, survey.num_texts, progress)
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
-            raise InputError(f"{source} has changed while it was scored. Start over with --restart.")
+            raise InputError(f"{table.name} has changed while it was scored. Start over with --restart.")
         rows = _rows(table, text_column, predictions, chain.from_iterable(map(np.load, _parts(folder))))
         write_table(unfinished, schema, rows, dialect, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
-        delete(folder)
+        _forget(folder)
     return {
-        "source": str(source),
+        "source": redacted(source),
         "target": str(target),
         "rows": survey.num_rows,
         "rows_without_text": survey.num_rows - survey.num_texts,
@@ -347,24 +346,15 @@ def _disk_space(target: Path) -> Iterator[None]:
 def _parts_folder(target: Path) -> Iterator[Path]:
     """Give the folder of a run's parts, to one process at a time; it is deleted if it holds none afterwards."""
     folder = _folder(target)
-    # Beside the folder, and never deleted: a lock on a file that somebody may delete can be held twice.
-    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise InputError(f"Another process is scoring into {target}: wait for it, or name another output.") from None
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror} ({error.filename}).") from error
-    try:
-        folder.mkdir(exist_ok=True)
-        yield folder
-    finally:
-        for unfinished in folder.glob(f"{UNFINISHED}.*"):
-            unfinished.unlink()
-        if not _parts(folder):
-            delete(folder)
-        lock.release()
+    with alone(target):
+        try:
+            folder.mkdir(exist_ok=True)
+            yield folder
+        finally:
+            for unfinished in folder.glob(f"{UNFINISHED}.*"):
+                unfinished.unlink()
+            if not _parts(folder):
+                delete(folder)
 
 
 def _folder(target: Path) -> Path:
@@ -376,24 +366,26 @@ def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
 
     Names and number of the new columns are none of it: they are made when all is scored.
     """
-    if restart:
-        for part in _parts(folder):
-            part.unlink()
-    noted = folder / "run.json"
-    try:
-        earlier = json.loads(noted.read_text(encoding="utf-8"))
-    except FileNotFoundError:  # a run that was done was killed while it deleted its parts
-        for part in _parts(folder):
-            part.unlink()
+    noted = folder / NOTED
+    if restart or not noted.exists():  # which goes first of all that is deleted: what is left then is of no use
+        _forget(folder)
+        folder.mkdir()
     if not _parts(folder):
         write_json(noted, run)
         return
+    earlier = json.loads(noted.read_text(encoding="utf-8"))
     changed = [name for name, value in run.items() if earlier.get(name) != value]
     if changed:
         raise InputError(
             f"{folder} keeps what an unfinished run scored with another {' and another '.join(changed)}. Give what it "
             "had and it goes on, or start over with --restart, which deletes that."
         )
+
+
+def _forget(folder: Path) -> None:
+    """Delete what is scored. Whatever a kill leaves of it is not taken for the parts of a run: these have a note."""
+    (folder / NOTED).unlink(missing_ok=True)
+    delete(folder)
 
 
 def _parts(folder: Path) -> list[Path]:

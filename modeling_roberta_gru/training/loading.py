@@ -22,7 +22,9 @@ from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
-from ..trust import check_checkpoint, forget_code
+from ..trust import check_checkpoint, check_tokenizer_files, forget_code, model_type
+
+OURS = (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
 
 
 def model_folder(name: str) -> str:
@@ -45,17 +47,18 @@ def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrai
 
     Args:
         name: of the folder or the model.
-        trust_remote_code: run the code that the model brings along, a program of whoever wrote it. Otherwise a model
-            of ours is loaded by the installed classes, whatever code lies beside it.
+        trust_remote_code: run the code that the model brings along, a program of whoever wrote it. A model of ours is
+            loaded by the installed classes all the same, whatever code lies beside it; its tokenizer may need code.
 
     Raises:
         InputError: if they cannot be read there, or the head is not trained.
     """
     name = model_folder(name)
     try:
-        check_checkpoint(name, trust_remote_code=trust_remote_code)
+        runs_code = trust_remote_code and model_type(name) not in OURS
+        check_checkpoint(name, trust_remote_code=runs_code)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
+            name, trust_remote_code=runs_code, use_safetensors=True, output_loading_info=True
         )
         tokenizer = read_tokenizer(name, trust_remote_code=trust_remote_code)
     except InputError:
@@ -82,6 +85,7 @@ def read_tokenizer(
     Raises:
         InputError: if none can be read there.
     """
+    check_tokenizer_files(name, revision)
     try:
         tokenizer = tokenizer_class.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # the libraries behind it have no common one
@@ -150,7 +154,7 @@ def longest_read(
     Raises:
         InputError: if the model cannot read so many.
     """
-    reads_all = model.config.model_type in (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
+    reads_all = model.config.model_type in OURS
     limit = None if reads_all else encoder_window(model, tokenizer)
     if limit is not None and (max_length or 0) > limit:
         raise InputError(

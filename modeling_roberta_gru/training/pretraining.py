@@ -8,6 +8,7 @@ encoder that `--model_name_or_path` takes, with the masked-language-model head t
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -41,9 +42,9 @@ from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.splits import text_key
 from ..data.tables import open_table
 from ..data.tokenization import check_token_ids, lift_limits
-from ..errors import InputError, unknown_name
-from ..files import delete, write_json
-from ..trust import check_checkpoint
+from ..errors import InputError, say, unknown_name
+from ..files import alone, delete, staging, write_json, writing_to
+from ..trust import check_checkpoint, describe_remote_code, remove_foreign_code
 from .arguments import has_bfloat16
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
@@ -73,6 +74,8 @@ class AdaptOptions:
         save_steps: a checkpoint is written, and the validation loss measured, every so many steps.
         whole_words: hide whole words, where the tokenizer tells them.
         seed: of masks, order and validation texts.
+        trust_remote_code: run the code that the encoder's tokenizer brings along, and say whose. The encoder itself is
+            always loaded by the installed classes.
     """
 
     text_column: str = "text"
@@ -85,6 +88,7 @@ class AdaptOptions:
     save_steps: int = 500
     whole_words: bool = True
     seed: int = 42
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size", "save_steps"):
@@ -222,9 +226,29 @@ def adapt_encoder(
     folder = Path(output_dir)
     described = {"model": model, "files": list(map(str, files)), **asdict(options)}
     described = json.loads(json.dumps(described))
-    before = _claim(folder, described)
+    del described["trust_remote_code"]  # which changes nothing of the encoder
+    with alone(folder):
+        record = _earlier(folder, described)
+        if record.get("is_finished"):
+            delete(folder / CHECKPOINTS)  # which a run that was killed at its very end leaves
+            say(f"{folder} holds the finished encoder of this command already.")
+            return record
+        return _adapt(model, files, folder, options, described, record.get("validation_loss_before"))
+
+
+def _adapt(
+    model: str,
+    files: Sequence[str | Path],
+    folder: Path,
+    options: AdaptOptions,
+    described: dict[str, Any],
+    before: float | None,
+) -> dict[str, Any]:
+    """Train, or resume, and write; `before` is the first loss, where an unfinished run has measured it."""
     set_seed(options.seed)
-    tokenizer = read_tokenizer(model)
+    if options.trust_remote_code:
+        say(f"Trusted to run: the code of {describe_remote_code(model)}")
+    tokenizer = read_tokenizer(model, trust_remote_code=options.trust_remote_code)
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
         raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
     if tokenizer.mask_token is None:
@@ -249,21 +273,22 @@ def adapt_encoder(
         name: Windows(_tokenise((texts[row] for row in rows), tokenizer), wrap, size) for name, rows in parts.items()
     }
     whole_words = options.whole_words and tokenizer.is_fast
-    print(
+    say(
         f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
         f"({len(windows['train'].ids):,} tokens), {num_validation:,} to validate; {counts['excluded']:,} left out "
         f"that stand in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
-        f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}.",
-        flush=True,
+        f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}."
     )
-    trainer = _trainer(masked_model, tokenizer, windows, folder, options, whole_words)
-    if before is None:
-        before = trainer.evaluate()["eval_loss"]
+    with writing_to(folder):
         write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
-        print(f"Validation loss before: {before:.4f}", flush=True)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
+        trainer = _trainer(masked_model, tokenizer, windows, folder, options, whole_words)
+        if before is None:
+            before = trainer.evaluate()["eval_loss"]
+            write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
+        say(f"Validation loss before: {before:.4f}")
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
     after = trainer.evaluate()["eval_loss"]
-    print(f"Validation loss after: {after:.4f}", flush=True)
+    say(f"Validation loss after: {after:.4f}")
     record = {
         "options": described,
         "validation_loss_before": before,
@@ -278,37 +303,43 @@ def adapt_encoder(
         "is_finished": True,
     }
     lift_limits(tokenizer)
-    masked_model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_json(folder / RECORD, record)
-    delete(folder / CHECKPOINTS)
+    with writing_to(folder):
+        with staging(folder) as staged:
+            masked_model.save_pretrained(staged)
+            tokenizer.save_pretrained(staged)
+            if not options.trust_remote_code:
+                remove_foreign_code(staged)
+            for path in sorted(staged.iterdir()):
+                os.replace(path, folder / path.name)
+        write_json(folder / RECORD, record)
+        delete(folder / CHECKPOINTS)
     return record
 
 
 # Before training
 
 
-def _claim(folder: Path, described: dict[str, Any]) -> float | None:
-    """Make the output folder, or find an unfinished run of the same options in it; return its first loss, if known."""
+def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a run of the same options that the output folder holds; without one, an empty one."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is not a folder.")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RECORD, {"options": described})
-        return None
+    # What begins with a dot is what a process that was killed left of its first file.
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return {}
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"--output_dir {folder} holds something else: name a new folder.") from None
-    if record.get("is_finished"):
-        raise InputError(f"--output_dir {folder} holds a finished encoder: name a new folder.")
     for name, value in described.items():
         if record["options"].get(name) != value:
-            raise InputError(
-                f"--output_dir {folder} holds an unfinished run with another {name} "
-                f"({record['options'].get(name)!r}, not {value!r}): resume it with the same, or name a new folder."
+            kind, way_out = (
+                ("a finished", "") if record.get("is_finished") else ("an unfinished", "resume it with the same, or ")
             )
-    return record.get("validation_loss_before")
+            raise InputError(
+                f"--output_dir {folder} holds {kind} run with another {name} "
+                f"({record['options'].get(name)!r}, not {value!r}): {way_out}name a new folder."
+            )
+    return record
 
 
 def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -367,7 +398,7 @@ def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator
             if not said and column not in table.schema.names:
                 raise unknown_name(f"--text_column in {file} ({option})", column, table.schema.names)
             if not said and "label" in table.schema.names and option == "TEXTS":
-                print(f"{file}: labels are not read, the texts alone are.", flush=True)
+                say(f"{file}: labels are not read, the texts alone are.")
             said = True
             for at, text in enumerate(chunk.values(column)):
                 if at in chunk.bad:

@@ -17,7 +17,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.cli import app
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.hub.check import check_model, predict_in_clean_process
-from modeling_roberta_gru.training.loading import load_classifier
+from modeling_roberta_gru.training.loading import load_classifier, read_tokenizer
 from modeling_roberta_gru.trust import check_code, remove_foreign_code
 
 from ..conftest import tiny_config
@@ -221,6 +221,46 @@ def test_what_is_trusted_is_named_runs_and_is_not_published(stand_in, reviews, l
     assert "Predictions of a clean process" not in said
     with pytest.raises(InputError, match="names code of others in"):
         check_model(tmp_path / "run" / "model")
+
+
+@pytest.mark.parametrize("command", ["adapt", "evaluate"])
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_other_commands_run_what_is_trusted_and_name_it(
+    command, is_trusted, ours, stand_in, reviews, lay, tmp_path, marker, capsys
+) -> None:
+    if command == "adapt":
+        folder = lay(stand_in, tmp_path / "model", of_tokenizer, of_config)
+        words = [folder, reviews / "train.csv", "--output-dir", tmp_path / "out", "--epochs", "0.1"]
+    else:
+        folder = lay(ours, tmp_path / "model", of_tokenizer)
+        words = [folder, reviews / "test.csv"]
+    for path in folder.glob("*_roberta_gru.py"):  # ours is loaded by the installed classes even then
+        path.write_text("raise RuntimeError")
+    with pytest.raises(SystemExit) as end:
+        app([command, *map(str, words), *(["--trust-remote-code"] if is_trusted else [])])
+    assert end.value.code in (0, None)
+    assert marker.exists() == is_trusted
+    assert (f"Trusted to run: the code of {folder} (a folder): " in capsys.readouterr().out) == is_trusted
+    if command == "adapt" and not is_trusted:
+        for path in (tmp_path / "out").glob("*.json"):
+            assert "evil" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("field", ["vocab", "vocab_file", "tokenizer_file"])
+def test_a_tokenizer_reads_no_other_file_of_this_machine(field, stand_in, tmp_path) -> None:
+    """Its lines would become words of the vocabulary, and be published with it."""
+    folder = Path(shutil.copytree(stand_in, tmp_path / "base"))
+    (folder / "tokenizer.json").unlink()
+    secret = tmp_path / "secret.txt"
+    secret.write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\nhunter2\n")
+    edit(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", **{field: str(secret)})
+    with pytest.raises(InputError, match=f"`{field}`"):
+        read_tokenizer(str(folder))
+    edit(
+        folder / "tokenizer_config.json", **{field: "/nowhere/tokenizer.json"}
+    )  # of another machine, as old ones have it
+    shutil.copy(stand_in / "tokenizer.json", folder)
+    assert "hunter2" not in read_tokenizer(str(folder)).get_vocab()
 
 
 # What is saved, published, and run in the clean process

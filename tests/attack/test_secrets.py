@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_roberta_gru.arguments import ModelArguments
+from modeling_roberta_gru.arguments import DataArguments, ModelArguments
+from modeling_roberta_gru.data.documents import describe_source
+from modeling_roberta_gru.data.tables import open_table
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import redacted
 from modeling_roberta_gru.hub.card import published_record
@@ -45,6 +47,15 @@ def test_no_value_of_a_query_is_left(name, others):
 )
 def test_what_has_no_password_is_left_as_it_is(text):
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("url", ["https://me:s3cret@127.0.0.1:9/a.csv", "http://127.0.0.1:9/a.csv?X-Signature=s3cret"])
+def test_a_table_at_a_url_is_named_without_its_password(url, capsys):
+    with pytest.raises(InputError) as refused:
+        open_table(url)
+    assert "127.0.0.1:9/a.csv" in str(refused.value)
+    assert "s3cret" not in f"{refused.value} {refused.value.file}"
+    assert describe_source(DataArguments(train_file=[url])) == "a.csv"
 
 
 @pytest.mark.parametrize("password", ["a/b s3cret?x"])
