@@ -8,7 +8,6 @@ from typing import Any
 import agreement
 import breakdown
 import document_length
-import faults
 import heads
 import load
 import long_documents
@@ -56,7 +55,6 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("performance", training_speed, {"training": training_speed.table}, {"training-speed": training_speed.draw}),
     ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
     ("performance", agreement, {"agreement": agreement.table}, {}),
-    ("reliability", faults, {"faults": faults.table}, {}),
 ]
 if load.RECORDED.is_file():  # drop when it is recorded
     PAGES.append(("serving", load, {"load": load.table}, {}))
