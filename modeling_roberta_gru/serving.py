@@ -398,7 +398,7 @@ def _handler_of(model: Any, tokenizer: Any, device: torch.device) -> Any:
     """Return an endpoint's handler for a model that is loaded already."""
     handler = load_handler()
 
-    class Handler(handler.EndpointHandler):  # type: ignore[name-defined, misc]
+    class Handler(handler.EndpointHandler):  # type: ignore[name-defined]
         def __init__(self) -> None:
             handler.Contract.__init__(self, model.config)
             self.model, self.tokenizer, self.device = model, tokenizer, device

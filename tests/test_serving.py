@@ -26,12 +26,13 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import reading
 from modeling_roberta_gru.serving import TOKEN, Limits, RefusedError, TextLine, create_app, load_handler, make_server
 
-from .conftest import ROOT, tiny_config
+from .conftest import ROOT, script, tiny_config
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 
+load = script("load")
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
 SOON = 120.0  # seconds: a hang is an error, not a wait
 
@@ -554,3 +555,16 @@ def test_the_command_serves_until_it_is_told_to_stop(folder, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.slow
+def test_the_load_benchmark_loses_no_answer_and_finds_none_wrong(load, folder, tmp_path):
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS if text))
+    output = tmp_path / "load.json"
+    load.measure(str(folder), tmp_path / "texts.jsonl", 8, 1.0, [1, 4], "float32", 1.0, None, output)
+    runs = json.loads(output.read_text())["runs"]
+    assert [(run["system"], run["clients"]) for run in runs] == [
+        (system, clients) for system in ("serve", "pipeline") for clients in (1, 4, None)
+    ]
+    assert all(run["answered"] > 0 == run["wrong"] == run["lost"] for run in runs)
+    assert len(load.table(json.loads(output.read_text()))) > len(runs)

@@ -6,6 +6,7 @@ actor each, and says when one is lost; its part then goes to another.
 """
 
 import json
+import logging
 import os
 import posixpath
 import socket
@@ -515,7 +516,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     was_there = ray.is_initialized()
     try:
         if not was_there:
-            ray.init(log_to_driver=False, logging_level="error", **settings)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:  # it has one of its own for each way in which nobody answers
         raise InputError(
             f"No Ray cluster answers at {address} ({_brief(error)}). Is it up (ray status), and the address right? "
