@@ -345,15 +345,21 @@ def nodes():
     made.shutdown()
 
 
-@pytest.mark.slow
-@needs_ray
-def test_workers_drivers_and_nodes_that_are_killed_lose_no_row(nodes, model, tmp_path):
-    source = write_parts(tmp_path / "in", num_parts=8, num_rows=1200)
+@pytest.fixture(scope="module")
+def large(model, tmp_path_factory):
+    """Return a folder of parts of more than a pool, and their rows as [`score_file`] scores them."""
+    folder = tmp_path_factory.mktemp("large")
+    source = write_parts(folder / "in", num_parts=8, num_rows=1200)
     scorer = Scorer(model, **FLOAT32)
     for part in find_parts(str(source)):
-        score_file(scorer, part.source, tmp_path / "expected" / part.target, progress=False)
-    expected = rows_of(tmp_path / "expected")
-    options = PartOptions(scorer=FLOAT32)
+        score_file(scorer, part.source, folder / "expected" / part.target, progress=False)
+    return source, rows_of(folder / "expected")
+
+
+@pytest.mark.slow
+@needs_ray
+def test_workers_that_are_killed_lose_no_row(nodes, model, large, tmp_path, monkeypatch):
+    source, expected = large
 
     class Dying(PartScorer):
         """Is killed in the middle of two parts, once each."""
@@ -373,15 +379,20 @@ def test_workers_drivers_and_nodes_that_are_killed_lose_no_row(nodes, model, tmp
                 self.scorer.stream = dying
             return super().score(part, folder)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster, "PartScorer", Dying)
-        result = score_folder(
-            model, source, tmp_path / "workers", options, address=nodes.address, workers=(1, 2), progress=False
-        )
-    assert rows_of(tmp_path / "workers") == expected
+    monkeypatch.setattr(cluster, "PartScorer", Dying)
+    options = PartOptions(scorer=FLOAT32)
+    result = score_folder(
+        model, source, tmp_path / "out", options, address=nodes.address, workers=(1, 2), progress=False
+    )
+    assert rows_of(tmp_path / "out") == expected
     assert result["workers_lost"] == 2
 
-    out = tmp_path / "driver"
+
+@pytest.mark.slow
+@needs_ray
+def test_a_driver_that_is_killed_loses_no_row(nodes, model, large, tmp_path):
+    source, expected = large
+    out = tmp_path / "out"
     program = "from modeling_roberta_gru.cli import main; main()"
     command = [sys.executable, "-c", program, "score", model, str(source), str(out), "--engine", "ray"]
     command += ["--address", nodes.address, "--workers", "1:2", "--dtype", "float32", "--device", "cpu"]
@@ -397,16 +408,23 @@ def test_workers_drivers_and_nodes_that_are_killed_lose_no_row(nodes, model, tmp
     assert "parts were there already" in again.stdout
     assert rows_of(out) == expected
 
+
+@pytest.mark.slow
+@needs_ray
+def test_a_node_that_is_lost_loses_no_row(nodes, model, large, tmp_path):
+    source, expected = large
+
     def lose_a_node():
-        while not list((tmp_path / "node").glob("part-*.parquet")):
+        while not list((tmp_path / "out").glob("part-*.parquet")):
             time.sleep(0.05)
         nodes.remove_node(list(nodes.worker_nodes)[-1], allow_graceful=False)
 
     loser = threading.Thread(target=lose_a_node)
     loser.start()
-    score_folder(model, source, tmp_path / "node", options, address=nodes.address, workers=(1, 2), progress=False)
+    options = PartOptions(scorer=FLOAT32)
+    score_folder(model, source, tmp_path / "out", options, address=nodes.address, workers=(1, 2), progress=False)
     loser.join()
-    assert rows_of(tmp_path / "node") == expected
+    assert rows_of(tmp_path / "out") == expected
 
 
 @pytest.mark.slow
@@ -416,6 +434,7 @@ def test_an_address_that_nobody_answers_is_an_error(model, parts, tmp_path):
         score_folder(model, parts, tmp_path / "out", address="127.0.0.1:1", progress=False)
 
 
+NUM_STEPS = 12
 KILLS = int(os.environ.get("ROBERTA_GRU_KILLS", "1"))
 """How often a machine is lost in training."""
 
@@ -428,11 +447,12 @@ def start_machine(number, port, reviews, stand_in, out):
         "output_dir": out,
         "dataset_name": reviews,
         "model_name_or_path": stand_in,
-        "max_steps": 12,
+        "max_steps": NUM_STEPS,
         "save_strategy": "steps",
         "save_steps": 1,
         "save_total_limit": 99,
-        "eval_strategy": "no",
+        "eval_strategy": "steps",
+        "eval_steps": 1,
         "logging_steps": 1,
         "per_device_train_batch_size": 4,
         "gru_hidden_size": 5,
@@ -491,7 +511,7 @@ def test_training_on_two_machines_outlives_the_loss_of_one(reviews, stand_in, tm
 
     train(tmp_path / "undisturbed", [])
     rng = random.Random(0)
-    train(tmp_path / "disturbed", sorted(rng.sample(range(2, 11), min(9, KILLS))))
+    train(tmp_path / "disturbed", sorted(rng.sample(range(2, NUM_STEPS - 1), min(9, KILLS))))
     expected = losses_of(tmp_path / "undisturbed")
-    assert len(expected) == 12
+    assert len(expected) == NUM_STEPS
     assert losses_of(tmp_path / "disturbed") == expected
