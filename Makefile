@@ -31,8 +31,8 @@ format: .venv ## Mend what ruff can mend
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-test: .venv ## Run the tests, offline, in under five minutes
-	.venv/bin/pytest -n 2 -m 'not slow'
+test: .venv ## Run the tests, offline
+	.venv/bin/pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: .venv ## Run the tests that take minutes: another transformers release, two ranks, real data
 	.venv/bin/pytest -n 2 --dist loadfile -m slow --durations 10

@@ -8,11 +8,12 @@ os.environ.update(
 )
 
 import csv
+import gc
 import importlib
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +23,15 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUConfig
 from modeling_roberta_gru.data.corpus import train_tokenizer
+from modeling_roberta_gru.training import plots
 
 from .clean_process import install_transformers
 
@@ -39,6 +43,7 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 ALONE = "ROBERTA_GRU_TEST_ALONE"
+SAVE_PLOT = plots.save
 SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
 
 TINY_ENCODER: dict[str, Any] = {
@@ -107,6 +112,31 @@ def script(name: str) -> Any:
     return module
 
 
+@pytest.fixture(scope="session", autouse=True)
+def blank_plots() -> Iterator[None]:
+    """Leave the plots of runs blank: to draw them is a third of a tiny run's time."""
+
+    def save(figure: Figure, path: Path) -> None:
+        Image.new("L", (1, 1)).save(path, format="png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save", save)
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Draw plots after all, for a test that looks at them; return the figures."""
+    kept: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> None:
+        kept.append(figure)
+        SAVE_PLOT(figure, path)
+
+    monkeypatch.setattr(plots, "save", save)
+    return kept
+
+
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of train.csv (96 rows) and test.csv (32 rows), labels bad and good."""
@@ -144,6 +174,12 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
         return folder / "bin" / "python"
 
     return find
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection of garbage, of which each training makes some, what is imported by now."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -66,13 +66,26 @@ def encoder(request, tmp_path_factory, stand_in):
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, reviews, stand_in):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train_tiny(folder, "--dataset_name", reviews, "--model_name_or_path", stand_in)
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run, tmp_path):
+    """Return a copy of the run of a RoBERTa-GRU, to be replaced."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("encoder", ["bert"], indirect=True)
 def test_texts_are_cut_to_the_window_and_longer_cuts_refused(encoder, reviews, tmp_path):
     long = tmp_path / "long.csv"
     rows = [f'"{"slow " * (5 + 30 * (row % 5))} {row}",{["bad", "good"][row % 2]}' for row in range(40)]
     long.write_text("text,label\n" + "\n".join(rows) + "\n")
     options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--train_file", long, *NOT_OURS]
-    train_tiny(tmp_path / "run", *options, verify=True)
+    train_tiny(tmp_path / "run", *options)
     record = read_json(tmp_path / "run" / "run.json")
     assert record["data"]["max_length"] == WINDOW
     assert AutoTokenizer.from_pretrained(tmp_path / "run" / "model").model_max_length == WINDOW
@@ -119,9 +132,11 @@ def test_a_recurrent_net_trains_and_loads_with_its_own_code(net, reviews, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_recurrent_net_of_a_run_predicts_in_a_process_without_the_package(reviews, tmp_path):
-    options = ["--architecture", "bilstm", "--config_overrides", SMALL_NET, "--dataset_name", reviews]
-    train_tiny(tmp_path, *options, *NOT_OURS)
+@pytest.mark.parametrize("encoder", ["bert"], indirect=True)
+@pytest.mark.parametrize("architecture", ["bilstm", "transformer"])
+def test_the_model_of_a_run_predicts_in_a_process_without_the_package(architecture, encoder, reviews, tmp_path):
+    start = ["--config_overrides", SMALL_NET] if architecture == "bilstm" else ["--model_name_or_path", encoder]
+    train_tiny(tmp_path, "--architecture", architecture, *start, "--dataset_name", reviews, *NOT_OURS)
     predictions = predict_in_clean_process(tmp_path / "model", ["splendid music " * 300])
     assert predictions[0]["label"] in ("bad", "good")
 
@@ -142,12 +157,7 @@ def test_vectors_are_what_the_embeddings_start_from_and_may_be_frozen(reviews, t
 
 def test_a_bag_of_words_leaves_figures_and_predictions_but_no_model(reviews, tmp_path):
     metrics = train_tiny(tmp_path, "--architecture", "bag-of-words", "--dataset_name", reviews, *NOT_OURS)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "metrics.json",
-        "predictions.parquet",
-        "confusion.png",
-        "run.json",
-    }
+    assert {path.name for path in tmp_path.iterdir()} == WITHOUT_MODEL
     assert metrics["test"]["n"] == 32
     assert "bag_of_words" not in metrics
     rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
@@ -156,17 +166,11 @@ def test_a_bag_of_words_leaves_figures_and_predictions_but_no_model(reviews, tmp
     assert read_json(tmp_path / "run.json")["model"]["architecture"] == "bag-of-words"
 
 
-def test_a_bag_of_words_takes_the_place_of_a_whole_run(reviews, stand_in, tmp_path):
-    options = ["--dataset_name", reviews, "--overwrite_output_dir", "true"]
-    train_tiny(tmp_path, *options, "--model_name_or_path", stand_in)
-    assert (tmp_path / "model").is_dir()
-    train_tiny(tmp_path, *options, *NOT_OURS, "--architecture", "bag-of-words")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "metrics.json",
-        "predictions.parquet",
-        "confusion.png",
-        "run.json",
-    }
+def test_a_bag_of_words_takes_the_place_of_a_whole_run(reviews, run_folder):
+    assert (run_folder / "model").is_dir()
+    options = ["--dataset_name", reviews, "--overwrite_output_dir", "true", *NOT_OURS]
+    train_tiny(run_folder, *options, "--architecture", "bag-of-words")
+    assert {path.name for path in run_folder.iterdir()} == WITHOUT_MODEL
 
 
 def test_a_transformer_without_a_checkpoint_is_a_roberta_of_the_same_geometry(reviews, tmp_path):
@@ -334,15 +338,14 @@ def test_an_encoder_whose_layers_share_their_weights_cannot_be_frozen_by_layers(
         freeze(model, args)
 
 
-def test_a_bag_of_words_that_cannot_be_fitted_leaves_the_run_that_was_there(reviews, stand_in, tmp_path):
-    train_tiny(tmp_path, "--dataset_name", reviews, "--model_name_or_path", stand_in)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    numbers = tmp_path.parent / f"{tmp_path.name}.csv"
+def test_a_bag_of_words_that_cannot_be_fitted_leaves_the_run_that_was_there(run_folder, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
+    numbers = tmp_path / "numbers.csv"
     numbers.write_text("text,label\n" + "".join(f"slow {row},{row / 7}\n" for row in range(1, 40)))
     options = ["--architecture", "bag-of-words", "--train_file", numbers, "--overwrite_output_dir", "true", *NOT_OURS]
     with pytest.raises(InputError, match="takes one class a text"):
-        train_tiny(tmp_path, *options)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        train_tiny(run_folder, *options)
+    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
 
 
 def test_the_run_of_a_bag_of_words_cannot_be_evaluated_or_trained_on(reviews, tmp_path):
@@ -385,17 +388,10 @@ def test_a_base_that_asks_for_states_and_attentions_is_trained_as_any_other(arch
     assert evaluate_model(str(tmp_path / "run"), str(reviews), DataArguments())["n"] == 32
 
 
-def test_a_roberta_gru_is_no_transformer_to_start_from(finished_model, reviews, tmp_path):
-    options = ["--architecture", "transformer", "--model_name_or_path", finished_model, "--dataset_name", reviews]
+def test_a_roberta_gru_is_no_transformer_to_start_from(finished_run, reviews, tmp_path):
+    options = ["--architecture", "transformer", "--dataset_name", reviews, *NOT_OURS, "--model_name_or_path"]
     with pytest.raises(InputError, match="is a RoBERTa-GRU: leave --architecture transformer out"):
-        train_tiny(tmp_path / "run", *options, *NOT_OURS)
-
-
-@pytest.fixture(scope="module")
-def finished_model(tmp_path_factory, reviews, stand_in):
-    folder = tmp_path_factory.mktemp("finished")
-    train_tiny(folder, "--dataset_name", reviews, "--model_name_or_path", stand_in)
-    return folder / "model"
+        train_tiny(tmp_path / "run", *options, finished_run / "model")
 
 
 @pytest.mark.parametrize("encoder", ["electra"], indirect=True)

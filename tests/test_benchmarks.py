@@ -86,7 +86,7 @@ def test_rows_are_drawn_one_from_each_stretch(measuring):
 # The pages
 
 
-def test_the_pages_hold_what_is_recorded(results, tmp_path):
+def test_the_pages_hold_what_is_recorded(results, tmp_path, drawn):
     for page, module, tables, plots in results.PAGES:
         record = json.loads(module.RECORDED.read_text())
         text = (results.DOCS / f"{page}.md").read_text()

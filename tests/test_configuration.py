@@ -10,16 +10,6 @@ from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassifi
 from .conftest import tiny_config
 
 
-def test_defaults_are_roberta_bases_geometry_and_the_papers_gru():
-    config = RobertaGRUConfig()
-    assert config.encoder_window == 512
-    geometry = (config.vocab_size, config.hidden_size, config.num_hidden_layers, config.type_vocab_size)
-    assert geometry == (50265, 768, 12, 1)
-    assert config.layer_norm_eps == 1e-5
-    assert (config.gru_hidden_size, config.num_gru_layers, config.gru_bidirectional) == (256, 1, False)
-    assert (config.summary, config.head_hidden_size, config.calibration_temperature) == ("last", 256, 1.0)
-
-
 def test_every_field_survives_saving(tmp_path):
     fields = {
         "gru_hidden_size": 5,

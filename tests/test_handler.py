@@ -217,7 +217,7 @@ def test_results_stand_in_the_order_of_the_texts_whatever_the_batches(
         assert sum(mask.numel() for mask in read) < 2 * sum(int(mask.sum()) for mask in read)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_threads_do_not_disturb_each_other(handler, rounds):
     requests = [
         {"inputs": [review(words, seed) for words in (seed + 1, 150, 3)][: seed % 3 + 1]}

@@ -16,7 +16,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .dockerfile import context_files, matcher
+from .dockerfile import context_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "modeling_roberta_gru"
@@ -209,17 +209,3 @@ def test_the_build_context_holds_what_training_needs_and_nothing_else() -> None:
     tops = {Path(file).parts[0] for file in context_files(REPOSITORY)}
     assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "train.py", "recipes", PACKAGE.name} <= tops
     assert tops.isdisjoint({".git", ".venv", "tests", "runs"})
-
-
-@pytest.mark.parametrize(
-    ("pattern", "matched", "missed"),
-    [
-        ("*", "a/b.py", None),
-        ("*.py", "a.py", "a/b.py"),
-        ("recipes", "recipes/quickstart.yaml", "my/recipes"),
-        ("**/__pycache__", "a/b/__pycache__/c.pyc", "a/b__pycache__"),
-    ],
-)
-def test_dockerignore_patterns_match_as_docker_matches_them(pattern: str, matched: str, missed: str | None) -> None:
-    assert matcher(pattern).fullmatch(matched)
-    assert missed is None or not matcher(pattern).fullmatch(missed)

@@ -626,15 +626,6 @@ def test_a_broken_push_leaves_the_repository_whole(versions, waits, faults, path
     assert broken(rehearse(*versions, faults=faults, paths=paths)) == []
 
 
-def test_a_push_that_leaves_half_a_version_is_reported(versions, waits, monkeypatch) -> None:
-    def push_in_two_commits(api, repo_id, branch, folder, plan, remote, version) -> str:
-        api.upload_file(path_or_fileobj=folder / "README.md", path_in_repo="README.md", repo_id=repo_id)
-        return api.upload_folder(folder_path=folder, repo_id=repo_id).oid
-
-    monkeypatch.setattr(publishing, "_commit", push_in_two_commits)
-    assert broken(rehearse(None, versions[1], faults=("403",), paths="/tag/"))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("is_first", [True, False])

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 from sqlalchemy.exc import OperationalError
 
@@ -662,16 +661,9 @@ def test_final_runs_wait_for_the_last_trial(stub, study_of, plan_of, finals, und
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """Keep the figures that are saved."""
-    kept: list[Figure] = []
-
-    def keep(figure, path):
-        kept.append(figure)
-        plots.save(figure, path)
-
-    monkeypatch.setattr(reports, "save", keep)
-    return kept
+def drawn(drawn, monkeypatch):
+    monkeypatch.setattr(reports, "save", plots.save)
+    return drawn
 
 
 def record_of(space: dict, points: list, values: list[float], states: str = "", metric: str = "accuracy") -> dict:
