@@ -8,10 +8,12 @@ from typing import Any
 import agreement
 import breakdown
 import document_length
+import faults
 import heads
 import load
 import long_documents
 import scoring
+import soak
 import training_speed
 from measuring import RESULTS, ROOT, cores
 
@@ -55,6 +57,12 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("performance", training_speed, {"training": training_speed.table}, {"training-speed": training_speed.draw}),
     ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
     ("performance", agreement, {"agreement": agreement.table}, {}),
+]
+# Measured by hand, since it takes strace, root and a quiet machine.
+PAGES += [
+    ("reliability", script, {name: script.table}, {})
+    for name, script in (("faults", faults), ("soak", soak))
+    if script.RECORDED.exists()
 ]
 if load.RECORDED.is_file():  # drop when it is recorded
     PAGES.append(("serving", load, {"load": load.table}, {}))
