@@ -334,7 +334,9 @@ needs_ray = pytest.mark.filterwarnings(
 def nodes():
     """Return a cluster of two nodes of one processor each, on this machine."""
     pytest.importorskip("ray")
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT))
+    # A busy machine takes minutes to import torch.
+    patience = {"RAY_worker_register_timeout_seconds": "600"}
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT), **patience)
     from ray.cluster_utils import Cluster
 
     small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
