@@ -177,7 +177,7 @@ class States:
     def __init__(self, folder: Path, every: int):
         self.record = json.loads((folder / "encoded.json").read_text(encoding="utf-8"))
         raw = np.load(folder / "states.npy", mmap_mode="r")  # (N, D), window after window
-        index = np.load(folder / "index.npz")
+        index = dict(np.load(folder / "index.npz"))  # each array once: by name, the file reads it anew
         documents, windows = index["documents"], index["windows"]  # where each begins, and the last one ends
         self.tokens = [index["kept"][begin:end][::-1][::every][::-1] for begin, end in itertools.pairwise(documents)]
         self.windows = [
