@@ -12,6 +12,8 @@ from typing import Any
 
 SAMPLE_BYTES = 2**16
 """So much of a file says how it is written."""
+SAMPLE_LINES = 2**12
+"""Of these, lines that are looked at: each is read by some twenty dialects."""
 LONGEST_CELL = 2**27
 """Characters. A quotation mark that nobody closed would make a cell of the rest of the file."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -118,6 +120,7 @@ def find_dialect(
     if lines and (said := SEP_LINE.match(lines[0].lstrip("\ufeff"))):
         base = replace(base, has_sep_line=True)
         delimiter, lines = delimiter or said[1], lines[1:]
+    lines, is_cut = lines[:SAMPLE_LINES], is_cut or len(lines) > SAMPLE_LINES
     if not lines:
         return replace(base, delimiter=delimiter or preferred, quoting=quoting or DOUBLED, escape=escape or None)
     delimiters = [delimiter] if delimiter else [preferred, *(other for other in DELIMITERS if other != preferred)]
@@ -296,10 +299,12 @@ def _explain(error: str, num_lines: int) -> str:
 def _unquoted(lines: Iterator[str], dialect: Dialect) -> Iterator[Row]:
     escape = dialect.escape
     for line in lines:
-        line, end = _ended(line)
-        while escape and end and _is_escaped(line, escape):
-            following, next_end = _ended(next(lines, ""))
-            line, end = line + end + following, next_end
+        parts = [line]
+        while escape and _has_escaped_end(parts[-1], escape):
+            parts.append(next(lines, ""))
+        line = "".join(parts)
+        if parts[-1].endswith(("\n", "\r")):
+            line = line[:-1]
         if line.endswith("\r") and not (escape and _is_escaped(line[:-1], escape)):
             line = line[:-1]
         if not line:
@@ -310,8 +315,8 @@ def _unquoted(lines: Iterator[str], dialect: Dialect) -> Iterator[Row]:
             yield Row(line.split(dialect.delimiter))
 
 
-def _ended(line: str) -> tuple[str, str]:
-    return (line[:-1], line[-1:]) if line.endswith(("\n", "\r")) else (line, "")
+def _has_escaped_end(line: str, escape: str) -> bool:
+    return line.endswith(("\n", "\r")) and _is_escaped(line[:-1], escape)
 
 
 def _is_escaped(text: str, escape: str) -> bool:
