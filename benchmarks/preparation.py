@@ -1,31 +1,38 @@
 """Preparing tweets for training: rows a second and memory, up to the first batch, beside transformers' own example.
 
-    python benchmarks/preparation.py --rows 100000 1000000 --output benchmarks/results/performance/preparation.json
+    python benchmarks/preparation.py --rows 100000 1000000 1600000
 
-The tweets are made up by a seed from those of a Parquet file: the beginning of one and the end of another. Each of
-both prepares the same CSV file in a process of its own. What `run_classification.py` of transformers does is restated
-here: `load_dataset("csv")`, labels to integers by a list of the sorted ones, truncation to 128 tokens, a fifth of the
-rows held out. Ours also removes repeated texts and conflicting labels, keeps texts out of two
-splits, stratifies, and digests the data.
+A size that benchmarks/results/preparation.json has already is not measured again, unless with `--again`.
 
-Memory is what the process cannot give back (anonymous pages); pages of files on disk can be dropped at any time.
+The tweets are made up by a seed from those of a Parquet file: the beginning of one and the end of another. Both
+prepare the same CSV file, each in a process of its own. What `run_classification.py` of transformers does is restated
+here: `load_dataset("csv")`, a fifth of the rows held out, labels to integers by a list of the sorted ones, truncation
+to 128 tokens, a shuffling data loader. Ours also removes repeated texts and conflicting labels, keeps texts out of two
+splits, stratifies, digests the data, and orders documents by length. Beside these, reading alone: what `score` reads,
+and `datasets.load_dataset("csv")`.
+
+Memory is what the process and its children cannot give back (anonymous pages), above what it held when the clock
+started; pages of files on disk can be dropped at any time.
 """
 
 import argparse
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from measuring import MIB, RESULTS, ROOT, SHARED, cores
 
-OURS, THEIRS = "roberta-gru", "run_classification"
+RECORDED = RESULTS / "preparation.json"
 MAX_LENGTH = 128
 BATCH_SIZE = 32
 CLASSES = ("negative", "neutral", "positive")
@@ -56,34 +63,60 @@ class Memory(threading.Thread):
         self.is_done = threading.Event()
 
     def run(self) -> None:
+        """Look twenty times a second."""
         while not self.is_done.wait(0.05):
-            self.most_bytes = max(self.most_bytes, held_bytes())
+            self.most_bytes = max(self.most_bytes, held_bytes(os.getpid()))
 
 
-def held_bytes() -> int:
-    """Return this process's anonymous memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+def held_bytes(process: int) -> int:
+    """Return the anonymous memory of a process and its children, 0 of one that is gone."""
+    folder = Path(f"/proc/{process}")
+    try:
+        lines = (folder / "status").read_text().splitlines()
+        children = (folder / "task" / str(process) / "children").read_text().split()
+    except OSError:
+        return 0
+    held = next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+    return held + sum(map(held_bytes, map(int, children)))
+
+
+class Stages(dict[str, float]):
+    """The seconds that each stage took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """Say that a stage is done."""
+        now = time.perf_counter()
+        self[stage], self.begun = now - self.begun, now
 
 
 def prepare_ours(path: str, tokenizer: Any) -> dict[str, Any]:
     """Prepare as `roberta-gru train` does."""
-    import numpy as np
+    from itertools import islice
+
     from transformers import DataCollatorWithPadding
 
     from modeling_roberta_gru.arguments import DataArguments
-    from modeling_roberta_gru.data.splits import load_splits
+    from modeling_roberta_gru.data.splits import SPLITS, load_splits
     from modeling_roberta_gru.data.tokenization import MODEL_COLUMNS, tokenize
+    from modeling_roberta_gru.training.trainer import EpochSampler, GroupedSampler, document_lengths
 
+    stages = Stages()
     splits = load_splits(DataArguments(train_file=[path]))
+    stages.end("reading and splitting")
     fingerprint = splits.fingerprint
-    train = tokenize(splits.train, tokenizer, MAX_LENGTH)
-    tokenize(splits.validation, tokenizer, MAX_LENGTH)
-    tokenize(splits.test, tokenizer, MAX_LENGTH)
-    lengths = np.asarray(train.with_format("numpy")["length"][:])
-    order = np.argsort(-lengths, kind="stable")[:BATCH_SIZE]
-    batch = DataCollatorWithPadding(tokenizer)(train.select_columns(MODEL_COLUMNS).select(order).to_list())
-    return {"batch": list(batch["input_ids"].shape), "counts": splits.counts, "fingerprint": fingerprint}
+    stages.end("digest")
+    train, *_ = [tokenize(getattr(splits, name), tokenizer, MAX_LENGTH) for name in SPLITS]
+    stages.end("tokenising")
+    sampler = EpochSampler(GroupedSampler(document_lengths(train), BATCH_SIZE), seed=0)
+    rows = list(islice(sampler, BATCH_SIZE))
+    batch = DataCollatorWithPadding(tokenizer)(train.select_columns(MODEL_COLUMNS).select(rows).to_list())
+    stages.end("first batch")
+    counts = {name: splits.counts[name] for name in ("rows", *SPLITS)}
+    return {"batch": list(batch["input_ids"].shape), "counts": counts, "fingerprint": fingerprint, "stages": stages}
 
 
 def prepare_theirs(path: str, tokenizer: Any) -> dict[str, Any]:
@@ -92,11 +125,13 @@ def prepare_theirs(path: str, tokenizer: Any) -> dict[str, Any]:
     from torch.utils.data import DataLoader
     from transformers import DataCollatorWithPadding
 
-    with tempfile.TemporaryDirectory() as cache:
+    stages = Stages()
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as cache:
         raw = load_dataset("csv", data_files={"train": path}, cache_dir=cache)["train"]
         raw = raw.train_test_split(test_size=0.2, seed=0)
         names = sorted(raw["train"].unique("label"))
         label_to_id = {name: index for index, name in enumerate(names)}
+        stages.end("reading and splitting")
 
         def preprocess(examples: dict[str, list[Any]]) -> Any:
             result = tokenizer(
@@ -106,10 +141,35 @@ def prepare_theirs(path: str, tokenizer: Any) -> dict[str, Any]:
             return result
 
         tokens = raw.map(preprocess, batched=True)
-        collator = DataCollatorWithPadding(tokenizer)
+        stages.end("tokenising")
         train = tokens["train"].remove_columns(["text", "label"])
+        collator = DataCollatorWithPadding(tokenizer)
         batch = next(iter(DataLoader(train, batch_size=BATCH_SIZE, shuffle=True, collate_fn=collator)))
-        return {"batch": list(batch["input_ids"].shape)}
+        stages.end("first batch")
+    return {"batch": list(batch["input_ids"].shape), "stages": stages}
+
+
+def read_ours(path: str, _: Any) -> dict[str, Any]:
+    """Read the texts of a file as `score` does while it scores."""
+    from modeling_roberta_gru.inference.score_file import read_texts
+
+    return {"counts": {"texts": sum(1 for _ in read_texts(path))}}
+
+
+def read_theirs(path: str, _: Any) -> dict[str, Any]:
+    """Load a file as `datasets` does."""
+    from datasets import load_dataset
+
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as cache:
+        return {"counts": {"texts": len(load_dataset("csv", data_files={"train": path}, cache_dir=cache)["train"])}}
+
+
+SYSTEMS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
+    "roberta-gru": prepare_ours,
+    "run_classification": prepare_theirs,
+    "score, reading": read_ours,
+    "datasets, reading": read_theirs,
+}
 
 
 def measure(system: str, path: str, tokenizer_folder: str) -> dict[str, Any]:
@@ -117,32 +177,72 @@ def measure(system: str, path: str, tokenizer_folder: str) -> dict[str, Any]:
     import datasets
     from transformers import AutoTokenizer
 
-    import modeling_roberta_gru.data.splits  # imported before the clock starts, as datasets is
-    import modeling_roberta_gru.data.tokenization  # noqa: F401
+    # Imported before the clock starts, as datasets is.
+    import modeling_roberta_gru.data.splits
+    import modeling_roberta_gru.inference.score_file
+    import modeling_roberta_gru.training.trainer  # noqa: F401
 
     datasets.disable_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    before, memory = held_bytes(), Memory()
+    before, memory = held_bytes(os.getpid()), Memory()
     memory.start()
-    started, processor = time.perf_counter(), time.process_time()
-    result = (prepare_ours if system == OURS else prepare_theirs)(path, tokenizer)
-    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    started, processor = time.perf_counter(), os.times()
+    result = SYSTEMS[system](path, tokenizer)
+    seconds, now = time.perf_counter() - started, os.times()
     memory.is_done.set()
-    return {"seconds": seconds, "processor_seconds": processor, "bytes": memory.most_bytes - before, **result}
+    used = sum(now[:4]) - sum(processor[:4])  # of children too
+    return {"seconds": seconds, "processor_seconds": used, "bytes": memory.most_bytes - before, **result}
 
 
 def measure_apart(system: str, path: Path, tokenizer_folder: str) -> dict[str, Any]:
+    """Call [`measure`] in a process of its own."""
     command = [sys.executable, __file__, "--measure", system, str(path), tokenizer_folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def table(record: dict[str, Any]) -> list[str]:
+    """Return the tables of preparing and of reading, as Markdown."""
+    by_system = {(one["system"], one["rows"]): one for one in record["results"]}
+    sizes = sorted({rows for _, rows in by_system})
+
+    def cells(system: str, rows: int) -> list[str]:
+        one = by_system.get((system, rows))
+        if one is None:
+            return ["not measured"] * 2
+        return [f"{rows / one['seconds']:,.0f}", f"{one['bytes'] / MIB:,.0f} MiB"]
+
+    lines = [
+        "| rows | `train` prepares, rows/s | peak memory | `run_classification.py`, rows/s | peak memory |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for rows in sizes:
+        lines.append(
+            f"| {' | '.join([f'{rows:,}', *cells('roberta-gru', rows), *cells('run_classification', rows)])} |"
+        )
+    lines += ["", "| rows | `score` reads, rows/s | `datasets` loads, rows/s |", "| ---: | ---: | ---: |"]
+    for rows in sizes:
+        reading = [cells(system, rows)[0] for system in ("score, reading", "datasets, reading")]
+        lines.append(f"| {rows:,} | {' | '.join(reading)} |")
+    ours = {rows: one["bytes"] for (system, rows), one in by_system.items() if system == "roberta-gru"}
+    first, last = 1_000_000, max(ours, default=0)
+    if first in ours and last > first:
+        more = (ours[last] - ours[first]) / (last - first)
+        lines += ["", f"From {first:,} to {last:,} rows, `train` holds {more:,.0f} bytes more for each row."]
+    return [*lines, "", f"On {cores(record)}; commit `{record['commit']}`."]
+
+
 def main() -> None:
+    """Measure the sizes that are not recorded, and record each as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--tweets", type=Path, default=Path("../shared/data/airline/train.parquet"))
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 1_600_000])
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--again", action="store_true", help="measure what is recorded, too")
+    parser.add_argument("--tweets", type=Path, default=SHARED / "data/airline/train.parquet")
     parser.add_argument("--tokenizer", help="folder of a tokenizer; unset: one learned from the tweets")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--folder", type=Path, help="where files lie meanwhile: 1 GB for each million rows")
+    parser.add_argument("--output", type=Path, default=RECORDED)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -152,25 +252,28 @@ def main() -> None:
     from modeling_roberta_gru.files import write_json
     from modeling_roberta_gru.training.record import describe_platform
 
-    with tempfile.TemporaryDirectory() as name:
+    recorded = json.loads(args.output.read_text())["results"] if args.output.exists() else []
+    results = {(one["system"], one["rows"]): one for one in recorded}
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
+        os.environ["TMPDIR"] = name  # what the processes write lies here too
+        tokenizer = args.tokenizer or str(folder / "tokenizer")
         if args.tokenizer is None:
-            args.tokenizer = str(folder / "tokenizer")
-            tokenizer = train_tokenizer(pq.read_table(args.tweets)["text"].to_pylist(), 10_000)
-            tokenizer.save_pretrained(args.tokenizer)
-        results: list[dict[str, Any]] = []
+            train_tokenizer(pq.read_table(args.tweets)["text"].to_pylist(), 10_000).save_pretrained(tokenizer)
         for num_rows in args.rows:
+            systems = [one for one in args.systems if args.again or (one, num_rows) not in results]
+            if not systems:
+                continue
             path = folder / f"{num_rows}.csv"
             write_tweets(path, args.tweets, num_rows)
-            for system in (OURS, THEIRS):
-                measured = measure_apart(system, path, args.tokenizer)
-                results.append({"system": system, "rows": num_rows, **measured})
-                rate, size = num_rows / measured["seconds"], measured["bytes"] / 2**20
+            for system in systems:
+                measured = measure_apart(system, path, tokenizer)
+                results[system, num_rows] = {"system": system, "rows": num_rows, **measured}
+                rate, size = num_rows / measured["seconds"], measured["bytes"] / MIB
                 print(f"{system:<20} {num_rows:>12,} rows {rate:>10,.0f} rows/s {size:>8,.0f} MiB", flush=True)
+                conditions = {"max_length": MAX_LENGTH, "batch_size": BATCH_SIZE, "seed": 0}
+                write_json(args.output, {**conditions, **describe_platform(), "results": list(results.values())})
             path.unlink()
-        if args.output:
-            conditions = {"max_length": MAX_LENGTH, "batch_size": BATCH_SIZE, "seed": 0}
-            write_json(args.output, {**conditions, **describe_platform(), "results": results})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import faults
 import heads
 import load
 import long_documents
+import preparation
 import scoring
 import soak
 import training_speed
@@ -57,6 +58,7 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("performance", training_speed, {"training": training_speed.table}, {"training-speed": training_speed.draw}),
     ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
     ("performance", agreement, {"agreement": agreement.table}, {}),
+    ("tables", preparation, {"preparation": preparation.table}, {}),
 ]
 # Measured by hand, since it takes strace, root and a quiet machine.
 PAGES += [
@@ -72,6 +74,8 @@ def main() -> None:
     """Write the pages."""
     write_text(DOCS / "results.md", results_page(DOCS))
     for page, script, tables, plots in PAGES:
+        if not script.RECORDED.is_file():  # not measured yet
+            continue
         record = json.loads(script.RECORDED.read_text(encoding="utf-8"))
         for name, make_table in tables.items():
             renew(DOCS / f"{page}.md", name, make_table(record))

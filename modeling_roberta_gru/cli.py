@@ -16,16 +16,20 @@ from typer.core import TyperCommand
 from .arguments import DataArguments, find_recipe, help_text, read_options
 from .errors import InputError, say, unknown_name
 from .files import (
-    TABLE_ENDINGS,
     alone,
     check_table,
     check_writable,
+    kind_of,
     refuse_overwriting_inputs,
     write_json,
     write_text,
     writing_to,
 )
 
+CsvEncoding = Annotated[str, typer.Option(help="Encoding of a CSV or TSV file that is read.")]
+CsvDelimiter = Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")]
+CsvQuoting = Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")]
+CsvEscape = Annotated[str, typer.Option(help="What escapes quotes: a character, none or auto.")]
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 EPILOG = """An example, which needs nothing but this package and minutes:
 
@@ -187,10 +191,10 @@ def evaluate(
     csv_columns: Annotated[
         list[str] | None, typer.Option(help="Column of a CSV file without a header; give it again for each.")
     ] = None,
-    csv_encoding: Annotated[str, typer.Option(help="Encoding of a CSV file.")] = "utf-8",
-    csv_delimiter: Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")] = "auto",
-    csv_quoting: Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")] = "auto",
-    csv_escape: Annotated[str, typer.Option(help="What escapes quotes: a character, none or auto.")] = "auto",
+    csv_encoding: CsvEncoding = "utf-8",
+    csv_delimiter: CsvDelimiter = "auto",
+    csv_quoting: CsvQuoting = "auto",
+    csv_escape: CsvEscape = "auto",
     clean_html: Annotated[bool, typer.Option(help="Turn tags into line breaks, as in training.")] = False,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave rows without usable text or label out.")] = False,
     max_length: Annotated[
@@ -413,12 +417,10 @@ def score(
         int | None,
         typer.Option(min=1, help="Tokens read at once. Unset: 512 to 2,048 on a processor, 65,536 on a GPU."),
     ] = None,
-    csv_encoding: Annotated[
-        str, typer.Option(help="Encoding of a CSV or TSV file that is read; UTF-8 is written.")
-    ] = "utf-8",
-    csv_delimiter: Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")] = "auto",
-    csv_quoting: Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")] = "auto",
-    csv_escape: Annotated[str, typer.Option(help="What escapes quotes: a character, none or auto.")] = "auto",
+    csv_encoding: CsvEncoding = "utf-8",
+    csv_delimiter: CsvDelimiter = "auto",
+    csv_quoting: CsvQuoting = "auto",
+    csv_escape: CsvEscape = "auto",
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Keep rows without a text, with nothing in the new columns.")
     ] = False,
@@ -660,7 +662,7 @@ def _check_model(name: str) -> None:
 
 
 def _check_data(name: str) -> None:
-    if Path(name).is_file() or Path(name).suffix.lower() in TABLE_ENDINGS:
+    if Path(name).is_file() or kind_of(name):
         check_table(name)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from .errors import InputError
 
@@ -26,6 +27,7 @@ CANNOT_WRITE = (
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the tables that are read and written."""
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
 
 
 def carried(name: str) -> Path:
@@ -35,6 +37,42 @@ def carried(name: str) -> Path:
     """
     inside = PACKAGE / "carried" / name
     return inside if inside.exists() else PACKAGE.parent / name
+
+
+def location_name(location: str | os.PathLike[str]) -> str:
+    """Return a path or URL as it was meant."""
+    return URL.sub(lambda found: f"{found[1]}://", str(location), count=1) if is_url(location) else str(location)
+
+
+def is_url(location: str | os.PathLike[str]) -> bool:
+    return URL.match(str(location)) is not None
+
+
+def endings_of(name: str) -> tuple[str, str]:
+    """Return the ending that says a file's kind, and the one that says how it is packed."""
+    path = Path(unquote(urlsplit(name).path) if is_url(name) else name)
+    packing = path.suffix.lower() if path.suffix.lower() in PACKED_ENDINGS else ""
+    return (Path(path.stem) if packing else path).suffix.lower(), packing
+
+
+def kind_of(location: str | os.PathLike[str]) -> str:
+    """Return the ending that says a table's kind, less that of its packing; "" if it is none that can be read."""
+    kind = endings_of(location_name(location))[0]
+    return kind if kind in TABLE_ENDINGS else ""
+
+
+def check_ending(location: str | os.PathLike[str], verb: str) -> str:
+    """Return the ending that says a table's kind.
+
+    Raises:
+        InputError: if it is none that can be read and written.
+    """
+    kind, packing = endings_of(location_name(location))
+    if kind not in TABLE_ENDINGS:
+        ending = f"{kind}{packing}" or "a file without an ending"
+        known = f"{', '.join(TABLE_ENDINGS)}, each also packed ({', '.join(PACKED_ENDINGS)})"
+        raise InputError(f"{location}: cannot {verb} {ending}; known: {known}.", file=str(location))
+    return kind
 
 
 def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
@@ -47,15 +85,12 @@ def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
     Raises:
         InputError: if the file is missing, or its ending is that of no table.
     """
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(path)):  # pathlib makes one slash of two
+    if is_url(path):
         return
-    path = Path(path)
-    unpacked = path.with_suffix("") if path.suffix.lower() in PACKED_ENDINGS else path
-    if unpacked.suffix.lower() not in TABLE_ENDINGS:
-        kind = f"{path.suffix} files" if path.suffix else "a file without an ending"
-        raise InputError(f"{path}: cannot {'read' if exists else 'write'} {kind}; known: {', '.join(TABLE_ENDINGS)}.")
-    if exists and not path.is_file():
-        raise InputError(f"No file {str(path)!r}: {'it is a folder' if path.is_dir() else 'there is none'}.")
+    check_ending(path, "read" if exists else "write")
+    if exists and not Path(path).is_file():
+        what = "it is a folder" if Path(path).is_dir() else "there is none"
+        raise InputError(f"No file {str(path)!r}: {what}.", file=str(path))
 
 
 @contextmanager

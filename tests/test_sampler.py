@@ -15,7 +15,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_roberta_gru.data.tokenization import SelectingCollator
-from modeling_roberta_gru.training.trainer import EpochSampler
+from modeling_roberta_gru.training.trainer import EpochSampler, GroupedSampler
 
 from .documents_read import NUM_DOCUMENTS, STEPS_PER_EPOCH, numbered_documents, read_by, same_weights
 from .trajectory import collate, make_trainer
@@ -28,7 +28,7 @@ def sampler(strategy="random", seed=0, num_growing_epochs=2):
     later = {
         "random": lambda: RandomSampler(LENGTHS),
         "sequential": lambda: SequentialSampler(LENGTHS),
-        "group_by_length": lambda: LengthGroupedSampler(8, lengths=LENGTHS),
+        "group_by_length": lambda: GroupedSampler(np.array(LENGTHS), 8),
     }[strategy]()
     return EpochSampler(later, seed, LENGTHS, num_growing_epochs)
 
@@ -59,6 +59,15 @@ def test_growing_epochs_read_the_shortest_documents_and_each_equally_often(epoch
 def test_batches_of_like_lengths_stay_such_while_documents_grow():
     lengths = np.array(LENGTHS)[order(sampler("group_by_length"), 0)].reshape(-1, 8)
     assert (lengths.max(1) - lengths.min(1)).mean() < 0.2 * np.ptp(lengths)
+
+
+@pytest.mark.parametrize("num_documents", [1, 5, 63, 400, 1700])
+@pytest.mark.parametrize("longest", [7, 3000])
+def test_documents_are_grouped_as_by_transformers(num_documents, longest):
+    lengths = np.random.default_rng(num_documents).integers(3, longest, num_documents)
+    ours, theirs = (torch.Generator().manual_seed(5) for _ in range(2))
+    expected = list(LengthGroupedSampler(8, lengths=lengths.tolist(), generator=theirs))
+    assert list(GroupedSampler(lengths, 8, ours)) == expected
 
 
 def test_later_epochs_are_those_of_the_strategy():

@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -244,7 +245,6 @@ def test_rows_in_memory_are_split_like_those_of_a_file(kind):
 
 
 def test_polars_frames_are_read_as_arrow_gives_them():
-    polars = pytest.importorskip("polars")
     assert len(load_splits(DataArguments(), tables={"train": polars.DataFrame(many("columns"))}).train) == 32
 
 

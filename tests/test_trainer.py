@@ -210,7 +210,7 @@ def test_the_length_column_is_what_groups_batches(tmp_path):
     told = [row % 7 for row in range(64)]  # not the rows' own lengths
     dataset = dataset.remove_columns("length").add_column("length", told)
     trainer = make_trainer(str(tmp_path), dataset, train_sampling_strategy="group_by_length")
-    assert trainer.get_train_dataloader().batch_sampler.sampler.sampler.lengths == told
+    assert trainer.get_train_dataloader().batch_sampler.sampler.sampler.lengths.tolist() == told
 
 
 def test_label_smoothing_is_done_by_the_model(tmp_path):

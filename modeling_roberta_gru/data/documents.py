@@ -30,22 +30,18 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError
-from ..files import redacted
+from ..files import TABLE_ENDINGS, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, is_decoded, not_text
 from .tables import (
     CSV_DELIMITERS,
-    ENDINGS,
     UTF_8,
     ArrowChunk,
     Chunk,
     Table,
     TextChunk,
     is_text,
-    is_url,
-    kind_of,
     listing,
-    location_name,
     open_table,
     scratch,
 )
@@ -319,7 +315,7 @@ def _read_folder(folder: Path, args: DataArguments) -> dict[str, list[Table]]:
             columns = (args.text_column[0], args.label_column[0])
             return {split: [ClassFolder(labels, str(folder), *columns)] for split, labels in classes.items()}
         raise InputError(
-            f"Folder {folder} has no file of rows ({', '.join(ENDINGS)}), nor folders of text files. It holds: "
+            f"Folder {folder} has no file of rows ({', '.join(TABLE_ENDINGS)}), nor folders of text files. It holds: "
             f"{listing(folder)}.",
             file=str(folder),
         )

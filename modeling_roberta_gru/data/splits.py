@@ -24,9 +24,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..arguments import DataArguments
 from ..errors import InputError
+from ..files import is_url, kind_of
 from .documents import SPLITS, Documents, Spool, build_documents, describe_source, read_source, stack, text_key
 from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, infer_labels, label_array, read_labels, with_labels
-from .tables import is_url, kind_of
 from .tokenization import read_vectors
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ import base64
 import bz2
 import codecs
 import gzip
+import io
 import json
 import logging
 import lzma
 import math
-import os
 import re
 import shutil
 import tempfile
@@ -37,16 +37,25 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ..arguments import DataArguments
 from ..errors import InputError
-from ..files import redacted, without_passwords
+from ..files import (
+    check_ending,
+    endings_of,
+    is_url,
+    kind_of,
+    location_name,
+    redacted,
+    without_passwords,
+)
 from .dialect import (
     DOUBLED,
     SAMPLE_BYTES,
@@ -66,12 +75,10 @@ logger = logging.getLogger(__name__)
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
-ENDINGS = (*CSV_DELIMITERS, *JSON, PARQUET)
 PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
 UTF_8 = "UTF-8"
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 """What a packed file raises that is cut off or damaged."""
-URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that spreadsheets may read as a formula."""
@@ -147,6 +154,15 @@ class ArrowChunk:
         return self.rows
 
 
+@dataclass(frozen=True)
+class JsonChunk(ArrowChunk):
+    """Rows of JSON that Arrow read; what is no text looks as it does where Python reads them."""
+
+    def array(self, column: str) -> pa.Array | list[Any]:
+        values = self.rows.column(column)
+        return values if is_text(values.type) else values.to_pylist()
+
+
 Chunk = TextChunk | ArrowChunk
 Rows = Iterable[tuple[Chunk, Columns]]
 """Chunks, and of each the columns that are added to it."""
@@ -203,7 +219,7 @@ class CsvTable(Table):
                 args.csv_delimiter_character,
                 args.csv_quoting_kind,
                 args.csv_escape_character,
-                preferred=CSV_DELIMITERS[_endings_of(name)[0]],
+                preferred=CSV_DELIMITERS[endings_of(name)[0]],
                 width=len(args.csv_columns) if args.csv_columns else None,
                 is_cut=is_cut,
             )
@@ -447,7 +463,7 @@ class JsonTable(Table):
         self.schema = pa.schema([])
         with unpacked(path, name) as file:
             start = file.read(SAMPLE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
-        is_lines = _endings_of(name)[0] != ".json"
+        is_lines = endings_of(name)[0] != ".json"
         self.kind = "lines"
         if start.startswith(b"[") and not (is_lines and _is_row_of_many(start)):
             self.kind = "list"
@@ -455,8 +471,25 @@ class JsonTable(Table):
             self.kind = "document"
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+        if self.kind != "lines" or columns is None:
+            rows = {"list": self._listed, "lines": self._lines, "document": self._document}[self.kind]()
+            yield from self._text_chunks(rows, 0)
+            return
         first = 0
-        rows = {"list": self._listed, "lines": self._lines, "document": self._document}[self.kind]()
+        with unpacked(self.path, self.name) as file:
+            for number, block in enumerate(_blocks_of_lines(file)):
+                block = block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
+                rows = _read_plain_json(block, columns)
+                if rows is not None:
+                    for start in range(0, len(rows), 16 * ROWS_PER_CHUNK):
+                        yield JsonChunk(first + start, rows.slice(start, 16 * ROWS_PER_CHUNK))
+                    first += len(rows)
+                    continue
+                for chunk in self._text_chunks(self._parsed_lines(io.BytesIO(block)), first):
+                    yield chunk
+                    first += len(chunk)
+
+    def _text_chunks(self, rows: Iterator[tuple[str, dict[str, Any], str]], first: int) -> Iterator[Chunk]:
         while some := list(islice(rows, ROWS_PER_CHUNK)):
             bad = {at: fault for at, (_, _, fault) in enumerate(some) if fault}
             lines = [text or json.dumps(record, ensure_ascii=False) for text, record, _ in some]
@@ -479,15 +512,19 @@ class JsonTable(Table):
     def _lines(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield each row's text, the object in it, and what is wrong with it."""
         with unpacked(self.path, self.name) as file:  # in bytes: JSON strings may hold U+2028 and its like
-            for number, line in enumerate(file):
-                try:
-                    text = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).decode().strip(" \t\r\n")
-                except UnicodeDecodeError:
-                    text = line.decode(errors="backslashreplace").strip(" \t\r\n")
-                    yield json.dumps({UNREADABLE: text}), {UNREADABLE: text}, not_text(UTF_8)
-                    continue
-                if text:
-                    yield self._parsed(text)
+            lines = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line for number, line in enumerate(file))
+            yield from self._parsed_lines(lines)
+
+    def _parsed_lines(self, lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any], str]]:
+        for line in lines:
+            try:
+                text = line.decode().strip(JSON_SPACE)
+            except UnicodeDecodeError:
+                text = line.decode(errors="backslashreplace").strip(JSON_SPACE)
+                yield json.dumps({UNREADABLE: text}), {UNREADABLE: text}, not_text(UTF_8)
+                continue
+            if text:
+                yield self._parsed(text)
 
     def _parsed(self, text: str) -> tuple[str, dict[str, Any], str]:
         try:
@@ -594,6 +631,41 @@ class JsonTable(Table):
 
     def _no_json(self, reason: str) -> InputError:
         return InputError(f"{self.name} is not readable JSON: {reason.rstrip('.')}.", file=self.name)
+
+
+def _blocks_of_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield whole lines, as many as make about a block."""
+    parts: list[bytes] = []
+    while block := file.read(BLOCK_BYTES):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*parts, block[:end]])
+            parts = []
+        parts.append(block[end:])
+    if any(parts):
+        yield b"".join(parts)
+
+
+def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | None:
+    """Read some columns of JSON lines by Arrow; None where Python may read them otherwise.
+
+    So it may where a line is no object, where a column holds nothing, and where it holds values of several kinds or of
+    others than text, whole numbers, true and false.
+    """
+    kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
+    try:
+        record = json.loads(block[: block.find(b"\n")])
+        schema = pa.schema([(name, kinds[type(record[name])]) for name in columns])
+        table = pa_json.read_json(
+            pa.BufferReader(block),
+            pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowException, ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        return None
+    is_whole = len(table) == block.count(b"\n") + (not block.endswith(b"\n"))
+    arrays = [column.combine_chunks() for column in table.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema) if is_whole else None
 
 
 def _message(error: Exception) -> str:
@@ -718,12 +790,10 @@ def open_table(location: str | Path, args: DataArguments | None = None, typed: b
     """
     args = args or DataArguments()
     name = location_name(location)
-    kind, packing = _endings_of(name)
     if Path(name).is_dir():
         raise InputError(f"{name} is a folder: name a file in it.", file=name)
-    if kind not in ENDINGS:
-        check_ending(name, "read")
-    path = fetch(name) if URL.match(name) else Path(name)
+    kind, packing = check_ending(name, "read"), endings_of(name)[1]
+    path = fetch(name) if is_url(name) else Path(name)
     name = redacted(name)
     if not path.is_file():
         raise InputError(f"No file {name!r}. {nearby(path)}", file=name)
@@ -740,49 +810,8 @@ def open_table(location: str | Path, args: DataArguments | None = None, typed: b
     return table
 
 
-def location_name(location: str | os.PathLike[str]) -> str:
-    """Return a path or URL as it was meant."""
-    return (
-        URL.sub(lambda found: f"{found[1]}://", str(location), count=1) if URL.match(str(location)) else str(location)
-    )
-
-
-def is_url(location: str | Path) -> bool:
-    return URL.match(str(location)) is not None
-
-
-def _endings_of(name: str) -> tuple[str, str]:
-    """Return the ending that says a file's kind, and the one that says how it is packed."""
-    path = Path(unquote(urlsplit(name).path) if URL.match(name) else name)
-    packing = path.suffix.lower() if path.suffix.lower() in PACKED else ""
-    return (Path(path.stem) if packing else path).suffix.lower(), packing
-
-
-def kind_of(location: str | Path) -> str:
-    """Return the ending that says a file's kind, less that of its packing; "" if it is none that can be read."""
-    kind = _endings_of(location_name(location))[0]
-    return kind if kind in ENDINGS else ""
-
-
 def is_csv(location: str | Path) -> bool:
     return kind_of(location) in CSV_DELIMITERS
-
-
-def check_ending(location: str | Path, verb: str) -> str:
-    """Return the ending that says a file's kind.
-
-    Raises:
-        InputError: if it is none that can be read and written.
-    """
-    kind, packing = _endings_of(str(location))
-    if kind not in ENDINGS:
-        ending = f"{kind}{packing}" or "a file without an ending"
-        raise InputError(
-            f"{location}: cannot {verb} {ending}; known: {', '.join(ENDINGS)}, each also packed "
-            f"({', '.join(PACKED)}).",
-            file=str(location),
-        )
-    return kind
 
 
 @contextmanager
@@ -792,7 +821,7 @@ def unpacked(path: Path, name: str) -> Iterator[IO[bytes]]:
     Raises:
         InputError: if it is packed and damaged or cut off.
     """
-    packing = _endings_of(name)[1]
+    packing = endings_of(name)[1]
     if not packing:
         with open(path, "rb") as file:
             yield file
@@ -921,7 +950,7 @@ def write_table(
 
 @contextmanager
 def _packing(path: Path) -> Iterator[IO[bytes]]:
-    packing = _endings_of(str(path))[1]
+    packing = endings_of(str(path))[1]
     with open(path, "wb") as file:
         if packing == ".gz":
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:  # the same bytes every time

@@ -33,16 +33,13 @@ from ..data.tables import (
     Chunk,
     Columns,
     Table,
-    check_ending,
     is_csv,
     is_text,
-    kind_of,
-    location_name,
     open_table,
     write_table,
 )
 from ..errors import InputError
-from ..files import alone, delete, redacted, replacing, write_json
+from ..files import alone, check_ending, delete, kind_of, location_name, redacted, replacing, write_json
 from .scorer import POOL_SIZE, THRESHOLD, decide
 
 if TYPE_CHECKING:

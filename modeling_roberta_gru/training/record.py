@@ -51,7 +51,7 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float 
         "best_step": state.best_global_step if trainer.args.load_best_model_at_end else None,
         "tokens_seen": None
         if trainer.args.length_curriculum
-        else round(sum(document_lengths(trainer.train_dataset)) * epochs),
+        else round(document_lengths(trainer.train_dataset).sum().item() * epochs),
     }
 
 

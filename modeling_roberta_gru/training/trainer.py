@@ -13,7 +13,6 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length
 
 from ..data.splits import origins
@@ -117,7 +116,7 @@ class RobertaGRUTrainer(Trainer):
 
         Rows are read longest first: level batches pad little, and one that does not fit in memory fails at once.
         """
-        order = np.argsort(-np.asarray(document_lengths(dataset, self.args.length_column_name)), kind="stable")
+        order = np.argsort(-document_lengths(dataset, self.args.length_column_name), kind="stable")
         predictions = self.predict(dataset.select(order)).predictions
         logits = np.empty_like(predictions)
         logits[order] = predictions
@@ -148,16 +147,16 @@ class RobertaGRUTrainer(Trainer):
         args, strategy = self.args, self.args.train_sampling_strategy
         if self.train_dataset is None or not has_length(self.train_dataset):
             return super()._get_train_sampler(train_dataset)
-        lengths: list[int] = []
+        lengths = np.empty(0, np.int64)
         if args.length_curriculum or strategy in ("group_by_length", "batch_rebalance"):
             lengths = document_lengths(self.train_dataset, args.length_column_name)
         if strategy == "group_by_length":
-            sampler = LengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths=lengths)
+            sampler = GroupedSampler(lengths, args.train_batch_size * args.gradient_accumulation_steps)
         elif strategy == "batch_rebalance":
             from transformers.trainer_pt_utils import BatchRebalanceSampler  # absent in transformers 5.0
 
             return BatchRebalanceSampler(
-                lengths,
+                lengths.tolist(),
                 args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
                 dp_size=args.world_size,
                 grad_accum=args.gradient_accumulation_steps,
@@ -239,7 +238,7 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(
-        self, sampler: Sampler[int], seed: int, lengths: Sequence[int] = (), num_growing_epochs: int = 0
+        self, sampler: Sampler[int], seed: int, lengths: Sequence[int] | np.ndarray = (), num_growing_epochs: int = 0
     ) -> None:
         self.sampler = sampler
         self.seed = seed
@@ -262,10 +261,45 @@ class EpochSampler(Sampler[int]):
         # Each document gives way to a shorter one in proportion, so that batches of like lengths stay such.
         num_read = math.ceil(len(self) * (self.epoch + 1) / (self.num_growing_epochs + 1))
         rank = self.by_length.argsort()
-        return iter(self.by_length[rank[list(self.sampler)] * num_read // len(self)].tolist())
+        later = np.fromiter(self.sampler, np.int64, len(self))
+        return map(int, self.by_length[rank[later] * num_read // len(self)])
 
 
-def document_lengths(dataset: Any, column: str = "length") -> list[int]:
+class GroupedSampler(Sampler[int]):
+    """Draw documents in the order of transformers' `LengthGroupedSampler`, which makes a Python object of each.
+
+    In groups of fifty batches (fewer of few documents) the longest come first, the longest of all in the first group.
+
+    Args:
+        lengths: (n,): number of tokens of each document.
+        batch_size: documents in a batch.
+        generator: where chance is taken from.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, generator: torch.Generator | None = None) -> None:
+        self.lengths, self.generator = np.asarray(lengths), generator
+        self.group_size = batch_size * max(1, min(len(self.lengths) // (4 * batch_size), 50))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return self._grouped(torch.randperm(len(self), generator=self.generator).numpy())
+
+    def _grouped(self, rows: np.ndarray) -> Iterator[int]:
+        longest = int(np.argmax(self.lengths[rows]))
+        shortened = 0  # what gives its place to the longest document of all
+        for start in range(0, len(rows), self.group_size):
+            group = rows[start : start + self.group_size]
+            group = group[np.argsort(-self.lengths[group], kind="stable")]
+            if start == 0:
+                shortened, group[0] = group[0], rows[longest]
+            if start == longest - longest % self.group_size:
+                group[0] = shortened
+            yield from group.tolist()
+
+
+def document_lengths(dataset: Any, column: str = "length") -> np.ndarray:
     """Return the number of tokens of each row.
 
     Args:
@@ -273,12 +307,12 @@ def document_lengths(dataset: Any, column: str = "length") -> list[int]:
         column: of the lengths, if there is one: it is believed.
     """
     if not isinstance(dataset, Dataset):
-        return [len(row["input_ids"]) for row in dataset]
+        return np.array([len(row["input_ids"]) for row in dataset], dtype=np.int64)
     if column in dataset.column_names:
-        return np.asarray(dataset.with_format("numpy")[column][:]).tolist()
+        return np.asarray(dataset.with_format("numpy")[column][:])
     ids = dataset.select_columns("input_ids").with_format("arrow")
     parts = (pyarrow.compute.list_value_length(part["input_ids"]) for part in ids.iter(batch_size=LENGTHS_AT_ONCE))
-    return [length for part in parts for length in part.to_pylist()]
+    return np.concatenate([np.empty(0, np.int64), *map(np.asarray, parts)])
 
 
 def _check_adapter(model: Any) -> None:
