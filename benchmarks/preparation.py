@@ -150,10 +150,14 @@ def prepare_theirs(path: str, tokenizer: Any) -> dict[str, Any]:
 
 
 def read_ours(path: str, _: Any) -> dict[str, Any]:
-    """Read the texts of a file as `score` does while it scores."""
-    from modeling_roberta_gru.inference.score_file import read_texts
+    """Read a file as `score` does: every row, all columns, and what stands in the way of scoring it."""
+    from modeling_roberta_gru.data.tables import open_table
+    from modeling_roberta_gru.inference.score_file import Survey
 
-    return {"counts": {"texts": sum(1 for _ in read_texts(path))}}
+    survey = Survey()
+    for chunk in open_table(path).chunks():
+        survey.add(chunk, "text")
+    return {"counts": {"texts": survey.num_texts}}
 
 
 def read_theirs(path: str, _: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ FILES = {
     "vec2.jsonl": ["0", "1"],
     "strlists.csv": ["neg", "pos", "price"],
     "bools.jsonl": ["False", "True"],
-    "bools_lower.csv": ["False", "True"],
+    "bools_lower.csv": ["false", "true"],  # equal to those of the other file, which evaluates it
     "view.parquet": ["neg", "pos"],
     "pandas.json": ["neg", "pos"],
 }

@@ -784,7 +784,7 @@ def _text_cells(chunk: Chunk, column: str, faults: dict[int, str], name: str) ->
         kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
         if not (is_text(kind) or pa.types.is_null(kind)):
             raise InputError(f"{name}: column {column!r} holds {kind}, not text.", field=column, file=name)
-        return array.to_pylist()
+        return chunk.values(column)
     texts: list[str | None] = []
     for at, value in enumerate(array):
         if (

@@ -33,6 +33,7 @@ from ..data.tables import (
     Chunk,
     Columns,
     Table,
+    begins_with_text,
     is_csv,
     is_text,
     open_table,
@@ -119,14 +120,13 @@ class Survey:
 
     def add(self, chunk: Chunk, text_column: str) -> None:
         """Count some rows."""
+        faults = _faults(chunk, text_column)
         self.num_rows += len(chunk)
-        for at, reason in enumerate(_faults(chunk, text_column)):
-            if reason:
-                reason = BadRows.brief(reason)
-                num_rows, first = self.faults.get(reason, (0, chunk.first + at + 1))
-                self.faults[reason] = num_rows + 1, first
-            else:
-                self.num_texts += 1
+        self.num_texts += len(chunk) - len(faults)
+        for at in sorted(faults):
+            reason = BadRows.brief(faults[at])
+            num_rows, first = self.faults.get(reason, (0, chunk.first + at + 1))
+            self.faults[reason] = num_rows + 1, first
 
 
 def score_file(
@@ -440,12 +440,15 @@ def _check_text_column(table: Table, column: str) -> None:
         raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
 
 
-def _faults(chunk: Chunk, column: str) -> list[str]:
-    """Say of each row why it cannot be scored; "" if it can."""
-    faults = list(map(why_not_scored, chunk.values(column)))
-    for at, reason in chunk.bad.items():
-        faults[at] = reason
-    return faults
+def _faults(chunk: Chunk, column: str) -> dict[int, str]:
+    """Return the rows of a chunk, from 0, that cannot be scored, and why."""
+    texts = chunk.array(column)
+    if isinstance(texts, list):
+        rows: Iterable[int] = range(len(texts))
+    else:
+        rows = np.flatnonzero(~begins_with_text(texts)).tolist()
+        texts = {row: texts[row].as_py() for row in rows}
+    return {row: fault for row in rows if (fault := why_not_scored(texts[row]))} | chunk.bad
 
 
 def why_not_scored(text: Any) -> str:
@@ -461,9 +464,8 @@ def why_not_scored(text: Any) -> str:
 
 def _texts(table: Table, column: str) -> Iterator[str]:
     for chunk in table.chunks([column]):
-        yield from (
-            text for text, fault in zip(chunk.values(column), _faults(chunk, column), strict=True) if not fault
-        )
+        texts, faults = chunk.values(column), _faults(chunk, column)
+        yield from [text for at, text in enumerate(texts) if at not in faults] if faults else texts
 
 
 def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, num_texts: int, progress: bool) -> None:
@@ -486,7 +488,8 @@ def _rows(
 ) -> Iterator[tuple[Chunk, Columns]]:
     """Yield a file's rows and their new columns, which are null where there is no text."""
     for chunk in table.chunks():
-        are_texts = [not fault for fault in _faults(chunk, text_column)]
+        faults = _faults(chunk, text_column)
+        are_texts = [at not in faults for at in range(len(chunk))]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
         columns = predictions.columns(probabilities.reshape(-1, len(predictions.labels)))
         yield chunk, {name: _spread(values, are_texts) for name, values in columns.items()}
