@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 measuring, results, systems = map(script, ("measuring", "results", "systems"))
 document_length, long_documents, training_speed = map(script, ("document_length", "long_documents", "training_speed"))
+preparation = script("preparation")
 gpu_job, breakdown, agreement, scoring = map(script, ("gpu_job", "breakdown", "agreement", "scoring"))
 
 
@@ -88,6 +91,8 @@ def test_rows_are_drawn_one_from_each_stretch(measuring):
 
 def test_the_pages_hold_what_is_recorded(results, tmp_path, drawn):
     for page, module, tables, plots in results.PAGES:
+        if not module.RECORDED.is_file():
+            continue
         record = json.loads(module.RECORDED.read_text())
         text = (results.DOCS / f"{page}.md").read_text()
         for name, make_table in tables.items():
@@ -572,3 +577,27 @@ def test_the_gpus_job_needs_neither_datasets_nor_evaluate(tmp_path):
     )
     process = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
+
+
+# Preparing tables
+
+
+@pytest.mark.slow
+def test_preparing_is_measured_by_size_recorded_and_not_measured_again(preparation, tmp_path, monkeypatch, capsys):
+    tweets, record = tmp_path / "tweets.parquet", tmp_path / "preparation.json"
+    texts = [f"the {word} crew was {word} {row}" for row, word in enumerate(["kind", "rude", "late"] * 10)]
+    pq.write_table(pa.table({"text": texts, "label": [row % 3 for row in range(30)]}), tweets)
+    options = ["--tweets", str(tweets), "--output", str(record), "--folder", str(tmp_path)]
+    ours = ["--systems", "roberta-gru", "score, reading"]
+    for rows in (["80"], ["80", "90"]):
+        monkeypatch.setattr(sys, "argv", ["preparation.py", *options, *ours, "--rows", *rows])
+        preparation.main()
+    assert capsys.readouterr().out.count("rows/s") == 4  # and not six
+    recorded = json.loads(record.read_text())
+    assert [(one["system"], one["rows"]) for one in recorded["results"]] == [
+        (system, rows) for rows in (80, 90) for system in ours[1:]
+    ]
+    counts = recorded["results"][0]["counts"]
+    assert counts["rows"]["read"] == 80
+    assert recorded["results"][3]["counts"] == {"texts": 90}
+    assert [line.count("not measured") for line in preparation.table(recorded)[2:4]] == [2, 2]
