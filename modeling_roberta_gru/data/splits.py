@@ -279,8 +279,11 @@ def _ids(keys: np.ndarray) -> np.ndarray:
         order = np.argsort(keys[:, 1], kind="stable")
         order = order[np.argsort(keys[order, 0], kind="stable")]
         is_new, _ = _are_new(keys, order)
-    ids = np.empty(len(keys), dtype=np.int64 if len(keys) > 2**31 else np.int32)
-    ids[order] = np.cumsum(is_new) - 1
+    kind = np.int64 if len(keys) > 2**31 else np.int32
+    numbers = np.cumsum(is_new, dtype=kind)
+    numbers -= 1
+    ids = np.empty(len(keys), dtype=kind)
+    ids[order] = numbers
     return ids
 
 
@@ -413,9 +416,8 @@ def _strata(pool: _Pool, rows: np.ndarray, at_least: int) -> np.ndarray:
     ranks[np.argsort(np.array(pool.names), kind="stable")] = np.arange(len(pool.names))
     strata = ranks[pool.labels[rows]]
     counts = np.bincount(strata, minlength=len(ranks))
-    first = np.zeros(len(ranks), dtype=np.int64)
-    first[strata[::-1]] = np.arange(len(strata))[::-1]
-    commonest = min(range(len(ranks)), key=lambda stratum: (-counts[stratum], first[stratum]))
+    is_commonest = counts == counts.max()
+    commonest = strata[np.argmax(is_commonest[strata])]  # of several, the one that comes first
     is_rare = counts < at_least
     strata[is_rare[strata]] = commonest
     return strata
