@@ -15,8 +15,9 @@ import pytest
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data import dialect, tables
-from modeling_roberta_gru.data.tables import ROWS_PER_CHUNK, Table, kind_of, open_table, write_table
+from modeling_roberta_gru.data.tables import ROWS_PER_CHUNK, Table, open_table, write_table
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import kind_of
 
 ODD_CELLS = [
     *["007", "1e5", "NULL", "nan", "", " padded ", "\ttab", 'said "so"', '"', "a,b;c", "two\nlines", "mac\rline"],

@@ -25,9 +25,8 @@ from typing import Any
 import filelock
 from tqdm.auto import tqdm
 
-from ..data.tables import is_url, kind_of, location_name
 from ..errors import InputError
-from ..files import delete
+from ..files import delete, is_url, kind_of, location_name
 from .batch_scorer import cpus_given, threads
 from .score_file import check_text_column, score_file
 from .scorer import Scorer
