@@ -11,6 +11,7 @@ import document_length
 import faults
 import heads
 import load
+import live
 import long_documents
 import preparation
 import scoring
@@ -68,6 +69,12 @@ PAGES += [
 ]
 if load.RECORDED.is_file():  # drop when it is recorded
     PAGES.append(("serving", load, {"load": load.table}, {}))
+# What is recorded of benchmarks/live.py: table, plot, and what the plot shows.
+LIVE: dict[str, tuple[Any, Any, str]] = {
+    "early": (live.early_table, live.draw_curve, "Accuracy of the running prediction against the share read"),
+    "appends": (live.appends_table, live.draw_appends, "Time of an append against the length of the document"),
+    "streams": (live.streams_table, None, ""),
+}
 
 
 def main() -> None:
@@ -84,6 +91,20 @@ def main() -> None:
     for task in long_documents.TASKS:
         renew(DOCS / "long-documents.md", task, long_documents.table(task))
     renew(DOCS / "long-documents.md", "verdicts", long_documents.verdicts_table())
+    renew_live(DOCS)
+
+
+def renew_live(docs: Path) -> None:
+    """Renew what docs/live.md shows of the parts that have been measured."""
+    for part, (make_table, draw, words) in LIVE.items():
+        record = live.recorded(part)
+        if record is None:
+            continue
+        lines = make_table(record)
+        if draw is not None:
+            draw(record, docs / f"live-{part}.png")
+            lines = [f"![{words}](live-{part}.png)", "", *lines]
+        renew(docs / "live.md", part, lines)
 
 
 def results_page(folder: Path) -> str:

@@ -205,6 +205,13 @@ def evaluate(
         bool, typer.Option("--trust-remote-code", help="Run the code that the model brings along.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
+    agreements: Annotated[
+        bool,
+        typer.Option(
+            "--agreements",
+            help="Also fit to these texts when score --agreement may stop; writes the model's config.json.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a model on labelled texts: metrics with intervals, also by any column.
 
@@ -232,7 +239,9 @@ def evaluate(
     )
     from .inference.evaluation import evaluate_model, report
 
-    metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size, trust_remote_code)
+    metrics = evaluate_model(
+        model, data, data_args, slice_by or [], batch_size, trust_remote_code, agreements
+    )
     say(report(metrics))
     if output is not None:
         with writing_to(output):
@@ -417,6 +426,12 @@ def score(
         int | None,
         typer.Option(min=1, help="Tokens read at once. Unset: 512 to 2,048 on a processor, 65,536 on a GPU."),
     ] = None,
+    agreement: Annotated[
+        float | None,
+        typer.Option(
+            help="Read texts only as far as keeps this share of labels, such as 0.99, as whole texts have them."
+        ),
+    ] = None,
     csv_encoding: CsvEncoding = "utf-8",
     csv_delimiter: CsvDelimiter = "auto",
     csv_quoting: CsvQuoting = "auto",
@@ -496,7 +511,14 @@ def score(
     from .inference import score_file as scoring
     from .inference.scorer import Scorer
 
-    scorer = Scorer(model, dtype=dtype, device=device, max_length=max_length, tokens_per_batch=tokens_per_batch)
+    scorer = Scorer(
+        model,
+        dtype=dtype,
+        device=device,
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+        agreement=agreement,
+    )
     say(f"Scoring in {scorer.description}.", error=True)
     result = scoring.score_file(
         scorer,

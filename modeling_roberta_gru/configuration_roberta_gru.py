@@ -71,6 +71,9 @@ class RobertaGRUConfig(RobertaConfig):
             training, reset to 1 when training starts.
         class_weights (`list[float]`, *optional*): one weight per label, for the loss.
         label_smoothing (`float`, defaults to 0.0): part of each target spread over all labels, for the loss.
+        stop_thresholds (`dict`, *optional*): from which certainty of the running prediction a scorer may stop reading:
+            for each agreement with the labels of whole documents (`"0.99"`) its `threshold` and what it was fitted on;
+            fitted after training, unset when training starts. The model itself always reads everything.
 
     Raises:
         ValueError: if a field has a value it cannot have, if a keyword looks like a misspelt field, or if the
@@ -99,6 +102,7 @@ class RobertaGRUConfig(RobertaConfig):
         calibration_temperature: float = 1.0,
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
+        stop_thresholds: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ):
         source = kwargs.pop("model_type", self.model_type)
@@ -130,6 +134,7 @@ class RobertaGRUConfig(RobertaConfig):
         self.calibration_temperature = calibration_temperature
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
+        self.stop_thresholds = stop_thresholds
         self.check()
 
     @property
@@ -196,6 +201,12 @@ class RobertaGRUConfig(RobertaConfig):
             _require(_is_number(value) and value > 0, name, value, "above 0")
         spread = self.initializer_range
         _require(_is_number(spread) and spread >= 0, "initializer_range", spread, "a number of at least 0")
+        _require(
+            _are_thresholds(self.stop_thresholds),
+            "stop_thresholds",
+            self.stop_thresholds,
+            'unset, or for each agreement between 0 and 1, such as "0.99", a `threshold` from 0 to 1 or null',
+        )
         self._check_labels()
         self._check_encoder(is_built)
         window, overlap = self.encoder_window, self.window_overlap
@@ -256,6 +267,19 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_thresholds(value: Any) -> bool:
+    if value is None:
+        return True
+    try:
+        return all(
+            0 < float(agreement) < 1
+            and (entry["threshold"] is None or (_is_number(entry["threshold"]) and 0 <= entry["threshold"] <= 1))
+            for agreement, entry in value.items()
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _refuse_misspelt_fields(names: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, disable_progress_bars
 from transformers import (
     DataCollatorWithPadding,
@@ -33,6 +34,7 @@ from .files import PACKAGE, alone, carried, redacted, staging, write_json, writi
 from .hub.card import write_card
 from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
+from .inference.stopping import can_stop, fit_model
 from .training.adapter import adapt
 from .training.architectures import Architecture, WordCounts, check_options
 from .training.arguments import RobertaGRUTrainingArguments
@@ -134,6 +136,9 @@ def _run(
     }
     if temperature is not None:
         trained.calibrate(temperature)
+    stopping = _fit_stopping(trained, args)
+    if stopping is not None:
+        metrics["stopping"] = stopping
     probabilities = to_probabilities(logits["test"] / (temperature or 1), trained.splits.labels.problem_type)
     write_run(output_dir, trained, probabilities, metrics, record, keep_code=model_args.trust_remote_code)
     # The clean process runs no code but ours.
@@ -338,6 +343,18 @@ def _fit_temperature(trained: Trained) -> float | None:
     if splits.labels.problem_type != SINGLE_LABEL or not trained.architecture.has_temperature:
         return None
     return fit_temperature(trained.validation_logits, splits.validation["label"][:])
+
+
+def _fit_stopping(trained: Trained, args: RobertaGRUTrainingArguments) -> dict[str, Any] | None:
+    """Have the configuration say when reading may stop, where the model has a running prediction to stop by."""
+    if not isinstance(trained, TrainedModel) or not can_stop(trained.model.config) or args.deepspeed or args.fsdp:
+        return None
+    documents = trained.trainer.eval_dataset["input_ids"][:]
+    model = trained.model.eval()
+    at_once = args.per_device_eval_batch_size
+    with torch.autocast(args.device.type, torch.bfloat16, enabled=bool(args.bf16)):
+        model.config.stop_thresholds = fit_model(model, documents, trained.max_length, at_once)
+    return model.config.stop_thresholds
 
 
 def measure_run(

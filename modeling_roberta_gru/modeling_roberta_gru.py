@@ -446,9 +446,10 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         return (model, report) if output_loading_info else model
 
     def train(self, mode: bool = True) -> "RobertaGRUPreTrainedModel":
-        # A temperature fitted to the weights as they were says nothing about the weights to come.
+        # What was fitted to the weights as they were says nothing about the weights to come.
         if mode:
             self.config.calibration_temperature = 1.0
+            self.config.stop_thresholds = None
         return super().train(mode)
 
     @torch.no_grad()

@@ -130,6 +130,18 @@ def test_labels_cannot_break_the_tables_or_the_page(record, metrics):
     assert "<b>" not in card
 
 
+def test_the_card_says_when_reading_may_stop(record, metrics):
+    stops = {"threshold": 0.9875, "share_read": 0.432, "n": 1200, "stopped": 700, "differ": 3, "max_length": None}
+    unpromised = {**stops, "threshold": None}
+    plain = build_card(record, metrics).content
+    assert build_card(record, {**metrics, "stopping": {"0.99": unpromised}}).content == plain
+    card = build_card(record, {**metrics, "stopping": {"0.99": stops, "0.999": unpromised}}).content
+    lines = [line for line in card.splitlines() if line not in plain.splitlines()]
+    assert "| 99.0 % | 0.987500 | 43.2 % | 700 | 3 |" in lines
+    assert "| 99.9 % | too few texts to promise it | all | | |" in lines
+    assert "1,200 validation texts" in card
+
+
 def test_a_pooled_split_is_owned_up_to(record, metrics):
     sentence = "these metrics compare with nothing that is reported on the official test"
     assert sentence not in " ".join(build_card(record, metrics).content.split())

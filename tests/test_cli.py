@@ -208,6 +208,7 @@ def test_the_command_lines_options_are_frozen():
     # A changed list is a changed interface: say so in CHANGELOG.md.
     evaluate = get_command(cli.app).commands["evaluate"]
     assert sorted(parameter.name for parameter in evaluate.params) == [
+        "agreements",
         "batch_size",
         "clean_html",
         "csv_columns",

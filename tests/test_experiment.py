@@ -78,6 +78,8 @@ def test_metrics_have_an_interval_and_a_number_of_rows(finished):
             assert figure["n"] == metrics[split]["n"]
         assert metrics[split]["per_class"].keys() == {"bad", "good"}
     assert metrics["bag_of_words"]["test"]["n"] == 32
+    assert metrics["stopping"] == read_json(folder / "model" / "config.json")["stop_thresholds"]
+    assert [entry["n"] for entry in metrics["stopping"].values()] == [11] * 5
 
 
 def test_predictions_are_those_of_the_test_rows(finished, reviews):

@@ -43,7 +43,7 @@ class StubScorer:
     """Scores a text by its checksum, and notes what it was asked."""
 
     description = "float32, a stub"
-    max_length = None
+    max_length = agreement = None
 
     def __init__(self, labels: tuple[str, ...] = ("bad", "good"), problem_type: str = SINGLE_LABEL, **fields: Any):
         self.labels, self.problem_type = labels, problem_type

@@ -129,6 +129,29 @@ def test_one_visitor_does_not_break_another(space, classifier, table, rounds):
         assert [done.result() for done in ones] == each_alone * rounds
 
 
+def test_a_text_is_read_on_while_it_is_typed(space, tokenizer):
+    classifier = space.Classifier(make_model(tokenizer), tokenizer)
+    assert space.can_read_on(classifier)
+    live = None
+    typed = [TEXT[:end] for end in range(5, len(TEXT), 9)]
+    edited = [TEXT[:40], TEXT[:20] + "other words", "", "anew"]
+    for text in [*typed, TEXT, TEXT, *edited]:
+        said, live = space.read_on(classifier, text, live)
+        if not text:
+            assert (said, live) == (None, None)
+            continue
+        expected = probabilities(classifier.model, tokenizer, text)
+        assert list(said) == ["bad", "good"]
+        torch.testing.assert_close(torch.tensor(list(said.values())), expected, **FLOAT32)
+        assert live.text == text
+    # What would take long waits for the button, and what is no text is not read.
+    for text in ("word " * space.LIVE_CHARACTERS, "half \ud83d"):
+        said, after = space.read_on(classifier, text, live)
+        assert after is None
+        assert "__type__" in said
+    assert not space.can_read_on(space.Classifier(make_model(tokenizer, gru_bidirectional=True), tokenizer))
+
+
 def test_what_takes_too_long_is_refused(space, classifier, monkeypatch):
     time = space.reading.TimeLimit(classifier.model)
     prediction, html = space.classify_text(classifier, time, TEXT)
@@ -422,6 +445,21 @@ def test_a_typed_text_is_scored_and_shown_as_it_is(page, saved, tokenizer):
     curve = page.get_by_role("img", name="Curve of the scores").get_attribute("aria-label")
     assert curve.endswith(f"bad {expected[0]:.2f}, good {expected[1]:.2f}")
     assert page.evaluate("document.documentElement.scrollWidth") == 375  # nothing sticks out on a phone
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_prediction_follows_the_typing(page, saved, tokenizer):
+    model = RobertaGRUForSequenceClassification.from_pretrained(saved)
+    typed = ""
+    for words in ("the plot was ", "slow and splendid ", "music"):
+        text_box(page).press_sequentially(words)
+        typed += words
+        expected = probabilities(model, tokenizer, typed)
+        shown = f"{100 * expected.max():.0f}%"
+        page.wait_for_function("shown => document.body.innerText.includes(shown)", arg=shown)
+        label = page.get_by_test_id("label-output-value").inner_text()
+        assert label.strip() == ["bad", "good"][int(expected.argmax())]
 
 
 @needs_chromium

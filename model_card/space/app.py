@@ -35,6 +35,8 @@ MAX_CHARACTERS = 100_000
 """Of one text: about 17,000 words."""
 MAX_TOKENS = 100_000
 """Of one text: as many as characters, which only odd characters need."""
+LIVE_CHARACTERS = 2_000
+"""That are read at once while one types: more wait for the button."""
 MAX_SECONDS, MAX_FILE_SECONDS = 120, 1_800
 MAX_ROWS = 5_000
 MAX_FILE_SIZE = "10mb"
@@ -100,6 +102,13 @@ class Classifier(NamedTuple):
         return reading.read(self.model, self.tokenizer, text)
 
 
+class Live(NamedTuple):
+    """A text that is being typed, and what has read it so far."""
+
+    text: str
+    reader: Any
+
+
 class Table(NamedTuple):
     """A CSV or TSV file as it came.
 
@@ -163,6 +172,9 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
     def classify(text: str) -> tuple[Any, str]:
         return classify_text(classifier, time, text)
 
+    def type_on(text: str, live: Live | None) -> tuple[Any, Live | None]:
+        return read_on(classifier, text, live)
+
     def columns(file: str | None) -> Any:
         names = read_table(file).names
         chosen = "text" if "text" in names else names[0] if len(names) == 1 else None
@@ -197,6 +209,16 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
                     prediction = gr.Label(label=answer.capitalize(), num_top_classes=8)
             shown = gr.HTML(elem_id="reading")
             gr.on([button.click, box.submit], classify, [box], [prediction, shown], api_name="classify")
+            if can_read_on(classifier):
+                live = gr.State(None)
+                box.input(
+                    type_on,
+                    [box, live],
+                    [prediction, live],
+                    trigger_mode="always_last",
+                    show_progress="hidden",
+                    api_visibility="private",
+                )
         with gr.Tab("A file"):
             file = gr.File(
                 label=f"CSV or TSV file, UTF-8, up to {MAX_ROWS:,} rows", file_types=[*DELIMITERS], height=150
@@ -260,6 +282,35 @@ def classify_text(classifier: Classifier, time: reading.TimeLimit, text: str) ->
     if classifier.problem_type == "regression":
         return ", ".join(trace.written(score) for score in last), reading.html(trace)
     return dict(zip(map(reading.visible, trace.labels), last, strict=True)), reading.html(trace)
+
+
+def can_read_on(classifier: Classifier) -> bool:
+    """Tell whether a text can be read while it is typed: left to right, by a model whose code knows how."""
+    return hasattr(classifier.model, "reader") and not classifier.model.config.gru_bidirectional
+
+
+def read_on(classifier: Classifier, text: str, live: Live | None) -> tuple[Any, Live | None]:
+    """Read on in a text that is being typed: what was read before is not read again.
+
+    Returns:
+        The prediction, for `gr.Label`, and what to give with the next text. What would take long, or is no text, is
+        left to the button: the prediction then stays as it is.
+    """
+    if not text.strip():
+        return None, None
+    if live is None or not text.startswith(live.text):
+        live = Live("", classifier.model.reader(classifier.tokenizer))
+    added = text[len(live.text) :]
+    if len(added) > LIVE_CHARACTERS:
+        return gr.skip(), None
+    try:
+        scores = live.reader.append(added).tolist()
+    except ValueError:  # half a character
+        return gr.skip(), None
+    live = Live(text, live.reader)
+    if classifier.problem_type == "regression":
+        return ", ".join(f"{score:.3f}" for score in scores), live
+    return dict(zip(map(reading.visible, classifier.labels), scores, strict=True)), live
 
 
 def checked(text: str) -> str:

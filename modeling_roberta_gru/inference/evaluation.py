@@ -1,7 +1,9 @@
 """Measure a saved model on labelled texts it has not seen."""
 
+import json
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import DataCollatorWithPadding
@@ -10,13 +12,14 @@ from ..arguments import DataArguments
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import tokenize
-from ..errors import say
-from ..files import redacted
+from ..errors import InputError, say
+from ..files import redacted, write_json
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.loading import load_classifier, longest_read, model_folder
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.trainer import RobertaGRUTrainer
 from ..trust import describe_remote_code
+from . import stopping
 
 
 def evaluate_model(
@@ -26,6 +29,7 @@ def evaluate_model(
     slice_by: Sequence[str] = (),
     batch_size: int = 32,
     trust_remote_code: bool = False,
+    agreements: bool = False,
 ) -> dict[str, Any]:
     """Measure a model on a labelled file, folder or data set.
 
@@ -37,9 +41,11 @@ def evaluate_model(
         batch_size: texts per batch.
         trust_remote_code: run the code that the model brings along, and say whose; see
             [`~.training.loading.load_classifier`].
+        agreements: also fit to these texts when reading may stop, and write that into the model's configuration.
 
     Returns:
-        The figures of [`~.training.metrics.measure`], and under `slices` those of each slice.
+        The figures of [`~.training.metrics.measure`], under `slices` those of each slice, and under `stopping`, if
+        asked for, what [`~.inference.stopping.fit_thresholds`] returns.
 
     Raises:
         InputError: if model, data, a column or a label is not usable.
@@ -47,6 +53,10 @@ def evaluate_model(
     if trust_remote_code:
         say(f"Trusted to run: the code of {describe_remote_code(model_folder(name))}")
     model, tokenizer = load_classifier(name, trust_remote_code)
+    if agreements:
+        stopping.check_can_stop(model.config)
+        if not (Path(model_folder(name)) / "config.json").is_file():
+            raise InputError(f"--agreements writes into the model's folder, and {name} is none: download it into one.")
     labels = LabelSpace.from_config(model.config)
     slice_by = ["label" if [column] == data_args.label_column else column for column in slice_by]
     documents = load_labelled(data, data_args, labels, [column for column in slice_by if column != "label"])
@@ -65,12 +75,17 @@ def evaluate_model(
     columns = {"length": tokens["length"][:], **{column: documents[column][:] for column in slice_by}}
     if labels.problem_type not in (REGRESSION, MULTI_LABEL):
         columns["label"] = [labels.names[label] for label in references]
-    return {
+    metrics = {
         "model": name,
         "data": redacted(data) if isinstance(data, str) else "rows in memory",
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
     }
+    if agreements:
+        metrics["stopping"] = stopping.fit_model(model.eval(), tokens["input_ids"][:], data_args.num_tokens)
+        path = Path(model_folder(name)) / "config.json"
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "stop_thresholds": metrics["stopping"]})
+    return metrics
 
 
 def report(figures: dict[str, Any]) -> str:
@@ -92,4 +107,6 @@ def report(figures: dict[str, Any]) -> str:
                 if name not in left_out
             )
             lines.append(f"  {value:<20} n = {slice_figures['n']:<7,} {text}")
+    if "stopping" in figures:
+        lines += ["", stopping.report(figures["stopping"])]
     return "\n".join(lines)

@@ -183,6 +183,7 @@ def score_file(
         "model": scorer.fingerprint,
         "dtype": scorer.dtype,
         "--max-length": scorer.max_length,
+        "--agreement": scorer.agreement,
         "--text-column": text_column,
         **{f"--csv-{name}": value for name, value in csv.items()},
         "--skip-bad-rows": skip_bad_rows,

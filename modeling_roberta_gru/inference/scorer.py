@@ -22,7 +22,10 @@ from ..errors import InputError
 from ..training.loading import load_classifier, longest_read
 from ..training.metrics import to_probabilities
 from .engine import AUTO, Engine, prepare
+from .stopping import certainty, find_threshold, read_by_windows
 
+DOCUMENTS_PER_TURN = 8
+"""That a worker reads by windows before it takes others, for each that it reads at once."""
 POOL_SIZE = 1024
 """Texts that are sorted by length together. Pools begin anew with every call."""
 THRESHOLD = 0.5
@@ -59,6 +62,8 @@ class Scorer:
         max_length: texts are cut to this many tokens, special tokens included. Unset: texts are read whole, by a
             stock transformer as far as it can.
         tokens_per_batch: tokens read at once, padding included; one text may hold more. Unset: as suits the engine.
+        agreement: read a text no further than needed for this share of labels to equal those of whole texts, with 95 %
+            confidence on texts like those of `config.stop_thresholds`. Unset: read everything.
 
     Attributes:
         dtype: what was chosen.
@@ -84,6 +89,7 @@ class Scorer:
         device: str | None = None,
         max_length: int | None = None,
         tokens_per_batch: int | None = None,
+        agreement: float | None = None,
     ) -> None:
         if isinstance(model, str):
             model, tokenizer = load_classifier(model)
@@ -99,8 +105,14 @@ class Scorer:
         check_max_length(tokenizer, max_length)
         self.max_length = longest_read(model, tokenizer, max_length)
         self._tokenise([""])
+        self.agreement = agreement
+        self.threshold = None if agreement is None else find_threshold(model.config, agreement, self.max_length)
         self.engine = prepare(model, dtype, device)
         self.dtype, self.description = self.engine.dtype, self.engine.description
+        if agreement is not None:
+            stops = "too few texts to promise it were read: everything is read"
+            stops = stops if self.threshold is None else f"a text ends at certainty {self.threshold:.6f}"
+            self.description += f"; {agreement:.1%} of labels those of whole texts ({stops})"
         self.tokens_per_batch = tokens_per_batch or self.engine.tokens_per_batch
         self._process = os.getpid()
 
@@ -266,8 +278,27 @@ class Scorer:
         for row, ids in enumerate(documents, first):
             if not len(ids):  # of a recurrent net, whose tokenizer adds no special tokens
                 raise InputError(f"texts[{row}] has no word in it: leave it out.")
-        batches = list(batches_by_length([len(ids) for ids in documents], self.tokens_per_batch))
-        return [(rows, workers.submit(self._predict, [documents[row] for row in rows])) for rows in batches]
+        lengths = np.array([len(ids) for ids in documents])
+        is_stoppable = np.zeros(len(lengths), dtype=bool)
+        if self.threshold is not None:
+            is_stoppable = lengths > self.engine.model.config.encoder_window
+        longest_first = np.flatnonzero(is_stoppable)[np.argsort(-lengths[is_stoppable], kind="stable")]
+        turns = [(rows, self._predict_by_windows) for rows in self._turns(longest_first)]
+        others = np.flatnonzero(~is_stoppable)
+        batches = [(others[rows], self._predict) for rows in batches_by_length(lengths[others], self.tokens_per_batch)]
+        return [
+            (rows, workers.submit(predict, [documents[row] for row in rows])) for rows, predict in [*turns, *batches]
+        ]
+
+    def _turns(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows that a worker reads by windows, in turn: which ones does not depend on how fast it is."""
+        size = DOCUMENTS_PER_TURN * self._windows_at_once if self.engine.num_workers > 1 else len(rows)
+        for start in range(0, len(rows), max(1, size)):
+            yield rows[start : start + size]
+
+    @property
+    def _windows_at_once(self) -> int:
+        return max(1, self.tokens_per_batch // self.engine.model.config.encoder_window)
 
     def _collect(self, num_texts: int, submitted: Future, on_scored: Callable[[int], object]) -> np.ndarray:
         logits = np.empty((num_texts, len(self.labels)), dtype=np.float32)
@@ -302,6 +333,18 @@ class Scorer:
         inputs = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
         logits = self.engine.model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
         return logits.float().cpu().numpy()
+
+    def _predict_by_windows(self, documents: list[np.ndarray]) -> np.ndarray:
+        """Score documents beyond the window, each until it is certain enough: logits (B, C)."""
+        logits = np.empty((len(documents), len(self.labels)), dtype=np.float32)
+
+        def is_certain(scores: np.ndarray) -> np.ndarray:
+            return certainty(scores, self.problem_type) >= self.threshold
+
+        for step in read_by_windows(self.engine.model, documents, is_certain, self._windows_at_once):
+            if step.is_last:
+                logits[step.row] = step.logits
+        return logits
 
 
 def _checked(texts: Iterable[Any]) -> Iterator[str]:

@@ -1,0 +1,533 @@
+"""Measure reading on: documents that are still being written, many of them at once, and no further than needed.
+
+    python benchmarks/live.py appends
+    python benchmarks/live.py streams
+    python benchmarks/heads.py encode movies-polarity ../shared/encoders/minilm-l6-roberta ../states/polarity
+    python benchmarks/live.py early ../states/polarity
+
+Each part writes benchmarks/results/live/PART.json, and `make results` what docs/live.md shows of it. `appends` and
+`streams` have random weights, on which neither time nor FLOPs depend. `early` trains RoBERTa-GRU's head on the states
+of a frozen encoder in cross-validation (see heads.py): six folds train it, three more fit temperature and thresholds,
+and one tests both. What is done of a fold lies in the folder of states, so that the same command goes on.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import heads
+import numpy as np
+import torch
+import typer
+from measuring import (
+    GEOMETRIES,
+    RESULTS,
+    SHARED,
+    commit_line,
+    conditions,
+    cores,
+    json_option,
+    log,
+    make_model,
+    panels,
+    ranged,
+    spread,
+    table_of,
+    weight_flops,
+    write,
+)
+from scipy.stats import beta
+from transformers import AutoTokenizer
+
+from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+from modeling_roberta_gru.data.labels import SINGLE_LABEL
+from modeling_roberta_gru.inference import stopping
+from modeling_roberta_gru.inference.scorer import Scorer
+from modeling_roberta_gru.training.metrics import fit_temperature
+
+RECORDED = RESULTS / "live"
+TOKENIZERS = {
+    "all-MiniLM-L6-v2": SHARED / "encoders" / "minilm-l6-roberta",
+    "roberta-base": SHARED / "tokenizers" / "roberta-base",
+}
+LENGTHS = [100, 1_000, 10_000, 100_000]
+STREAMS = [1, 16, 64, 256]
+APPENDED = 20
+"""Tokens of an append."""
+TIMES_CHEAPER, TIMES_FASTER = 12, 2.5
+"""What is wanted: of an append to 10,000 tokens beside reading again; of 64 documents together beside one by one."""
+LONG_RUN = 20.0
+"""Seconds; what takes longer is measured once."""
+VALIDATION_FOLDS = 3
+SHARES = [0.05, *(round(0.1 * tenth, 1) for tenth in range(1, 11))]
+# Each is one token of both tokenizers, behind a space.
+WORDS = (
+    "the",
+    "film",
+    "was",
+    "very",
+    "good",
+    "and",
+    "all",
+    "of",
+    "it",
+    "had",
+    "a",
+    "great",
+    "story",
+    "but",
+    "some",
+    "time",
+    "in",
+    "the",
+    "end",
+    "we",
+    "were",
+    "not",
+    "so",
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Geometry = Annotated[
+    list[str] | None, typer.Option(help=f"{', '.join(GEOMETRIES)}; again for more. Unset: all but toy.")
+]
+
+
+# Appending
+
+
+@app.command()
+def appends(
+    geometry: Geometry = None,
+    length: Annotated[list[int] | None, typer.Option(help="Tokens read before; again for more.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Appends at each length.")] = 9,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    output: Annotated[Path, json_option(RECORDED / "appends.json")] = RECORDED / "appends.json",
+) -> None:
+    """Measure an append beside classifying the whole text again, or the last 512 tokens of it."""
+    torch.set_num_threads(threads)
+    measured = conditions()
+    rows = []
+    for name in geometry or list(TOKENIZERS):
+        model, tokenizer = load(name)
+        reader, rng = model.reader(tokenizer), random.Random(0)
+        for wanted in sorted(length or LENGTHS):
+            while reader.num_tokens < wanted:
+                reader.append(words(rng, min(2_000, wanted - reader.num_tokens)))
+            row = {"geometry": name, "length": reader.num_tokens}
+            row["reader"] = cost(model, lambda: reader.append(words(rng, APPENDED)), repeats)  # noqa: B023
+            ids = torch.randint(5, 50, (1, wanted))
+            row["whole"] = cost(model, lambda: model(ids), repeats)  # noqa: B023
+            row["last_window"] = cost(model, lambda: model(ids[:, -model.config.encoder_window :]), repeats)  # noqa: B023
+            log(row)
+            rows.append(row)
+    write(output, {**measured, "appended": APPENDED, "rows": rows}, appends_table({**measured, "rows": rows}))
+
+
+def load(name: str) -> tuple[Any, Any]:
+    """Return a model of a geometry with random weights, and a tokenizer for it."""
+    if name == "toy":
+        from modeling_roberta_gru.data.corpus import train_tokenizer
+
+        tokenizer = train_tokenizer([" ".join(WORDS)] * 9, vocab_size=400)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(TOKENIZERS[name])
+    fields = {**GEOMETRIES[name], "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    fields["max_position_embeddings"] = 513 + tokenizer.pad_token_id
+    return make_model(fields, has_gru=True).eval(), tokenizer
+
+
+def words(rng: random.Random, count: int) -> str:
+    """Return so many words, a token each, behind a space each."""
+    return "".join(f" {word}" for word in rng.choices(WORDS, k=count))
+
+
+@torch.no_grad()
+def cost(model: Any, run: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """Return milliseconds and encoder FLOPs of something, over some runs: several unless one takes long."""
+    found: list[tuple[float, int]] = []
+    while len(found) < repeats and (not found or found[-1][0] < LONG_RUN):
+        num_flops = 0
+
+        def count(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+            nonlocal num_flops
+            num_windows, width = kwargs["position_ids"].shape
+            num_flops += num_windows * window_flops(width, model.config)
+
+        handle = model.roberta.register_forward_pre_hook(count, with_kwargs=True)
+        started = time.perf_counter()
+        run()
+        found.append((time.perf_counter() - started, num_flops))
+        handle.remove()
+    milliseconds, gigaflops = zip(*((1e3 * seconds, flops / 1e9) for seconds, flops in found), strict=True)
+    return {"milliseconds": spread(milliseconds), "encoder_gflops": spread(gigaflops, 6), "runs": len(found)}
+
+
+def window_flops(width: int, config: Any) -> int:
+    """Return the FLOPs of the encoder's matrix products for a window of so many tokens."""
+    return width * weight_flops(config) + width**2 * config.num_hidden_layers * 4 * config.hidden_size
+
+
+def appends_table(measured: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of appends."""
+    rows = []
+    for row in measured["rows"]:
+        ours, whole = row["reader"], row["whole"]
+        times = [whole[name]["median"] / ours[name]["median"] for name in ("milliseconds", "encoder_gflops")]
+        cells = [f"{row[way]['milliseconds']['median']:,.0f} ms" for way in ("reader", "whole", "last_window")]
+        flops = [f"{row[way]['encoder_gflops']['median']:,.1f}" for way in ("reader", "whole")]
+        rows.append([row["geometry"], f"{row['length']:,}", *cells, *flops, *(f"{number:,.1f}" for number in times)])
+    names = ["encoder", "tokens before", "append", "whole again", "last 512 only"]
+    names += ["append, GFLOP", "whole, GFLOP", "times faster", "times fewer FLOP"]
+    return [
+        *table_of(names, rows),
+        "",
+        f"Medians of appends of {APPENDED} tokens. Wanted: at 10,000 tokens {TIMES_CHEAPER} times cheaper than "
+        "reading again, and flat thereafter. The last 512 tokens alone are cheap, and know nothing of what came "
+        "before.",
+        "",
+        *_conditions(measured),
+    ]
+
+
+# Many streams
+
+
+@app.command()
+def streams(
+    geometry: Annotated[str, typer.Option(help=", ".join(GEOMETRIES))] = "all-MiniLM-L6-v2",
+    documents: Annotated[list[int] | None, typer.Option(help="Open documents; again for more.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of each before.")] = 60,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds: an append to every document.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    output: Annotated[Path, json_option(RECORDED / "streams.json")] = RECORDED / "streams.json",
+) -> None:
+    """Measure appends to many documents, together and one by one."""
+    torch.set_num_threads(threads)
+    measured = {**conditions(), "geometry": geometry, "tokens": tokens, "appended": APPENDED}
+    model, tokenizer = load(geometry)
+    rows = []
+    for count in documents or STREAMS:
+        together = model.readers(tokenizer, count)
+        alone = model.readers(tokenizer, count)
+        rng = random.Random(0)
+        before = {index: words(rng, tokens) for index in range(count)}
+        together.append(before)
+        for index, text in before.items():
+            alone[index].append(text)
+        seconds: dict[str, list[float]] = {"together": [], "alone": []}
+        for _ in range(repeats):
+            texts = {index: words(rng, APPENDED) for index in range(count)}
+            started = time.perf_counter()
+            together.append(texts)
+            seconds["together"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            for index, text in texts.items():
+                alone[index].append(text)
+            seconds["alone"].append(time.perf_counter() - started)
+        rows.append(
+            {"documents": count, **{way: spread([count / its for its in found]) for way, found in seconds.items()}}
+        )
+        log(rows[-1])
+    measured["rows"] = rows
+    write(output, measured, streams_table(measured))
+
+
+def streams_table(measured: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of streams."""
+    rows = [
+        [
+            f"{row['documents']:,}",
+            ranged(row["together"], ",.1f"),
+            ranged(row["alone"], ",.1f"),
+            f"{row['together']['median'] / row['alone']['median']:.2f}",
+        ]
+        for row in measured["rows"]
+    ]
+    return [
+        *table_of(["open documents", "appends/s together", "appends/s one by one", "times faster"], rows, num_left=0),
+        "",
+        f"{measured['geometry']}; documents of {measured['tokens']:,} tokens in the beginning, {measured['appended']} "
+        f"appended to each in every round; median, least and largest. Wanted at 64: {TIMES_FASTER} times.",
+        "",
+        *_conditions(measured),
+    ]
+
+
+# Stopping early
+
+
+class Replay:
+    """A trained head on recorded states, in the place of a model; a token's "id" tells its row and position."""
+
+    SHIFT = 2**24
+
+    def __init__(self, head: heads.Head, states: heads.States, temperature: float = 1.0):
+        with heads.quiet():
+            encoder = RobertaGRUConfig.from_pretrained(
+                states.record["encoder"], num_labels=head.head.out_proj.out_features
+            )
+        encoder.gru_hidden_size = heads.HYPERPARAMETERS["gru_hidden_size"]
+        self.config, self.states, self.temperature = encoder, states, temperature
+        self.gru, self.summary, self.head = head.gru, head.summary, head.head
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+
+    def document(self, row: int) -> np.ndarray:
+        """Return what stands for a document's token ids."""
+        return row * self.SHIFT + np.arange(len(self.states.tokens[row]))
+
+    def _encode(self, mask: torch.Tensor, is_full: bool, input_ids: torch.Tensor, **_: Any) -> Any:
+        states = torch.empty(*input_ids.shape, self.states.width)
+        stride = self.config.window_stride
+        for number, ids in enumerate(input_ids.tolist()):
+            row, start = ids[0] // self.SHIFT, ids[1] % self.SHIFT - 1
+            window = self.states.windows[row][-(-start // stride)]
+            states[number] = torch.from_numpy(np.array(self.states.raw[window], dtype=np.float32))
+        return SimpleNamespace(last_hidden_state=states)
+
+    def _calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits / self.temperature
+
+
+@app.command()
+def early(
+    folder: heads.Folder,
+    task: Annotated[str, typer.Option(help="A task of one label in ten folds.")] = "movies-polarity",
+    system: Annotated[str, typer.Option(help="Of heads.py, left to right.")] = "gru-attention",
+    fold: Annotated[list[int] | None, typer.Option(help="Test fold; again for more. Unset: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    data: heads.DataFolder = heads.DATA,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    clock: Annotated[bool, typer.Option(help="Also score the first test fold's texts with the whole model.")] = True,
+    output: Annotated[Path, json_option(RECORDED / "early.json")] = RECORDED / "early.json",
+) -> None:
+    """Train, fit thresholds, and see on other documents what they promised."""
+    torch.set_num_threads(threads)
+    measured = {**conditions(), "task": task, "system": system, "seed": seed}
+    documents, states = heads.load(heads.TASKS[task], data), heads.States(folder, 1)
+    folds = []
+    for number in fold or sorted(set(documents.folds.tolist())):
+        kept = folder / f"early-{task}-{system}-{seed}-{number}.json"
+        if not kept.is_file():
+            timed_here = clock and not folds
+            record = one_fold(documents, states, heads.SYSTEMS[system], number, seed, timed_here)
+            heads.write_json(kept, record)
+        folds.append(json.loads(kept.read_text(encoding="utf-8")))
+        log(f"fold {number}: {folds[-1]['accuracy']}")
+    measured |= {"encoder": Path(states.record["encoder"]).name, "hyperparameters": heads.HYPERPARAMETERS}
+    measured |= pool(folds)
+    write(output, measured, early_table(measured))
+
+
+def one_fold(
+    documents: heads.Documents, states: heads.States, system: heads.System, fold: int, seed: int, clock: bool
+) -> dict[str, Any]:
+    """Train on six folds, fit on three, test on one."""
+    distance = (documents.folds - fold) % (documents.folds.max() + 1)
+    test, validation = np.flatnonzero(distance == 0), np.flatnonzero((distance > 0) & (distance <= VALIDATION_FOLDS))
+    others = np.flatnonzero(distance > VALIDATION_FOLDS)
+    started = time.perf_counter()
+    head = heads.fit(system, states, documents.targets, others, documents.num_outputs, seed)
+    seconds = time.perf_counter() - started
+    whole = heads.predict(head, states, validation, "whole")
+    model = Replay(head, states, fit_temperature(whole, documents.targets[validation]))
+    fitted = stopping.fit_model(model, [model.document(row) for row in validation], None)
+    window = model.config.encoder_window
+    labels = documents.targets[test]
+    logits = heads.predict(head, states, test, "whole") / model.temperature
+    final = logits.argmax(axis=1)
+    lengths = np.array([len(states.tokens[row]) for row in test])
+    long = np.flatnonzero(lengths > window)
+    steps: list[list[stopping.Step]] = [[] for _ in long]
+    for step in stopping.read_by_windows(model, [model.document(row) for row in test[long]], at_once=8):
+        steps[step.row].append(step)
+    ways = {"first window only": -1.0, **{name: entry["threshold"] for name, entry in fitted.items()}}
+    held = {}
+    for name, threshold in ways.items():
+        said, read, stopped, num_windows = final.copy(), lengths.copy(), 0, len(test) - len(long)
+        for row, some in zip(long, steps, strict=True):
+            sure = [step for step in some[:-1] if threshold is not None and certainty(step) >= threshold]
+            step = sure[0] if sure else some[-1]
+            stopped += bool(sure)
+            said[row], read[row] = step.logits.argmax(), step.num_tokens
+            num_windows += step.num_windows
+        held[name] = {
+            "promised": threshold is not None and threshold >= 0,
+            "n": len(test),
+            "stopped": stopped,
+            "differ": int((said != final).sum()),
+            "right": int((said == labels).sum()),
+            "tokens": int(read.sum()),
+            "windows": num_windows,
+        }
+    return {
+        "fold": fold,
+        "training_seconds": round(seconds, 1),
+        "accuracy": float((final == labels).mean()),
+        "right": int((final == labels).sum()),
+        "tokens": int(lengths.sum()),
+        "windows": sum(len(some) for some in steps) + len(test) - len(long),
+        "thresholds": fitted,
+        "held": held,
+        "curve": curve(model, test, labels),
+        "seconds": clocked(model, documents, test, fitted) if clock else None,
+    }
+
+
+def certainty(step: stopping.Step) -> float:
+    return float(stopping.certainty(step.logits[None], SINGLE_LABEL)[0])
+
+
+@torch.no_grad()
+def curve(model: Replay, rows: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Count the documents whose running prediction is right after each share of their tokens."""
+    right = np.zeros(len(SHARES), dtype=int)
+    for row, label in zip(rows, labels, strict=True):
+        read = torch.from_numpy(np.array(model.states.raw[model.states.tokens[row]], dtype=np.float32))[None]
+        length = torch.tensor([read.shape[1]])
+        outputs = model.gru(read, length)[0]
+        mask = torch.ones(outputs.shape[:2], dtype=torch.bool)
+        running = model.summary(outputs, mask, torch.tensor([0]), torch.tensor([True]), is_running=True).value
+        at = [max(0, round(share * read.shape[1]) - 1) for share in SHARES]
+        right += (model.head(running[0, at]).argmax(dim=-1) == int(label)).numpy()
+    return right.tolist()
+
+
+def clocked(
+    model: Replay, documents: heads.Documents, rows: np.ndarray, fitted: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the seconds that whole models take for some texts: reading all, the first window, and to certainty."""
+    config = model.config
+    config.summary, config.head_hidden_size = model.summary.kind, heads.HYPERPARAMETERS["head_hidden_size"]
+    config.calibration_temperature, config.stop_thresholds = model.temperature, fitted
+    with heads.quiet():
+        full = RobertaGRUForSequenceClassification.from_pretrained(
+            model.states.record["encoder"], config=config, dtype=torch.float32
+        )
+    for name in ("gru", "summary", "head"):
+        getattr(full, name).load_state_dict(getattr(model, name).state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(model.states.record["encoder"])
+    texts = [documents.texts[row] for row in rows]
+    ways: dict[str, dict[str, Any]] = {"everything": {}, "first window only": {"max_length": config.encoder_window}}
+    ways |= {name: {"agreement": float(name)} for name, entry in fitted.items() if entry["threshold"] is not None}
+    found = {}
+    for name, options in ways.items():
+        scorer = Scorer(full, tokenizer, dtype="float32", device="cpu", **options)
+        scorer.predict(texts[:2])
+        started = time.perf_counter()
+        scorer.predict(texts)
+        found[name] = {"seconds": round(time.perf_counter() - started, 2), "texts": len(texts)}
+    return found
+
+
+def pool(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what the folds came to."""
+    held = {}
+    for name in folds[0]["held"]:
+        parts = [fold["held"][name] for fold in folds]
+        sums = {
+            key: sum(part[key] for part in parts) for key in ("n", "stopped", "differ", "right", "tokens", "windows")
+        }
+        held[name] = {**sums, "folds_promised": sum(part["promised"] for part in parts)}
+    return {
+        "folds": len(folds),
+        **{key: sum(fold[key] for fold in folds) for key in ("right", "tokens", "windows")},
+        "n": held["first window only"]["n"],
+        "held": held,
+        "curve": {"shares": SHARES, "right": np.sum([fold["curve"] for fold in folds], axis=0).tolist()},
+        "seconds": next((fold["seconds"] for fold in folds if fold["seconds"]), None),
+    }
+
+
+def early_table(measured: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of what was promised and what held."""
+    n, seconds = measured["n"], measured["seconds"] or {}
+    rows = [["everything", "", "100 %", "", "", f"{measured['right'] / n:.3f}", _seconds(seconds, "everything")]]
+    for name, held in measured["held"].items():
+        share = f"{held['tokens'] / measured['tokens']:.1%}".replace("%", " %")
+        agreement = 1 - held["differ"] / n
+        low = beta.ppf(0.025, n - held["differ"], held["differ"] + 1)
+        high = beta.ppf(0.975, n - held["differ"] + 1, held["differ"]) if held["differ"] else 1.0
+        promise = "" if name.startswith("first") else f"{float(name):.1%} in {held['folds_promised']} folds"
+        cells = [promise, share, f"{held['stopped']:,}", f"{agreement:.4f} ({low:.4f} to {high:.4f})"]
+        label = name if name.startswith("first") else "until certain"
+        rows.append([label, *cells, f"{held['right'] / n:.3f}", _seconds(seconds, name)])
+    names = ["read", "promised", "tokens read", "ended early", "labels as of the whole", "accuracy", "time, one fold"]
+    return [
+        *table_of(names, rows),
+        "",
+        f"{measured['task']}, n = {n:,} in {measured['folds']} test folds; `{measured['system']}` on "
+        f"{measured['encoder']}, frozen, seed {measured['seed']}; thresholds fitted on {VALIDATION_FOLDS} other "
+        "folds. In brackets: 95 % Clopper-Pearson intervals. Where a fold's validation texts are too few to promise "
+        "an agreement, its texts are read whole.",
+        "",
+        *_conditions(measured),
+    ]
+
+
+def _seconds(found: dict[str, Any], name: str) -> str:
+    return f"{found[name]['seconds']:.1f} s" if name in found else ""
+
+
+def draw_curve(measured: dict[str, Any], path: Path) -> None:
+    """Draw the running prediction's accuracy against the share of the document that has been read."""
+    from modeling_roberta_gru.training import plots
+
+    drawing, (axes,) = panels(6, 3.6)
+    shares = [100 * share for share in measured["curve"]["shares"]]
+    axes.plot(shares, [right / measured["n"] for right in measured["curve"]["right"]], marker="o", color=plots.BLUE)
+    first = measured["held"]["first window only"]
+    axes.plot(100 * first["tokens"] / measured["tokens"], first["right"] / measured["n"], "s", color=plots.ORANGE)
+    axes.annotate(
+        "first window only",
+        (100 * first["tokens"] / measured["tokens"], first["right"] / measured["n"]),
+        (8, -10),
+        textcoords="offset points",
+        color=plots.ORANGE,
+    )
+    axes.set_xlabel("share of the document that has been read (%)")
+    axes.set_ylabel("accuracy of the running prediction")
+    plots.tidy(axes)
+    plots.save(drawing, path)
+
+
+def draw_appends(measured: dict[str, Any], path: Path) -> None:
+    """Draw the time of an append against what was read before, beside reading again."""
+    from modeling_roberta_gru.training import plots
+
+    names = list(dict.fromkeys(row["geometry"] for row in measured["rows"]))
+    drawing, axes = panels(4.5 * len(names), 3.6, 1, len(names))
+    ways = {
+        "reader": ("append", plots.BLUE),
+        "whole": ("whole again", plots.ORANGE),
+        "last_window": ("last 512 only", plots.GREY),
+    }
+    for name, panel in zip(names, axes, strict=True):
+        rows = [row for row in measured["rows"] if row["geometry"] == name]
+        for way, (label, colour) in ways.items():
+            points = [(row["length"], row[way]["milliseconds"]["median"]) for row in rows]
+            panel.loglog(*zip(*points, strict=True), marker="o", color=colour, label=label)
+        panel.set_title(name, fontsize=11)
+        panel.set_xlabel("tokens of the document")
+        panel.set_ylabel("milliseconds")
+        panel.legend(frameon=False)
+        plots.tidy(panel)
+    plots.save(drawing, path)
+
+
+def _conditions(measured: dict[str, Any]) -> list[str]:
+    return [f"- command: `{measured['command']}`", commit_line(measured), f"- float32, {cores(measured)}"]
+
+
+def recorded(part: str) -> dict[str, Any] | None:
+    """Return what a part came to, if it was measured."""
+    path = RECORDED / f"{part}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    app()
