@@ -316,7 +316,7 @@ class Head(nn.Module):
         )
         # The model's own parts, as it initialises them; its encoder is none.
         model = RobertaGRUForSequenceClassification(config)
-        self.vote = system.vote
+        self.config, self.vote = config, system.vote
         self.dropout = nn.Dropout(given["state_dropout"])
         self.gru = model.gru if system.directions else None
         self.summary, self.head = model.summary, model.head

@@ -267,12 +267,12 @@ class Replay:
     SHIFT = 2**24
 
     def __init__(self, head: heads.Head, states: heads.States, temperature: float = 1.0):
-        with heads.quiet():
-            encoder = RobertaGRUConfig.from_pretrained(
-                states.record["encoder"], num_labels=head.head.out_proj.out_features
-            )
-        encoder.gru_hidden_size = heads.HYPERPARAMETERS["gru_hidden_size"]
-        self.config, self.states, self.temperature = encoder, states, temperature
+        self.config, self.states, self.temperature = head.config, states, temperature
+        if (self.config.encoder_window, self.config.window_stride) != (
+            states.record["window"],
+            states.record["window_stride"],
+        ):
+            raise ValueError(f"The states' windows hold {states.record['window']} tokens: not RoBERTa-GRU's.")
         self.gru, self.summary, self.head = head.gru, head.summary, head.head
         self.dtype, self.device = torch.float32, torch.device("cpu")
 
@@ -401,8 +401,10 @@ def clocked(
     model: Replay, documents: heads.Documents, rows: np.ndarray, fitted: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Return the seconds that whole models take for some texts: reading all, the first window, and to certainty."""
-    config = model.config
-    config.summary, config.head_hidden_size = model.summary.kind, heads.HYPERPARAMETERS["head_hidden_size"]
+    own = ("gru_hidden_size", "skip_connection", "summary", "attention_horizons", "head_hidden_size", "num_labels")
+    fields = {name: getattr(model.config, name) for name in own}
+    with heads.quiet():
+        config = RobertaGRUConfig.from_pretrained(model.states.record["encoder"], **fields)
     config.calibration_temperature, config.stop_thresholds = model.temperature, fitted
     with heads.quiet():
         full = RobertaGRUForSequenceClassification.from_pretrained(

@@ -10,8 +10,8 @@ import breakdown
 import document_length
 import faults
 import heads
-import load
 import live
+import load
 import long_documents
 import preparation
 import scoring
