@@ -239,9 +239,7 @@ def evaluate(
     )
     from .inference.evaluation import evaluate_model, report
 
-    metrics = evaluate_model(
-        model, data, data_args, slice_by or [], batch_size, trust_remote_code, agreements
-    )
+    metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size, trust_remote_code, agreements)
     say(report(metrics))
     if output is not None:
         with writing_to(output):
