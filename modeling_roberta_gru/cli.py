@@ -468,6 +468,8 @@ def score(
     if engine not in ("local", "ray"):
         raise unknown_name("--engine", engine, ("local", "ray"))
     if engine == "ray":
+        if agreement is not None:
+            raise InputError("--agreement takes no effect with --engine ray: leave one of them out.")
         if verify or excel_safe:
             raise InputError(f"{'--verify' if verify else '--excel-safe'} takes effect only with --engine local.")
         from .inference import cluster
