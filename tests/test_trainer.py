@@ -13,7 +13,7 @@ from datasets import Dataset
 from datasets.arrow_dataset import Column
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed, trainer_pt_utils
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
@@ -25,6 +25,9 @@ from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 from .conftest import tiny_config
 from .trajectory import WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
 
+needs_rebalancing = pytest.mark.skipif(
+    not hasattr(trainer_pt_utils, "BatchRebalanceSampler"), reason="transformers 5.0 has no such sampler"
+)
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
@@ -152,7 +155,7 @@ def test_length_grouping_pads_less(tmp_path):
     assert padding("group_by_length") < padding("random") / 2
 
 
-@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+@pytest.mark.parametrize("strategy", ["group_by_length", pytest.param("batch_rebalance", marks=needs_rebalancing)])
 def test_lengths_are_read_at_once_from_a_column_or_the_tokens(strategy, tmp_path, monkeypatch):
     asked = []
     get = Column.__getitem__
@@ -166,6 +169,12 @@ def test_lengths_are_read_at_once_from_a_column_or_the_tokens(strategy, tmp_path
         read.append([list(batch) for batch in sampler])
     assert read[0] == read[1] == read[2]
     assert not [key for key in asked if isinstance(key, int)]  # a row at a time
+
+
+def test_rebalancing_without_the_releases_sampler_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delattr(trainer_pt_utils, "BatchRebalanceSampler", raising=False)
+    with pytest.raises(InputError, match="batch_rebalance needs a newer transformers"):
+        make_trainer(str(tmp_path), train_sampling_strategy="batch_rebalance")
 
 
 def test_a_trainer_needs_neither_lengths_nor_options_nor_a_folder(tmp_path, monkeypatch):

@@ -3,16 +3,18 @@
 #
 #   tests/versions.sh lowest | newest [FOLDER OF THE ENVIRONMENT]
 #
-# Needs uv and a package index that has a build of torch for this machine.
+# Needs uv and a package index that has a build of torch for this machine. Where it lacks some release, name another in a
+# file, such as a line `torch==2.13.0`: UV_OVERRIDE=FILE tests/versions.sh newest
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
     lowest) resolution=lowest-direct ;;
     newest) resolution=highest ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 folder=${2:-$(mktemp -d)}
+mkdir -p "$folder"
 
 # What is only for developers may be as new as it likes: the bounds that are proven are those of the package.
 uv pip compile --quiet --resolution "$resolution" pyproject.toml \

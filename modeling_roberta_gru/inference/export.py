@@ -411,6 +411,8 @@ def _quiet_exporter() -> Iterator[None]:
             ("The feature will be removed", DeprecationWarning),  # torch's own call inside
             # Checks inside torch's embedding and transformers' mask that hold for any document.
             ("Converting a tensor to a Python boolean", torch.jit.TracerWarning),
+            # The 0 of transformers 5.0's mask, which is a constant indeed.
+            ("torch.tensor results are registered as constants", torch.jit.TracerWarning),
             # transformers' mask picks rows and columns by a count from 0 on.
             ("Exporting aten::index operator of advanced indexing", UserWarning),
             # The initial state has the batch's size in the graph, not the example's.

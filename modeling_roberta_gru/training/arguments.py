@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, trainer_pt_utils
 from transformers.integrations import get_available_reporting_integrations
 
 from ..arguments import DataArguments, ModelArguments, TrainingOptions, check_training_options, read_options
@@ -29,6 +29,14 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
         check_training_options(self)
         if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
             raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
+        if self.train_sampling_strategy == "batch_rebalance" and not hasattr(
+            trainer_pt_utils, "BatchRebalanceSampler"
+        ):
+            raise InputError("--train_sampling_strategy batch_rebalance needs a newer transformers: upgrade it.")
+        if getattr(self, "group_by_length", False):  # transformers 5.0
+            raise InputError(
+                "--group_by_length is --train_sampling_strategy group_by_length, the default: leave it out."
+            )
         trackers = ("none", "all", *get_available_reporting_integrations())
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:

@@ -45,11 +45,13 @@ class NAdam(torch.optim.AdamW):
         self.defaults["momentum_decay"] = momentum_decay
         for group in self.param_groups:
             group.setdefault("momentum_decay", momentum_decay)
+            # torch 2.6 leaves it out, and `torch.optim.NAdam` would then resume with coupled decay.
+            group["decoupled_weight_decay"] = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:  # from a checkpoint that another device wrote
-            group.update(fused=True, foreach=None, capturable=False)
+            group.update(fused=True, foreach=None, capturable=False, decoupled_weight_decay=True)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one step; return what `closure`, if given, makes of the loss."""

@@ -11,7 +11,7 @@ import pyarrow.compute
 import torch
 from datasets import Dataset
 from torch import nn
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import has_length
 
@@ -153,7 +153,7 @@ class RobertaGRUTrainer(Trainer):
         if strategy == "group_by_length":
             sampler = GroupedSampler(lengths, args.train_batch_size * args.gradient_accumulation_steps)
         elif strategy == "batch_rebalance":
-            from transformers.trainer_pt_utils import BatchRebalanceSampler  # absent in transformers 5.0
+            from transformers.trainer_pt_utils import BatchRebalanceSampler  # the arguments see that it is there
 
             return BatchRebalanceSampler(
                 lengths.tolist(),
@@ -164,7 +164,9 @@ class RobertaGRUTrainer(Trainer):
                 drop_last=args.dataloader_drop_last,
             )
         else:
-            sampler = super()._get_train_sampler(self.train_dataset)
+            # transformers 5.0 knows no strategy and would shuffle.
+            in_order = strategy == "sequential"
+            sampler = SequentialSampler(self.train_dataset) if in_order else RandomSampler(self.train_dataset)
         self.train_sampler = EpochSampler(sampler, args.order_seed, lengths, args.length_curriculum)
         return self.train_sampler
 
