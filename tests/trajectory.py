@@ -85,7 +85,7 @@ def losses_and_norms(
     folder: str, problem_type: str, batch_size: int, accumulation: int, weighted: bool = True
 ) -> list[tuple[float, float]]:
     """Train four steps in float64 without dropout, rows in order; return each step's loss and gradient norm."""
-    config = {**WITHOUT_DROPOUT, "problem_type": problem_type}
+    config = {**WITHOUT_DROPOUT, "problem_type": problem_type, "skip_connection": False}
     if weighted:
         config["class_weights"] = [0.5, 1.0, 3.0]
     trainer = make_trainer(
