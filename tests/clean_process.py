@@ -1,9 +1,13 @@
 """Load a model in a clean process: interpreters, caches, Hubs, and what comes out."""
 
+import importlib.metadata
 import json
 import math
 import os
+import re
 import subprocess
+import sys
+import sysconfig
 import venv
 from argparse import Namespace
 from collections.abc import Sequence
@@ -65,10 +69,21 @@ def install(folder: Path, *requirements: str) -> Path:
 
 
 def install_transformers(folder: Path, release: str) -> Path:
-    """Make a virtual environment with a release of transformers and the torch that constraints.txt pins."""
-    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    torch_pin = next(line for line in constraints if line.startswith("torch=="))
-    return install(folder, torch_pin, f"transformers=={release}")
+    """Make an environment with a release of transformers, and return its interpreter.
+
+    Its tokenizers and huggingface_hub are those the release asks for; torch and what else it needs are borrowed from
+    this process's environment.
+    """
+    venv.create(folder, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--target", site]
+    subprocess.run([*pip, f"transformers=={release}"], check=True, capture_output=True)
+    (transformers,) = importlib.metadata.distributions(name="transformers", path=[str(site)])
+    needs = transformers.requires or ()
+    needed = [need for need in needs if re.match(r"(tokenizers|huggingface-hub)\b(?!.*extra)", need)]
+    subprocess.run([*pip, *needed], check=True, capture_output=True)
+    (site / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    return folder / "bin" / "python"
 
 
 def save_model(folder: Path, seed: int = 0) -> None:

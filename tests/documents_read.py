@@ -5,6 +5,7 @@ it, and prints as JSON what each rank read, and whether the resumed ones end wit
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +31,11 @@ def numbered_documents() -> Dataset:
 
 
 def read_by(
-    folder: str, batch_size: int, resume: str | None = None, **arguments: Any
+    folder: str,
+    batch_size: int,
+    resume: str | None = None,
+    prepare: Callable[[RobertaGRUTrainer], None] = lambda trainer: None,
+    **arguments: Any,
 ) -> tuple[list, RobertaGRUTrainer]:
     """Train three epochs, the first on short documents; return each batch's documents, by number, and the trainer."""
     batches: list[list[int]] = []
@@ -50,6 +55,7 @@ def read_by(
         return training_step(model, inputs, *rest)
 
     trainer.training_step = listening
+    prepare(trainer)
     trainer.train(resume_from_checkpoint=resume)
     return batches, trainer
 

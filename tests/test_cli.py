@@ -34,6 +34,14 @@ def saved(tmp_path_factory, stand_in):
     return folder
 
 
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory, saved):
+    folder = tmp_path_factory.mktemp("headless")
+    RobertaGRUModel.from_pretrained(saved).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(saved).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def roberta_gru(monkeypatch, capsys):
     def call(*argv):
@@ -126,11 +134,10 @@ def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, t
         (["evaluate", "{headless}", "{data}"], "holds no trained classifier but a roberta-gru that lacks head."),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(argv, message, saved, stand_in, reviews, tmp_path, roberta_gru):
+def test_mistakes_are_one_line_and_status_two(
+    argv, message, saved, headless, stand_in, reviews, tmp_path, roberta_gru
+):
     other = write_reviews(tmp_path / "other.csv", 9, seed=3, num_labels=3)
-    headless = tmp_path / "headless"
-    RobertaGRUModel.from_pretrained(saved).save_pretrained(headless)
-    AutoTokenizer.from_pretrained(saved).save_pretrained(headless)
     places = {"model": saved, "data": reviews / "test.csv", "other": other, "encoder": stand_in, "headless": headless}
     places["scored"] = tmp_path / "scored.csv"
     before = {path: path.read_bytes() for path in saved.iterdir()}
@@ -171,9 +178,7 @@ def test_explain_prints_and_draws_how_the_prediction_came_about(saved, tmp_path,
         (["--file", "{model}"], "cannot be read: Is a directory"),
         (["--file", "{latin}"], "is not UTF-8 text (byte 4). Save the file as UTF-8."),
         (["--file", "{empty}"], "holds no text"),
-        ([""], "The text is empty."),
         (["<s></s>"], "The text holds no words, only special tokens."),
-        (["a text", "--label", "god"], "Unknown label 'god'. Did you mean 'good'?"),
         (["a text", "--output-dir", "{text}/folder"], "is not a folder that can be written to"),
         (["a text", "--no-attributions", "--steps", "9"], "--steps belongs to the attributions"),
     ],
@@ -344,13 +349,12 @@ def test_help_has_a_line_a_command_and_an_example(roberta_gru):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_console_that_cannot_show_a_character_shows_its_code(encoding, saved, tmp_path):
+def test_a_console_that_cannot_show_a_character_shows_its_code(saved, tmp_path):
     program = "import torch; torch.set_num_threads(1); from modeling_roberta_gru.cli import main; main()"
     command = [sys.executable, "-c", program, "explain", saved, "splendid → 映画", "--no-attributions"]
     process = subprocess.run(
         [*map(str, command), "--output-dir", str(tmp_path)],
-        env={**os.environ, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )
     assert process.returncode == 0, process.stderr

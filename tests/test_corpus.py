@@ -55,10 +55,14 @@ def long() -> DatasetDict:
 
 
 @pytest.fixture(scope="module")
-def offsets(long: DatasetDict) -> list[list[int]]:
+def long_tokenizer(long: DatasetDict) -> PreTrainedTokenizerFast:
+    return train_tokenizer(long["train"]["text"])
+
+
+@pytest.fixture(scope="module")
+def offsets(long: DatasetDict, long_tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """Return where the tokens of each long test review begin, under the tokenizer of its training split."""
-    tokenizer = train_tokenizer(long["train"]["text"])
-    encoding = tokenizer(long["test"]["text"][:], return_offsets_mapping=True, add_special_tokens=False)
+    encoding = long_tokenizer(long["test"]["text"][:], return_offsets_mapping=True, add_special_tokens=False)
     return [[begin for begin, _ in review] for review in encoding["offset_mapping"]]
 
 
@@ -296,10 +300,9 @@ def test_bag_of_words_cannot_tell_the_label_of_long_reviews() -> None:
     assert abs(np.mean(predictions == [row["label"] for row in test]) - 0.5) < 0.08
 
 
-def test_long_reviews_of_other_lengths_can_be_had(long: DatasetDict) -> None:
-    tokenizer = train_tokenizer(long["train"]["text"])
+def test_long_reviews_of_other_lengths_can_be_had(long_tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [row["text"] for row in long_reviews("longer", seed=0, count=8, min_tokens=10_000, max_tokens=20_000)]
-    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    lengths = [len(ids) for ids in long_tokenizer(texts)["input_ids"]]
     assert 10_000 <= min(lengths) < max(lengths) <= 20_000
 
 

@@ -106,8 +106,7 @@ def read_page(path):
     return reader
 
 
-@pytest.mark.parametrize("summary", SUMMARIES)
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("summary", "bidirectional"), [*zip(SUMMARIES, (True, False) * 2, strict=True)])
 def test_the_last_running_scores_are_the_models_own(summary, bidirectional, byte_level):
     model = classifier(summary=summary, gru_bidirectional=bidirectional, num_gru_layers=2)
     traced = trace(model, byte_level, TEXT)
@@ -304,14 +303,13 @@ def test_a_prediction_is_said_as_the_problem_asks(scores, problem_type, said):
     assert reading.prediction(made_trace(*scores, problem_type=problem_type)) == said
 
 
-@pytest.mark.parametrize("tokenizer", ["byte_level", "wordpiece"])
 @pytest.mark.parametrize(
-    "fields",
+    ("tokenizer", "fields"),
     [
-        {"num_labels": 2},
-        {"num_labels": 7},
-        {"num_labels": 3, "problem_type": "multi_label_classification"},
-        {"num_labels": 1, "problem_type": "regression"},
+        ("byte_level", {"num_labels": 2}),
+        ("wordpiece", {"num_labels": 7}),
+        ("byte_level", {"num_labels": 3, "problem_type": "multi_label_classification"}),
+        ("wordpiece", {"num_labels": 1, "problem_type": "regression"}),
     ],
 )
 def test_a_page_holds_the_text_exactly_and_needs_nothing_beside_itself(tokenizer, fields, tmp_path, request):

@@ -151,7 +151,7 @@ def test_the_graph_gives_the_models_logits_at_any_length(options, tmp_path):
     model = tiny_model(**options)
     write_graph(model, tmp_path / "model.onnx")
     graph = session(tmp_path / "model.onnx")
-    one_of_each = documents(1, 2, 17, W - 1, W, W + 1, W + 2, 2 * W, 65, 66, 67, 200)
+    one_of_each = documents(1, 2, W - 1, W, W + 1, W + 2, 2 * W, 66, 67, 200)
     for document in one_of_each:
         inputs = batch([document])
         assert graph_logits(graph, inputs) == pytest.approx(model_logits(model, inputs), **FLOAT32)
@@ -312,14 +312,27 @@ def test_scores_stand_in_the_order_of_the_texts_whatever_the_batches(
     assert (len(shapes) == 1) == (tokens_per_batch == 10**6)
 
 
-@pytest.mark.parametrize(
-    ("problem", "num_labels"),
-    [("multi_label_classification", 3), ("regression", 1), (None, 1), (None, 4)],
-)
-def test_other_problems_are_scored_as_the_pipeline_scores_them(problem, num_labels, stand_in, tmp_path):
-    saved = save(tmp_path / "saved", stand_in, problem_type=problem, num_labels=num_labels)
-    export(str(saved), tmp_path / "onnx")
-    scorer = load_scorer(tmp_path / "onnx").OnnxScorer(tmp_path / "onnx", num_threads=1)
+PROBLEMS = [
+    ("single_label_classification", 3),
+    ("multi_label_classification", 3),
+    ("regression", 1),
+    (None, 1),
+    (None, 4),
+]
+
+
+@pytest.fixture(scope="module", params=PROBLEMS, ids=str)
+def pair(request, tmp_path_factory, stand_in):
+    """Return a classifier of each kind, and the scorer of its export."""
+    problem, num_labels = request.param
+    folder = tmp_path_factory.mktemp("pair")
+    saved = save(folder / "saved", stand_in, problem_type=problem, num_labels=num_labels)
+    export(str(saved), folder / "onnx")
+    return saved, load_scorer(folder / "onnx").OnnxScorer(folder / "onnx", num_threads=1)
+
+
+def test_every_problem_is_scored_as_the_pipeline_scores_it(pair):
+    saved, scorer = pair
     classify = pipeline("text-classification", str(saved), device="cpu")
     for row, entries in zip(scorer.predict_proba(TEXTS), classify(TEXTS, top_k=None), strict=True):
         scores = {entry["label"]: entry["score"] for entry in entries}
@@ -346,15 +359,9 @@ def test_no_texts_have_no_scores(scorer):
     assert scorer.predict_proba([]).shape == (0, 3)
 
 
-@pytest.mark.parametrize(
-    ("problem", "num_labels"),
-    [("single_label_classification", 3), ("multi_label_classification", 3), ("regression", 1)],
-)
-def test_both_scorers_answer_in_the_same_names_and_types(problem, num_labels, stand_in, tmp_path):
-    folder = save(tmp_path / "saved", stand_in, problem_type=problem, num_labels=num_labels)
-    export(str(folder), tmp_path / "onnx")
-    without = load_scorer(tmp_path / "onnx").OnnxScorer(tmp_path / "onnx", num_threads=1)
-    with_torch = Scorer(str(folder), dtype="float32", device="cpu")
+def test_both_scorers_answer_in_the_same_names_and_types(pair):
+    saved, without = pair
+    with_torch = Scorer(str(saved), dtype="float32", device="cpu")
     assert (without.labels, without.problem_type) == (with_torch.labels, with_torch.problem_type)
     assert without.classes_.tolist() == with_torch.classes_.tolist()
     for make in (lambda: TEXTS, lambda: iter(TEXTS), lambda: np.array(TEXTS), lambda: TEXTS[0], list):
@@ -433,8 +440,8 @@ def test_an_int8_export_is_scored_close_to_float32_and_replaces_the_one_before(
     assert 0 < abs(probabilities - exact).max() < 0.1
 
 
-@pytest.mark.parametrize("amount", [0.01, float("nan")])
-def test_a_graph_that_is_not_the_model_is_not_left_behind(amount, saved, exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("amount", "name"), [(0.01, "onnx"), (float("nan"), "new")])
+def test_a_graph_that_is_not_the_model_is_not_left_behind(amount, name, saved, exported, tmp_path, monkeypatch):
     def write_another(model, path):
         with torch.no_grad():
             model.head.out_proj.bias[0] += amount
@@ -443,9 +450,8 @@ def test_a_graph_that_is_not_the_model_is_not_left_behind(amount, saved, exporte
     monkeypatch.setattr(exporting, "write_graph", write_another)
     folder = shutil.copytree(exported, tmp_path / "onnx")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for target in (folder, tmp_path / "new"):
-        with pytest.raises(InputError, match=r"^The graph differs from the model by .*; nothing was written\. "):
-            export(str(saved), target)
+    with pytest.raises(InputError, match=r"^The graph differs from the model by .*; nothing was written\. "):
+        export(str(saved), tmp_path / name)
     assert left(tmp_path) == ["onnx"]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

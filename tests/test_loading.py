@@ -20,7 +20,6 @@ from .clean_process import (
     OFFLINE,
     OLDER_RELEASES,
     PINNED,
-    SERVER,
     WAYS,
     ask,
     expect,
@@ -77,25 +76,12 @@ def test_what_is_compared_tells_models_apart(saved):
 
 
 @pytest.mark.slow
-def test_a_pipeline_loads_from_the_hub_then_offline_and_a_pinned_revision_stays(hub, pinned, saved, tmp_path):
-    for way in WAYS:
-        check(sys.executable, ["pipeline"], way, hub, pinned, saved, tmp_path)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("release", [*OLDER_RELEASES, "installed"])
 def test_every_auto_class_loads_every_way(release, interpreter, hub, pinned, saved, tmp_path):
     for way in WAYS:
+        if way == OFFLINE:  # as where only `hf download` was run before: transformers issue 34855
+            shutil.rmtree(tmp_path / "latest" / "modules")
         check(interpreter(release), LOADERS, way, hub, pinned, saved, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("release", [*OLDER_RELEASES, "installed"])
-def test_code_loads_offline_though_none_was_run_before(release, interpreter, hub, pinned, saved, tmp_path):
-    # As where only `hf download` was run before: transformers issue 34855.
-    load(interpreter(release), CLASSIFIER, SERVER, hub, pinned, tmp_path)
-    shutil.rmtree(tmp_path / "latest" / "modules")
-    check(interpreter(release), CLASSIFIER, OFFLINE, hub, pinned, saved, tmp_path)
 
 
 @pytest.mark.slow

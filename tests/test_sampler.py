@@ -111,12 +111,7 @@ def shortest_half():
     ("options", "per_step"),
     [
         ({"batch_size": 8}, 1),
-        ({"batch_size": 4, "gradient_accumulation_steps": 2}, 2),
-        pytest.param(
-            {"batch_size": 8, "train_sampling_strategy": "random", "dataloader_num_workers": 1},
-            1,
-            marks=pytest.mark.forks,
-        ),
+        ({"batch_size": 4, "gradient_accumulation_steps": 2, "train_sampling_strategy": "random"}, 2),
     ],
 )
 def test_training_reads_short_documents_first(options, per_step, tmp_path):
@@ -127,31 +122,28 @@ def test_training_reads_short_documents_first(options, per_step, tmp_path):
     assert [sorted(chain(*part)) for part in later] == [list(range(NUM_DOCUMENTS))] * 2
 
 
-@pytest.mark.parametrize("options", [{"length_curriculum": 2}, {"length_curriculum": 0}])
-@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
-def test_a_run_resumed_within_any_epoch_equals_an_uninterrupted_one(strategy, options, tmp_path):
-    options = {"batch_size": 8, "train_sampling_strategy": strategy, **options}
-    batches, whole = read_by(str(tmp_path / "whole"), **options)
+@pytest.mark.parametrize(("strategy", "length_curriculum"), [("group_by_length", 2), ("random", 0)])
+def test_a_run_resumed_within_any_epoch_equals_an_uninterrupted_one(strategy, length_curriculum, tmp_path):
+    options = {"train_sampling_strategy": strategy, "length_curriculum": length_curriculum}
+    batches, whole = read_by(str(tmp_path / "whole"), 8, **options)
     for step in (2, 7, 10, 13):  # within each epoch, and between two
         resumed_batches, resumed = read_by(
-            str(tmp_path / "resumed"), resume=str(tmp_path / "whole" / f"checkpoint-{step}"), **options
+            str(tmp_path / "resumed"), 8, str(tmp_path / "whole" / f"checkpoint-{step}"), save_strategy="no", **options
         )
         assert resumed_batches == batches[step:]
         assert same_weights(resumed, whole)
 
 
-@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.forks)])
-def test_a_resumed_run_draws_the_stretches_of_an_uninterrupted_one(num_workers, tmp_path):
+def random_stretches(trainer):
+    """Have a trainer read five tokens of each training document, drawn anew in each epoch."""
+    trainer.train_collator = SelectingCollator(collate, 5, "random", seed=0)
+
+
+def test_a_resumed_run_draws_the_stretches_of_an_uninterrupted_one(tmp_path):
     def train(folder, resume=None):
-        trainer = make_trainer(
-            str(tmp_path / folder),
-            save_strategy="steps",
-            save_steps=3,
-            save_total_limit=9,
-            max_steps=10,
-            dataloader_num_workers=num_workers,
-        )
-        trainer.train_collator = SelectingCollator(collate, 5, "random", seed=0)
+        saves = {"save_strategy": "steps", "save_steps": 3, "save_total_limit": 9}
+        trainer = make_trainer(str(tmp_path / folder), max_steps=10, **saves)
+        random_stretches(trainer)
         widths = set()
         trainer.model.register_forward_pre_hook(
             lambda _, args, kwargs: widths.add(kwargs["input_ids"].shape[1]), with_kwargs=True
@@ -165,6 +157,17 @@ def test_a_resumed_run_draws_the_stretches_of_an_uninterrupted_one(num_workers, 
     assert same_weights(train("resumed", str(tmp_path / "whole" / "checkpoint-6")), whole)
     # Only training is cut.
     assert next(iter(whole.get_eval_dataloader()))["input_ids"].shape[1] > 5
+
+
+@pytest.mark.forks
+def test_workers_change_neither_order_nor_stretches_also_when_they_outlive_an_epoch(tmp_path):
+    def read(**workers):
+        return read_by(str(tmp_path), 8, save_strategy="no", prepare=random_stretches, **workers)
+
+    batches, trainer = read()
+    again, other = read(dataloader_num_workers=2, dataloader_persistent_workers=True)
+    assert again == batches
+    assert same_weights(trainer, other)
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def without_id(html):
     return re.sub("reading-[0-9a-f]{8}", "reading", html)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_one_visitor_does_not_break_another(space, classifier, table, rounds):
     texts = ["the plot was slow " * (number % 7 + 1) + f"and {number}" for number in range(24)]
     path = table("text\n" + "\n".join(texts) + "\n")

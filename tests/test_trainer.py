@@ -23,12 +23,11 @@ from modeling_roberta_gru.training.run_folder import find_checkpoint
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .conftest import tiny_config
-from .trajectory import WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
+from .trajectory import PROBLEM_TYPES, WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
 
 needs_rebalancing = pytest.mark.skipif(
     not hasattr(trainer_pt_utils, "BatchRebalanceSampler"), reason="transformers 5.0 has no such sampler"
 )
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
 @pytest.mark.parametrize("summary", SUMMARIES)
@@ -49,12 +48,11 @@ def test_accumulated_batches_train_as_one(problem_type, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
-def test_two_ranks_train_as_one(problem_type, tmp_path):
-    whole = losses_and_norms(str(tmp_path / "a"), problem_type, 16, 1)
+def test_two_ranks_train_as_one(tmp_path):
+    whole = {name: losses_and_norms(str(tmp_path / name), name, 16, 1) for name in PROBLEM_TYPES}
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.trajectory"]
     process = subprocess.run(
-        [sys.executable, *command, problem_type, "8", "1", str(tmp_path / "b")],
+        [sys.executable, *command, str(tmp_path / "ranks")],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],
@@ -62,7 +60,8 @@ def test_two_ranks_train_as_one(problem_type, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     ranks = json.loads(process.stdout.splitlines()[-1])
-    torch.testing.assert_close(torch.tensor(ranks), torch.tensor(whole), rtol=1e-6, atol=1e-9)
+    for name in PROBLEM_TYPES:
+        torch.testing.assert_close(torch.tensor(ranks[name]), torch.tensor(whole[name]), rtol=1e-6, atol=1e-9)
 
 
 def test_equal_seeds_give_equal_runs_and_other_seeds_others(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import venv
 
 import numpy as np
 import pytest
@@ -11,6 +10,8 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from modeling_roberta_gru.data.tokenization import WordVectors, embedding_matrix, train_word_tokenizer
 from modeling_roberta_gru.errors import InputError
+
+from .clean_process import OLDER_RELEASES
 
 TEXTS = ["A film, a film: didn't like it.", "It's a FILM; nothing else.", "a bee or\na cat"]
 
@@ -94,17 +95,13 @@ def test_a_saved_tokenizer_loads_from_its_folder_alone(tokenizer, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("release", ["4.57.6", "5.0.0"])
-def test_older_releases_of_transformers_give_the_same_tokens(tokenizer, tmp_path, release):
+@pytest.mark.parametrize("release", OLDER_RELEASES)
+def test_older_releases_of_transformers_give_the_same_tokens(tokenizer, interpreter, tmp_path, release):
     tokenizer.save_pretrained(tmp_path / "saved")
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", f"transformers=={release}"]
-    subprocess.run(install, check=True, capture_output=True)
     texts = [*TEXTS, " ", "It’s unheard of"]
     code = "import json, sys, transformers; t = transformers.AutoTokenizer.from_pretrained(sys.argv[1]); "
     code += "print(json.dumps([transformers.__version__, dict(t(json.loads(sys.argv[2]))), t.model_max_length]))"
-    command = [python, "-I", "-c", code, tmp_path / "saved", json.dumps(texts)]
+    command = [interpreter(release), "-I", "-c", code, tmp_path / "saved", json.dumps(texts)]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     tokens = {name: list(rows) for name, rows in tokenizer(texts).items()}
     assert json.loads(process.stdout.splitlines()[-1]) == [release, tokens, tokenizer.model_max_length]

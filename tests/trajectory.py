@@ -1,7 +1,7 @@
 """A short training run on tiny data: what the learning tests compare, here or on several ranks.
 
-As a script (`torchrun --nproc_per_node 2 -m tests.trajectory PROBLEM BATCH_SIZE ACCUMULATION FOLDER`) it prints the
-losses and gradient norms as JSON.
+As a script (`torchrun --nproc_per_node 2 -m tests.trajectory FOLDER`) it prints the losses and gradient norms of each
+problem type as JSON.
 """
 
 import json
@@ -18,6 +18,7 @@ from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 from tests.conftest import tiny_config
 
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "head_dropout": 0.0}
 
 
@@ -113,9 +114,8 @@ def say_and_end(said: Any) -> NoReturn:
 
 
 def main() -> None:
-    problem_type, batch_size, accumulation, folder = sys.argv[1:]
-    steps = losses_and_norms(folder, problem_type, int(batch_size), int(accumulation))
-    say_and_end(steps)
+    (folder,) = sys.argv[1:]
+    say_and_end({problem_type: losses_and_norms(folder, problem_type, 8, 1) for problem_type in PROBLEM_TYPES})
 
 
 if __name__ == "__main__":
