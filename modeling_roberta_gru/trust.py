@@ -109,7 +109,9 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
     """
     path = _find(name, TOKENIZER_CONFIG, revision)
     held = read_json(path) if path else None
-    for field, value in held.items() if isinstance(held, dict) else ():
+    if path is None or not isinstance(held, dict):
+        return
+    for field, value in held.items():
         if not isinstance(value, str) or not (field.endswith("_file") or field in ("vocab", "merges")):
             continue
         # Old folders name files of the machine that saved them, which are not here.

@@ -280,7 +280,7 @@ def _ids(keys: np.ndarray) -> np.ndarray:
         order = order[np.argsort(keys[order, 0], kind="stable")]
         is_new, _ = _are_new(keys, order)
     kind = np.int64 if len(keys) > 2**31 else np.int32
-    numbers = np.cumsum(is_new, dtype=kind)
+    numbers: np.ndarray[Any, np.dtype[np.signedinteger]] = np.cumsum(is_new, dtype=kind)
     numbers -= 1
     ids = np.empty(len(keys), dtype=kind)
     ids[order] = numbers

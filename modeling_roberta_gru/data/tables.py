@@ -491,11 +491,11 @@ class JsonTable(Table):
         with unpacked(self.path, self.name) as file:
             for number, block in enumerate(_blocks_of_lines(file)):
                 block = block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
-                rows = _read_plain_json(block, columns)
-                if rows is not None:
-                    for start in range(0, len(rows), 16 * ROWS_PER_CHUNK):
-                        yield JsonChunk(first + start, rows.slice(start, 16 * ROWS_PER_CHUNK))
-                    first += len(rows)
+                plain = _read_plain_json(block, columns)
+                if plain is not None:
+                    for start in range(0, len(plain), 16 * ROWS_PER_CHUNK):
+                        yield JsonChunk(first + start, plain.slice(start, 16 * ROWS_PER_CHUNK))
+                    first += len(plain)
                     continue
                 for chunk in self._text_chunks(self._parsed_lines(io.BytesIO(block)), first):
                     yield chunk

@@ -373,7 +373,7 @@ def decide(probabilities: np.ndarray, labels: Sequence[str], problem_type: str) 
     return [labels[index] for index in probabilities.argmax(axis=1).tolist()]
 
 
-def batches_by_length(lengths: Sequence[int], budget: int) -> Iterator[np.ndarray]:
+def batches_by_length(lengths: Sequence[int] | np.ndarray, budget: int) -> Iterator[np.ndarray]:
     """Yield the rows of each batch, longest first: as many as fit the budget once padded, and one at least."""
     order = np.argsort(-np.asarray(lengths), kind="stable")
     start = 0

@@ -175,7 +175,7 @@ def fit_model(
     """
     window = model.config.encoder_window
     lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
-    long = [documents[row] for row in np.flatnonzero(lengths > window)]
+    long = [documents[int(row)] for row in np.flatnonzero(lengths > window)]
     problem_type = LabelSpace.from_config(model.config).problem_type
     if len(long) < least_documents(min(AGREEMENTS)):  # nothing can be promised: no need to read them
         return fit_thresholds([], [], problem_type, max_length, lengths)

@@ -152,7 +152,7 @@ def follow_file(
         InputError: if there is no such file in the beginning.
     """
     try:
-        file = open(path, "rb")  # noqa: SIM115  # replaced below
+        file: BinaryIO = open(path, "rb")  # noqa: SIM115  # replaced below
     except OSError as error:
         raise InputError(f"--follow {path} cannot be read: {error.strerror}.") from error
     try:

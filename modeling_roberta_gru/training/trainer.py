@@ -148,6 +148,7 @@ class RobertaGRUTrainer(Trainer):
         if self.train_dataset is None or not has_length(self.train_dataset):
             return super()._get_train_sampler(train_dataset)
         lengths = np.empty(0, np.int64)
+        sampler: Sampler[int]
         if args.length_curriculum or strategy in ("group_by_length", "batch_rebalance"):
             lengths = document_lengths(self.train_dataset, args.length_column_name)
         if strategy == "group_by_length":
