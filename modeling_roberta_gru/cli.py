@@ -562,7 +562,7 @@ def serve(
     ] = 1024,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
 ) -> None:
-    """Serve a model over HTTP: texts in, predictions out, also while a text is being written.
+    """Serve a model over HTTP: texts in, predictions out, also of growing texts.
 
     A token in the environment variable ROBERTA_GRU_TOKEN is asked of every request.
     """
@@ -646,8 +646,13 @@ def watch(
 
     classifier, tokenizer = watching.load_watcher(model)
     pieces = watching.read_stream(sys.stdin.buffer) if follow is None else watching.follow_file(follow)
+    sightings = watching.watch(classifier, tokenizer, pieces, every)
     try:
-        for sighting in watching.watch(classifier, tokenizer, pieces, every):
+        try:
+            for sighting in sightings:
+                say(sighting.to_json() if jsonl else sighting)
+        except KeyboardInterrupt as interrupt:  # between two readings: the document ends here
+            sighting = sightings.throw(interrupt)
             say(sighting.to_json() if jsonl else sighting)
     except BrokenPipeError:  # whoever read this has seen enough
         with open(os.devnull, "w") as nowhere:

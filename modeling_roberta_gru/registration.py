@@ -62,12 +62,14 @@ class _Registration(MetaPathFinder):
     """
 
     def __init__(self) -> None:
+        self.begun: set[str] = set()  # before they stand in `sys.modules`, where another thread would look too early
         self.imported: set[str] = set()
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Find what is waited for as the other finders do, and have it tell when it has been imported."""
         if name not in ("transformers", *_SHIPPED):
             return None
+        self.begun.add(name)
         others = [finder for finder in sys.meta_path if finder is not self]
         specs = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
@@ -84,8 +86,7 @@ class _Registration(MetaPathFinder):
     def tell(self, name: str) -> None:
         """Note that a module has been imported; register, unless another of them is on its way."""
         self.imported.add(name)
-        begun = {module for module in _SHIPPED if module in sys.modules}
-        if "transformers" not in self.imported or begun - self.imported:
+        if "transformers" not in self.imported or self.begun - self.imported:
             return
         try:
             sys.meta_path.remove(self)

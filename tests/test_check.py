@@ -286,7 +286,9 @@ def test_foreign_weights_do_not_load_as_random_ones(change, said, folder):
         AutoModelForSequenceClassification.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("fields", [{"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"summary": "attention"}])
+@pytest.mark.parametrize(
+    "fields", [{"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"summary": "attention", "attention_horizons": [0]}]
+)
 def test_a_config_edited_to_other_parts_does_not_load(fields, folder):
     edit(folder / "config.json", **fields)
     with pytest.raises(ValueError, match=r"^The weights are not those of this configuration: "):

@@ -673,6 +673,7 @@ def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | N
             pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
             pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
+        table.validate(full=True)  # or texts that are not UTF-8 would pass
     except (pa.ArrowException, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return None
     is_whole = len(table) == block.count(b"\n") + (not block.endswith(b"\n"))

@@ -4,7 +4,7 @@ import codecs
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,7 +88,7 @@ def load_watcher(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def watch(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pieces: Iterable[bytes | None], every: int = 200
-) -> Iterator[Sighting]:
+) -> Generator[Sighting, None, None]:
     """Read a document as it comes, and yield what changes.
 
     Args:
