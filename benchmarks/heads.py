@@ -576,7 +576,8 @@ def conditions(task: str) -> list[str]:
     """Return the lines that say how a task's results were measured."""
     results = [result for theirs in recorded(task).values() for result in theirs]
     first = results[0]
-    commits, seeds, every = (sorted({result[name] for result in results}) for name in ("commit", "seed", "every"))
+    commits, seeds = (sorted({result[name] for result in results}) for name in ("commit", "seed"))
+    every = sorted({result["every"] for result in results if SYSTEMS[result["system"]].summary is not None})
     states = first["states"]
     return [
         f"- n = {len(first['targets']):,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
