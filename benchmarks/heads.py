@@ -129,7 +129,7 @@ SYSTEMS = {
         for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
     },
     "gru": System(
-        "RoBERTa-GRU as `train` makes it: the same, with a skip connection",
+        "RoBERTa-GRU, four attentions with horizons, skip connection",
         "attention",
         1,
         horizons=HORIZONS,
