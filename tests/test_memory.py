@@ -29,7 +29,7 @@ documents.SPILL_BYTES = 2**20
 
 class Scorer:
     labels, problem_type = ["neg", "pos"], "single_label_classification"
-    fingerprint, dtype, max_length = "one", "float32", None
+    fingerprint, dtype, max_length, agreement = "one", "float32", None, None
     description = "nothing is read"
 
     def stream(self, texts, update=lambda _: None):
