@@ -497,6 +497,7 @@ def losses_of(out):
 def test_training_on_two_machines_outlives_the_loss_of_one(reviews, stand_in, tmp_path):
     if "ROBERTA_GRU_KILLS" not in os.environ:
         pytest.skip("takes many minutes: ROBERTA_GRU_KILLS=1 runs it")
+
     def train(out, kills):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
