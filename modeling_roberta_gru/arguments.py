@@ -252,8 +252,8 @@ class DataArguments:
             "".encode(self.csv_encoding)
         except (LookupError, UnicodeError):
             raise InputError(
-                f"--csv_encoding {self.csv_encoding!r} is no text encoding that Python knows, as utf-8, latin-1 and "
-                "cp1252 are."
+                f"--csv_encoding {self.csv_encoding!r} is not a text encoding that Python knows, as utf-8, latin-1 "
+                "and cp1252 are."
             ) from None
         sizes = ("max_train_samples", "max_validation_samples", "max_test_samples", "max_windows")
         for name in (*sizes, "replace_neighbours", "replace_vocabulary"):
@@ -491,10 +491,10 @@ class TrainingOptions:
 
     Changed defaults: `eval_strategy` and `save_strategy` "epoch", `load_best_model_at_end` True, `save_total_limit` 1,
     `learning_rate` 2e-5, `per_device_train_batch_size` 16, `per_device_eval_batch_size` 32, `train_sampling_strategy`
-    "group_by_length", `logging_steps` 20, `logging_nan_inf_filter` False (a loss that is no number shows in the log,
-    and no step waits for a GPU to look at its loss), `restore_callback_states_from_checkpoint` True (early stopping
-    counts on after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is an
-    accelerator.
+    "group_by_length", `logging_steps` 20, `logging_nan_inf_filter` False (a loss that is not a number shows in the
+    log, and no step waits for a GPU to look at its loss), `restore_callback_states_from_checkpoint` True (early
+    stopping counts on after a resume), `ddp_find_unused_parameters` False, `dataloader_pin_memory` only where there is
+    an accelerator.
 
     """
 

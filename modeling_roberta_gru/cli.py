@@ -26,6 +26,9 @@ from .files import (
     writing_to,
 )
 
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine has.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")]
 CsvEncoding = Annotated[str, typer.Option(help="Encoding of a CSV or TSV file that is read.")]
 CsvDelimiter = Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")]
 CsvQuoting = Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")]
@@ -175,7 +178,7 @@ def adapt(
 
 @command
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     data: Annotated[
         str,
         typer.Argument(metavar="DATA", help="A labelled CSV, TSV, JSON Lines or Parquet file, a folder, or a Hub id."),
@@ -248,7 +251,7 @@ def evaluate(
 
 @command
 def explain(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     text: Annotated[
         str | None, typer.Argument(metavar="TEXT", help="The text itself; for a longer one, give --file.")
     ] = None,
@@ -316,7 +319,7 @@ def compare(
 
 @command
 def demo(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
@@ -330,7 +333,7 @@ def demo(
 
 @command
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     to: Annotated[str, typer.Option(help="The format: onnx.")] = "onnx",
     quantize: Annotated[
         str | None, typer.Option(help="int8: smaller and faster, and not quite the model. Unset: float32.")
@@ -389,7 +392,7 @@ def publish(
 
 @command
 def score(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     source: Annotated[
         str,
         typer.Argument(
@@ -412,10 +415,8 @@ def score(
         bool,
         typer.Option("--all-scores", help="Also write every label's probability, as score_LABEL whatever the prefix."),
     ] = False,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine has.")
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
     max_length: Annotated[
         int | None,
         typer.Option(min=1, help="Cut texts to so many tokens, special tokens included. Unset: read whole texts."),
@@ -546,13 +547,11 @@ def score(
 
 @command
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine has.")
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
     tokens_per_batch: Annotated[
         int | None,
         typer.Option(min=1, help="Tokens read at once; 1: every text alone. Unset: as suits the machine."),
@@ -623,7 +622,7 @@ def sweep(
 
 @command
 def watch(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")],
+    model: Model,
     follow: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Read this file as it grows, to Ctrl-C. Unset: standard input, to its end."),

@@ -11,7 +11,9 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -37,6 +39,17 @@ def carried(name: str) -> Path:
     """
     inside = PACKAGE / "carried" / name
     return inside if inside.exists() else PACKAGE.parent / name
+
+
+def carried_module(name: str) -> ModuleType:
+    """Import a carried file that is a program of its own and no module of this package."""
+    path = carried(name)
+    spec = spec_from_file_location(f"roberta_gru_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def location_name(location: str | os.PathLike[str]) -> str:

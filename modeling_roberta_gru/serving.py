@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from threading import BoundedSemaphore, Condition, Thread
 from types import ModuleType
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from .errors import InputError, say
-from .files import carried
+from .files import carried_module
 from .inference.demo import check_port
 from .inference.reading import TimeLimit
 from .inference.scorer import Scorer
@@ -78,6 +78,10 @@ class RefusedError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+def _stopping() -> RefusedError:
+    return RefusedError(503, "The server is stopping. Send the request to another one.", Retry_After="5")
+
+
 class _Line:
     """Work that waits, and threads that take from it until it is closed and empty."""
 
@@ -99,7 +103,7 @@ class _Line:
 
     def _accept(self) -> None:
         if self._is_closed:
-            raise RefusedError(503, "The server is stopping. Send the request to another one.", Retry_After="5")
+            raise _stopping()
 
     def _run(self) -> None:
         while True:
@@ -385,13 +389,8 @@ class Service:
 
 @cache
 def load_handler() -> ModuleType:
-    """Import handler.py, which travels with models and is no module of this package."""
-    spec = spec_from_file_location("roberta_gru_handler", carried("model_card/handler.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    handler = module_from_spec(spec)
-    spec.loader.exec_module(handler)
-    return handler
+    """Import handler.py, which travels with models."""
+    return carried_module("model_card/handler.py")
 
 
 def _handler_of(model: Any, tokenizer: Any, device: torch.device) -> Any:
@@ -485,10 +484,7 @@ def create_app(
         except RefusedError as refusal:
             response = JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
         except Exception as error:
-            # Its message may hold a text.
-            said = traceback.format_exc() if log_texts else "".join(traceback.format_tb(error.__traceback__))
-            log.error("%s while answering %s\n%s", type(error).__name__, path, said)
-            response = JSONResponse({"error": "The server failed; its log says where."}, 500)
+            response = JSONResponse({"error": _log_failure(error, path, log_texts)}, 500)
         answered.labels(path, response.status_code).inc()
         seconds.labels(path).observe(time.perf_counter() - started)
         return response
@@ -522,7 +518,7 @@ def create_app(
 
         async def answer() -> Response:
             if service.is_stopping:
-                raise RefusedError(503, "The server is stopping. Send the request to another one.", Retry_After="5")
+                raise _stopping()
             if service.readings is None:
                 raise RefusedError(501, service.why_not_read)
             if top_k is not None and top_k < 1:
@@ -658,7 +654,7 @@ def check_token(header: str | None, token: str | None) -> None:
 async def _classify(service: Service, request: Any) -> tuple[Any, list[str]]:
     """Return the answer to a request, and its texts."""
     if service.is_stopping:
-        raise RefusedError(503, "The server is stopping. Send the request to another one.", Retry_After="5")
+        raise _stopping()
     started = time.monotonic()
     loop = asyncio.get_running_loop()
     body = await _receive(service, request)
@@ -750,9 +746,7 @@ async def _read(
     except TimeoutError:
         yield _event("error", {"error": "The document takes too long.", "status": 503})
     except Exception as error:
-        said = traceback.format_exc() if log_texts else "".join(traceback.format_tb(error.__traceback__))
-        log.error("%s while answering /read\n%s", type(error).__name__, said)
-        yield _event("error", {"error": "The server failed; its log says where.", "status": 500})
+        yield _event("error", {"error": _log_failure(error, "/read", log_texts), "status": 500})
     finally:
         if number is not None:
             readings.release(number)
@@ -812,6 +806,13 @@ def _piece(line: bytes, limits: Limits) -> str:
 
 def _piece_too_large(limits: Limits) -> RefusedError:
     return RefusedError(413, f"A piece may have {limits.piece_characters:,} characters. Send it in several.")
+
+
+def _log_failure(error: Exception, path: str, log_texts: bool) -> str:
+    """Log where the server failed, with the error's message only if texts may be logged; return what is told."""
+    said = traceback.format_exc() if log_texts else "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s while answering %s\n%s", type(error).__name__, path, said)
+    return "The server failed; its log says where."
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

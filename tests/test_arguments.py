@@ -288,7 +288,7 @@ def test_a_hub_revision_without_a_data_set_is_refused():
 
 @pytest.mark.parametrize("encoding", ["latin-140", "", "hex", "undefined"])
 def test_an_unknown_encoding_is_refused(encoding):
-    with pytest.raises(InputError, match=f"--csv_encoding '{encoding}' is no text encoding that Python knows"):
+    with pytest.raises(InputError, match=f"--csv_encoding '{encoding}' is not a text encoding that Python knows"):
         DataArguments(csv_encoding=encoding)
 
 

@@ -25,6 +25,7 @@ from transformers import AutoTokenizer
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
 from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import alone
 from modeling_roberta_gru.inference import cluster
 from modeling_roberta_gru.inference.cluster import PartOptions, PartScorer, find_parts, score_folder
 from modeling_roberta_gru.inference.score_file import score_file
@@ -257,8 +258,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(run, parts, tmp_path):
 
 
 def test_two_runs_into_one_folder_are_one_too_many(run, parts, tmp_path):
-    (tmp_path / "out").mkdir()
-    with filelock.FileLock(tmp_path / "out" / ".lock"), pytest.raises(InputError, match="Another run"):
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="Another process is writing to"):
         run(parts, tmp_path / "out")
 
 

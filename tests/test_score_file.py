@@ -628,7 +628,7 @@ def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeyp
     [
         ({"text_column": "txt"}, "in.csv has no column 'txt'. Did you mean 'text'. It has: id, text"),
         ({"prefix": "", "text_column": "text"}, None),
-        ({"csv_encoding": "latin-140"}, "'latin-140' is no text encoding"),
+        ({"csv_encoding": "latin-140"}, "'latin-140' is not a text encoding"),
     ],
 )
 def test_options_that_do_not_fit_are_said(tmp_path, options, message):

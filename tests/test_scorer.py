@@ -18,10 +18,10 @@ from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassif
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
 from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION
-from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru.data.tokenization import batches_by_length, lift_limits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import engine, scorer
-from modeling_roberta_gru.inference.scorer import Scorer, batches_by_length, slices_by_size
+from modeling_roberta_gru.inference.scorer import Scorer, slices_by_size
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
 from .conftest import TINY_ENCODER, tiny_config
@@ -404,8 +404,8 @@ def test_int8_weights_are_within_half_a_step_of_the_trained_ones(model) -> None:
     [
         ({"dtype": "int4"}, r"Unknown --dtype 'int4'\. Did you mean 'int8'\?"),
         ({"dtype": "int8", "device": "meta"}, "--dtype int8 is for processors, not for meta"),
-        ({"device": "cdua"}, "--device cdua is not to be had: Expected one of cpu, cuda"),
-        ({"device": "cuda:99"}, "--device cuda:99 is not to be had"),
+        ({"device": "cdua"}, "--device cdua is not available: Expected one of cpu, cuda"),
+        ({"device": "cuda:99"}, "--device cuda:99 is not available"),
     ],
 )
 def test_a_type_that_cannot_be_had_is_refused(model, options, message) -> None:

@@ -144,7 +144,7 @@ def test_a_text_is_read_on_while_it_is_typed(space, tokenizer):
         assert list(said) == ["bad", "good"]
         torch.testing.assert_close(torch.tensor(list(said.values())), expected, **FLOAT32)
         assert live.text == text
-    # What would take long waits for the button, and what is no text is not read.
+    # What would take long waits for the button, and what is not text is not read.
     for text in ("word " * space.LIVE_CHARACTERS, "half \ud83d"):
         said, after = space.read_on(classifier, text, live)
         assert after is None
@@ -176,7 +176,7 @@ def test_labels_are_text_and_nothing_else(space, tokenizer):
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_a_text_without_words_is_refused(space, text):
-    with pytest.raises(gr.Error, match="There is no text"):
+    with pytest.raises(gr.Error, match="Enter a text"):
         space.checked(text)
 
 
@@ -471,7 +471,7 @@ def test_an_example_of_the_card_can_be_clicked(page):
 
 @needs_chromium
 @pytest.mark.slow
-@pytest.mark.parametrize(("text", "said"), [("  \n", "There is no text"), ("word " * 210_000, "1,050,000 characters")])
+@pytest.mark.parametrize(("text", "said"), [("  \n", "Enter a text"), ("word " * 210_000, "1,050,000 characters")])
 def test_nonsense_is_answered_by_one_sentence(page, text, said):
     text_box(page).fill(text)
     page.get_by_role("button", name="Classify").click()

@@ -293,7 +293,7 @@ def read_on(classifier: Classifier, text: str, live: Live | None) -> tuple[Any, 
     """Read on in a text that is being typed: what was read before is not read again.
 
     Returns:
-        The prediction, for `gr.Label`, and what to give with the next text. What would take long, or is no text, is
+        The prediction, for `gr.Label`, and what to give with the next text. What would take long, or is not text, is
         left to the button: the prediction then stays as it is.
     """
     if not text.strip():
@@ -316,7 +316,7 @@ def read_on(classifier: Classifier, text: str, live: Live | None) -> tuple[Any, 
 def checked(text: str) -> str:
     """Return a text that can be read; say what is wrong with another one."""
     if not text.strip():
-        raise mistake("There is no text: write or paste one, or take an example.")
+        raise mistake("Enter a text, paste one, or choose an example.")
     if len(text) > MAX_CHARACTERS:
         raise mistake(
             f"The text has {len(text):,} characters, and this page reads up to {MAX_CHARACTERS:,}: shorten it."
@@ -350,7 +350,7 @@ def mistake(message: str) -> gr.Error:
 def read_table(path: str | None) -> Table:
     """Read a CSV or TSV file whole, as the package's commands do."""
     if path is None:
-        raise mistake("There is no file: choose a CSV file.")
+        raise mistake("Choose a CSV or TSV file first.")
     name, data = Path(path).name, Path(path).read_bytes()
     has_byte_order_mark = data.startswith(codecs.BOM_UTF8)
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -456,7 +456,7 @@ def write_table(table: Table, folder: str) -> str:
         raise mistake(f"{table.name}: {error}. Save it with quotation marks around its cells.") from error
     if table.written.has_sep_line:
         lines.insert(0, f"sep={table.written.delimiter}\n")
-    text = "".join(lines).encode("utf-8", "backslashreplace")  # bytes that are no text, as the package writes them
+    text = "".join(lines).encode("utf-8", "backslashreplace")  # undecodable bytes, as the package writes them
     path.write_bytes(codecs.BOM_UTF8 * table.has_byte_order_mark + text)
     return str(path)
 

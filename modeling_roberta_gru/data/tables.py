@@ -159,7 +159,7 @@ class ArrowChunk:
 
 @dataclass(frozen=True)
 class JsonChunk(ArrowChunk):
-    """Rows of JSON that Arrow read; what is no text looks as it does where Python reads them."""
+    """Rows of JSON that Arrow read; values that are not text look as they do where Python reads them."""
 
     def array(self, column: str) -> pa.Array | list[Any]:
         values = self.rows.column(column)
@@ -929,7 +929,7 @@ def _unpacked_copy(path: Path, name: str) -> Path:
 def nearby(path: Path) -> str:
     """Say what lies where a missing file was looked for, nearest names first."""
     if not path.parent.is_dir():
-        return f"There is no folder {str(path.parent)!r} either."
+        return f"The folder {str(path.parent)!r} does not exist either."
     names = [file.name for file in path.parent.iterdir() if kind_of(file.name)]
     near = get_close_matches(path.name, names, n=3)
     return f"Did you mean {near[0]!r}?" if near else f"In {str(path.parent)!r} lie: {listing(path.parent)}."

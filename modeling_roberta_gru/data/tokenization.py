@@ -210,6 +210,16 @@ class SelectingCollator:
         return {**row, "input_ids": selected, "attention_mask": row["attention_mask"][: len(selected)]}
 
 
+def batches_by_length(lengths: Sequence[int] | np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Yield the rows of each batch, longest first: as many as fit the budget once padded, and one at least."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        num_rows = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + num_rows]
+        start += num_rows
+
+
 # Word vectors
 
 BLOCK = 10_000  # lines parsed at a time: a whole file's text would need several times the room of its numbers

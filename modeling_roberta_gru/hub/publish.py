@@ -281,7 +281,7 @@ def model_folder(run: str | os.PathLike[str]) -> Path:
         _check_no_link(folder / "model")
         return folder / "model"
     if (folder / "metrics.json").is_file() and not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is a run without a model: there is no folder {folder / 'model'}.")
+        raise InputError(f"{folder} is a run without a model: the folder {folder / 'model'} does not exist.")
     return folder
 
 

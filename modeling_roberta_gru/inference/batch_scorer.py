@@ -27,7 +27,7 @@ class BatchScorer:
         text_column: the column of the text.
         prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
         all_scores: also add each label's probability, as `score_` and its name.
-        skip_bad_rows: leave the new columns empty where there is no text, in place of an error.
+        skip_bad_rows: leave the new columns empty for rows without text, in place of an error.
         num_threads: processors that the model may use. Unset: as many as the engine gave.
         options: of [`Scorer`], with a name.
     """

@@ -26,7 +26,7 @@ import filelock
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..files import delete, is_url, kind_of, location_name
+from ..files import alone, delete, is_url, kind_of, location_name, writing_to
 from .batch_scorer import cpus_given, threads
 from .score_file import check_text_column, score_file
 from .scorer import Scorer
@@ -424,18 +424,10 @@ def _alone_in(target: str) -> Iterator[None]:
     folder = Path(target)
     if folder.is_file():
         raise InputError(f"{target} is a file: --engine ray writes a folder. Name one.")
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise InputError(f"Another run is scoring into {target}: wait for it, or name another folder.") from None
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}.") from error
-    try:
+    with alone(folder):
+        with writing_to(folder):
+            folder.mkdir(exist_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def _names_in(target: str) -> set[str]:
@@ -504,14 +496,8 @@ def _connected(address: str | None) -> Iterator[Any]:
 
     address = address or os.environ.get("RAY_ADDRESS")
     # Texts never pass through Ray's own memory: workers read and write files.
-    settings: dict[str, Any] = (
-        {"address": address}
-        if address
-        else {
-            "include_dashboard": False,
-            "object_store_memory": 100 * 2**20,
-        }
-    )
+    alone_here = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    settings: dict[str, Any] = {"address": address} if address else alone_here
     was_there = ray.is_initialized()
     try:
         if not was_there:

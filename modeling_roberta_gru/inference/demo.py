@@ -1,13 +1,13 @@
 """Serve the page of model_card/space/ for a model, from this machine."""
 
 import socket
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 
 from ..errors import InputError
-from ..files import carried
+from ..files import carried_module
 from ..training.loading import load_classifier
 
 HOST, PORT = "127.0.0.1", 7860
@@ -54,10 +54,5 @@ def check_port(host: str, port: int) -> None:
 
 
 def load_space() -> ModuleType:
-    """Import app.py, which is a program of its own and no module of this package."""
-    spec = spec_from_file_location("roberta_gru_space", carried("model_card/space/app.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    space = module_from_spec(spec)
-    spec.loader.exec_module(space)
-    return space
+    """Import app.py."""
+    return carried_module("model_card/space/app.py")

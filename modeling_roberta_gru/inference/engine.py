@@ -103,7 +103,7 @@ def _place(device: str) -> torch.device:
         place = torch.device(device)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {device} is not to be had: {first_line(error)}") from error
+        raise InputError(f"--device {device} is not available: {first_line(error)}") from error
     return place
 
 

@@ -403,7 +403,7 @@ def _check_request(folder: Path, to: str, quantize: str | None) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Leave out what the exporter says of this model in vain."""
+    """Silence the exporter's warnings that do not apply to this model."""
     with warnings.catch_warnings():
         for message, category in (
             # There is a newer one, which fixes the GRU's number of steps.

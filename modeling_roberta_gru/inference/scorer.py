@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.dialect import is_decoded
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
-from ..data.tokenization import check_max_length
+from ..data.tokenization import batches_by_length, check_max_length
 from ..errors import InputError
 from ..training.loading import load_classifier, longest_read
 from ..training.metrics import to_probabilities
@@ -371,16 +371,6 @@ def decide(probabilities: np.ndarray, labels: Sequence[str], problem_type: str) 
     if problem_type == MULTI_LABEL:
         return [[labels[index] for index in np.flatnonzero(row).tolist()] for row in probabilities >= THRESHOLD]
     return [labels[index] for index in probabilities.argmax(axis=1).tolist()]
-
-
-def batches_by_length(lengths: Sequence[int] | np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Yield the rows of each batch, longest first: as many as fit the budget once padded, and one at least."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    start = 0
-    while start < len(order):
-        num_rows = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + num_rows]
-        start += num_rows
 
 
 def slices_by_size(texts: Sequence[str], num_characters: int) -> Iterator[Sequence[str]]:

@@ -36,7 +36,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.splits import text_key
@@ -49,7 +48,7 @@ from .arguments import has_bfloat16
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
 from .run_folder import last_checkpoint
-from .trainer import EpochSampler
+from .trainer import EpochSampler, GroupedSampler
 
 ENCODERS = ("roberta", "xlm-roberta", "camembert", RobertaGRUConfig.model_type)
 RECORD = "adapt.json"
@@ -488,8 +487,7 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        by_length = LengthGroupedSampler(batch_size, lengths=self.train_dataset.lengths.tolist())
-        self.sampler = EpochSampler(by_length, self.args.seed)
+        self.sampler = EpochSampler(GroupedSampler(self.train_dataset.lengths, batch_size), self.args.seed)
         return self.sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:

@@ -8,7 +8,7 @@ ids, so that a later epoch, seed or head finds them. The folder is `roberta-gru/
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..data.tokenization import batches_by_length
 from ..errors import say
 from ..files import delete, replacing, writing_to
 from .arguments import RobertaGRUTrainingArguments
@@ -156,7 +157,7 @@ def _write(
         torch.autocast(device.type, dtype, enabled=args.bf16 or args.fp16),
         tqdm(total=shape[0], desc="Encoding", unit=" tokens", unit_scale=True, disable=args.disable_tqdm) as progress,
     ):
-        for some in _batches(lengths):
+        for some in batches_by_length(lengths, TOKENS_AT_ONCE):
             batch = collator([rows[int(row)] for row in some])
             mask = batch["attention_mask"] == 1
             inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -166,13 +167,3 @@ def _write(
             progress.update(int(lengths[some].sum()))
     states.flush()
     model.train(was_training)
-
-
-def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield rows of like lengths, together so many tokens as are encoded at once."""
-    order = np.argsort(-lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        size = max(1, TOKENS_AT_ONCE // max(1, int(lengths[order[begin]])))
-        yield order[begin : begin + size]
-        begin += size
