@@ -391,6 +391,23 @@ def test_a_model_in_training_mode_is_scored_without_its_dropout(model, tokenizer
     assert not model.training
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize(("hidden", "intermediate"), [(12, 20), (48, 96), (64, 128), (72, 144), (156, 600)])
+def test_several_threads_encode_as_one_at_any_width(dtype, hidden, intermediate) -> None:
+    sizes = {"hidden_size": hidden, "intermediate_size": intermediate, "num_attention_heads": 2}
+    config = tiny_config(**sizes, initializer_range=0.1)
+    encoder = RobertaGRUForSequenceClassification(config).eval().roberta
+    ids = torch.randint(3, config.vocab_size, (4, 18))
+    positions = torch.arange(2, 20).repeat(4, 1)
+    one = engine.OpenVINOEncoder(encoder, dtype)(ids, None, positions).last_hidden_state
+    torch.set_num_threads(2)
+    several = engine.OpenVINOEncoder(encoder, dtype)(ids, None, positions).last_hidden_state
+    assert_close(several, one, rtol=0, atol=1e-6)
+    with torch.no_grad():
+        expected = encoder(ids, position_ids=positions).last_hidden_state
+    assert_close(one, expected, rtol=0, atol=0.2)
+
+
 def test_int8_weights_are_within_half_a_step_of_the_trained_ones(model) -> None:
     linear = model.roberta.encoder.layer[0].intermediate.dense
     held = engine._Int8Linear(linear)

@@ -179,12 +179,15 @@ class OpenVINOEncoder(nn.Module):
         Args:
             roberta: the encoder, in float32 on the CPU.
             dtype: "bfloat16" or "int8"; with int8, what is no matrix product with weights computes in bfloat16 where
-                the processor can.
+                the processor can and OpenVINO does it right.
         """
         super().__init__()
         config = roberta.config
         settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "bf16" if _has_bfloat16() else "f32"}
         if dtype == INT8:
+            # With int8 weights, bfloat16 and several streams, OpenVINO 2026.4 computes nonsense at other widths.
+            if math.gcd(config.hidden_size, config.intermediate_size) % 64:
+                settings["INFERENCE_PRECISION_HINT"] = "f32"
             # One scale for so many inputs of a token; OpenVINO wants a divisor of every product's width.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = math.gcd(config.hidden_size, config.intermediate_size)
             roberta = _in_int8(roberta)
