@@ -35,9 +35,10 @@ MOST_GROWTH = 0.05
 # The clients' process
 
 
-def ask(kind: str, url: str, seconds: float, folder: Path) -> dict[str, int]:
-    """Have all clients ask until the time is over, and count how the answers were."""
+def ask(kind: str, url: str, seconds: float, folder: Path) -> dict[str, Any]:
+    """Have all clients ask until the time is over, and count how the answers were, and what the errors said."""
     expected, counts, ends = json.loads((folder / "expected.json").read_text()), Counter(), time.monotonic() + seconds
+    messages: Counter[str] = Counter()
 
     def client(number: int) -> None:
         send = sender(kind, url, number % 4 == 0, folder)
@@ -48,7 +49,10 @@ def ask(kind: str, url: str, seconds: float, folder: Path) -> dict[str, int]:
             try:
                 answer = send(text)
             except Exception as error:
-                counts["refused" if "full" in str(error).lower() else "errors"] += 1
+                outcome = "refused" if "full" in str(error).lower() else "errors"
+                counts[outcome] += 1
+                if outcome == "errors":
+                    messages[f"{type(error).__name__}: {error}"[:200]] += 1
                 continue
             right = expected[text] if isinstance(answer, float) else list(expected.values())
             counts["right" if is_near(answer, right) else "wrong"] += 1
@@ -58,7 +62,7 @@ def ask(kind: str, url: str, seconds: float, folder: Path) -> dict[str, int]:
         thread.start()
     for thread in threads:
         thread.join()
-    return dict(counts)
+    return {**counts, "messages": dict(messages)}
 
 
 def is_near(answer: Any, right: Any) -> bool:
@@ -176,12 +180,14 @@ def soak(kind: str, seconds: float, folder: Path) -> dict[str, Any]:
             time.sleep(min(5, seconds / 20))
             samples.append((time.monotonic() - started, memory("VmRSS")))
         said = clients.stdout.read() if clients.stdout else ""
-    counts = {name: json.loads(said).get(name, 0) for name in ("right", "wrong", "refused", "errors")}
+    answers = json.loads(said)
+    counts = {name: answers.get(name, 0) for name in ("right", "wrong", "refused", "errors")}
     release_memory()
     early = next(size for at, size in samples if at >= min(WARM_UP, seconds / 5))
     late = samples[-1][1]
-    log(kind, counts, f"{early / 2**20:,.0f} to {late / 2**20:,.0f} MiB")
-    return {"served": kind, "seconds": round(seconds), **counts, "bytes_early": early, "bytes_late": late}
+    log(kind, counts, answers["messages"], f"{early / 2**20:,.0f} to {late / 2**20:,.0f} MiB")
+    described = {"served": kind, "seconds": round(seconds), **counts, "messages": answers["messages"]}
+    return {**described, "bytes_early": early, "bytes_late": late}
 
 
 def main(

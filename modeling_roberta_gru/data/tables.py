@@ -25,11 +25,14 @@ import json
 import logging
 import lzma
 import math
+import os
 import re
 import shutil
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -85,6 +88,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 ROWS_PER_CHUNK = 256
 BLOCK_BYTES = 2**22
 """CSV is read in blocks of this size, or of one row."""
+PARSERS = min(4, os.cpu_count() or 1)
+"""So many blocks of CSV are parsed at once."""
 ROW_GROUP_BYTES = 32 * 2**20
 """Rows are gathered to this size for a row group of Parquet."""
 
@@ -254,29 +259,35 @@ class CsvTable(Table):
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
         assert self.dialect is not None
+        first, offset = 0, self.header_bytes
+        for size, rows in self._plain_rows(self.dialect, columns):
+            if rows is None:
+                break
+            if self.given and first == 0 and len(rows):
+                self._check_no_header({name: rows.column(name)[0].as_py() for name in rows.schema.names})
+            for start in range(0, len(rows), 16 * ROWS_PER_CHUNK):
+                yield ArrowChunk(first + start, rows.slice(start, 16 * ROWS_PER_CHUNK))
+            first, offset = first + len(rows), offset + size
+        else:
+            return
         with self._opened() as file:
+            _pass_over(file, offset)
+            yield from self._careful_chunks(_lines(file, file.read(BLOCK_BYTES), self.dialect), first)
+
+    def _plain_rows(
+        self, dialect: Dialect, columns: Sequence[str] | None
+    ) -> Iterator[tuple[int, pa.RecordBatch | None]]:
+        """Yield the size and the rows of each block, parsed on several cores; None for rows that are not plain."""
+        with self._opened() as file, ThreadPoolExecutor(PARSERS) as parsers:
             _pass_over(file, self.header_bytes)
-            first, data, size = 0, b"", BLOCK_BYTES
-            while True:
-                block = file.read(size)
-                data += block
-                if not data:
-                    return
-                end = _end_of_plain_rows(data, self.dialect, is_last=not block)
-                if end == 0:  # a row longer than the block
-                    size = min(2 * size, 2**28)
-                    continue
-                rows = _read_plain(data[:end], self.dialect, self.names, columns) if end > 0 else None
-                if rows is None:
-                    break
-                if self.given and first == 0 and len(rows):
-                    self._check_no_header({name: rows.column(name)[0].as_py() for name in rows.schema.names})
-                for start in range(0, len(rows), 16 * ROWS_PER_CHUNK):
-                    yield ArrowChunk(first + start, rows.slice(start, 16 * ROWS_PER_CHUNK))
-                first, data, size = first + len(rows), data[end:], BLOCK_BYTES
-                if not block:
-                    return
-            yield from self._careful_chunks(_lines(file, data, self.dialect), first)
+            waiting: deque[tuple[int, Future[pa.RecordBatch | None]]] = deque()
+            for block in _plain_blocks(file, dialect):
+                waiting.append((len(block), parsers.submit(_read_plain, block, dialect, self.names, columns)))
+                if len(waiting) > PARSERS:
+                    size, rows = waiting.popleft()
+                    yield size, rows.result()
+            for size, rows in waiting:
+                yield size, rows.result()
 
     def _careful_chunks(self, lines: Iterator[str], first: int) -> Iterator[Chunk]:
         assert self.dialect is not None
@@ -394,6 +405,24 @@ def _lines(file: _Utf8, data: bytes, dialect: Dialect) -> Iterator[str]:
         is_last = not block
 
 
+def _plain_blocks(file: _Utf8, dialect: Dialect) -> Iterator[memoryview]:
+    """Yield whole rows, some millions of bytes at a time; an empty block, and no more, where readers might differ."""
+    data, size = b"", BLOCK_BYTES
+    while True:
+        block = file.read(size)
+        data += block
+        if not data:
+            return
+        end = _end_of_plain_rows(data, dialect, is_last=not block)
+        if end == 0:  # a row longer than the block
+            size = min(2 * size, 2**28)
+            continue
+        yield memoryview(data)[: max(end, 0)]
+        if end < 0 or not block:
+            return
+        data, size = data[end:], BLOCK_BYTES
+
+
 def _end_of_plain_rows(data: bytes, dialect: Dialect, is_last: bool) -> int:
     """Return where the last whole row ends, 0 if none does, or -1 where readers might differ about a row.
 
@@ -402,9 +431,9 @@ def _end_of_plain_rows(data: bytes, dialect: Dialect, is_last: bool) -> int:
     if dialect.escape or dialect.skip_spaces or not dialect.delimiter.isascii() or len(data) > 2**30:
         return -1
     array = np.frombuffer(data, np.uint8)
-    feeds, delimiter = np.flatnonzero(array == 10), ord(dialect.delimiter)
+    delimiter = ord(dialect.delimiter)
     has_quotes = dialect.quoting == DOUBLED and b'"' in data
-    quotes = np.flatnonzero(array == 34) if has_quotes else feeds[:0]
+    quotes = np.flatnonzero(array == 34) if has_quotes else np.empty(0, np.intp)
     opening, closing = quotes[::2], quotes[1::2]
     before = array[opening[1:] - 1] if len(opening) and opening[0] == 0 else array[opening - 1]
     after = _following(array, closing, is_last)
@@ -412,21 +441,28 @@ def _end_of_plain_rows(data: bytes, dialect: Dialect, is_last: bool) -> int:
     closes = (after == delimiter) | (after == 10) | (after == 13) | (after == 34)
     if not (opens.all() and closes.all()):
         return -1
-    is_inside = (np.searchsorted(quotes, feeds) & 1).astype(bool)
-    ends = feeds[~is_inside]
-    end = int(ends[-1]) + 1 if len(ends) else 0
     if is_last:
         end = len(data) if len(quotes) % 2 == 0 else -1
+    else:
+        end = data.rfind(b"\n") + 1
+        while end and _are_inside(quotes, end - 1):
+            cell = int(quotes[np.searchsorted(quotes, end - 1).item() - 1])
+            end = data.rfind(b"\n", 0, cell) + 1
     if b"\r" in data:
         returns = np.flatnonzero(array[: max(end, 0)] == 13)
         alone = returns[_following(array, returns, is_last) != 10]
-        if not (np.searchsorted(quotes, alone) & 1).all():
+        if not _are_inside(quotes, alone).all():
             return -1
-    if dialect.delimiter == "\t" and not dialect.is_certain and is_inside.any():
-        tabs = np.flatnonzero(array == 9)
-        if (np.searchsorted(quotes, tabs) & 1).any():
+    if dialect.delimiter == "\t" and not dialect.is_certain and len(quotes):
+        feeds, tabs = (np.flatnonzero(array == byte) for byte in b"\n\t")
+        if _are_inside(quotes, feeds).any() and _are_inside(quotes, tabs).any():
             return -1  # rows may have been merged by marks that mean nothing
     return end
+
+
+def _are_inside(quotes: np.ndarray, places: np.ndarray | int) -> np.ndarray:
+    """Tell whether places stand between an opening quotation mark and its closing one."""
+    return (np.searchsorted(quotes, places) & 1).astype(bool)
 
 
 def _following(array: np.ndarray, places: np.ndarray, is_last: bool) -> np.ndarray:
@@ -438,9 +474,11 @@ def _following(array: np.ndarray, places: np.ndarray, is_last: bool) -> np.ndarr
 
 
 def _read_plain(
-    data: bytes, dialect: Dialect, names: Sequence[str], columns: Sequence[str] | None
+    data: memoryview, dialect: Dialect, names: Sequence[str], columns: Sequence[str] | None
 ) -> pa.RecordBatch | None:
-    """Read rows by Arrow, or return None if it refuses them."""
+    """Read rows by Arrow, or return None if there are none or it refuses them."""
+    if not data:
+        return None
     wanted = [name for name in names if columns is None or name in columns]
     try:
         table = pa_csv.read_csv(
