@@ -456,7 +456,7 @@ class _Reader:
         self.class_names: list[str] | None = None
         self.is_numeric = dict.fromkeys(keep, True)
         self.spool = Spool()
-        self.keys: list[np.ndarray] = []
+        self.keys = bytearray()
         self.splits: list[np.ndarray] = []
 
     def read(self, table: Table) -> None:
@@ -489,7 +489,7 @@ class _Reader:
             numbers = [None if cell is None else float(cell) for cell in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, numbers)
         splits = np.concatenate(self.splits) if self.args.split_column else None
-        keys = np.concatenate(self.keys)
+        keys = np.frombuffer(self.keys, np.uint64).reshape(-1, 2)
         return Documents(rows, keys, self.num_read, dict(self.skipped), self.class_names, splits)
 
     def _check_columns(self, name: str, found: set[str]) -> None:
@@ -515,7 +515,7 @@ class _Reader:
         if not len(rows):
             return
         cells = [texts[at] for at in rows]
-        self.keys.append(np.frombuffer(b"".join(map(text_key, cells)), np.uint64).reshape(-1, 2))
+        self.keys += b"".join(map(text_key, cells))
         if splits is not None:
             self.splits.append(splits[rows])
         ids = [f"{self.split}:{start + chunk.first + at}" for at in rows]
