@@ -259,6 +259,8 @@ def test_auto_resumes_from_the_last_whole_checkpoint_and_else_begins_without_a_q
     train_tiny(folder, *options, "--max_steps", "6")  # checkpoint-3
     record = read_json(folder / "run.json")
     assert (record["steps"], record["training_seconds"]) == (6, None)
+    logged = [list(json.loads(line)) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert logged[-3] == logged[-2] == sorted(logged[-2])  # an evaluation before the last resume, and one after
     for state in folder.glob("checkpoint-*/trainer_state.json"):
         state.write_text("{")  # killed while it was written
     train_tiny(folder, *options)

@@ -109,24 +109,27 @@ def test_a_classifier_can_be_adapted_too(stand_in, texts, tmp_path):
 
 def test_a_run_that_was_cut_off_resumes_as_if_it_had_not_been(stand_in, texts, tmp_path, monkeypatch):
     adapt_encoder(str(stand_in), [texts], tmp_path / "whole", QUICK)
-    steps = []
+    steps: list[int] = []
     step = pretraining._Trainer.training_step
 
     def interrupted(*args, **kwargs):
         steps.append(1)
-        if len(steps) == 25:
+        if len(steps) == at:
             raise KeyboardInterrupt
         return step(*args, **kwargs)
 
     monkeypatch.setattr(pretraining._Trainer, "training_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        adapt_encoder(str(stand_in), [texts], tmp_path / "parts", QUICK)
-    assert not (tmp_path / "parts" / "model.safetensors").exists()
-    resumed = adapt_encoder(str(stand_in), [texts], tmp_path / "parts", QUICK)
-    assert len(steps) - 25 == 44 - 20  # 44 steps, a checkpoint after 20
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert resumed["validation_loss"] == json.loads((tmp_path / "whole/adapt.json").read_text())["validation_loss"]
+    for at, checkpoint in ((5, 0), (25, 20)):  # before the first checkpoint, and after it
+        steps.clear()
+        folder = tmp_path / f"cut-off-{at}"
+        with pytest.raises(KeyboardInterrupt):
+            adapt_encoder(str(stand_in), [texts], folder, QUICK)
+        assert not (folder / "model.safetensors").exists()
+        adapt_encoder(str(stand_in), [texts], folder, QUICK)
+        assert len(steps) - at == 44 - checkpoint
+        whole, parts = (load_file(path / "model.safetensors") for path in (tmp_path / "whole", folder))
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+        assert (folder / "adapt.json").read_bytes() == (tmp_path / "whole" / "adapt.json").read_bytes()
 
 
 @pytest.mark.parametrize(

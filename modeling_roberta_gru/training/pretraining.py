@@ -285,6 +285,7 @@ def _adapt(
             before = trainer.evaluate()["eval_loss"]
             write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
         say(f"Validation loss before: {before:.4f}")
+        set_seed(options.seed)  # a run that was killed before its first checkpoint begins anew without that evaluation
         trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
     after = trainer.evaluate()["eval_loss"]
     say(f"Validation loss after: {after:.4f}")
@@ -292,7 +293,11 @@ def _adapt(
         "options": described,
         "validation_loss_before": before,
         "validation_loss": after,
-        "history": [row for row in trainer.state.log_history if "eval_loss" in row],
+        "history": [
+            {name: row[name] for name in ("step", "epoch", "eval_loss")}  # no times: the same bytes after a resume
+            for row in trainer.state.log_history
+            if "eval_loss" in row
+        ],
         **counts,
         "train_texts": len(parts["train"]),
         "validation_texts": num_validation,

@@ -96,7 +96,8 @@ class TrainedModel(Trained):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        return self.trainer.state.log_history
+        # By name, as a checkpoint keeps them: a resumed run writes what it would have written undisturbed.
+        return [dict(sorted(row.items())) for row in self.trainer.state.log_history]
 
     @property
     def best_step(self) -> int | None:
