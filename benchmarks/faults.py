@@ -1,7 +1,7 @@
 """Kill, fill and crowd the commands, and see whether the same command again ends with the same bytes.
 
-    python benchmarks/faults.py                                        # everything: some 15 minutes of one core
-    python benchmarks/faults.py --parts kills --kills 40 --work /tmp/faults
+    python benchmarks/faults.py                                        # everything: some 20 minutes of one core
+    python benchmarks/faults.py --parts kills --kills 40 --work /tmp/faults --workers 2
 
 Every trial is a line of `trials.jsonl` in the folder of work. What stands there is not repeated: a campaign that was
 interrupted continues. Needs Linux and strace, and root for the disks.
@@ -12,8 +12,8 @@ kill it (SIGKILL) as it enters one of them. strace, and no audit hook of Python,
 too: safetensors, pyarrow, torch, SQLite, ONNX. What then stands under its final name must be whole. The same command
 then runs to its end: the folder must hold the bytes of an undisturbed run, but for times, and nothing else.
 
-**disk.** The output lies on a tmpfs with room for 0, 10, … 90 % of what an undisturbed run leaves. The command must
-end by itself, well or in one line; with more room, the same command ends with the same bytes.
+**disk.** The output lies on a tmpfs with room for 0, 10, … 90 % of the pages that an undisturbed run leaves. The
+command must end by itself, well or in one line; with more room, the same command ends with the same bytes.
 
 **writers.** Two processes write to one output at once, with different input where the command permits it. The second
 begins at a random moment of the first. Each must succeed or be refused in one line, at least one must succeed, and the
@@ -32,13 +32,14 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -72,12 +73,12 @@ IMPORTS = (
     *(f"modeling_roberta_gru.studies.{name}" for name in ("study", "comparison")),
 )
 """What any command imports."""
-ON_FULL_DISKS = ("train", "score", "export")
 NUM_LEVELS = 10
-TIMES = re.compile(r"started|seconds|\w+_(seconds|runtime|per_second)|total_flos|train_loss")
+PAGE_BYTES = 4096
+TIMES = re.compile(r"started|seconds|\w+_(seconds|runtime|per_second)|train_loss")
 """Names in JSON of what two undisturbed runs do not share; and the Trainer's mean loss since it was last resumed."""
-WITH_TIMES = ("study.db", "training_args.bin")
-"""Files of which it is checked only that they are there."""
+TRAINING_TIME = re.compile(rb" in [\d.,]+ s\b")
+"""What a card says of a training that was not resumed."""
 OUT = "out"
 LIMIT_SECONDS = 240
 
@@ -183,11 +184,16 @@ class Campaign:
     Attributes:
         work: the folder; runs take place in it, so that every run has the same paths.
         seed: of what is left to chance.
+        expected: what undisturbed runs leave, by their command lines.
+        pages: how much of a disk that takes.
+        durations: the seconds that they took.
     """
 
     work: Path
     seed: int
     expected: dict[tuple[str, ...], dict[str, bytes]] = field(default_factory=dict)
+    pages: dict[tuple[str, ...], int] = field(default_factory=dict)
+    durations: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
     def out(self) -> Path:
@@ -272,9 +278,14 @@ class Campaign:
         """Return what a run leaves that nothing disturbs."""
         if tuple(words) not in self.expected:
             self.clear()
+            started = time.monotonic()
             outcome = self.run(words)
             if outcome.status != 0:
                 raise RuntimeError(f"{' '.join(words)}: status {outcome.status}\n{outcome.errors}")
+            self.durations[tuple(words)] = time.monotonic() - started
+            self.pages[tuple(words)] = sum(
+                -(-path.stat().st_size // PAGE_BYTES) for path in self.out.rglob("*") if path.is_file()
+            )
             self.expected[tuple(words)] = self.held()
         return self.expected[tuple(words)]
 
@@ -342,7 +353,7 @@ class Campaign:
         words = COMMANDS[name].words
         expected = self.undisturbed(words)
         self.clear()
-        size = sum(map(len, expected.values())) * level // NUM_LEVELS
+        size = self.pages[words] * level // NUM_LEVELS * PAGE_BYTES
         with mounted(self.out, size):
             first = self.run(words)
             problems = []
@@ -360,12 +371,8 @@ class Campaign:
         """Have two processes write to one output, the second begun at a random moment of the first."""
         command = COMMANDS[name]
         both = (command.words, (*command.words, *command.other))
-        started = time.monotonic()
         expected = [self.undisturbed(words) for words in both]
-        self.clear()
-        started = time.monotonic()
-        self.run(command.words)
-        duration = time.monotonic() - started
+        duration = self.durations[command.words]
         self.clear()
         delay = random.Random(f"{self.seed} {name} {number}").uniform(0, 0.8) * duration if number else 0
         names = ("first", "second")
@@ -394,15 +401,16 @@ def is_lock(path: Path) -> bool:
 
 def without_times(path: Path) -> bytes:
     """Return what a file holds, without the times that two undisturbed runs do not share."""
-    if path.name in WITH_TIMES:
-        return b""
+    if path.suffix == ".db":  # it says when each trial began, and keeps those that were cut off
+        with closing(sqlite3.connect(path)) as database:
+            return str(database.execute("PRAGMA integrity_check").fetchall()).encode()
     content = path.read_bytes()
     if path.suffix in (".json", ".jsonl"):
         with suppress(ValueError):
             rows = [json.loads(line) for line in (content.splitlines() if path.suffix == ".jsonl" else [content])]
             return json.dumps(_timeless(rows)).encode()
     if path.suffix == ".md":
-        return re.sub(rb"[\d.,:T+-]+( s\b)|20\d\d-\d\d-\d\d", rb"-\1", content)
+        return re.sub(rb"[\d.,:T+-]+( s\b)|20\d\d-\d\d-\d\d", rb"-\1", TRAINING_TIME.sub(b"", content))
     return content
 
 
@@ -427,7 +435,7 @@ def last_line(text: str) -> str:
 @contextmanager
 def mounted(folder: Path, size: int) -> Iterator[None]:
     """Have a folder on a file system of its own, of so many bytes, and no less than a page."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(size, 4096)}", "faults", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(size, PAGE_BYTES)}", "faults", str(folder)], check=True)
     try:
         yield
     finally:
@@ -454,7 +462,7 @@ def import_everything() -> None:
     gc.collect()
     gc.freeze()  # what is shared with every fork need not be gone through again
     scorer.POOL_SIZE = score_file.POOL_SIZE = 8
-    study.HEARTBEAT_SECONDS, study.GRACE_SECONDS, study.POLL_SECONDS = 1, 2, 0.1
+    study.HEARTBEAT_SECONDS, study.GRACE_SECONDS, study.POLL_SECONDS = 1, 4, 0.1
 
 
 def prepare(work: Path) -> None:
@@ -497,20 +505,24 @@ def prepare(work: Path) -> None:
     (work / "prepared").touch()
 
 
-def in_child(function: Callable[[], object]) -> None:
-    """Call a function in a forked process."""
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    if os.waitpid(process, 0)[1] != 0:
-        raise RuntimeError("The data could not be prepared.")
+def in_children(functions: Sequence[Callable[[], object]]) -> None:
+    """Call each function in a forked process of its own, all at once."""
+    processes = []
+    for function in functions:
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                function()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        processes.append(process)
+    ends = [os.waitpid(process, 0)[1] for process in processes]
+    if any(ends):
+        raise RuntimeError("What a process was to do could not be done.")
 
 
 # The campaign
@@ -527,30 +539,72 @@ def chosen(events: Sequence[Event], count: int, seed: int) -> list[Event]:
     return rare + [others[row] for row in spread_rows(len(others), rest, seed) if others]
 
 
-def kills(campaign: Campaign, num_kills: int) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
-    """Yield what names each trial, and the trial."""
-    for name, share in SHARES.items():
+Trial = tuple[dict[str, Any], Callable[[Campaign], dict[str, Any]]]
+"""What names a trial, and the trial."""
+
+
+def kills(campaign: Campaign, names: Sequence[str], num_kills: int) -> Iterator[Trial]:
+    """Yield kills of these commands; the system calls are recorded where they have not been."""
+    for name in names:
+        if name not in SHARES:
+            continue
         recorded = campaign.work / f"events-{name}.json"
         if not recorded.exists():
             recorded.write_text(json.dumps(campaign.events(COMMANDS[name].words)))
         events = [Event(*event) for event in json.loads(recorded.read_text())]
         log(f"{name}: {len(events)} system calls change its output")
-        for event in chosen(events, round(num_kills * share), campaign.seed):
-            yield {"command": name, **event._asdict()}, lambda name=name, event=event: campaign.kill(name, event)
+        for event in chosen(events, round(num_kills * SHARES[name]), campaign.seed):
+            yield (
+                {"part": "kills", "command": name, **event._asdict()},
+                lambda campaign, name=name, event=event: campaign.kill(name, event),
+            )
 
 
-def disks(campaign: Campaign) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
-    """Yield what names each trial, and the trial."""
-    for name in ON_FULL_DISKS:
-        for level in range(NUM_LEVELS):
-            yield {"command": name, "level": level}, lambda name=name, level=level: campaign.fill(name, level)
+def disks(names: Sequence[str]) -> Iterator[Trial]:
+    """Yield full disks for those of these commands that write much."""
+    for name in names:
+        for level in range(NUM_LEVELS if name in SHARES else 0):
+            yield (
+                {"part": "disk", "command": name, "level": level},
+                lambda campaign, name=name, level=level: campaign.fill(name, level),
+            )
 
 
-def writers(campaign: Campaign, num_rounds: int) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
-    """Yield what names each trial, and the trial."""
-    for name in COMMANDS:
+def writers(names: Sequence[str], num_rounds: int) -> Iterator[Trial]:
+    """Yield pairs of processes for each of these commands."""
+    for name in names:
         for number in range(num_rounds):
-            yield {"command": name, "round": number}, lambda name=name, number=number: campaign.crowd(name, number)
+            yield (
+                {"part": "writers", "command": name, "round": number},
+                lambda campaign, name=name, number=number: campaign.crowd(name, number),
+            )
+
+
+def work_off(campaign: Campaign, trials: Sequence[Trial], path: Path) -> None:
+    """Make trials in a campaign's folder, and append what came of them to a file."""
+    os.chdir(campaign.work)
+    os.environ["TMPDIR"] = str(campaign.work / "tmp")
+    for named, trial in trials:
+        started = time.monotonic()
+        row = named | trial(campaign)
+        row["seconds"] = round(time.monotonic() - started, 2)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if row["problems"]:
+            log(row)
+
+
+def place_of(worker: int, work: Path) -> Path:
+    """Return the folder that a worker has for itself, with all that `prepare` wrote."""
+    if worker == 0:
+        return work
+    place = work / f"worker-{worker}"
+    if not place.exists():
+        place.mkdir()
+        for name in ("data", "base", "model", "run", "run-7"):
+            shutil.copytree(work / name, place / name)
+        shutil.copy(work / "space.yaml", place)
+    return place
 
 
 def read_trials(path: Path) -> list[dict[str, Any]]:
@@ -565,9 +619,10 @@ def summary(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for part, name in dict.fromkeys((trial["part"], trial["command"]) for trial in trials):
         its = [trial for trial in trials if (trial["part"], trial["command"]) == (part, name)]
+        its = [trial for trial in its if trial.get("killed", True)]  # a run may do without a call that was recorded
         row = {"part": part, "command": name, "tried": len(its), "survived": sum(not t["problems"] for t in its)}
         if part == "kills":
-            row |= {"killed": sum(trial["killed"] for trial in its), "calls": Counter(trial["call"] for trial in its)}
+            row["calls"] = Counter(trial["call"] for trial in its)
         if part == "writers":
             row["refused"] = sum(trial["refused"] for trial in its)
         rows.append(row)
@@ -582,6 +637,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder of work; what was tried there is not repeated.")] = Path(
         "/tmp/faults"
     ),
+    workers: Annotated[int, typer.Option(help="How many trials are made at once.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the choice of system calls and moments.")] = 0,
     output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
@@ -597,27 +653,21 @@ def main(
         shutil.rmtree(work, ignore_errors=True)
         (work / "tmp").mkdir(parents=True)
         os.chdir(work)
-        in_child(lambda: prepare(work))
+        in_children([lambda: prepare(work)])
     os.chdir(work)
-    campaign, path = Campaign(work, seed), work / "trials.jsonl"
+    path = work / "trials.jsonl"
     tried = {key(trial) for trial in read_trials(path)}
+    names = [name for name in (*SHARES, *(name for name in COMMANDS if name not in SHARES)) if only in (None, name)]
     makers = {
-        "kills": lambda: kills(campaign, num_kills),
-        "disk": lambda: disks(campaign),
-        "writers": lambda: writers(campaign, rounds),
+        "kills": lambda: kills(Campaign(work, seed), names, num_kills),
+        "disk": lambda: disks(names),
+        "writers": lambda: writers(names, rounds),
     }
-    for part in parts.split(","):
-        for named, trial in makers[part]():
-            row = {"part": part, **named}
-            if key(row) in tried or only not in (None, row["command"]):
-                continue
-            started = time.monotonic()
-            row |= trial()
-            row["seconds"] = round(time.monotonic() - started, 2)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            if row["problems"]:
-                log(row)
+    left = [trial for part in parts.split(",") for trial in makers[part]() if key(trial[0]) not in tried]
+    campaigns = [Campaign(place_of(worker, work), seed) for worker in range(workers)]
+    in_children(
+        [lambda worker=worker: work_off(campaigns[worker], left[worker::workers], path) for worker in range(workers)]
+    )
     trials = read_trials(path)
     measured = {
         **described,
