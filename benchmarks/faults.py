@@ -633,7 +633,7 @@ def main(
     parts: Annotated[str, typer.Option(help="Which of kills, disk, writers, with commas.")] = "kills,disk,writers",
     num_kills: Annotated[int, typer.Option("--kills", help="How many, over all commands.")] = 320,
     rounds: Annotated[int, typer.Option(help="Of two writers, for each command.")] = 6,
-    only: Annotated[str | None, typer.Option(help="Of one command only; nothing is recorded.")] = None,
+    only: Annotated[str | None, typer.Option(help="Of these commands only, with commas; nothing is recorded.")] = None,
     work: Annotated[Path, typer.Option(help="Folder of work; what was tried there is not repeated.")] = Path(
         "/tmp/faults"
     ),
@@ -657,7 +657,11 @@ def main(
     os.chdir(work)
     path = work / "trials.jsonl"
     tried = {key(trial) for trial in read_trials(path)}
-    names = [name for name in (*SHARES, *(name for name in COMMANDS if name not in SHARES)) if only in (None, name)]
+    names = [
+        name
+        for name in (*SHARES, *(name for name in COMMANDS if name not in SHARES))
+        if only is None or name in only.split(",")
+    ]
     makers = {
         "kills": lambda: kills(Campaign(work, seed), names, num_kills),
         "disk": lambda: disks(names),
