@@ -410,8 +410,17 @@ def without_times(path: Path) -> bytes:
             rows = [json.loads(line) for line in (content.splitlines() if path.suffix == ".jsonl" else [content])]
             return json.dumps(_timeless(rows)).encode()
     if path.suffix == ".md":
+        content = b"\n".join(_untimed_rows(content.split(b"\n")))
         return re.sub(rb"[\d.,:T+-]+( s\b)|20\d\d-\d\d-\d\d", rb"-\1", TRAINING_TIME.sub(b"", content))
     return content
+
+
+def _untimed_rows(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Leave out the last column of a Markdown table if it holds seconds."""
+    is_timed = False
+    for line in lines:
+        is_timed = line.startswith(b"|") and (is_timed or line.endswith(b", s |"))
+        yield line.rpartition(b" | ")[0] if is_timed else line
 
 
 def _timeless(value: Any) -> Any:
@@ -657,11 +666,7 @@ def main(
     os.chdir(work)
     path = work / "trials.jsonl"
     tried = {key(trial) for trial in read_trials(path)}
-    names = [
-        name
-        for name in (*SHARES, *(name for name in COMMANDS if name not in SHARES))
-        if only is None or name in only.split(",")
-    ]
+    names = list(dict.fromkeys((*SHARES, *COMMANDS))) if only is None else only.split(",")
     makers = {
         "kills": lambda: kills(Campaign(work, seed), names, num_kills),
         "disk": lambda: disks(names),

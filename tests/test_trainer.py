@@ -116,9 +116,51 @@ def test_a_resumed_run_keeps_count_of_its_patience(tmp_path):
     whole = stopped_at("run")
     whole.train()
     assert whole.state.global_step < 20
-    resumed = stopped_at("run")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{whole.state.global_step - 2}"))
-    assert resumed.state.global_step == whole.state.global_step
+    # From the checkpoint at the end, too, after which no step is left.
+    for step in (whole.state.global_step - 2, whole.state.global_step):
+        resumed = stopped_at("run")
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert resumed.state.global_step == whole.state.global_step
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+@pytest.mark.parametrize("length", [{"max_steps": 6}, {"num_train_epochs": 0.4}, {"num_train_epochs": 2}])
+def test_a_run_resumed_at_its_end_trains_no_step_more_and_a_longer_one_does(length, strategy, tmp_path):
+    options = {"save_strategy": strategy, "save_steps": 50, "eval_strategy": strategy, "eval_steps": 50, **length}
+    whole = make_trainer(str(tmp_path / "whole"), **options)
+    whole.train()
+    last = whole.state.global_step
+    (checkpoint,) = (tmp_path / "whole").glob(f"checkpoint-{last}")
+    resumed = make_trainer(str(tmp_path / "resumed"), **options)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.state.global_step == last
+    assert [row["step"] for row in resumed.state.log_history] == [row["step"] for row in whole.state.log_history]
+    for expected, actual in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(actual, expected)
+    longer = make_trainer(str(tmp_path / "resumed"), **{**options, "max_steps": last + 2})
+    longer.train(resume_from_checkpoint=str(checkpoint))
+    assert longer.state.global_step == last + 2
+
+
+def test_a_checkpoint_that_lacks_any_of_its_files_is_not_whole_and_one_of_old_is(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 9}
+    trainer = make_trainer(str(tmp_path), max_steps=4, **options)
+    trainer.train()
+    trainer.args.resume_from_checkpoint = "auto"
+    last = tmp_path / "checkpoint-4"
+    assert find_checkpoint(trainer.args) == str(last)
+    files = [path for path in last.iterdir() if path.is_file()]
+    assert len(files) > 5
+    for file in files:  # in whatever order a process that died has deleted them
+        file.rename(tmp_path / "deleted")
+        assert find_checkpoint(trainer.args) == str(tmp_path / "checkpoint-2")
+        (tmp_path / "deleted").rename(file)
+    state = json.loads((last / "trainer_state.json").read_text())
+    del state["stateful_callbacks"]["CheckpointFiles"]
+    (last / "trainer_state.json").write_text(json.dumps(state))
+    assert find_checkpoint(trainer.args) == str(last)
+    make_trainer(str(tmp_path), max_steps=6, **options).train(resume_from_checkpoint=str(last))
+    assert find_checkpoint(trainer.args) == str(tmp_path / "checkpoint-6")
 
 
 def test_a_short_trajectory_is_as_recorded(tmp_path):
@@ -354,5 +396,5 @@ def test_the_last_whole_checkpoint_is_found(tmp_path):
     for args.resume_from_checkpoint in ("true", "auto"):
         assert find_checkpoint(args) == str(tmp_path / "checkpoint-10")
     args.resume_from_checkpoint = str(tmp_path / "checkpoint-11")
-    with pytest.raises(InputError, match=r"holds no whole checkpoint \(no trainer_state.json\)"):
+    with pytest.raises(InputError, match=r"holds no whole checkpoint: trainer_state\.json"):
         find_checkpoint(args)

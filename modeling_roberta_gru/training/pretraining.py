@@ -29,7 +29,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     RobertaConfig,
     RobertaForMaskedLM,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -48,7 +47,7 @@ from .arguments import has_bfloat16
 from .dropout import use_cpu_dropout
 from .loading import first_line, quiet, read_tokenizer
 from .run_folder import last_checkpoint
-from .trainer import EpochSampler, GroupedSampler
+from .trainer import EpochSampler, GroupedSampler, ResumingTrainer
 
 ENCODERS = ("roberta", "xlm-roberta", "camembert", RobertaGRUConfig.model_type)
 RECORD = "adapt.json"
@@ -441,7 +440,7 @@ def _trainer(
     folder: Path,
     options: AdaptOptions,
     whole_words: bool,
-) -> Trainer:
+) -> ResumingTrainer:
     args = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=options.epochs,
@@ -487,7 +486,7 @@ def _trainer(
     return trainer
 
 
-class _Trainer(Trainer):
+class _Trainer(ResumingTrainer):
     """The Trainer, with windows of like length in a batch, in an order that a resumed run shares."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:

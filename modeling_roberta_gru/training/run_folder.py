@@ -18,16 +18,17 @@ RUN_FILES = {
     "history.jsonl": "what was logged during training",
     "run.json": "command, options, data, versions, hardware, duration",
 }
-
-
 AUTO = "auto"
+CHECKPOINT_FILES = "CheckpointFiles"
+"""Where a checkpoint's trainer_state.json lists its files: the name of the callback that does."""
 
 
 def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     """Return the checkpoint folder that `--resume_from_checkpoint` means.
 
     That is a path; "true", the run's last one; or "auto", the last one if there is any, and else none.
-    A folder whose writing was interrupted does not count: the trainer's state is written last.
+    A folder whose writing or deletion was interrupted does not count: the trainer's state is written last, and says
+    which files there are.
 
     Raises:
         InputError: if there is no such checkpoint.
@@ -38,7 +39,10 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         return None
     if word not in ("true", AUTO):
         if not _is_whole(Path(wanted)):
-            raise InputError(f"--resume_from_checkpoint {wanted} holds no whole checkpoint (no trainer_state.json).")
+            raise InputError(
+                f"--resume_from_checkpoint {wanted} holds no whole checkpoint: trainer_state.json or a file that it "
+                "lists is missing."
+            )
         return str(wanted)
     last = last_checkpoint(Path(args.output_dir))
     if last is None and word != AUTO:
@@ -47,17 +51,18 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """Return the last checkpoint in a folder whose writing was finished, if there is one."""
+    """Return the last whole checkpoint in a folder, if there is one."""
     whole = [checkpoint for checkpoint in _checkpoints(folder) if _is_whole(checkpoint)]
     return str(max(whole, key=lambda checkpoint: int(checkpoint.name.rpartition("-")[2]))) if whole else None
 
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or cut off
         return False
-    return True
+    listed = state.get("stateful_callbacks", {}).get(CHECKPOINT_FILES, {})  # a checkpoint of old has none
+    return all((checkpoint / name).exists() for name in listed.get("attributes", {}).get("files", []))
 
 
 def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:

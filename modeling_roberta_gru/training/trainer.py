@@ -12,8 +12,17 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import has_length
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import get_last_checkpoint, has_length
 
 from ..data.splits import origins
 from ..errors import InputError
@@ -22,6 +31,7 @@ from .adapter import base_of, is_adapted, whole_modules
 from .arguments import RobertaGRUTrainingArguments
 from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
+from .run_folder import CHECKPOINT_FILES
 
 NOT_KEPT = ["hidden_states", "attentions", "last_hidden_state", "pooler_output", "past_key_values"]
 """What a model may return beside its logits; gathered over an evaluation it would fill the memory."""
@@ -37,7 +47,46 @@ NO_PUSH = (
 logger = logging.getLogger(__name__)
 
 
-class RobertaGRUTrainer(Trainer):
+class ResumingTrainer(Trainer):
+    """The Trainer, which a resumed run leaves as an undisturbed one would have left it.
+
+    Resumed from the checkpoint at the end of a training, it trains no step more: transformers' own trains one, where
+    that end lies within an epoch. Each checkpoint says which files it has, so that one that was half deleted when the
+    process died is not taken for whole.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.resumed_from: str | None = None
+        self.add_callback(CheckpointFiles())
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, or resume: see [`~transformers.Trainer.train`]."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) or True
+        self.resumed_from = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        """Return how long training is; no epoch, where it is over already."""
+        num_epochs, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
+        return (0 if self._is_over(max_steps) else num_epochs, *others, max_steps)
+
+    def _is_over(self, max_steps: int) -> bool:
+        file = Path(self.resumed_from or "") / "trainer_state.json"
+        if self.resumed_from is None or not file.is_file():
+            return False
+        state = TrainerState.load_from_json(str(file))
+        stopping = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
+        counter = stopping["attributes"]["early_stopping_patience_counter"] if isinstance(stopping, dict) else 0
+        return state.global_step >= max_steps or any(
+            counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+
+
+class RobertaGRUTrainer(ResumingTrainer):
     """[`~transformers.Trainer`] for [`RobertaGRUTrainingArguments`].
 
     What it changes: the optimizer comes from `args.optimizer`; training reads only short documents in the
@@ -333,6 +382,29 @@ def _check_adapter(model: Any) -> None:
             f"The adapter leaves {', '.join(untrained)} of the model untrained: name what was not trained before in "
             f"LoraConfig(modules_to_save={untrained})."
         )
+
+
+class CheckpointFiles(TrainerCallback, ExportableState):
+    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.run: TrainerState | None = None
+        self.files: list[str] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.folder, self.run = Path(args.output_dir), state
+        state.stateful_callbacks.setdefault(CHECKPOINT_FILES, self.state())  # which a checkpoint of old lacks
+
+    def state(self) -> dict[str, Any]:
+        files: list[str] = []
+        if self.folder is not None and self.run is not None:
+            checkpoint = self.folder / f"checkpoint-{self.run.global_step}"
+            paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+            files = [path.relative_to(checkpoint).as_posix() for path in paths]
+        return {"args": {}, "attributes": {"files": files}}
 
 
 class _FiniteCallback(TrainerCallback):
