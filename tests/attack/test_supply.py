@@ -41,7 +41,7 @@ def test_a_release_is_audited_and_listed() -> None:
         name: [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
         for name, workflow in workflows.items()
     }
-    assert any(step.startswith("pip-audit") for step in steps["ci"])
+    assert any(step.startswith("pip-audit --strict") for step in steps["ci"])  # else what it did not find is no error
     assert any(step.startswith("cyclonedx-py") for step in steps["release"])
     for workflow in workflows.values():
         assert workflow["permissions"] == {"contents": "read"}  # a job that needs more says so
