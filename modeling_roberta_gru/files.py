@@ -305,7 +305,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def without_passwords(text: str) -> str:
     """Return a text of several words, such as an error of a library, with every URL in it [`redacted`]."""
-    return re.sub(r"[a-zA-Z][\w+.-]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
+    # A scheme begins where the characters of one do: looked for from each letter, it takes the square of the length.
+    return re.sub(r"(?<![\w+.-])[\w+.-]+://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
 
 
 def redacted(text: str) -> str:

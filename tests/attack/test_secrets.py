@@ -1,6 +1,7 @@
 """Passwords in URLs: they are used, and neither recorded nor printed nor published."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.data.documents import describe_source
 from modeling_roberta_gru.data.tables import open_table
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.files import redacted
+from modeling_roberta_gru.files import redacted, without_passwords
 from modeling_roberta_gru.hub.card import published_record
 from modeling_roberta_gru.studies.study import sweep
 from modeling_roberta_gru.training.record import changed_options
@@ -47,6 +48,19 @@ def test_no_value_of_a_query_is_left(name, others):
 )
 def test_what_has_no_password_is_left_as_it_is(text):
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("before", ["", "no ", "(", "é=", "1", "+", "..", "'"])
+def test_every_url_within_a_text_is_redacted(before):
+    said = without_passwords(f"{before}https://me:s3cret@host/a: none, nor ftp://me:s3cret@host.")
+    assert said == f"{before}https://***@host/a: none, nor ftp://***@host."
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "a:/", "a://", "a://@", "@"])
+def test_urls_are_looked_for_in_proportion_to_the_text(unit):
+    begun = time.process_time()
+    without_passwords(unit * (100_000 // len(unit)))
+    assert time.process_time() - begun < 5  # milliseconds; what grows with the square takes a minute
 
 
 @pytest.mark.parametrize("url", ["https://me:s3cret@127.0.0.1:9/a.csv", "http://127.0.0.1:9/a.csv?X-Signature=s3cret"])
