@@ -53,6 +53,7 @@ from .training.record import (
     write_predictions,
 )
 from .training.run_folder import RUN_FILES, check_output_dir, discard_checkpoints, find_checkpoint, move_run
+from .training.sharding import check_sharding
 from .training.state_cache import keep_states
 from .training.trained import Trained, TrainedModel, fit_bag_of_words
 from .training.trainer import RobertaGRUTrainer
@@ -120,6 +121,7 @@ def _run(
     predicting = time.time()
     logits = {"validation": trained.validation_logits, "test": trained.predict_test()}
     test_seconds = round(time.time() - predicting, 1)
+    trained.make_whole()
     output_dir = Path(args.output_dir)
     if args.process_index != 0:
         return RunResult({}, trained, output_dir)
@@ -206,7 +208,8 @@ def train(
     train_tokens = tokens["train"]
     train_collator: Callable[[list[dict[str, Any]]], Any] | None = None
     if isinstance(model.config, RobertaGRUConfig):
-        _check_sharding(args, max(max(part["length"][:]) for part in tokens.values()), model.config)
+        longest = max(max(part["length"][:]) for part in tokens.values())
+        check_sharding(args, longest, model.config.encoder_window)
         train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)
     validation = tokens["validation"]
     eval_tokens, eval_collator = validation.select(np.argsort(validation["length"][:])), collator
@@ -268,16 +271,6 @@ def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
     known = ["loss", *metric_names(problem_type)]
     if metric not in known:
         raise unknown_name("metric in --metric_for_best_model", metric, known)
-
-
-def _check_sharding(args: RobertaGRUTrainingArguments, longest: int, config: RobertaGRUConfig) -> None:
-    # The ranks of a sharded model must call it equally often; long documents come in one, two or more chunks.
-    if args.fsdp and longest > config.encoder_window:
-        raise InputError(
-            f"--fsdp needs texts of at most {config.encoder_window} tokens, the encoder's window, and there is one of "
-            f"{longest:,}. Cut them by --max_length {config.encoder_window}, or leave --fsdp out: each device then "
-            "holds the whole model."
-        )
 
 
 def _bound_windows(

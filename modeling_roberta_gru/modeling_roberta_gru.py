@@ -546,6 +546,10 @@ class Reading:
     what its layers carry over every boundary is kept and is right up to one more layer after each pass. Every pass
     encodes anew, in training mode with other dropout; unless the encoder's states are few enough to be kept: then
     there is one chunk too, though its windows are encoded a few at a time.
+
+    Where ranks hold an encoder in shards, each layer is put together by all of them, so all must call it equally
+    often: once with gradients; without, as often as the rank with the most to read, and the others read one token
+    for the sake of being there.
     """
 
     def __init__(
@@ -572,6 +576,7 @@ class Reading:
         config = model.config
         self.windows = self._windows(config)
         self.num_chunks = self.num_passes = 1
+        self.shard_groups = _shard_groups(model.roberta)
         if self.windows is None:
             return
         most = int(self.windows.counts.max())
@@ -581,7 +586,7 @@ class Reading:
             self.windows_at_once = config.windows_per_chunk * len(packing.lengths)
             if not (config.gru_bidirectional and self._size_of_states() < MOST_STATES_KEPT):
                 self.windows_per_chunk = config.windows_per_chunk
-        elif any(layer.gradient_checkpointing for layer in model.roberta.encoder.layer):
+        elif not self.shard_groups and any(layer.gradient_checkpointing for layer in model.roberta.encoder.layer):
             # Where layers keep their inputs only, what one layer needs for all windows at once would be the most.
             self.windows_at_once = config.windows_per_chunk
         self.num_chunks = -(-most // self.windows_per_chunk)
@@ -593,6 +598,7 @@ class Reading:
     def __iter__(self) -> Iterator[Chunk]:
         left: list[torch.Tensor | None] = [None] * (self.num_chunks + 1)  # left[c] (L, B, H) enters chunk c
         right: list[torch.Tensor | None] = [None] * (self.num_chunks + 1)  # right[c + 1] (L, B, H) does, backwards
+        num_empty_calls = self._num_empty_calls()
         for number in range(self.num_passes):
             indices = range(self.num_chunks)
             for index in indices if number % 2 == 0 else reversed(indices):
@@ -603,6 +609,9 @@ class Reading:
                 if number == self.num_passes - 1:
                     self._collect_hidden_states(chunk)
                     yield chunk._replace(states=states)
+        first = {name: values[:1, :1] for name, values in self.inputs.items()}
+        for _ in range(num_empty_calls):
+            self.model._encode(self.packing.mask[:1, :1], True, **first, **self.encoder_kwargs)
 
     def ends(self, chunk: Chunk) -> torch.Tensor:
         """Tell which of a chunk's documents end in it: (R,) bool."""
@@ -696,6 +705,24 @@ class Reading:
         inputs = {name: _take_rows(values.flatten(0, 1), places) for name, values in self.inputs.items()}
         encoded = self.model._encode(cut.mask[some], False, **inputs, **self.encoder_kwargs)
         return encoded.last_hidden_state, *(encoded.hidden_states or ())
+
+    def _num_empty_calls(self) -> int:
+        """Return how much more often than here the encoder is called by the rank with the most to read."""
+        if not self.shard_groups or torch.is_grad_enabled() or "encoder_states" in self.inputs:
+            return 0
+        num_calls = 1 if self.windows is None else self._num_calls(self.windows)
+        most = torch.tensor(num_calls, device=self.packing.mask.device)
+        for group in self.shard_groups:
+            torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, group)
+        return int(most) - num_calls
+
+    def _num_calls(self, windows: Windows) -> int:
+        """Return how often the encoder is called to read the windows."""
+        at_once, per_chunk = self.windows_at_once, self.windows_per_chunk
+        in_chunk = [
+            int((windows.counts - index * per_chunk).clamp(0, per_chunk).sum()) for index in range(self.num_chunks)
+        ]
+        return self.num_passes * sum(-(-num_windows // at_once) for num_windows in in_chunk)
 
     def _collect_hidden_states(self, chunk: Chunk) -> None:
         if self.num_chunks == 1:
@@ -1315,6 +1342,16 @@ def _take_rows(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 def _values_can_be_read(tensor: torch.Tensor) -> bool:
     """Tell whether looking at values neither stops a trace nor meets a tensor without data."""
     return not (tensor.device.type == "meta" or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _shard_groups(module: nn.Module) -> list[Any]:
+    """Return the groups of ranks that hold the layers of a module in shards (FSDP 2); none if each holds all."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return []
+    from torch.distributed.tensor import DTensor
+
+    meshes = [parameter.device_mesh for parameter in module.parameters() if isinstance(parameter, DTensor)]
+    return meshes[0].get_all_groups() if meshes else []
 
 
 def _no_weight(states: torch.Tensor) -> torch.Tensor:

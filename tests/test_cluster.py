@@ -36,9 +36,9 @@ FLOAT32 = {"dtype": "float32", "device": "cpu"}
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
 
 
-def texts_of(num_rows, seed):
+def texts_of(num_rows, seed, most_words=60):
     rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 60))) for _ in range(num_rows)]
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, most_words))) for _ in range(num_rows)]
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,12 @@ def model(tmp_path_factory, stand_in):
     return str(folder)
 
 
-def write_parts(folder, num_parts=6, num_rows=5):
+def write_parts(folder, num_parts=6, num_rows=5, most_words=60):
     """Write parts of every kind, some in a folder below; hidden files are notes of other engines."""
     (folder / "below").mkdir(parents=True)
     for number in range(num_parts):
-        rows = [{"id": number * 1000 + row, "text": text} for row, text in enumerate(texts_of(num_rows, number))]
+        texts = texts_of(num_rows, number, most_words)
+        rows = [{"id": number * 10_000 + row, "text": text} for row, text in enumerate(texts)]
         path = folder / ("below" if number % 2 else ".") / f"rows{number}"
         if number % 3 == 0:
             pq.write_table(pa.Table.from_pylist(rows), path.with_suffix(".parquet"))
@@ -334,17 +335,15 @@ needs_ray = pytest.mark.filterwarnings(
 def nodes():
     """Return a cluster of two nodes of one processor each, on this machine."""
     pytest.importorskip("ray")
-    if "ROBERTA_GRU_RAY" not in os.environ:
-        pytest.skip("starts three Ray nodes, which has not come up everywhere: ROBERTA_GRU_RAY=1 runs it")
-    # A busy machine takes minutes to import torch.
-    patience = {"RAY_worker_register_timeout_seconds": "600"}
+    # A busy machine takes minutes to import torch, and its memory may be another process's.
+    patience = {"RAY_worker_register_timeout_seconds": "600", "RAY_memory_monitor_refresh_ms": "0"}
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT), **patience)
     from ray.cluster_utils import Cluster
 
-    small = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    small = {"object_store_memory": 80 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
     for _ in range(2):
-        made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        made.add_node(num_cpus=1, **small)
     yield made
     made.shutdown()
 
@@ -353,7 +352,7 @@ def nodes():
 def large(model, tmp_path_factory):
     """Return a folder of parts of more than a pool, and their rows as [`score_file`] scores them."""
     folder = tmp_path_factory.mktemp("large")
-    source = write_parts(folder / "in", num_parts=8, num_rows=1200)
+    source = write_parts(folder / "in", num_parts=8, num_rows=1200, most_words=6)
     scorer = Scorer(model, **FLOAT32)
     for part in find_parts(str(source)):
         score_file(scorer, part.source, folder / "expected" / part.target, progress=False)

@@ -16,16 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification, cli
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
-from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.experiment import _check_sharding, run
+from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.training import plots, trained
-from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
+from modeling_roberta_gru.training.arguments import parse_run
 from modeling_roberta_gru.training.metrics import fit_temperature
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
@@ -299,14 +298,6 @@ def test_a_curriculum_is_recorded_and_its_tokens_are_not_guessed(tmp_path, essay
     assert record["hyperparameters"]["length_curriculum"] == 1
     assert record["tokens_seen"] is None
     assert "epochs in" in (tmp_path / "model" / "README.md").read_text()
-
-
-def test_a_sharded_model_is_refused_documents_beyond_the_window():
-    args = RobertaGRUTrainingArguments(output_dir="unused", fsdp="full_shard")
-    config = RobertaGRUConfig()
-    _check_sharding(args, 512, config)
-    with pytest.raises(InputError, match="--fsdp needs texts of at most 512 tokens, the encoder's window"):
-        _check_sharding(args, 513, config)
 
 
 @pytest.mark.parametrize("policy", ["head", "head_tail", "random"])

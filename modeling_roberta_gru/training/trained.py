@@ -19,6 +19,7 @@ from .arguments import RobertaGRUTrainingArguments
 from .bag_of_words import BagOfWords
 from .plots import draw_curves
 from .record import describe_hyperparameters, describe_model, describe_times, describe_training
+from .sharding import whole_model
 from .trainer import RobertaGRUTrainer
 
 
@@ -57,6 +58,9 @@ class Trained:
     def calibrate(self, temperature: float) -> None:
         """Have the model divide its logits by a temperature from now on."""
         raise NotImplementedError
+
+    def make_whole(self) -> None:
+        """Have the first process hold all of the model, for what follows; every process must call it."""
 
     def describe(
         self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
@@ -108,6 +112,9 @@ class TrainedModel(Trained):
 
     def calibrate(self, temperature: float) -> None:
         self.architecture.calibrate(self.model, temperature)
+
+    def make_whole(self) -> None:
+        self.trainer.model = whole_model(self.trainer.model)
 
     def describe(
         self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float

@@ -1,0 +1,68 @@
+"""A model in shards trains, evaluates and is saved as one that is not."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training import sharding
+from modeling_roberta_gru.training.sharding import check_sharding, whole_model
+
+from .conftest import ROOT, tiny_config
+from .sharded import CASES, LENGTHS, train
+
+
+@pytest.mark.slow
+def test_two_ranks_that_hold_it_in_shards_train_as_one_process(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.sharded", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=600,  # ranks that wait for each other wait for ever
+    )
+    assert process.returncode == 0, process.stderr
+    said = json.loads(process.stdout.splitlines()[-1])
+    for name in CASES:
+        model, alone = train(name, [0, 1])
+        losses = sum(torch.tensor(rank["losses"], dtype=torch.float64) for rank in said[name])
+        torch.testing.assert_close(losses, torch.tensor(alone["losses"], dtype=torch.float64), atol=1e-10, rtol=0)
+        first, other = (rank["num_calls"] for rank in said[name])
+        assert first == other
+        assert first[::2] == [1] * len(LENGTHS)  # with gradients
+        assert max(first) > 1
+        saved = RobertaGRUForSequenceClassification.from_pretrained(tmp_path / name, dtype=torch.float64)
+        assert saved.config.architectures == ["RobertaGRUForSequenceClassification"]
+        for key, value in model.state_dict().items():
+            torch.testing.assert_close(saved.state_dict()[key], value, atol=1e-10, rtol=0)
+
+
+def test_a_model_that_nothing_shards_is_whole():
+    model = RobertaGRUForSequenceClassification(tiny_config())
+    assert whole_model(model) is model
+
+
+def test_documents_beyond_the_window_are_refused_where_ranks_would_wait_for_ever(monkeypatch):
+    def options(fsdp, **config):
+        return SimpleNamespace(fsdp=fsdp, fsdp_config=config)
+
+    check_sharding(options(True), 10_000, 512)
+    check_sharding(options(""), 10_000, 512)
+    check_sharding(options(True, version=1), 512, 512)
+    with pytest.raises(InputError, match="FSDP 1 needs texts of at most 512 tokens"):
+        check_sharding(options(True, version=1), 513, 512)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="FSDP 1"):
+        check_sharding(options(""), 513, 512)
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    check_sharding(options(""), 513, 512)
+    monkeypatch.setattr(sharding, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(InputError, match="ZeRO-3 needs texts of at most 512 tokens"):
+        check_sharding(options(""), 513, 512)
