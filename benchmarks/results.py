@@ -7,6 +7,7 @@ from typing import Any
 
 import agreement
 import breakdown
+import cluster
 import document_length
 import faults
 import heads
@@ -60,6 +61,12 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
     ("performance", agreement, {"agreement": agreement.table}, {}),
     ("tables", preparation, {"preparation": preparation.table}, {}),
+    (
+        "scale",
+        cluster,
+        {"kills": cluster.kills_table, "machines": cluster.training_table, "speed": cluster.speed_table},
+        {},
+    ),
 ]
 # Measured by hand, since it takes strace, root and a quiet machine.
 PAGES += [

@@ -16,7 +16,7 @@ import os
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import InputError, say
+from .errors import InputError, say, unknown_name
 from .files import carried_module
+from .inference.batch_scorer import cpus_given, threads
 from .inference.demo import check_port
 from .inference.reading import TimeLimit
 from .inference.scorer import Scorer
@@ -578,6 +579,56 @@ def serve(
         say(f"Whoever reaches {host} is served: {TOKEN}, set in the environment, asks for a token.", error=True)
     with suppress(KeyboardInterrupt):
         make_server(app, host, port).run()
+
+
+def app(arguments: Mapping[str, Any]) -> Any:
+    """Build what Ray Serve runs: `serve run modeling_roberta_gru.serving:app model=/shared/model max_replicas=8`.
+
+    Every replica is the app with a model of its own; Ray has as many as the requests that are open ask for.
+
+    Args:
+        arguments: `model`, which every replica must be able to read; `min_replicas` (1) and `max_replicas` (1);
+            `num_cpus` (1) and `num_gpus` (0) of a replica; `dtype` and `device` of [`Scorer`].
+
+    Raises:
+        InputError: if the model is missing, an argument is unknown or no number, or Ray Serve is not installed.
+    """
+    check_installed()
+    try:
+        from ray import serve as ray_serve
+    except ImportError as error:
+        raise InputError(f"Ray Serve is not installed ({_first_line(error)}): pip install 'ray[serve]'.") from None
+
+    numbers: dict[str, float] = {"min_replicas": 1, "max_replicas": 1, "num_cpus": 1, "num_gpus": 0}
+    known = ["model", "dtype", "device", *numbers]
+    for name, value in arguments.items():
+        if name not in known:
+            raise unknown_name("argument", name, known)
+        if name in numbers:
+            try:
+                numbers[name] = float(value)
+            except ValueError:
+                raise InputError(f"{name}={value} is not a number.", field=name) from None
+    if not arguments.get("model"):
+        raise InputError("Name a model that every replica can read: model=/shared/model.", field="model")
+    options = {name: arguments[name] for name in ("dtype", "device") if name in arguments}
+    least, most = int(numbers["min_replicas"]), int(numbers["max_replicas"])
+    if not 0 <= least <= most or most < 1:
+        raise InputError(f"min_replicas={least} and max_replicas={most}: give 0 <= min_replicas <= max_replicas.")
+
+    def build() -> Any:
+        with threads(cpus_given()):
+            return create_app(arguments["model"], **options)
+
+    deployment = ray_serve.deployment(
+        ray_serve.ingress(build)(),
+        name="roberta-gru",
+        # The app has a queue of its own, from which batches are made: Ray's must not keep it empty.
+        max_ongoing_requests=256,
+        autoscaling_config={"min_replicas": least, "max_replicas": most, "target_ongoing_requests": 32},
+        ray_actor_options={"num_cpus": numbers["num_cpus"], "num_gpus": numbers["num_gpus"]},
+    )
+    return deployment.bind()
 
 
 def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -> Any:

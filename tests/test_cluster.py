@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import filelock
 import fsspec
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from transformers import AutoTokenizer
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
@@ -316,6 +318,51 @@ def test_folders_may_be_urls(run, parts, tmp_path, expected):
     assert rows_of(tmp_path / "files") == expected
 
 
+class Bucket(MemoryFileSystem):
+    """As a bucket is: folders are there once they hold something, and some may not read, or write."""
+
+    protocol = "bucket"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    forbidden: ClassVar[set[str]] = set()
+
+    def makedirs(self, path, exist_ok=False):
+        """Do nothing."""
+
+    def ls(self, path, detail=True, **kwargs):
+        if "read" in self.forbidden:
+            raise PermissionError("Access Denied")
+        return super().ls(path, detail=detail, **kwargs)
+
+    def pipe_file(self, path, value, **kwargs):
+        if "write" in self.forbidden:
+            raise PermissionError("Access Denied")
+        super().pipe_file(path, value, **kwargs)
+
+
+def test_a_bucket_without_rights_is_known_before_work_begins(run, parts, tmp_path, expected, monkeypatch):
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    run(parts, "bucket://ours/out")
+    Bucket().get("/ours/out", str(tmp_path / "out"), recursive=True)
+    assert rows_of(tmp_path / "out") == expected
+    ray = FakeRay()
+    monkeypatch.setattr(Bucket, "forbidden", {"write"})
+    with pytest.raises(InputError, match="Access Denied"):
+        run(parts, "bucket://theirs/out", ray)
+    monkeypatch.setattr(Bucket, "forbidden", {"read"})
+    for source, target in ((parts, "bucket://theirs/out"), ("bucket://ours/out", tmp_path / "other")):
+        with pytest.raises(InputError, match="Access Denied"):
+            run(source, target, ray)
+    assert ray.num_workers == 0
+
+
+def test_without_ray_the_error_says_what_to_install(model, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'roberta-gru\[ray\]'"):
+        score_folder(model, parts, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_largest_part_comes_first(run, parts, tmp_path, monkeypatch):
     order = []
     score = PartScorer.score
@@ -335,8 +382,12 @@ needs_ray = pytest.mark.filterwarnings(
 def nodes():
     """Return a cluster of two nodes of one processor each, on this machine."""
     pytest.importorskip("ray")
-    # A busy machine takes minutes to import torch, and its memory may be another process's.
-    patience = {"RAY_worker_register_timeout_seconds": "600", "RAY_memory_monitor_refresh_ms": "0"}
+    # A busy machine takes minutes to import torch, and gives next to nothing to a worker at Ray's niceness of 15.
+    patience = {
+        "RAY_worker_register_timeout_seconds": "600",
+        "RAY_worker_niceness": "0",
+        "RAY_memory_monitor_refresh_ms": "0",  # the memory may be another process's
+    }
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT), **patience)
     from ray.cluster_utils import Cluster
 

@@ -310,6 +310,7 @@ def find_parts(source: str) -> list[Part]:
         if any(mark in path for mark in "*?["):
             found = filesystem.glob(path, detail=True)
         elif filesystem.isdir(path):
+            filesystem.ls(path, detail=False)  # which raises where it may not; `find` would find nothing
             found = filesystem.find(path, detail=True)
         else:
             found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
@@ -417,8 +418,11 @@ def _alone_in(target: str) -> Iterator[None]:
         try:
             filesystem, path = fsspec.url_to_fs(target)
             filesystem.makedirs(path, exist_ok=True)
+            # A bucket says only when something is written, which would be when the first part is scored.
+            filesystem.pipe_file(f"{path}/.unfinished-probe", b"")
+            filesystem.rm_file(f"{path}/.unfinished-probe")
         except Exception as error:  # each protocol has errors of its own
-            raise InputError(f"{target} cannot be written: {_brief(error)}. May you write there?") from None
+            raise InputError(f"{target} cannot be written: {_brief(error)}. May you write and delete there?") from None
         yield
         return
     folder = Path(target)
@@ -435,7 +439,12 @@ def _names_in(target: str) -> set[str]:
 
     filesystem, path = fsspec.url_to_fs(target)
     filesystem.invalidate_cache()
-    return {posixpath.basename(name) for name in filesystem.ls(path, detail=False)}
+    try:
+        return {posixpath.basename(name) for name in filesystem.ls(path, detail=False)}
+    except FileNotFoundError:  # a bucket's folder is there once it holds something
+        return set()
+    except Exception as error:  # each protocol has errors of its own
+        raise InputError(f"Could not list {target}: {_brief(error)}. May you read there?") from None
 
 
 def _done(target: str, parts: Sequence[Part]) -> set[str]:
