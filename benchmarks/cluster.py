@@ -18,7 +18,7 @@ bit for bit.
 **speed.** Every system scores the same rows, and a quarter of them: what is told is the rows a second between the
 two, without what starting costs, which is told beside. Nodes have one core each by Ray's count; nothing pins them.
 
-Drivers and agents are forks of this process, which has imported everything and computes nothing.
+Drivers are forks of this process, which has imported everything and computes nothing.
 """
 
 import importlib
@@ -64,7 +64,7 @@ SYSTEMS = {
     "one": "one node of one core",
     "two": "two nodes of one core",
 }
-IMPORTS = ("modeling_roberta_gru.cli", "modeling_roberta_gru.inference.cluster", "torch.distributed.run")
+IMPORTS = ("modeling_roberta_gru.cli", "modeling_roberta_gru.inference.cluster")
 NUM_STEPS = 12
 LIMIT_SECONDS = 900
 
@@ -438,12 +438,9 @@ def start_machine(number: int, port: int, work: Path, out: Path) -> int:
     meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", f"--rdzv-conf=is_host={int(number == 0)}"]
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
-    def run() -> None:
-        from torch.distributed.run import main
-
-        main([*agent, *meeting, str(ROOT / "train.py"), *words])
-
-    return child(run, work / f"machine-{number}.log")
+    # Not a fork that has imported everything: torchrun looks through all modules at every turn of a rendezvous.
+    command = [sys.executable, "-m", "torch.distributed.run", *agent, *meeting, str(ROOT / "train.py"), *words]
+    return child(lambda: os.execv(sys.executable, command), work / f"machine-{number}.log")
 
 
 # Speed
@@ -519,7 +516,7 @@ def seconds_of(words: Sequence[str], work: Path) -> float:
 
 
 def warm_up() -> None:
-    """Import what drivers and agents need."""
+    """Import what drivers need."""
     for name in IMPORTS:
         importlib.import_module(name)
 

@@ -326,6 +326,10 @@ class Bucket(MemoryFileSystem):
     pseudo_dirs: ClassVar[list[str]] = [""]
     forbidden: ClassVar[set[str]] = set()
 
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("bucket:/"))
+
     def makedirs(self, path, exist_ok=False):
         """Do nothing."""
 
