@@ -593,12 +593,6 @@ def app(arguments: Mapping[str, Any]) -> Any:
     Raises:
         InputError: if the model is missing, an argument is unknown or no number, or Ray Serve is not installed.
     """
-    check_installed()
-    try:
-        from ray import serve as ray_serve
-    except ImportError as error:
-        raise InputError(f"Ray Serve is not installed ({_first_line(error)}): pip install 'ray[serve]'.") from None
-
     numbers: dict[str, float] = {"min_replicas": 1, "max_replicas": 1, "num_cpus": 1, "num_gpus": 0}
     known = ["model", "dtype", "device", *numbers]
     for name, value in arguments.items():
@@ -615,6 +609,12 @@ def app(arguments: Mapping[str, Any]) -> Any:
     least, most = int(numbers["min_replicas"]), int(numbers["max_replicas"])
     if not 0 <= least <= most or most < 1:
         raise InputError(f"min_replicas={least} and max_replicas={most}: give 0 <= min_replicas <= max_replicas.")
+
+    check_installed()
+    try:
+        from ray import serve as ray_serve
+    except ImportError as error:
+        raise InputError(f"Ray Serve is not installed ({_first_line(error)}): pip install 'ray[serve]'.") from None
 
     def build() -> Any:
         with threads(cpus_given()):

@@ -386,6 +386,8 @@ needs_ray = pytest.mark.filterwarnings(
 def nodes():
     """Return a cluster of two nodes of one processor each, on this machine."""
     pytest.importorskip("ray")
+    if "ROBERTA_GRU_RAY" not in os.environ:
+        pytest.skip("starts three Ray nodes, which takes a busy machine many minutes: ROBERTA_GRU_RAY=1 runs it")
     # A busy machine takes minutes to import torch, and gives next to nothing to a worker at Ray's niceness of 15.
     patience = {
         "RAY_worker_register_timeout_seconds": "600",

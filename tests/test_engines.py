@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,6 +13,8 @@ from transformers import AutoTokenizer
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
 from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.serving import app
 
 from .conftest import ROOT, tiny_config
 
@@ -22,6 +25,12 @@ ENGINES = {
     "Dask": ("distributed", {'Client("scheduler:8786")': "Client(n_workers=1, threads_per_worker=1)"}),
 }
 """What each needs, and what its lines name that is not here."""
+
+
+def need(module: str) -> None:
+    pytest.importorskip(module)
+    if module.startswith("ray") and "ROBERTA_GRU_RAY" not in os.environ:
+        pytest.skip("starts Ray, which takes a busy machine many minutes: ROBERTA_GRU_RAY=1 runs it")
 
 
 def lines_for(engine: str) -> str:
@@ -56,10 +65,8 @@ def model(tmp_path_factory, stand_in):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_lines_for_other_engines_score_every_row(engine, model, tmp_path):
-    import pyarrow as pa
-
     needs, replaced = ENGINES[engine]
-    pytest.importorskip(needs)
+    need(needs)
     (tmp_path / "reviews").mkdir()
     pq.write_table(pa.table({"id": range(len(TEXTS)), "text": TEXTS}), tmp_path / "reviews" / "part.parquet")
     code = lines_for(engine)
@@ -78,7 +85,7 @@ def test_the_lines_for_other_engines_score_every_row(engine, model, tmp_path):
 
 @pytest.mark.slow
 def test_the_lines_for_ray_train_train_on_two_workers(tmp_path, reviews, stand_in):
-    pytest.importorskip("ray.train")
+    need("ray.train")
     options = {
         "output_dir": tmp_path / "run",
         "dataset_name": reviews,
@@ -102,3 +109,11 @@ def test_the_lines_for_ray_train_train_on_two_workers(tmp_path, reviews, stand_i
         code = code.replace(name, here)
     run_lines(code, tmp_path)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_what_ray_serve_cannot_run_is_an_error_before_it_does():
+    for arguments in ({}, {"model": "here", "replicas": "2"}, {"model": "here", "max_replicas": "two"}):
+        with pytest.raises(InputError):
+            app(arguments)
+    with pytest.raises(InputError):
+        app({"model": "here", "min_replicas": "3", "max_replicas": "2"})
