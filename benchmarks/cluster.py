@@ -435,7 +435,7 @@ def start_machine(number: int, port: int, work: Path, out: Path) -> int:
         "resume_from_checkpoint": "auto",
     }
     agent = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=30", "--rdzv-backend=c10d", "--rdzv-id=training"]
-    meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", f"--rdzv-conf=is_host={int(number == 0)}"]
+    meeting = [f"--rdzv-endpoint=127.0.0.1:{port}", f"--rdzv-conf=is_host={int(number == 0)},read_timeout=600"]
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
     # Not a fork that has imported everything: torchrun looks through all modules at every turn of a rendezvous.

@@ -1,6 +1,7 @@
 """A model that the ranks of a run hold in shards (FSDP, DeepSpeed): what it cannot read, and how it is made whole."""
 
 import os
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -54,13 +55,14 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from torch.distributed.fsdp import FSDPModule
 
-    if not isinstance(model, FSDPModule):
+    kinds: tuple[Any, ...] = type(model).__mro__
+    if FSDPModule not in kinds:
         return model
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if torch.distributed.get_rank() != 0:
         return model
     # Sharding gave the model a class of its own, made from this one.
-    original = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+    original = next(kind for kind in kinds if not issubclass(kind, FSDPModule))
     whole: PreTrainedModel = original(model.config).to(model.dtype)
     whole.load_state_dict(state)
     return whole.eval()
