@@ -56,6 +56,9 @@ SETTINGS = {
     "RAY_worker_niceness": "0",  # at 15, as workers are by default, they get next to nothing of it
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
+    # The machine that stays would keep from the one that comes back what it told the first time, for ever
+    # (pytorch/pytorch#135712).
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
 }
 FLOAT32 = ("--dtype", "float32", "--device", "cpu")
 SYSTEMS = {
