@@ -10,7 +10,7 @@ token's numbers depend on its neighbours' size (torch's dynamic quantisation sca
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -112,7 +112,8 @@ def _fastest(place: torch.device, with_openvino: bool) -> str:
         return BFLOAT16 if torch.cuda.is_bf16_supported(including_emulation=False) else FLOAT32
     if place.type != "cpu":
         return FLOAT32
-    has = torch.cpu.get_capabilities()
+    # Older releases of torch cannot say what the processor has.
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if with_openvino and any(map(has.get, INT8_INSTRUCTIONS)):
         return INT8
     return BFLOAT16 if any(map(has.get, BFLOAT16_INSTRUCTIONS)) else FLOAT32
