@@ -60,6 +60,20 @@ SIZES = {
 }
 
 
+def without_the_package(code: str) -> str:
+    """Return a program that shows first that this package cannot be imported, and runs code then."""
+    return f"""
+import runpy, sys
+sys.meta_path.insert(0, runpy.run_path({str(SCRIPT)!r})["Refuse"]())
+try:
+    import modeling_roberta_gru
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("the package can be imported: this would prove nothing")
+{code}"""
+
+
 def install(folder: Path, *requirements: str) -> Path:
     """Make a virtual environment with these packages, by pip, and return its interpreter."""
     venv.create(folder, with_pip=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ from torch import nn
 from transformers import RobertaConfig, RobertaModel
 from transformers.utils import logging
 
-from modeling_roberta_gru import RobertaGRUConfig
+from modeling_roberta_gru import RobertaGRUConfig, cli, configuration_recurrent, configuration_roberta_gru
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.training import plots
 
@@ -45,6 +45,15 @@ BENCHMARKS = ROOT / "benchmarks"
 ALONE = "ROBERTA_GRU_TEST_ALONE"
 SAVE_PLOT = plots.save
 SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
+
+
+class Ended(NamedTuple):
+    """How a command ended: its status, and what it said on standard output and on standard error."""
+
+    status: int | str | None
+    said: str
+    error: str
+
 
 TINY_ENCODER: dict[str, Any] = {
     "vocab_size": 61,
@@ -101,6 +110,20 @@ def write_reviews(path: Path, num_rows: int, seed: int, num_labels: int = 2) -> 
     return path
 
 
+def on_two_ranks(*command: object) -> str:
+    """Run a script or a module (`-m NAME`) with its options on two ranks; return what they print."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    process = subprocess.run(
+        [sys.executable, *launch, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout
+
+
 def script(name: str) -> Any:
     """Return a fixture: the module of benchmarks/ that has this name."""
 
@@ -113,15 +136,26 @@ def script(name: str) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def blank_plots() -> Iterator[None]:
-    """Leave the plots of runs blank: to draw them is a third of a tiny run's time."""
+def shortcuts() -> Iterator[None]:
+    """Leave the plots of runs blank, a third of a tiny run's time, and compare two fields' names only once."""
 
     def save(figure: Figure, path: Path) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (1, 1)).save(path, format="png")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save", save)
+        for configuration in (configuration_roberta_gru, configuration_recurrent):
+            patch.setattr(configuration, "_edit_distance", cache(configuration._edit_distance))
         yield
+
+
+def assert_is_small_picture(path: Path) -> None:
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 2  # something is drawn
+    assert path.stat().st_size < 60_000
 
 
 @pytest.fixture
@@ -135,6 +169,25 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     monkeypatch.setattr(plots, "save", save)
     return kept
+
+
+@pytest.fixture
+def roberta_gru(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs a command with `text` as its input; it returns its status and what it said."""
+
+    def call(*argv: object, text: bytes = b"") -> Ended:
+        read, write = os.pipe()
+        os.write(write, text)
+        os.close(write)
+        with os.fdopen(read) as stdin, monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["roberta-gru", *map(str, argv)])
+            patch.setattr(sys, "stdin", stdin)
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        output = capsys.readouterr()
+        return Ended(end.value.code, output.out, output.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

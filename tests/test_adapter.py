@@ -34,6 +34,7 @@ from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments,
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
+from .clean_process import without_the_package
 from .conftest import TINY_ENCODER
 from .trajectory import WITHOUT_DROPOUT, collate, tiny_dataset
 
@@ -231,17 +232,9 @@ def test_a_stock_head_keeps_its_pooler_even_where_the_encoder_came_without(tmp_p
 
 # In a fresh process without the package
 
-STRANGER = """
-import json, runpy, sys
-sys.meta_path.insert(0, runpy.run_path({stranger!r})["Refuse"]())
-try:
-    import modeling_roberta_gru
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("the package can be imported: this would prove nothing")
+COMPARE = """
 {code}
-import torch
+import json, torch
 from transformers import AutoModelForSequenceClassification
 merged = AutoModelForSequenceClassification.from_pretrained({merged!r}, trust_remote_code=True)
 inputs = tokenizer({texts!r}, padding=True, return_tensors="pt", return_token_type_ids=False)
@@ -251,12 +244,11 @@ print(json.dumps([*outputs, model.config.id2label, getattr(model.config, "calibr
 """
 
 
-def load_as_stranger(adapter: Path, merged: Path, texts: list[str], cache: Path) -> list[Any]:
-    """Run the README's code as it stands, in the adapter's folder, and load the merged model; see STRANGER."""
-    stranger = str(Path(__file__).with_name("load_model.py"))
-    code = STRANGER.format(stranger=stranger, code=loading_code(adapter), merged=str(merged), texts=texts)
+def load_elsewhere(adapter: Path, merged: Path, texts: list[str], cache: Path) -> list[Any]:
+    """Run the README's code as it stands, in the adapter's folder, and load the merged model; see COMPARE."""
+    code = COMPARE.format(code=loading_code(adapter), merged=str(merged), texts=texts)
     process = subprocess.run(
-        [sys.executable, "-I", "-c", code],
+        [sys.executable, "-I", "-c", without_the_package(code)],
         cwd=adapter,
         capture_output=True,
         text=True,
@@ -283,7 +275,7 @@ def test_a_clean_process_has_the_same_model_from_the_adapter_and_from_the_whole(
     merged = model.merge_and_unload()
     expected.append(logits(merged, **inputs))
     merged.save_pretrained(tmp_path / "model")
-    *outputs, names, temperature = load_as_stranger(tmp_path / "adapter", tmp_path / "model", texts, tmp_path)
+    *outputs, names, temperature = load_elsewhere(tmp_path / "adapter", tmp_path / "model", texts, tmp_path)
     for output, tensor in zip(outputs, expected, strict=True):
         assert torch.equal(torch.tensor(output), tensor)
     assert list(names.values()) == ["bad", "fair", "good"]
@@ -472,7 +464,7 @@ def test_a_clean_process_has_the_runs_probabilities_from_the_adapter_and_from_th
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()[:4]
     texts = [line.split(",")[0] for line in (reviews / "test.csv").read_text().splitlines()[1:5]]
     expected = torch.tensor([row["probabilities"] for row in rows], dtype=torch.float32)
-    *outputs, names, _ = load_as_stranger(folder / "adapter", folder / "model", texts, tmp_path)
+    *outputs, names, _ = load_elsewhere(folder / "adapter", folder / "model", texts, tmp_path)
     assert list(names.values()) == ["bad", "good"]
     for output in outputs:
         torch.testing.assert_close(torch.tensor(output).softmax(-1), expected, **FLOAT32)

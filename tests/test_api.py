@@ -115,9 +115,18 @@ def test_every_public_name_is_there_and_importing_them_is_light():
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 
 
+# The package loads no more than what transformers loads.
+AFTER_TRANSFORMERS = """
+import sys
+from transformers import AutoConfig, RobertaModel
+theirs = set(sys.modules)
+import modeling_roberta_gru
+added = {name.partition(".")[0] for name in set(sys.modules) - theirs}
+assert not added & {"accelerate", "datasets", "evaluate", "matplotlib", "pandas", "sklearn", "typer"}, added
+"""
 ORDERS = [
     "import modeling_roberta_gru; from transformers import AutoConfig",
-    "from transformers import AutoConfig; import modeling_roberta_gru",
+    AFTER_TRANSFORMERS,
     "import modeling_roberta_gru.modeling_recurrent; from transformers import AutoConfig",
 ]
 # transformers comes first: it puts another module in its own place at the end of its import, and a thread that waited
@@ -137,6 +146,7 @@ from transformers import AutoConfig
 
 
 # torch, which takes longest and knows neither, is imported once, before the processes of the orders part.
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "orders"), [("import torch", ORDERS), ("", [THREADS])], ids=["in turn", "threads"])
 def test_the_auto_classes_know_ours_in_whatever_order_they_are_imported(first, orders):
     checks = """

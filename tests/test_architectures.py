@@ -24,6 +24,7 @@ from transformers import (
     pipeline,
 )
 
+from modeling_roberta_gru import RecurrentConfig, RecurrentForSequenceClassification
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.data.labels import SINGLE_LABEL, LabelSpace
 from modeling_roberta_gru.errors import InputError
@@ -114,7 +115,7 @@ def test_a_stock_head_trains_calibrates_and_loads_without_our_code(encoder, revi
     assert f"reads the first {WINDOW} tokens" in card
 
 
-@pytest.mark.parametrize("net", RECURRENT_NETS, ids=lambda net: net.name)
+@pytest.mark.parametrize("net", [RECURRENT_NETS[0], RECURRENT_NETS[2]], ids=lambda net: net.name)
 def test_a_recurrent_net_trains_and_loads_with_its_own_code(net, reviews, tmp_path):
     options = ["--architecture", net.name, "--config_overrides", SMALL_NET, "--dataset_name", reviews]
     train_tiny(tmp_path, *options, *NOT_OURS, "--optimizer", "adam")
@@ -218,26 +219,11 @@ def test_the_loss_of_a_stock_head_knows_weights_smoothing_and_the_parts_of_a_bat
 def test_accumulated_batches_of_a_stock_head_leave_its_losses_alone(encoder, reviews, tmp_path):
     losses = []
     for batch, parts in ((16, 1), (4, 4)):
-        options = [
-            "--architecture",
-            "transformer",
-            "--model_name_or_path",
-            encoder,
-            "--dataset_name",
-            reviews,
-            *NOT_OURS,
-        ]
-        options += [
-            "--per_device_train_batch_size",
-            batch,
-            "--gradient_accumulation_steps",
-            parts,
-            "--optimizer",
-            "sgd",
-        ]
+        options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--dataset_name", reviews]
+        options += [*NOT_OURS, "--per_device_train_batch_size", batch, "--gradient_accumulation_steps", parts]
         options += ["--logging_steps", 1, "--config_overrides", "hidden_dropout_prob=0,attention_probs_dropout_prob=0"]
+        options += ["--train_sampling_strategy", "sequential", "--label_smoothing_factor", 0.1, "--optimizer", "sgd"]
         folder = tmp_path / str(batch)
-        options += ["--train_sampling_strategy", "sequential", "--label_smoothing_factor", 0.1]
         train_tiny(folder, *options)
         history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         losses.append([row["loss"] for row in history if "loss" in row])
@@ -306,18 +292,19 @@ def test_what_another_option_says_is_no_field_to_override(reviews, tmp_path):
         train_tiny(tmp_path, *options)
 
 
-def test_a_field_without_a_default_can_be_set(encoder, reviews, tmp_path):
-    options = ["--architecture", "transformer", "--model_name_or_path", encoder, "--dataset_name", reviews]
-    train_tiny(tmp_path, *options, *NOT_OURS, "--config_overrides", "classifier_dropout=0.25")
-    assert read_json(tmp_path / "model" / "config.json")["classifier_dropout"] == 0.25
+def test_a_field_without_a_default_can_be_set(stand_in):
+    args = ModelArguments(model_name_or_path=str(stand_in), config_overrides="classifier_dropout=0.25")
+    labels = LabelSpace(SINGLE_LABEL, ("bad", "good"))
+    model = ARCHITECTURES["transformer"].load_model(args, AutoTokenizer.from_pretrained(stand_in), labels)
+    assert model.config.classifier_dropout == 0.25
 
 
-def test_a_recurrent_net_is_no_transformer_to_start_from(reviews, tmp_path):
-    shared = ["--dataset_name", reviews, *NOT_OURS]
-    train_tiny(tmp_path / "gru", "--architecture", "gru", "--config_overrides", SMALL_NET, *shared)
-    model = tmp_path / "gru" / "model"
+def test_a_recurrent_net_is_no_transformer_to_start_from(reviews, stand_in, tmp_path):
+    RecurrentForSequenceClassification(RecurrentConfig(vocab_size=400, hidden_size=5)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path)
+    options = ["--architecture", "transformer", "--model_name_or_path", tmp_path, "--dataset_name", reviews]
     with pytest.raises(InputError, match="is a recurrent, and --architecture transformer wants an encoder"):
-        train_tiny(tmp_path / "run", "--architecture", "transformer", "--model_name_or_path", model, *shared)
+        train_tiny(tmp_path / "run", *options, *NOT_OURS)
 
 
 @pytest.mark.parametrize("encoder", ["electra", "xlm-roberta"], indirect=True)
@@ -395,19 +382,11 @@ def test_a_roberta_gru_is_no_transformer_to_start_from(finished_run, reviews, tm
 
 
 @pytest.mark.parametrize("encoder", ["electra"], indirect=True)
-def test_only_a_roberta_gru_can_be_explained(encoder, reviews, tmp_path):
-    train_tiny(
-        tmp_path / "run",
-        "--architecture",
-        "transformer",
-        "--model_name_or_path",
-        encoder,
-        "--dataset_name",
-        reviews,
-        *NOT_OURS,
-    )
+def test_only_a_roberta_gru_can_be_explained(encoder, tmp_path):
+    for part in (AutoModelForSequenceClassification, AutoTokenizer):
+        part.from_pretrained(encoder).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="only a RoBERTa-GRU says what it thought on the way"):
-        explain_model(str(tmp_path / "run"), "splendid", tmp_path / "explanation", num_steps=None)
+        explain_model(str(tmp_path / "model"), "splendid", tmp_path / "explanation", num_steps=None)
 
 
 def test_null_on_the_command_line_takes_a_recipes_key_back(tmp_path):

@@ -443,6 +443,7 @@ def test_ours_is_compared_round_by_round(training_speed):
     assert not training_speed.check_targets(runs)[1]["holds"]
 
 
+@pytest.mark.slow
 def test_every_system_trains_on_the_same_tokens(training_speed, tmp_path):
     options = ["--toy", "--steps", "1", "--rounds", "2", "--batch-size", "2", "--layers", "1", "--threads", "1"]
     measured = run_script(training_speed, tmp_path / "measured.json", "measure", *options)

@@ -1,7 +1,6 @@
 """The inputs that people really have (../shared/cases), each through the whole of `train`, `evaluate` and `score`."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_roberta_gru import cli
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.documents import read_file
 from modeling_roberta_gru.data.tables import open_table
@@ -37,17 +35,14 @@ FILES = {
 }
 
 
-@pytest.fixture
-def roberta_gru(monkeypatch, capsys) -> Callable[..., str]:
+@pytest.fixture(name="roberta_gru")
+def ends_well(roberta_gru) -> Callable[..., str]:
     """Return a function that runs a command, which must end well, and returns what it says."""
 
     def call(*argv: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["roberta-gru", *map(str, argv)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output = capsys.readouterr()
-        assert end.value.code == 0, output.err
-        return output.out + output.err
+        ended = roberta_gru(*argv)
+        assert ended.status == 0, ended.error
+        return ended.said + ended.error
 
     return call
 

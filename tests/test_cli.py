@@ -42,18 +42,6 @@ def headless(tmp_path_factory, saved):
     return folder
 
 
-@pytest.fixture
-def roberta_gru(monkeypatch, capsys):
-    def call(*argv):
-        monkeypatch.setattr(sys, "argv", ["roberta-gru", *map(str, argv)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output = capsys.readouterr()
-        return end.value.code, output.out, output.err
-
-    return call
-
-
 def test_evaluate_equals_the_model_applied_row_by_row(saved, reviews):
     figures = evaluate_model(str(saved), str(reviews / "test.csv"), DataArguments())
     model = RobertaGRUForSequenceClassification.from_pretrained(saved)
@@ -213,24 +201,9 @@ def test_the_command_lines_options_are_frozen():
     # A changed list is a changed interface: say so in CHANGELOG.md.
     evaluate = get_command(cli.app).commands["evaluate"]
     assert sorted(parameter.name for parameter in evaluate.params) == [
-        "agreements",
-        "batch_size",
-        "clean_html",
-        "csv_columns",
-        "csv_delimiter",
-        "csv_encoding",
-        "csv_escape",
-        "csv_quoting",
-        "data",
-        "label_column",
-        "label_delimiter",
-        "max_length",
-        "model",
-        "output",
-        "skip_bad_rows",
-        "slice_by",
-        "text_column",
-        "trust_remote_code",
+        *("agreements", "batch_size", "clean_html", "csv_columns", "csv_delimiter", "csv_encoding", "csv_escape"),
+        *("csv_quoting", "data", "label_column", "label_delimiter", "max_length", "model", "output"),
+        *("skip_bad_rows", "slice_by", "text_column", "trust_remote_code"),
     ]
     explain = get_command(cli.app).commands["explain"]
     assert {parameter.name: parameter.default for parameter in explain.params} == {
@@ -248,90 +221,28 @@ def test_the_command_lines_options_are_frozen():
     names = ["space", "config", "output_dir", "storage", "final", "seeds"]
     assert [parameter.name for parameter in sweep.params] == names
     assert [field.name for field in fields(ModelArguments)] == [
-        "architecture",
-        "model_name_or_path",
-        "model_revision",
-        "tokenizer_name",
-        "trust_remote_code",
-        "gru_hidden_size",
-        "num_gru_layers",
-        "gru_bidirectional",
-        "gru_dropout",
-        "skip_connection",
-        "summary",
-        "attention_horizons",
-        "head_hidden_size",
-        "head_dropout",
-        "config_overrides",
-        "embeddings",
-        "freeze_embeddings",
-        "card_license",
-        "card_language",
+        *("architecture", "model_name_or_path", "model_revision", "tokenizer_name", "trust_remote_code"),
+        *("gru_hidden_size", "num_gru_layers", "gru_bidirectional", "gru_dropout", "skip_connection", "summary"),
+        *("attention_horizons", "head_hidden_size", "head_dropout", "config_overrides", "embeddings"),
+        *("freeze_embeddings", "card_license", "card_language"),
     ]
     assert [field.name for field in fields(DataArguments)] == [
-        "dataset_name",
-        "dataset_config_name",
-        "dataset_revision",
-        "train_file",
-        "validation_file",
-        "test_file",
-        "csv_columns",
-        "csv_encoding",
-        "csv_delimiter",
-        "csv_quoting",
-        "csv_escape",
-        "text_column",
-        "label_column",
-        "class_names",
-        "label_delimiter",
-        "problem_type",
-        "group_column",
-        "split_column",
-        "test_fold",
-        "validation_fold",
-        "split",
-        "pool_splits",
-        "drop_repeats",
-        "split_seed",
-        "clean_html",
-        "on_bad_row",
-        "max_train_samples",
-        "max_validation_samples",
-        "max_test_samples",
-        "max_length",
-        "max_windows",
-        "window_policy",
-        "oversample",
-        "oversample_to",
-        "word_vectors",
-        "replace_share",
-        "replace_neighbours",
-        "replace_similarity",
-        "replace_vocabulary",
-        "oversample_seed",
+        *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
+        *("csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape", "text_column"),
+        *("label_column", "class_names", "label_delimiter", "problem_type", "group_column", "split_column"),
+        *("test_fold", "validation_fold", "split", "pool_splits", "drop_repeats", "split_seed", "clean_html"),
+        *("on_bad_row", "max_train_samples", "max_validation_samples", "max_test_samples", "max_length"),
+        *("max_windows", "window_policy", "oversample", "oversample_to", "word_vectors", "replace_share"),
+        *("replace_neighbours", "replace_similarity", "replace_vocabulary", "oversample_seed"),
     ]
     watch = get_command(cli.app).commands["watch"]
     assert [parameter.name for parameter in watch.params] == ["model", "follow", "jsonl", "every"]
     inherited = {field.name for field in fields(TrainingArguments)}
     own = [field for field in fields(RobertaGRUTrainingArguments) if field.init and field.name not in inherited]
     assert [field.name for field in own] == [
-        "bf16_if_available",
-        "optimizer",
-        "head_learning_rate",
-        "layer_decay",
-        "freeze_encoder",
-        "cache_limit",
-        "freeze_layers",
-        "lora",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_target_modules",
-        "class_weights",
-        "length_curriculum",
-        "early_stopping_patience",
-        "calibrate",
-        "bag_of_words",
-        "verify_load",
+        *("bf16_if_available", "optimizer", "head_learning_rate", "layer_decay", "freeze_encoder", "cache_limit"),
+        *("freeze_layers", "lora", "lora_alpha", "lora_dropout", "lora_target_modules", "class_weights"),
+        *("length_curriculum", "early_stopping_patience", "calibrate", "bag_of_words", "verify_load"),
         "overwrite_output_dir",
     ]
 

@@ -1,6 +1,5 @@
 """ONNX export: the graph is the model at any length, and runs without torch."""
 
-import ast
 import errno
 import importlib.util
 import json
@@ -28,7 +27,6 @@ from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassifi
 
 from .conftest import batch, tiny_config
 
-SCORER = Path(__file__).parents[1] / "model_card" / "onnx_scorer.py"
 W = 20
 TEXTS = ["dreadful music", "the plot was slow but we liked its music " * 12, "", "日本 😀 <mask>\tmost… ", "slow"]
 FLOAT32 = {"rel": 1e-5, "abs": 1e-5}
@@ -402,17 +400,6 @@ def test_numbers_out_of_range_are_named(options, exported, scorer_module):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"^`{name}` is {value}; it must be a whole number of at least"):
         scorer_module.OnnxScorer(exported, **options)
-
-
-def test_the_scorer_imports_nothing_but_numpy_onnxruntime_and_tokenizers():
-    imported = set()
-    for node in ast.walk(ast.parse(SCORER.read_text())):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            imported.add(node.module.split(".")[0])
-    assert imported - sys.stdlib_module_names == {"numpy", "onnxruntime", "tokenizers"}
 
 
 def test_an_export_holds_its_files_and_figures(saved, exported):

@@ -1,7 +1,6 @@
 """Loading from a Hub with only transformers and torch: new and old releases, online and offline."""
 
 import json
-import math
 import shutil
 import socket
 import subprocess
@@ -65,14 +64,6 @@ def check(python, loaders, way, hub, pinned, saved, home):
     outputs = load(python, loaders, way, hub, pinned, home)
     assert largest_difference(outputs, expect(saved[way != PINNED], loaders)) <= FLOAT32
     assert (len(hub.requests) == num_requests) == (way == OFFLINE)
-
-
-def test_what_is_compared_tells_models_apart(saved):
-    first, second = (expect(folder, CLASSIFIER) for folder in saved)
-    assert largest_difference(first, first) == 0
-    assert 0.01 < largest_difference(first, second) < math.inf
-    assert largest_difference({"label": "good"}, {"label": "bad"}) == math.inf
-    assert largest_difference([1.0], [1.0, 2.0]) == math.inf
 
 
 @pytest.mark.slow

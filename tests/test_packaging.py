@@ -152,6 +152,22 @@ def test_the_two_shipped_files_need_only_torch_transformers_and_each_other(pair:
         assert own_sections(path) <= pair
 
 
+# What lies beside a model or in the Space, and runs where this package is not.
+@pytest.mark.parametrize(
+    ("path", "needed"),
+    [
+        # reading.py lies beside it, or is the package's.
+        ("model_card/handler.py", {"torch", "transformers", "numpy", "reading", "modeling_roberta_gru"}),
+        ("modeling_roberta_gru/inference/reading.py", {"torch", "numpy", "jinja2"}),  # jinja2 comes with torch
+        ("model_card/onnx_scorer.py", {"numpy", "onnxruntime", "tokenizers"}),
+        ("modeling_roberta_gru/data/dialect.py", set()),
+    ],
+)
+def test_what_travels_needs_nothing_more(path: str, needed: set[str]) -> None:
+    roots = {name.partition(".")[0] for name in imports(REPOSITORY / path)}
+    assert roots - sys.stdlib_module_names == needed
+
+
 def test_the_reference_does_not_know_the_modeling_file() -> None:
     assert "modeling_roberta_gru" not in own_sections(REPOSITORY / "tests" / "reference.py")
 
@@ -188,6 +204,7 @@ def test_accelerate_reads_every_configuration(name: str) -> None:
     assert (config.num_machines > 1) == (name == "several_machines")
 
 
+@pytest.mark.slow
 def test_accelerate_launches_on_the_cpu_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     script = tmp_path / "script.py"

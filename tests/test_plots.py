@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from modeling_roberta_gru.training.plots import draw_confusion, draw_curves
+
+from .conftest import assert_is_small_picture
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
@@ -18,14 +19,6 @@ HISTORY = [
 
 def texts_in(figure):
     return [text.get_text() for text in figure.axes[0].texts]
-
-
-def assert_is_small_picture(path):
-    with Image.open(path) as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 2  # something is drawn
-    assert path.stat().st_size < 60_000
 
 
 def test_curves_hold_the_logged_points(tmp_path, drawn):

@@ -29,6 +29,7 @@ from modeling_roberta_gru.hub import publish as publishing
 from modeling_roberta_gru.hub.publish import Publication, check_rights, describe_publication, publish
 from modeling_roberta_gru.training.adapter import adapt, write_adapter
 
+from .clean_process import without_the_package
 from .conftest import tiny_config
 from .hub_server import FAULTS, READER, STRANGER, WRITER, HubServer, Repository
 from .test_experiment import train_tiny
@@ -639,10 +640,8 @@ def test_no_fault_at_any_request_does_harm(versions, waits, fault, is_first) -> 
 # Adapters
 
 LOAD_ADAPTER = """
-import json, runpy, sys
-sys.meta_path.insert(0, runpy.run_path({stranger!r})["Refuse"]())
 {code}
-import torch
+import json, torch
 with torch.no_grad():
     print(json.dumps(model.requires_grad_(False)(torch.tensor({ids})).logits.tolist()))
 """
@@ -672,7 +671,7 @@ def test_an_adapter_travels_and_loads_from_the_hub_onto_its_encoder(hub, stand_i
     readme = (tmp_path / "adapter" / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1].replace('adapter = "."', 'adapter = "ada/adapter"')
     ids = [[0, 5, 9, 30, 2]]
-    program = LOAD_ADAPTER.format(stranger=str(Path(__file__).with_name("load_model.py")), code=code, ids=ids)
+    program = without_the_package(LOAD_ADAPTER.format(code=code, ids=ids))
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.run([sys.executable, "-I", "-c", program], env=environment, capture_output=True, text=True)

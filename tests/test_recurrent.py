@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from modeling_roberta_gru import (
     modeling_roberta_gru,
 )
 
+from .clean_process import without_the_package
 from .conftest import batch, gradients
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
@@ -477,20 +477,12 @@ def test_bad_input_is_refused_with_the_row_or_token():
 
 TEXTS = ["dreadful music", "splendid plot but slow and long"]
 
-LOAD_AS_STRANGER = """
-import json, runpy, sys
-stranger, folder, resaved = sys.argv[1:4]
-sys.meta_path.insert(0, runpy.run_path(stranger)["Refuse"]())
-try:
-    import modeling_roberta_gru
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("modeling_roberta_gru can be imported: this would prove nothing")
-import torch
+LOAD = """
+import json, torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+folder, resaved = sys.argv[1:3]
 trusted = {"trust_remote_code": True}
-texts = json.loads(sys.argv[4])
+texts = json.loads(sys.argv[3])
 inputs = AutoTokenizer.from_pretrained(folder, **trusted)(texts, padding=True, return_tensors="pt")
 model = AutoModelForSequenceClassification.from_pretrained(folder, **trusted)
 with torch.no_grad():
@@ -518,10 +510,8 @@ def test_every_auto_class_loads_in_a_fresh_process_without_the_package(stand_in,
     model = RecurrentForSequenceClassification(config).eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    script = tmp_path / "script.py"
-    script.write_text(LOAD_AS_STRANGER)
     process = subprocess.run(
-        [sys.executable, "-I", script, Path(__file__).with_name("load_model.py"), folder, resaved, json.dumps(TEXTS)],
+        [sys.executable, "-I", "-c", without_the_package(LOAD), folder, resaved, json.dumps(TEXTS)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

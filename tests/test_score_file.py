@@ -266,18 +266,18 @@ def test_a_byte_order_mark_stays_where_it_was(tmp_path):
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(module, "POOL_SIZE", 64)
-    monkeypatch.setattr(module, "BEGINNING", 1000)
+    monkeypatch.setattr(module, "BEGINNING", 400)
     monkeypatch.setattr(tables, "BLOCK_BYTES", 10_000)
     source, target = tmp_path / f"in{ending}", tmp_path / f"out{ending}"
-    write_texts(source, [f"{number} " + "x" * 3000 for number in range(1000)])
+    write_texts(source, [f"{number} " + "x" * 3000 for number in range(400)])
     score(write_texts(tmp_path / f"small{ending}"), target)  # what is loaded once is loaded now
     scorer = StubScorer(texts=Forgetful())
     tracemalloc.start()
     score(source, target, scorer)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(read(target)) == 1000
-    assert most < 300_000  # of 3,000,000
+    assert len(read(target)) == 400
+    assert most < 300_000  # of 1,200,000
 
 
 class Forgetful(list):
@@ -519,7 +519,7 @@ def keep_scoring(source: Path, target: Path, results: Path, rounds: int) -> None
 
 # Python 3.12 warns of a fork beside threads; the children start none and wait for none.
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_processes_at_one_output_are_refused_or_right(tmp_path, rounds):
     sources = [write_texts(tmp_path / f"in{n}.csv", [f"{n} {text}" for text in TEXTS]) for n in range(8)]
     whole = set()

@@ -3,13 +3,12 @@
 import copy
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.labels import MULTI_LABEL, SINGLE_LABEL
 from modeling_roberta_gru.errors import InputError
@@ -220,13 +219,7 @@ def test_where_nothing_is_promised_everything_is_read(texts):
     np.testing.assert_allclose(found.logits(texts), scorer(model, None).logits(texts), atol=1e-5)
 
 
-def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_path, monkeypatch, capsys):
-    def roberta_gru(*argv):
-        monkeypatch.setattr(sys, "argv", ["roberta-gru", *map(str, argv)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, capsys.readouterr()
-
+def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_path, roberta_gru):
     folder, data, scored = tmp_path / "model", tmp_path / "texts.csv", tmp_path / "scored.csv"
     names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
     model = classifier(num_labels=2, **names)
@@ -237,22 +230,22 @@ def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_p
         rows = [[long_text(9, str(number)), ["bad", "good"][number % 2]] for number in range(70)]
         csv.writer(file).writerows([["text", "label"], *rows])
     command = ["score", folder, data, scored, "--dtype", "float32", "--agreement", "0.95"]
-    status, output = roberta_gru(*command)
-    assert (status, "--agreements" in output.err) == (2, True)
+    ended = roberta_gru(*command)
+    assert (ended.status, "--agreements" in ended.error) == (2, True)
     before = json.loads((folder / "config.json").read_text())
-    status, output = roberta_gru("evaluate", folder, data, "--agreements")
-    assert (status, "95.0% of labels: stop at" in output.out) == (0, True), output
+    ended = roberta_gru("evaluate", folder, data, "--agreements")
+    assert (ended.status, "95.0% of labels: stop at" in ended.said) == (0, True), ended
     config = json.loads((folder / "config.json").read_text())
     assert {**config, "stop_thresholds": None} == {**before, "stop_thresholds": None}
     entry = config["stop_thresholds"]["0.95"]
     assert (entry["n"], entry["differ"], entry["max_length"]) == (70, 0, None)
     assert entry["stopped"] >= 59
     assert entry["share_read"] < 1
-    status, output = roberta_gru(*command)
-    assert status == 0, output
+    ended = roberta_gru(*command)
+    assert ended.status == 0, ended
     with scored.open(newline="") as file:
         assert [row["predicted_label"] for row in csv.DictReader(file)] == ["good"] * 70
-    assert roberta_gru(*command, "--max-length", 30)[0] == 2
+    assert roberta_gru(*command, "--max-length", 30).status == 2
 
 
 @pytest.mark.parametrize(

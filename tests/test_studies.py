@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import pytest
-from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 from modeling_roberta_gru import experiment
@@ -27,7 +26,7 @@ from modeling_roberta_gru.training.metrics import METRICS, to_probabilities
 from modeling_roberta_gru.training.record import changed_options
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
-from .conftest import write_reviews
+from .conftest import assert_is_small_picture, write_reviews
 
 SPACES = sorted((Path(__file__).parents[1] / "recipes" / "spaces").glob("*.yaml"))
 GRID = "space:\n  optimizer: [sgd, adam]\n  learning_rate: [1e-4, 1e-5]\n"
@@ -680,12 +679,6 @@ def record_of(space: dict, points: list, values: list[float], states: str = "", 
         for number, (point, value, state) in enumerate(zip(points, values, states or "c" * 99, strict=False), 1)
     ]
     return {"space": {"metric": metric, "space": space}, "trials": rows}
-
-
-def assert_is_small_picture(path):
-    with Image.open(path) as picture:
-        assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 2  # something is drawn
-    assert path.stat().st_size < 60_000
 
 
 @pytest.mark.parametrize(("metric", "best"), [("accuracy", (0.5, 0.5)), ("log_loss", (-0.5, -0.5))])
