@@ -226,7 +226,7 @@ def kills(
     kills: Annotated[int, typer.Option(min=1, help="Of each kind.")] = 10,
     kinds: Annotated[list[str] | None, typer.Option(help="Of worker, node, driver. Unset: all.")] = None,
     parts: Annotated[int, typer.Option(min=2)] = 12,
-    rows: Annotated[int, typer.Option(min=1, help="Of a part.")] = 1500,
+    rows: Annotated[int, typer.Option(min=1, help="Of a part.")] = 6000,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
     output: Output = RECORDED,
 ) -> None:
@@ -540,8 +540,8 @@ def kills_table(measured: dict[str, Any]) -> list[str]:
         trials = [each for each in found["trials"] if each["kind"] == kind]
         if trials:
             share = f"{sum(each['equal'] for each in trials)} of {len(trials)}"
-            seconds = [each["seconds"] for each in trials]
-            rows.append([words, share, f"{min(seconds):.0f} to {max(seconds):.0f} s"])
+            least, most = (f"{reduce(each['seconds'] for each in trials):.0f}" for reduce in (min, max))
+            rows.append([words, share, f"{least} s" if least == most else f"{least} to {most} s"])
     table = table_of(["killed at a random moment", "output complete and equal", "the run took"], rows)
     about = f"{found['parts']} parts of {found['rows']:,} rows, {found['seconds_undisturbed']:.0f} s undisturbed"
     return [*table, "", f"{about}; {cores(found)}. `{found['command']}`"]

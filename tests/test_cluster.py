@@ -4,12 +4,9 @@ import csv
 import json
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,15 +29,15 @@ from modeling_roberta_gru.inference import cluster
 from modeling_roberta_gru.inference.cluster import PartOptions, PartScorer, find_parts, score_folder
 from modeling_roberta_gru.inference.score_file import score_file
 
-from .conftest import ROOT, tiny_config
+from .conftest import BENCHMARKS, ROOT, tiny_config
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
 
 
-def texts_of(num_rows, seed, most_words=60):
+def texts_of(num_rows, seed):
     rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(1, most_words))) for _ in range(num_rows)]
+    return [" ".join(rng.choices(WORDS, k=rng.randint(1, 60))) for _ in range(num_rows)]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +52,11 @@ def model(tmp_path_factory, stand_in):
     return str(folder)
 
 
-def write_parts(folder, num_parts=6, num_rows=5, most_words=60):
+def write_parts(folder, num_parts=6, num_rows=5):
     """Write parts of every kind, some in a folder below; hidden files are notes of other engines."""
     (folder / "below").mkdir(parents=True)
     for number in range(num_parts):
-        texts = texts_of(num_rows, number, most_words)
+        texts = texts_of(num_rows, number)
         rows = [{"id": number * 10_000 + row, "text": text} for row, text in enumerate(texts)]
         path = folder / ("below" if number % 2 else ".") / f"rows{number}"
         if number % 3 == 0:
@@ -377,204 +374,20 @@ def test_the_largest_part_comes_first(run, parts, tmp_path, monkeypatch):
     assert order == sorted(order, key=lambda part: -part.num_bytes)
 
 
-needs_ray = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
-)
-
-
-@pytest.fixture(scope="module")
-def nodes():
-    """Return a cluster of two nodes of one processor each, on this machine."""
-    pytest.importorskip("ray")
-    if "ROBERTA_GRU_RAY" not in os.environ:
-        pytest.skip("starts three Ray nodes, which takes a busy machine many minutes: ROBERTA_GRU_RAY=1 runs it")
-    # A busy machine takes minutes to import torch, and gives next to nothing to a worker at Ray's niceness of 15.
-    patience = {
-        "RAY_worker_register_timeout_seconds": "600",
-        "RAY_worker_niceness": "0",
-        "RAY_memory_monitor_refresh_ms": "0",  # the memory may be another process's
-    }
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", PYTHONPATH=str(ROOT), **patience)
-    from ray.cluster_utils import Cluster
-
-    small = {"object_store_memory": 80 * 2**20}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
-    for _ in range(2):
-        made.add_node(num_cpus=1, **small)
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def large(model, tmp_path_factory):
-    """Return a folder of parts of more than a pool, and their rows as [`score_file`] scores them."""
-    folder = tmp_path_factory.mktemp("large")
-    source = write_parts(folder / "in", num_parts=8, num_rows=1200, most_words=6)
-    scorer = Scorer(model, **FLOAT32)
-    for part in find_parts(str(source)):
-        score_file(scorer, part.source, folder / "expected" / part.target, progress=False)
-    return source, rows_of(folder / "expected")
-
-
 @pytest.mark.slow
-@needs_ray
-def test_workers_that_are_killed_lose_no_row(nodes, model, large, tmp_path, monkeypatch):
-    source, expected = large
-
-    class Dying(PartScorer):
-        """Is killed in the middle of two parts, once each."""
-
-        def score(self, part, folder):
-            flag = Path(folder).parent / f"died-{part.target}"
-            if part.target[:10] in ("part-00001", "part-00006") and not flag.exists():
-                flag.touch()
-                stream = self.scorer.stream
-
-                def dying(texts, on_scored):
-                    for row, scores in enumerate(stream(texts, on_scored)):
-                        if row == 1100:  # beyond the first pool, which is kept
-                            os.kill(os.getpid(), signal.SIGKILL)
-                        yield scores
-
-                self.scorer.stream = dying
-            return super().score(part, folder)
-
-    monkeypatch.setattr(cluster, "PartScorer", Dying)
-    options = PartOptions(scorer=FLOAT32)
-    result = score_folder(
-        model, source, tmp_path / "out", options, address=nodes.address, workers=(1, 2), progress=False
-    )
-    assert rows_of(tmp_path / "out") == expected
-    assert result["workers_lost"] == 2
-
-
-@pytest.mark.slow
-@needs_ray
-def test_a_driver_that_is_killed_loses_no_row(nodes, model, large, tmp_path):
-    source, expected = large
-    out = tmp_path / "out"
-    program = "from modeling_roberta_gru.cli import main; main()"
-    command = [sys.executable, "-c", program, "score", model, str(source), str(out), "--engine", "ray"]
-    command += ["--address", nodes.address, "--workers", "1:2", "--dtype", "float32", "--device", "cpu"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while not list(out.glob("part-*.parquet")):
-        assert driver.poll() is None, driver.stderr.read()
-        time.sleep(0.05)
-    driver.kill()
-    driver.communicate()
-    assert 1 <= len(list(out.glob("part-*.parquet"))) < 8
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "parts were there already" in again.stdout
-    assert rows_of(out) == expected
-
-
-@pytest.mark.slow
-@needs_ray
-def test_a_node_that_is_lost_loses_no_row(nodes, model, large, tmp_path):
-    source, expected = large
-
-    def lose_a_node():
-        while not list((tmp_path / "out").glob("part-*.parquet")):
-            time.sleep(0.05)
-        nodes.remove_node(list(nodes.worker_nodes)[-1], allow_graceful=False)
-
-    loser = threading.Thread(target=lose_a_node)
-    loser.start()
-    options = PartOptions(scorer=FLOAT32)
-    score_folder(model, source, tmp_path / "out", options, address=nodes.address, workers=(1, 2), progress=False)
-    loser.join()
-    assert rows_of(tmp_path / "out") == expected
-
-
-@pytest.mark.slow
-@needs_ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_an_address_that_nobody_answers_is_an_error(model, parts, tmp_path):
     with pytest.raises(InputError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
         score_folder(model, parts, tmp_path / "out", address="127.0.0.1:1", progress=False)
 
 
-NUM_STEPS = 12
-KILLS = int(os.environ.get("ROBERTA_GRU_KILLS", "1"))
-"""How often a machine is lost in training."""
-
-
-def start_machine(number, port, reviews, stand_in, out):
-    """Start what stands for a machine: an agent of torchrun with one process, in a session of its own."""
-    agent = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=30"]
-    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"]
-    options = {
-        "output_dir": out,
-        "dataset_name": reviews,
-        "model_name_or_path": stand_in,
-        "max_steps": NUM_STEPS,
-        "save_strategy": "steps",
-        "save_steps": 1,
-        "save_total_limit": 99,
-        "eval_strategy": "steps",
-        "eval_steps": 1,
-        "logging_steps": 1,
-        "per_device_train_batch_size": 4,
-        "gru_hidden_size": 5,
-        "head_hidden_size": 4,
-        "use_cpu": "true",
-        "bag_of_words": "false",
-        "verify_load": "false",
-        "disable_tqdm": "true",
-        "resume_from_checkpoint": "auto",
-    }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    host = [f"--rdzv-conf=is_host={int(number == 0)}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *agent, *meeting, *host, str(ROOT / "train.py"), *words],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def lose(machine):
-    """Kill an agent and all that it started, as the loss of a machine does."""
-    import psutil
-
-    whole = [*psutil.Process(machine.pid).children(recursive=True), psutil.Process(machine.pid)]
-    for process in whole:
-        process.kill()
-    machine.wait()
-
-
-def losses_of(out):
-    lines = map(json.loads, (out / "history.jsonl").read_text().splitlines())
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
-
-
 @pytest.mark.slow
-def test_training_on_two_machines_outlives_the_loss_of_one(reviews, stand_in, tmp_path):
+@pytest.mark.parametrize("part", ["kills --parts 6 --rows 1500", "training"])
+def test_whatever_is_killed_the_output_is_complete_and_equal(part, tmp_path):
     if "ROBERTA_GRU_KILLS" not in os.environ:
-        pytest.skip("takes many minutes: ROBERTA_GRU_KILLS=1 runs it")
-
-    def train(out, kills):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        machines = [start_machine(number, port, reviews, stand_in, out) for number in range(2)]
-        try:
-            for step in kills:
-                while not (out / f"checkpoint-{step}" / "trainer_state.json").exists():
-                    assert machines[0].poll() is None
-                    time.sleep(0.05)
-                lose(machines[1])
-                machines[1] = start_machine(1, port, reviews, stand_in, out)
-            assert [machine.wait() for machine in machines] == [0, 0]
-        finally:
-            for machine in machines:
-                if machine.poll() is None:
-                    lose(machine)
-
-    train(tmp_path / "undisturbed", [])
-    rng = random.Random(0)
-    train(tmp_path / "disturbed", sorted(rng.sample(range(2, NUM_STEPS - 1), min(9, KILLS))))
-    expected = losses_of(tmp_path / "undisturbed")
-    assert len(expected) == NUM_STEPS
-    assert losses_of(tmp_path / "disturbed") == expected
+        pytest.skip("a busy machine takes many minutes: ROBERTA_GRU_KILLS=1 kills one of each kind")
+    pytest.importorskip("ray")
+    options = ["--kills", os.environ["ROBERTA_GRU_KILLS"], "--output", str(tmp_path / "cluster.json")]
+    command = [sys.executable, str(BENCHMARKS / "cluster.py"), *part.split(), *options]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr[-4000:]
