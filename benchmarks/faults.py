@@ -145,7 +145,7 @@ COMMANDS = {
         ),
         ("--label", "bad"),
     ),
-    "compare": Command(("compare", "run", "run-7", "--output-dir", f"{OUT}/compared"), ("--resamples", "50")),
+    "compare": Command(("compare", "run", "run-2", "--output-dir", f"{OUT}/compared"), ("--resamples", "50")),
     "publish --dry-run": Command(("publish", "run", "me/mine", "--dry-run"), ()),
 }
 
@@ -508,8 +508,8 @@ def prepare(work: Path) -> None:
     (work / "space.yaml").write_text(
         "sampler: grid\nmetric: accuracy\nspace:\n  class_weights: [none, balanced]\n", encoding="utf-8"
     )
-    for folder, seed in (("run", "42"), ("run-7", "7")):
-        app(["train", *TRAINING, "--output_dir", folder, "--seed", seed], standalone_mode=False)
+    for folder, weight_decay in (("run", "0"), ("run-2", "0.1")):
+        app(["train", *TRAINING, "--output_dir", folder, "--weight_decay", weight_decay], standalone_mode=False)
     shutil.copytree(work / "run" / "model", work / "model")
     (work / "prepared").touch()
 
@@ -610,7 +610,7 @@ def place_of(worker: int, work: Path) -> Path:
     place = work / f"worker-{worker}"
     if not place.exists():
         place.mkdir()
-        for name in ("data", "base", "model", "run", "run-7"):
+        for name in ("data", "base", "model", "run", "run-2"):
             shutil.copytree(work / name, place / name)
         shutil.copy(work / "space.yaml", place)
     return place

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -252,7 +253,17 @@ def why_not_written(error: Exception) -> str | None:
     if code in CANNOT_WRITE:
         return os.strerror(code)
     is_torchs = isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|unexpected pos", str(error))
-    return "the disk is full, or files may not grow so large" if is_torchs else None
+    is_sqlites = any(
+        isinstance(cause, sqlite3.Error) and re.search("disk is full|disk I/O error", str(cause))
+        for cause in _causes(error)  # optuna and SQLAlchemy raise errors of their own
+    )
+    return "the disk is full, or files may not grow so large" if is_torchs or is_sqlites else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def check_writable(option: str, folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -176,3 +178,16 @@ def test_what_cannot_be_written_is_said_in_one_line(code):
         raise OSError(code, os.strerror(code))
     with pytest.raises(OSError, match="broken"), writing_to("out"):
         raise OSError(errno.EIO, "broken")
+
+
+def test_a_database_that_has_no_room_is_said_in_one_line_whoever_wraps_the_error():
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("PRAGMA max_page_count = 2")
+        database.execute("CREATE TABLE rows (text TEXT)")
+        with pytest.raises(InputError, match="^out cannot be written: the disk is full"), writing_to("out"):
+            try:
+                database.execute("INSERT INTO rows VALUES (?)", ["x" * 100_000])
+            except sqlite3.OperationalError as error:
+                raise RuntimeError("An exception is raised during the commit.") from error
+        with pytest.raises(sqlite3.OperationalError), writing_to("out"):
+            database.execute("SELECT nothing FROM nowhere")

@@ -282,6 +282,14 @@ def test_an_interrupted_trial_is_trained_by_the_next_command(error, tmp_path, st
     assert sorted(stub.trained, reverse=True) == [("nadam", rate) for rate in (0.001, 0.0001, 0.00001)]
 
 
+def test_a_full_disk_is_said_in_one_line(stub, study_of, undrawn):
+    error = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = sqlite3.OperationalError("database or disk is full")
+    stop_at(2, stub, error)
+    with pytest.raises(InputError, match="study cannot be written: the disk is full"):
+        study_of(RATES)
+
+
 def test_what_others_train_is_waited_for_and_taken_over_if_they_die(
     tmp_path, monkeypatch, stub, study_of, undrawn, capsys
 ):

@@ -141,6 +141,10 @@ def test_a_checkpoint_that_lacks_any_of_its_files_is_not_whole_and_one_of_old_is
         file.rename(tmp_path / "deleted")
         assert find_checkpoint(trainer.args) == str(tmp_path / "checkpoint-2")
         (tmp_path / "deleted").rename(file)
+    trainer.args.seed += 1
+    with pytest.raises(InputError, match=r"checkpoint-4 was trained with --seed \d+, not \d+"):
+        find_checkpoint(trainer.args)
+    trainer.args.seed -= 1
     state = json.loads((last / "trainer_state.json").read_text())
     del state["stateful_callbacks"]["CheckpointFiles"]
     (last / "trainer_state.json").write_text(json.dumps(state))

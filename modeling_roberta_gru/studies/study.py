@@ -32,7 +32,7 @@ from .. import experiment
 from ..arguments import DataArguments, ModelArguments, words_by_option
 from ..data.splits import load_splits
 from ..errors import InputError, say, unknown_name
-from ..files import delete, redacted, write_json, write_text
+from ..files import delete, redacted, write_json, write_text, writing_to
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import measure, metric_names, to_probabilities
@@ -159,7 +159,7 @@ def sweep(
         plan.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output-dir {output_dir} cannot be made: {error.strerror}.") from error
-    with open_study(plan, storage) as study:
+    with writing_to(output_dir), open_study(plan, storage) as study:
         _join(study, described, output_dir)
         _work(study, plan)
         record = write_outputs(study, plan)

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from ..files import delete, replacing
@@ -31,8 +32,19 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     which files there are.
 
     Raises:
-        InputError: if there is no such checkpoint.
+        InputError: if there is no such checkpoint, or it is that of another seed.
     """
+    checkpoint = _wanted_checkpoint(args)
+    seed = None if checkpoint is None else _noted(Path(checkpoint)).get("seed")
+    if seed is not None and seed != args.seed:
+        raise InputError(
+            f"{checkpoint} was trained with --seed {seed}, not {args.seed}, and is no part of this run: give that "
+            "seed, or train anew in another --output_dir."
+        )
+    return checkpoint
+
+
+def _wanted_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     wanted = args.resume_from_checkpoint
     word = str(wanted).lower()
     if wanted is None or word == "false":
@@ -58,11 +70,16 @@ def last_checkpoint(folder: Path) -> str | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        files = _noted(checkpoint).get("files", [])
     except (OSError, ValueError):  # not there, or cut off
         return False
-    listed = state.get("stateful_callbacks", {}).get(CHECKPOINT_FILES, {})  # a checkpoint of old has none
-    return all((checkpoint / name).exists() for name in listed.get("attributes", {}).get("files", []))
+    return all((checkpoint / name).exists() for name in files)
+
+
+def _noted(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of its files and its seed; one of old says nothing."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state.get("stateful_callbacks", {}).get(CHECKPOINT_FILES, {}).get("attributes", {})
 
 
 def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) -> None:

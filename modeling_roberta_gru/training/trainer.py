@@ -385,17 +385,18 @@ def _check_adapter(model: Any) -> None:
 
 
 class CheckpointFiles(TrainerCallback, ExportableState):
-    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are."""
+    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, and the seed."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self.seed: int | None = None
         self.run: TrainerState | None = None
         self.files: list[str] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.folder, self.run = Path(args.output_dir), state
+        self.folder, self.seed, self.run = Path(args.output_dir), args.seed, state
         state.stateful_callbacks.setdefault(CHECKPOINT_FILES, self.state())  # which a checkpoint of old lacks
 
     def state(self) -> dict[str, Any]:
@@ -404,7 +405,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
             checkpoint = self.folder / f"checkpoint-{self.run.global_step}"
             paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
             files = [path.relative_to(checkpoint).as_posix() for path in paths]
-        return {"args": {}, "attributes": {"files": files}}
+        return {"args": {}, "attributes": {"files": files, "seed": self.seed}}
 
 
 class _FiniteCallback(TrainerCallback):
