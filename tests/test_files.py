@@ -184,10 +184,14 @@ def test_a_database_that_has_no_room_is_said_in_one_line_whoever_wraps_the_error
     with closing(sqlite3.connect(":memory:")) as database:
         database.execute("PRAGMA max_page_count = 2")
         database.execute("CREATE TABLE rows (text TEXT)")
-        with pytest.raises(InputError, match="^out cannot be written: the disk is full"), writing_to("out"):
+
+        def insert():
             try:
                 database.execute("INSERT INTO rows VALUES (?)", ["x" * 100_000])
             except sqlite3.OperationalError as error:
                 raise RuntimeError("An exception is raised during the commit.") from error
+
+        with pytest.raises(InputError, match=r"^out cannot be written: the disk is full"), writing_to("out"):
+            insert()
         with pytest.raises(sqlite3.OperationalError), writing_to("out"):
             database.execute("SELECT nothing FROM nowhere")
