@@ -247,12 +247,14 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def why_not_written(error: Exception) -> str | None:
     """Return why a file could not be written, in the system's words; None where the error is of another kind."""
-    # safetensors and torch wrap the system's error, torch without its number.
-    number = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    # safetensors, tokenizers and torch wrap the system's error, torch without its number.
+    number = re.search(r"\(os error (\d+)\)", str(error))
     code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
     if code in CANNOT_WRITE:
         return os.strerror(code)
-    is_torchs = isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|unexpected pos", str(error))
+    is_torchs = isinstance(error, RuntimeError) and re.search(
+        "PytorchStreamWriter|unexpected pos|iostream error", str(error)
+    )
     is_sqlites = any(
         isinstance(cause, sqlite3.Error) and re.search("disk is full|disk I/O error", str(cause))
         for cause in _causes(error)  # optuna and SQLAlchemy raise errors of their own

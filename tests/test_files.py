@@ -176,8 +176,17 @@ def test_an_output_is_never_one_of_the_inputs_by_whatever_name(tmp_path):
 def test_what_cannot_be_written_is_said_in_one_line(code):
     with pytest.raises(InputError, match=f"^out cannot be written: {os.strerror(code)}"), writing_to("out"):
         raise OSError(code, os.strerror(code))
+    # As tokenizers says it, and safetensors.
+    with pytest.raises(InputError, match=f"^out cannot be written: {os.strerror(code)}"), writing_to("out"):
+        raise Exception(f"{os.strerror(code)} (os error {code})")
     with pytest.raises(OSError, match="broken"), writing_to("out"):
         raise OSError(errno.EIO, "broken")
+
+
+@pytest.mark.parametrize("said", ["basic_ios::clear: iostream error", "[enforce fail] . unexpected pos 64 vs 0"])
+def test_what_torch_says_of_a_full_disk_is_one_line(said):
+    with pytest.raises(InputError, match=r"^out cannot be written: the disk is full"), writing_to("out"):
+        raise RuntimeError(said)
 
 
 def test_a_database_that_has_no_room_is_said_in_one_line_whoever_wraps_the_error():
