@@ -260,15 +260,20 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
     codes, names = _label_codes(np.concatenate(encoded) if len(encoded) > 1 else encoded[0], labels)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     ends = np.cumsum([len(part) for part in parts])
-    splits = {split: np.arange(end - len(part), end) for split, part, end in zip(built, parts, ends, strict=True)}
+    splits = {split: _numbers(end - len(part), end) for split, part, end in zip(built, parts, ends, strict=True)}
     if args.split_column:
         said = built["train"].splits
-        splits = {split: np.flatnonzero(said == index) for index, split in enumerate(SPLITS)}
+        splits = {split: _numbers(0, len(rows))[said == index] for index, split in enumerate(SPLITS)}
         splits = {split: members for split, members in splits.items() if len(members)}
         if "train" not in splits:
             raise InputError(f"--split_column {args.split_column!r} leaves no row to train on.")
     groups = _group_codes(rows, args.group_column) if args.group_column else None
     return _Pool(rows, texts, codes, names, splits, groups), labels, first.note
+
+
+def _numbers(start: int, end: int) -> np.ndarray:
+    """Return the numbers from `start` to `end` less one, in four bytes each where they fit."""
+    return np.arange(start, end, dtype=np.int64 if end > 2**31 else np.int32)
 
 
 def _ids(keys: np.ndarray) -> np.ndarray:

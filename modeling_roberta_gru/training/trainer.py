@@ -339,7 +339,7 @@ class GroupedSampler(Sampler[int]):
         return self._grouped(torch.randperm(len(self), generator=self.generator).numpy())
 
     def _grouped(self, rows: np.ndarray) -> Iterator[int]:
-        longest = int(np.argmax(self.lengths[rows]))
+        longest = int(np.argmax((self.lengths == self.lengths.max())[rows]))
         shortened = 0  # what gives its place to the longest document of all
         for start in range(0, len(rows), self.group_size):
             group = rows[start : start + self.group_size]
@@ -352,19 +352,21 @@ class GroupedSampler(Sampler[int]):
 
 
 def document_lengths(dataset: Any, column: str = "length") -> np.ndarray:
-    """Return the number of tokens of each row.
+    """Return the number of tokens of each row, (n,) int32.
 
     Args:
         dataset: rows with `input_ids`.
         column: of the lengths, if there is one: it is believed.
     """
     if not isinstance(dataset, Dataset):
-        return np.array([len(row["input_ids"]) for row in dataset], dtype=np.int64)
+        return np.array([len(row["input_ids"]) for row in dataset], dtype=np.int32)
     if column in dataset.column_names:
-        return np.asarray(dataset.with_format("numpy")[column][:])
-    ids = dataset.select_columns("input_ids").with_format("arrow")
-    parts = (pyarrow.compute.list_value_length(part["input_ids"]) for part in ids.iter(batch_size=LENGTHS_AT_ONCE))
-    return np.concatenate([np.empty(0, np.int64), *map(np.asarray, parts)])
+        rows = dataset.select_columns(column).with_format("numpy")
+        parts = (part[column] for part in rows.iter(LENGTHS_AT_ONCE))
+    else:
+        rows = dataset.select_columns("input_ids").with_format("arrow")
+        parts = (pyarrow.compute.list_value_length(part["input_ids"]) for part in rows.iter(LENGTHS_AT_ONCE))
+    return np.concatenate([np.empty(0, np.int32), *(np.asarray(part).astype(np.int32) for part in parts)])
 
 
 def _check_adapter(model: Any) -> None:
