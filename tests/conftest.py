@@ -26,11 +26,18 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
-from transformers import RobertaConfig, RobertaModel
+from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 from transformers.utils import logging
 
-from modeling_roberta_gru import RobertaGRUConfig, cli, configuration_recurrent, configuration_roberta_gru
+from modeling_roberta_gru import (
+    RobertaGRUConfig,
+    RobertaGRUForSequenceClassification,
+    cli,
+    configuration_recurrent,
+    configuration_roberta_gru,
+)
 from modeling_roberta_gru.data.corpus import train_tokenizer
+from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.training import plots
 
 from .clean_process import install_transformers
@@ -209,6 +216,17 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Path:
     RobertaModel(RobertaConfig(**sizes), add_pooling_layer=False).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_tiny_model(folder: Path, stand_in: Path) -> str:
+    """Save a tiny classifier of two labels with the stand-in's tokenizer; return the folder."""
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    lift_limits(tokenizer)
+    torch.manual_seed(0)
+    config = tiny_config(vocab_size=len(tokenizer), problem_type="single_label_classification")
+    RobertaGRUForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

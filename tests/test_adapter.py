@@ -202,7 +202,7 @@ def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder,
     readme = (tmp_path / "README.md").read_text()
     for words in ("library_name: peft", f"adapter for {encoder}", "revision='v1'", "bad, fair, good"):
         assert words in readme
-    assert "base_model:" not in readme  # a folder is no model on the Hub
+    assert "base_model:" not in readme  # a folder is not a model on the Hub
 
 
 def test_a_readme_names_the_encoder_on_the_hub(encoder, tmp_path):

@@ -17,19 +17,16 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from fsspec.implementations.memory import MemoryFileSystem
-from transformers import AutoTokenizer
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
-from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru import Scorer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import alone
 from modeling_roberta_gru.inference import cluster
 from modeling_roberta_gru.inference.cluster import PartOptions, PartScorer, find_parts, score_folder
 from modeling_roberta_gru.inference.score_file import score_file
 
-from .conftest import BENCHMARKS, ROOT, tiny_config
+from .conftest import BENCHMARKS, ROOT, save_tiny_model
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]
@@ -42,14 +39,7 @@ def texts_of(num_rows, seed):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, stand_in):
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = AutoTokenizer.from_pretrained(stand_in)
-    lift_limits(tokenizer)
-    torch.manual_seed(0)
-    config = tiny_config(vocab_size=len(tokenizer), problem_type="single_label_classification")
-    RobertaGRUForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_tiny_model(tmp_path_factory.mktemp("model"), stand_in)
 
 
 def write_parts(folder, num_parts=6, num_rows=5):

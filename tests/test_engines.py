@@ -9,14 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoTokenizer
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
-from modeling_roberta_gru.data.tokenization import lift_limits
+from modeling_roberta_gru import Scorer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.serving import app
 
-from .conftest import ROOT, tiny_config
+from .conftest import ROOT, save_tiny_model
 
 TEXTS = [f"the plot was {'slow ' * (row % 7)}and we liked its music {row}" for row in range(40)]
 ENGINES = {
@@ -52,14 +50,7 @@ def run_lines(code: str, folder, **environment: str) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, stand_in):
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = AutoTokenizer.from_pretrained(stand_in)
-    lift_limits(tokenizer)
-    torch.manual_seed(0)
-    config = tiny_config(vocab_size=len(tokenizer), problem_type="single_label_classification")
-    RobertaGRUForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_tiny_model(tmp_path_factory.mktemp("model"), stand_in)
 
 
 @pytest.mark.slow

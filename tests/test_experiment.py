@@ -410,7 +410,7 @@ BAD_RUNS = {
     "unknown metric": (["--metric_for_best_model", "acuracy"], "Did you mean 'accuracy'?"),
     "one class": (["--train_file", "{tmp}/one.csv"], "Two classes are needed"),
     "blank rows": (["--train_file", "{tmp}/blank.csv"], "--on_bad_row skip"),
-    "targets that are no numbers": (
+    "targets that are not numbers": (
         ["--train_file", "{tmp}/targets.csv", "--problem_type", "regression"],
         "targets.csv",
     ),

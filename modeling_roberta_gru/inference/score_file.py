@@ -160,7 +160,7 @@ def score_file(
         skip_bad_rows: keep rows that cannot be read or have no text, with nothing in the new columns.
         restart: forget what an unfinished run into `target` has scored.
         excel_safe: put an apostrophe before every cell of a CSV or TSV output that begins with = + - @, a tab or a
-            carriage return and is no number: a spreadsheet would run it as a formula.
+            carriage return and is not a number: a spreadsheet would run it as a formula.
         progress: show a bar.
 
     Returns:
