@@ -234,7 +234,13 @@ def table(record: dict[str, Any]) -> list[str]:
     if first in ours and last > first:
         more = (ours[last] - ours[first]) / (last - first)
         lines += ["", f"From {first:,} to {last:,} rows, `train` holds {more:,.0f} bytes more for each row."]
-    return [*lines, "", f"On {cores(record)}; commit `{record['commit']}`."]
+    commits: dict[str, list[str]] = {}
+    for (system, rows), one in by_system.items():
+        commits.setdefault(one["commit"], []).append(f"{system} {rows:,}")
+    measured = [
+        f"`{commit}`" + (f" ({', '.join(which)})" if len(commits) > 1 else "") for commit, which in commits.items()
+    ]
+    return [*lines, "", f"On {cores(record)}, one run each; commit {'; '.join(measured)}."]
 
 
 def main() -> None:
@@ -258,6 +264,8 @@ def main() -> None:
 
     recorded = json.loads(args.output.read_text())["results"] if args.output.exists() else []
     results = {(one["system"], one["rows"]): one for one in recorded}
+    platform = describe_platform()
+    commit = platform.pop("commit")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         os.environ["TMPDIR"] = name  # what the processes write lies here too
@@ -272,11 +280,11 @@ def main() -> None:
             write_tweets(path, args.tweets, num_rows)
             for system in systems:
                 measured = measure_apart(system, path, tokenizer)
-                results[system, num_rows] = {"system": system, "rows": num_rows, **measured}
+                results[system, num_rows] = {"system": system, "rows": num_rows, "commit": commit, **measured}
                 rate, size = num_rows / measured["seconds"], measured["bytes"] / MIB
                 print(f"{system:<20} {num_rows:>12,} rows {rate:>10,.0f} rows/s {size:>8,.0f} MiB", flush=True)
                 conditions = {"max_length": MAX_LENGTH, "batch_size": BATCH_SIZE, "seed": 0}
-                write_json(args.output, {**conditions, **describe_platform(), "results": list(results.values())})
+                write_json(args.output, {**conditions, **platform, "results": list(results.values())})
             path.unlink()
 
 
