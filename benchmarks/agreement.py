@@ -16,7 +16,18 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from measuring import RESULTS, SHARED, be_quiet, conditions, json_option, now, spread_rows, table_of, write
+from measuring import (
+    RESULTS,
+    REVIEWS,
+    be_quiet,
+    conditions,
+    json_option,
+    now,
+    reviews_option,
+    spread_rows,
+    table_of,
+    write,
+)
 from scoring import cut
 from scoring_engines import ALONE, SYSTEMS, Material, Workload, is_installed
 
@@ -35,10 +46,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def measure(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of train.py on IMDb.")],
     rows: Annotated[int, typer.Option(min=1, help="Test reviews, evenly over the split.")] = 5000,
-    data: Annotated[Path, typer.Option(help="Their file.", show_default="imdb/test.parquet of ../shared")] = SHARED
-    / "data"
-    / "imdb"
-    / "test.parquet",
+    data: Annotated[Path, reviews_option()] = REVIEWS,
     linear_head: Annotated[
         Path | None,
         typer.Option(

@@ -42,7 +42,19 @@ from typing import Annotated, Any
 import psutil
 import torch
 import typer
-from measuring import GEOMETRIES, RESULTS, ROOT, SHARED, conditions, cores, json_option, log, table_of, write
+from measuring import (
+    GEOMETRIES,
+    RESULTS,
+    REVIEWS,
+    ROOT,
+    conditions,
+    cores,
+    json_option,
+    log,
+    reviews_option,
+    table_of,
+    write,
+)
 
 RECORDED = RESULTS / "cluster.json"
 KINDS = {"worker": "a worker", "node": "a node", "driver": "the driver"}
@@ -70,6 +82,9 @@ SYSTEMS = {
 IMPORTS = ("modeling_roberta_gru.cli", "modeling_roberta_gru.inference.cluster")
 NUM_STEPS = 12
 LIMIT_SECONDS = 900
+PLANNED, ROWS_OF_A_PART, SPOT_HOURS = 1_000_000_000, 50_000, 6
+KEPT = 1024
+"""Texts after which `score` keeps what it has of a part."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Output = Annotated[Path, json_option(RECORDED)]
@@ -231,9 +246,7 @@ def kills(
     output: Output = RECORDED,
 ) -> None:
     """Kill workers, nodes and drivers, each at random moments of runs of its own."""
-    os.environ.update(SETTINGS)
-    warm_up()
-    began = conditions()
+    began = set_up()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         succeed(child(lambda: prepare(work, parts, rows), work / "said"), work / "said")
@@ -353,9 +366,7 @@ def training(
     output: Output = RECORDED,
 ) -> None:
     """Lose one of two machines after random steps of a training."""
-    os.environ.update(SETTINGS)
-    warm_up()
-    began = conditions()
+    began = set_up()
     steps = sorted(random.Random(seed).sample(range(1, NUM_STEPS), kills))
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -452,10 +463,7 @@ def start_machine(number: int, port: int, work: Path, out: Path) -> int:
 @app.command()
 def speed(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a saved model's folder.")],
-    data: Annotated[Path, typer.Option(help="Texts.", show_default="imdb/test.parquet of ../shared")] = SHARED
-    / "data"
-    / "imdb"
-    / "test.parquet",
+    data: Annotated[Path, reviews_option()] = REVIEWS,
     rows: Annotated[int, typer.Option(min=64)] = 4000,
     parts: Annotated[int, typer.Option(min=4)] = 16,
     systems: Annotated[list[str] | None, typer.Option(help="Of score, ray, one, two. Unset: all.")] = None,
@@ -465,9 +473,7 @@ def speed(
     """Measure the rows a second of a cluster on this machine, beside `roberta-gru score`."""
     import pyarrow.parquet as pq
 
-    os.environ.update(SETTINGS)
-    warm_up()
-    began = conditions()
+    began = set_up()
     table = pq.read_table(data, columns=["text"])
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -482,10 +488,13 @@ def speed(
             system: {part_of: time_of(system, model, work, part_of, dtype) for part_of in ("quarter", "all")}
             for system in systems or SYSTEMS
         }
+        written = work / "out" if (work / "out").exists() else work / "out.parquet"
+        bytes_a_row = {"in": size_of(work / "all") / rows, "out": size_of(written) / rows}
     for system, seconds in found.items():
         seconds["rows_a_second"] = (rows - rows // 4) / (seconds["all"] - seconds["quarter"])
         log(system, seconds)
-    record(output, "speed", {**began, "rows": rows, "parts": parts, "dtype": dtype, "systems": found})
+    measured = {"rows": rows, "parts": parts, "dtype": dtype, "bytes_a_row": bytes_a_row, "systems": found}
+    record(output, "speed", {**began, **measured})
 
 
 def time_of(system: str, model: str, work: Path, part_of: str, dtype: str) -> float:
@@ -515,13 +524,20 @@ def seconds_of(words: Sequence[str], work: Path) -> float:
     return round(time.monotonic() - started, 2)
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of a folder's files."""
+    return sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir()))
+
+
 # What is written and told
 
 
-def warm_up() -> None:
-    """Import what drivers need."""
+def set_up() -> dict[str, Any]:
+    """Set what the processes need, import what drivers need, and return the conditions."""
+    os.environ.update(SETTINGS)
     for name in IMPORTS:
         importlib.import_module(name)
+    return conditions()
 
 
 def record(output: Path, section: str, measured: dict[str, Any]) -> None:
@@ -580,6 +596,34 @@ def speed_table(measured: dict[str, Any]) -> list[str]:
         rows.append([words, f"{each['rows_a_second']:.1f}", ratio, f"{start:.0f} s"])
     table = table_of(["", "rows a second", "", "start"], rows)
     return [*table, "", f"{found['rows']:,} texts in {found['parts']} parts; {cores(found)}. `{found['command']}`"]
+
+
+def plan_table(measured: dict[str, Any]) -> list[str]:
+    """Return the table of what a billion reviews take, computed from what this script and scoring.py measured."""
+    if "speed" not in measured:
+        return ["Not measured yet."]
+    speed, scoring = measured["speed"], json.loads((RESULTS / "performance" / "scoring.json").read_text("utf-8"))
+    systems = speed["systems"]
+    reviews = scoring["workloads"]["reviews"]
+    ours = next(each for each in scoring["figures"] if each["workload"] == "reviews" and each["system"] == "ours-int8")
+    each_core = {  # rows a second
+        "all-MiniLM-L6-v2, whole reviews": systems["two"]["rows_a_second"] / 2,
+        "roberta-base, cut at 512 tokens": reviews["num_texts"]
+        / ours["seconds"]["median"]
+        / scoring["hardware"]["num_cores"],
+    }
+    start = systems["two"]["quarter"] - speed["rows"] // 4 / systems["two"]["rows_a_second"]
+    rows = []
+    for model, rate in each_core.items():
+        hours = PLANNED / rate / 3600
+        lost = start + KEPT / 2 / rate
+        rows.append(
+            [model, f"{rate:.1f}", f"{hours:,.0f}", f"{hours / 1000:,.0f} h", f"{lost / 3600 / SPOT_HOURS:.1%}"]
+        )
+    heads = ["", "rows a second and core", "core hours", "on 1,000 cores", "more, if each core is lost every 6 hours"]
+    sizes = {name: each * PLANNED / 1e12 for name, each in speed["bytes_a_row"].items()}
+    about = f"{sizes['in']:.2f} TB of Parquet are read, and {sizes['out']:.2f} TB written"
+    return [*table_of(heads, rows), "", f"{about}, in {PLANNED // ROWS_OF_A_PART:,} parts of {ROWS_OF_A_PART:,} rows."]
 
 
 TABLES = {"kills": kills_table, "training": training_table, "speed": speed_table}

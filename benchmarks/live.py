@@ -2,6 +2,7 @@
 
     python benchmarks/live.py appends
     python benchmarks/live.py streams
+    python benchmarks/live.py typing runs/quickstart
     python benchmarks/heads.py encode movies-polarity ../shared/encoders/minilm-l6-roberta ../states/polarity
     python benchmarks/live.py early ../states/polarity
 
@@ -15,17 +16,20 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
 import heads
+import httpx
 import numpy as np
 import torch
 import typer
 from measuring import (
     GEOMETRIES,
     RESULTS,
+    ROBERTA_GRU,
     SHARED,
     commit_line,
     conditions,
@@ -36,6 +40,7 @@ from measuring import (
     panels,
     ranged,
     spread,
+    started_server,
     table_of,
     weight_flops,
     write,
@@ -60,6 +65,12 @@ APPENDED = 20
 """Tokens of an append."""
 TIMES_CHEAPER, TIMES_FASTER = 12, 2.5
 """What is wanted: of an append to 10,000 tokens beside reading again; of 64 documents together beside one by one."""
+SECONDS_A_LETTER = 0.15
+"""Of a fast typist."""
+PASTED = 1_900
+"""Characters: the page reads up to 2,000 at once."""
+MOST_WAIT = 300
+QUANTILES = {"median": 0.5, "95 %": 0.95, "longest": 1.0}
 LONG_RUN = 20.0
 """Seconds; what takes longer is measured once."""
 VALIDATION_FOLDS = 3
@@ -256,6 +267,86 @@ def streams_table(measured: dict[str, Any]) -> list[str]:
         "",
         *_conditions(measured),
     ]
+
+
+# Typing into the page
+
+
+@app.command()
+def typing(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a saved model's folder.")],
+    letters: Annotated[int, typer.Option(min=1, help="That each of the typists types.")] = 400,
+    pastes: Annotated[int, typer.Option(min=1, help="After that: as long as the page reads at once.")] = 10,
+    typists: Annotated[list[int] | None, typer.Option(help="At once; again for more. Unset: 1 and 4.")] = None,
+    output: Annotated[Path, json_option(RECORDED / "typing.json")] = RECORDED / "typing.json",
+) -> None:
+    """Type into the demo's page, and measure how long each letter, and each paste, waits for its prediction."""
+    measured = {**conditions(), "letters": letters, "pastes": pastes, "rows": []}
+    for count in typists or [1, 4]:
+        with started_server([*ROBERTA_GRU, "demo", model, "--no-browser"]) as (port, _):
+            page = Page(f"http://127.0.0.1:{port}")
+            with ThreadPoolExecutor(count) as pool:
+                typed = list(pool.map(page.type, range(count), [letters] * count, [pastes] * count))
+        for kind in ("letter", "paste"):
+            waited = [seconds for each in typed for seconds in each[kind]]
+            quantiles = {name: 1e3 * float(np.quantile(waited, share)) for name, share in QUANTILES.items()}
+            measured["rows"].append({"typists": count, "kind": kind, "waited": len(waited), "milliseconds": quantiles})
+            log(measured["rows"][-1])
+    write(output, measured, typing_table(measured))
+
+
+class Page:
+    """The demo's page, as a browser sees it."""
+
+    def __init__(self, url: str):
+        config = httpx.get(f"{url}/config").json()
+        self.url = url + config.get("api_prefix", "")
+        self.function = next(each["id"] for each in config["dependencies"] if each["trigger_mode"] == "always_last")
+
+    def type(self, seed: int, letters: int, pastes: int) -> dict[str, list[float]]:
+        """Type letters at a typist's pace, then paste; return the seconds that each waited."""
+        rng, text, waited = random.Random(seed), "", {"letter": [], "paste": []}
+        session = f"typist{seed}"
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            self.show(client, session, "The")  # what is loaded with the first
+            for letter in words(rng, letters)[:letters]:
+                text += letter
+                waited["letter"].append(self.show(client, session, text))
+                time.sleep(max(0, SECONDS_A_LETTER - waited["letter"][-1]))
+            for _ in range(pastes):
+                text += words(rng, PASTED)[:PASTED]
+                waited["paste"].append(self.show(client, session, text))
+        return waited
+
+    def show(self, client: httpx.Client, session: str, text: str) -> float:
+        """Send what stands in the box; return the seconds until the prediction is there."""
+        started = time.perf_counter()
+        asked = {"data": [text, None], "fn_index": self.function, "session_hash": session}
+        client.post("/queue/join", json=asked).raise_for_status()
+        with client.stream("GET", "/queue/data", params={"session_hash": session}) as lines:
+            for line in lines.iter_lines():
+                said = json.loads(line[5:]) if line.startswith("data:") else {}
+                if said.get("msg") == "process_completed":
+                    if not said["success"] or "confidences" not in said["output"]["data"][0]:
+                        raise RuntimeError(f"The page did not predict: {said}")
+                    return time.perf_counter() - started
+        raise RuntimeError("The page hung up.")
+
+
+def typing_table(measured: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of what was typed."""
+    rows = [
+        [
+            f"{row['typists']}",
+            {"letter": "a letter", "paste": f"{PASTED:,} characters at once"}[row["kind"]],
+            f"{row['waited']:,}",
+            *(f"{row['milliseconds'][name]:.0f}" for name in QUANTILES),
+        ]
+        for row in measured["rows"]
+    ]
+    heads = ["typists", "typed", "requests", *(f"{name}, ms" for name in QUANTILES)]
+    wanted = f"Wanted: none above {MOST_WAIT} ms."
+    return [*table_of(heads, rows, num_left=2), "", wanted, "", *_conditions(measured)]
 
 
 # Stopping early

@@ -8,13 +8,7 @@ and compare every answer with what `Scorer` says of the text. Written to `benchm
 import asyncio
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +18,8 @@ import typer
 from measuring import (
     MIB,
     RESULTS,
-    ROOT,
-    SHARED,
+    REVIEWS,
+    ROBERTA_GRU,
     be_quiet,
     commit_line,
     conditions,
@@ -33,7 +27,9 @@ from measuring import (
     json_option,
     log,
     now,
+    reviews_option,
     spread_rows,
+    started_server,
     table_of,
     write,
 )
@@ -43,7 +39,6 @@ CLIENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SYSTEMS = {"serve": "`roberta-gru serve`", "pipeline": "transformers' pipeline"}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 3e-2}
 """By which an answer may differ from the scorer's: neighbours change the sizes of matrices, and with them rounding."""
-SECONDS_TO_START = 120
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,10 +46,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def measure(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a saved model's folder.")],
-    data: Annotated[Path, typer.Option(help="Texts.", show_default="imdb/test.parquet of ../shared")] = SHARED
-    / "data"
-    / "imdb"
-    / "test.parquet",
+    data: Annotated[Path, reviews_option()] = REVIEWS,
     texts: Annotated[int, typer.Option(min=1, help="How many of them, evenly over the file.")] = 512,
     seconds: Annotated[float, typer.Option(min=0, help="For which each number of clients sends.")] = 60.0,
     clients: Annotated[list[int] | None, typer.Option(help="Clients at once. Unset: 1 to 256.")] = None,
@@ -94,7 +86,9 @@ def measure(
         labels = dict(zip(scorer.labels, range(len(scorer.labels)), strict=True))
         # The pipeline cuts at what its encoder can read, and is not held to a scorer's answers of whole texts.
         right = Answers(labels, expected, TOLERANCE[scorer.dtype]) if system == "serve" else None
-        with started_server(system, folder, dtype) as (port, pid):
+        peer = [str(Path(__file__).absolute()), "peer", folder]
+        program = [*ROBERTA_GRU, "serve", folder, "--dtype", dtype] if system == "serve" else peer
+        with started_server(program) as (port, pid):
             for number in clients or CLIENTS:
                 run = asyncio.run(load(port, some, right, seconds, number))
                 measured["runs"].append({"system": system, "clients": number, **run, "memory": resident(pid)})
@@ -216,34 +210,6 @@ async def load(
         **dict(zip(("p50", "p95", "p99"), map(float, quantiles), strict=True)),
         "largest_difference": max(differences),
     }
-
-
-@contextmanager
-def started_server(system: str, model: str, dtype: str) -> Iterator[tuple[int, int]]:
-    """Start a server in a process of its own; give its port and process id, and end it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    if system == "serve":
-        program = ["-c", "from modeling_roberta_gru.cli import main; main()", "serve", model, "--dtype", dtype]
-    else:
-        program = [str(Path(__file__).absolute()), "peer", model]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    process = subprocess.Popen([sys.executable, *program, "--port", str(port)], env=environment)
-    try:
-        end = time.monotonic() + SECONDS_TO_START
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"{SYSTEMS[system]} has not come up") from None
-                time.sleep(0.1)
-        yield port, process.pid
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
 
 
 def resident(pid: int) -> int:

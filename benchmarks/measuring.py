@@ -7,10 +7,14 @@ import math
 import os
 import random
 import shlex
+import signal
+import socket
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -23,8 +27,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # a lent machine has the checkout, not the package
 
 SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
+REVIEWS = SHARED / "data" / "imdb" / "test.parquet"
 RESULTS = ROOT / "benchmarks" / "results"
 MIB = 2**20
+ROBERTA_GRU = ["-c", "from modeling_roberta_gru.cli import main; main()"]
+"""Python's arguments for a command line of this checkout."""
+SECONDS_TO_START = 120
 PAUSE = 0.3  # seconds; until then threads of the system before may be spinning
 LIGHT_GREY = "#b9b9b9"
 
@@ -167,6 +175,30 @@ def release_memory() -> None:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+@contextmanager
+def started_server(program: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Start a server, given Python's arguments, in a process of its own; give its port and process id, and end it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen([sys.executable, *program, "--port", str(port)], env=environment)
+    try:
+        end = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"{shlex.join(program)} has not come up") from None
+                time.sleep(0.1)
+        yield port, process.pid
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
 def be_quiet() -> None:
     """Silence transformers; some engines make it speak."""
     from transformers.utils import logging
@@ -187,6 +219,11 @@ def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:
 def json_option(recorded: Path) -> Any:
     """Return the option that names the file to write."""
     return typer.Option(help="The JSON file to write.", show_default=str(recorded.relative_to(ROOT)))
+
+
+def reviews_option() -> Any:
+    """Return the option that names the file of texts, by default [`REVIEWS`]."""
+    return typer.Option(help="The file of their texts.", show_default="imdb/test.parquet of ../shared")
 
 
 def conditions() -> dict[str, Any]:

@@ -64,7 +64,12 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     (
         "scale",
         cluster,
-        {"kills": cluster.kills_table, "machines": cluster.training_table, "speed": cluster.speed_table},
+        {
+            "kills": cluster.kills_table,
+            "machines": cluster.training_table,
+            "speed": cluster.speed_table,
+            "plan": cluster.plan_table,
+        },
         {},
     ),
 ]
@@ -81,6 +86,7 @@ LIVE: dict[str, tuple[Any, Any, str]] = {
     "early": (live.early_table, live.draw_curve, "Accuracy of the running prediction against the share read"),
     "appends": (live.appends_table, live.draw_appends, "Time of an append against the length of the document"),
     "streams": (live.streams_table, None, ""),
+    "typing": (live.typing_table, None, ""),
 }
 
 

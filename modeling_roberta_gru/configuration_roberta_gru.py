@@ -287,17 +287,20 @@ def _refuse_misspelt_fields(names: Iterable[str]) -> None:
     fields = [name for name in inspect.signature(RobertaGRUConfig).parameters if name != "kwargs"]
     for name in names:
         for field in fields:
-            if name != field and _edit_distance(name, field) <= 2:
+            if name != field and _is_near(name, field):
                 raise ValueError(f"Unknown configuration field `{name}`. Did you mean `{field}`?")
 
 
-def _edit_distance(left: str, right: str) -> int:
-    """Count the insertions, deletions and substitutions that turn `left` into `right` (Levenshtein 1966)."""
-    previous = list(range(len(right) + 1))
-    for row, left_character in enumerate(left, start=1):
+def _is_near(name: str, field: str, most: int = 2) -> bool:
+    """Tell whether so many insertions, deletions and substitutions make one of the other (Levenshtein 1966)."""
+    if len(set(name) ^ set(field)) > 2 * most:  # nearly every pair ends here, which costs little
+        return False
+    previous = list(range(len(field) + 1))
+    for row, character in enumerate(name, start=1):
         current = [row]
-        for column, right_character in enumerate(right, start=1):
-            substitution = previous[column - 1] + (left_character != right_character)
-            current.append(min(previous[column] + 1, current[-1] + 1, substitution))
+        for column, other in enumerate(field, start=1):
+            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (character != other)))
+        if min(current) > most:
+            return False
         previous = current
-    return previous[-1]
+    return previous[-1] <= most

@@ -281,7 +281,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(problem_type):
         (configuration_roberta_gru._require, configuration_recurrent._require),
         (configuration_roberta_gru._is_whole, configuration_recurrent._is_whole),
         (configuration_roberta_gru._is_number, configuration_recurrent._is_number),
-        (configuration_roberta_gru._edit_distance, configuration_recurrent._edit_distance),
+        (configuration_roberta_gru._is_near, configuration_recurrent._is_near),
     ],
     ids=lambda function: function.__name__,
 )
