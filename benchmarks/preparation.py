@@ -234,13 +234,8 @@ def table(record: dict[str, Any]) -> list[str]:
     if first in ours and last > first:
         more = (ours[last] - ours[first]) / (last - first)
         lines += ["", f"From {first:,} to {last:,} rows, `train` holds {more:,.0f} bytes more for each row."]
-    commits: dict[str, list[str]] = {}
-    for (system, rows), one in by_system.items():
-        commits.setdefault(one["commit"], []).append(f"{system} {rows:,}")
-    measured = [
-        f"`{commit}`" + (f" ({', '.join(which)})" if len(commits) > 1 else "") for commit, which in commits.items()
-    ]
-    return [*lines, "", f"On {cores(record)}, one run each; commit {'; '.join(measured)}."]
+    commits = ", ".join(f"`{commit[:7]}`" for commit in dict.fromkeys(one["commit"] for one in record["results"]))
+    return [*lines, "", f"On {cores(record)}, one run each; commits {commits} (which, says the JSON)."]
 
 
 def main() -> None:
