@@ -14,7 +14,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training import sharding
 from modeling_roberta_gru.training.sharding import check_sharding, whole_model
 
-from .conftest import ROOT, tiny_config
+from .conftest import ROOT, on_two_ranks, tiny_config
 from .sharded import CASES, LENGTHS, train
 
 
@@ -42,6 +42,42 @@ def test_two_ranks_that_hold_it_in_shards_train_as_one_process(tmp_path):
         assert saved.config.architectures == ["RobertaGRUForSequenceClassification"]
         for key, value in model.state_dict().items():
             torch.testing.assert_close(saved.state_dict()[key], value, atol=1e-10, rtol=0)
+
+
+@pytest.mark.slow
+def test_zero_2_trains_as_data_parallelism_does(tmp_path, stand_in):
+    pytest.importorskip("deepspeed")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, num_rows in (("train", 32), ("test", 8)):  # of one window to four
+        rows = [
+            f"{'good' if row % 2 else 'bad'} {'film ' * (7 * row % 120)}{split} {row},{row % 2}"
+            for row in range(num_rows)
+        ]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    options = {
+        "dataset_name": folder,
+        "model_name_or_path": stand_in,
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": "false",
+        "use_cpu": "true",
+        "bag_of_words": "false",
+        "verify_load": "false",
+        "disable_tqdm": "true",
+    }
+    ways = {"sharded": {"deepspeed": ROOT / "configs" / "deepspeed" / "zero2.json"}, "parallel": {}}
+    losses = {}
+    for name, way in ways.items():
+        words = [f"--{option}={value}" for option, value in {**options, **way, "output_dir": tmp_path / name}.items()]
+        on_two_ranks(ROOT / "train.py", *words)
+        lines = (tmp_path / name / "history.jsonl").read_text().splitlines()
+        losses[name] = [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+    assert len(losses["sharded"]) == options["max_steps"]
+    torch.testing.assert_close(torch.tensor(losses["sharded"]), torch.tensor(losses["parallel"]), rtol=1e-5, atol=0)
 
 
 def test_a_model_that_nothing_shards_is_whole():
