@@ -229,6 +229,27 @@ def test_rows_without_text_are_kept_and_get_nothing(tmp_path, ending):
     assert "3 rows have no text" in report(result)
 
 
+@pytest.mark.parametrize("kind", ["latin.csv", "latin.parquet", "long.jsonl", "deep.jsonl", "two.jsonl"])
+def test_a_row_that_another_column_makes_bad_shifts_no_prediction(tmp_path, kind):
+    source = tmp_path / kind
+    if kind == "latin.csv":
+        source.write_bytes(b"text,note\na,x\nbb,caf\xe9\nccc,y\n")
+    elif kind == "latin.parquet":
+        notes = pa.array([b"x", b"\xe9", b"y"]).view(pa.string())
+        pq.write_table(pa.table({"text": ["a", "bb", "ccc"], "note": notes}), source)
+    else:  # what Arrow reads and Python does not
+        bad = {
+            "long.jsonl": '{"text": "bb", "note": ' + "1" * 5000 + "}",
+            "deep.jsonl": '{"text": "bb", "note": ' + "[" * 3000 + "]" * 3000 + "}",
+            "two.jsonl": '{"text": "bb"} {"text": "dd"}\n',
+        }[kind]
+        source.write_text(f'{{"text": "a"}}\n{bad}\n{{"text": "ccc"}}\n')
+    target = tmp_path / "out.jsonl"
+    assert score(source, target, skip_bad_rows=True)["rows_without_text"] == 1
+    first, bad, last = (row["predicted_score"] for row in read(target))
+    assert (bad, first, last) == (None, *(pytest.approx(float(scores_of(text).max())) for text in ("a", "ccc")))
+
+
 def test_a_row_without_text_is_named(tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text(

@@ -9,7 +9,7 @@ pools of the scorer begin where parts do, its output is the same to the byte.
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -199,7 +199,7 @@ def score_file(
         write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
         before = _num_scored(folder)
         scoring = perf_counter()
-        _score(scorer, _texts(table, text_column), folder, survey.num_texts, progress)
+        _score(scorer, _texts(table, text_column, survey.faults), folder, survey.num_texts, progress)
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
             raise InputError(f"{table.name} has changed while it was scored. Start over with --restart.")
@@ -231,7 +231,7 @@ def read_texts(
     """
     table = _open(location_name(source), {"encoding": csv_encoding, **csv})
     _check_text_column(table, text_column)
-    yield from _texts(table, text_column)
+    yield from _texts(table, text_column, ())
 
 
 def check_text_column(
@@ -463,8 +463,9 @@ def why_not_scored(text: Any) -> str:
     return "" if text.isascii() or is_decoded(text) else f"the text is not {UTF_8} text"
 
 
-def _texts(table: Table, column: str) -> Iterator[str]:
-    for chunk in table.chunks([column]):
+def _texts(table: Table, column: str, faults_found: Collection[str]) -> Iterator[str]:
+    # A cell of another column may make a row bad: where there are bad rows, those are found that are written.
+    for chunk in table.chunks(None if faults_found else [column]):
         texts, faults = chunk.values(column), _faults(chunk, column)
         yield from [text for at, text in enumerate(texts) if at not in faults] if faults else texts
 
