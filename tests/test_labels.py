@@ -219,7 +219,13 @@ def test_a_label_that_is_repeated_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "labels", [[[1, 0], [0, 1], [0, 1]], [[1.0, 0.0], [0, 1], [False, True]], ["[1, 0]", "[0, 1]", "[0 1]"]]
+    "labels",
+    [
+        [[1, 0], [0, 1], [0, 1]],
+        [[1.0, 0.0], [0, 1], [False, True]],
+        ["[1, 0]", "[0, 1]", "[0 1]"],
+        ["[1. 0.]", "[0. 1.]", "[0.00, 1.00]"],  # as numpy writes them
+    ],
 )
 def test_vectors_with_one_1_each_are_classes(labels):
     space = infer_labels(labels)
@@ -312,10 +318,14 @@ def test_labels_that_differ_by_case_or_space_only_are_warned_of(caplog, labels, 
     assert said in caplog.text
 
 
-@pytest.mark.parametrize("bad", ["high", True, [1.0, 2.0], [], None])
+@pytest.mark.parametrize("bad", ["high", True, [1.0, 2.0], [], None, "inf", "-Infinity", "1e39", "1e400", "NAN"])
 def test_a_target_that_is_not_a_number_is_an_error(bad):
     with pytest.raises(InputError, match="The target is not a number in row 2"):
         LabelSpace(REGRESSION, ("target",)).encode([0.5, bad])
+
+
+def test_infinity_in_text_is_a_target_that_is_no_number():
+    assert infer_labels(["0.5", "inf"]).problem_type == REGRESSION
 
 
 def test_a_target_that_the_loss_would_ignore_is_an_error():

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class LabelSpace:
             start += len(chunk)
         repeated = np.flatnonzero((encoded > 1).any(axis=1))
         if len(repeated):
-            raise InputError(f"A label is repeated in {_said(repeated, row_ids)}.")
+            raise InputError(f"A label is repeated in {_said(repeated, row_ids)}. Name each once.")
         return encoded
 
     @cached_property
@@ -150,9 +151,12 @@ class LabelSpace:
     def _targets(self, labels: pa.ChunkedArray, row_ids: Any) -> np.ndarray:
         numbers = None if labels.type == SEVERAL or labels.null_count else _numbers(labels)
         if numbers is None:
-            texts = labels.to_pylist()
-            bad = [row for row, text in enumerate(texts) if _number(text) is None]
-            raise InputError(f"The target is not a number in {_said(bad, row_ids)}: {texts[bad[0]]!r}.")
+            bad = np.array([row for row, text in enumerate(labels.to_pylist()) if _number(text) is None])
+        else:
+            bad = np.flatnonzero(~(np.abs(numbers) <= np.finfo(np.float32).max))  # NaN and infinity too
+        if numbers is None or len(bad):
+            target = labels[int(bad[0])].as_py()
+            raise InputError(f"The target is not a number in {_said(bad, row_ids)}: {reprlib.repr(target)}.")
         ignored = np.flatnonzero(numbers == IGNORED_LABEL)
         if len(ignored):
             raise InputError(
@@ -298,8 +302,9 @@ def _vector_width(column: pa.ChunkedArray, known: LabelSpace | None) -> int | No
 
 def _held(column: pa.ChunkedArray, width: int, is_single: bool | None) -> pa.ChunkedArray:
     """Return the places that hold 1 in each vector: one a row if each has one, else lists."""
-    truths = pa.array(["1", "1.0", "True", "true", "TRUE"], ONE)
-    holds = np.concatenate([_numpy(pc.is_in(pc.list_flatten(column), value_set=truths))]).reshape(-1, width)
+    items = pc.list_flatten(column)
+    truths = [item for item in pc.unique(items).to_pylist() if _key(item) in ("1", "true")]
+    holds = _numpy(pc.is_in(items, value_set=pa.array(truths, ONE))).reshape(-1, width)
     if is_single is None:
         is_single = bool((holds.sum(axis=1) == 1).all())
     names = pa.array([str(index) for index in range(width)], ONE)
@@ -323,8 +328,9 @@ def _problem_type(column: pa.ChunkedArray, args: DataArguments) -> str:
     if args.problem_type != "auto":
         return args.problem_type
     numbers = _numbers(column if column.type == ONE else pc.list_flatten(column))
-    if numbers is not None and (numbers % 1 != 0).any():
-        return REGRESSION
+    with np.errstate(invalid="ignore"):  # of infinity, which is refused as a target
+        if numbers is not None and (numbers % 1 != 0).any():
+            return REGRESSION
     return MULTI_LABEL if column.type == SEVERAL else SINGLE_LABEL
 
 
