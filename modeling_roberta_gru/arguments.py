@@ -243,9 +243,14 @@ class DataArguments:
             raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
         if isinstance(self.label_column, str):
             self.label_column = [self.label_column]
+        for name in ("text_column", "label_column", "csv_columns"):
+            if getattr(self, name) == []:
+                raise InputError(f"--{name} names no column: name one, or leave it out.", field=name)
         self._check_dialect()
         if self.split_column is None and (self.test_fold is not None or self.validation_fold is not None):
             raise InputError("--test_fold and --validation_fold take effect only with --split_column.")
+        if self.split_column is not None and self.pool_splits:
+            raise InputError("--pool_splits splits anew what --split_column keeps apart: leave one of them out.")
         if self.validation_fold is not None and self.validation_fold == self.test_fold:
             raise InputError(f"--test_fold and --validation_fold are both {self.test_fold}: name two folds.")
         try:

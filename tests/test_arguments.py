@@ -296,6 +296,9 @@ def test_an_unknown_encoding_is_refused(encoding):
     ("options", "message"),
     [
         ({"csv_delimiter": "::"}, "--csv_delimiter must be one character, got '::'"),
+        ({"text_column": []}, "--text_column names no column"),
+        ({"label_column": []}, "--label_column names no column"),
+        ({"csv_columns": []}, "--csv_columns names no column"),
         ({"csv_escape": '"'}, "--csv_escape must be one character"),
         ({"csv_quoting": "single"}, "--csv_quoting must be auto, doubled or none"),
         ({"test_fold": 1}, "take effect only with --split_column"),

@@ -11,6 +11,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,15 @@ from hypothesis import strategies as st
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data import tables
-from modeling_roberta_gru.data.dialect import DOUBLED, NONE, Dialect, find_dialect, read_rows, split_lines
+from modeling_roberta_gru.data.dialect import (
+    DOUBLED,
+    NONE,
+    SAMPLE_BYTES,
+    Dialect,
+    find_dialect,
+    read_rows,
+    split_lines,
+)
 from modeling_roberta_gru.data.documents import build_documents
 from modeling_roberta_gru.data.splits import load_labelled, load_splits
 from modeling_roberta_gru.data.tables import open_table, write_table
@@ -75,6 +84,7 @@ def test_the_delimiter_is_found_whatever_the_ending_says(tmp_path, delimiter, qu
         ('a\tb\n"x\t1\ny"\t2\n', ("\t", NONE, None)),
         ('a\tb\n"x y"\t1\n"z, z"\t2\n', ("\t", DOUBLED, None)),
         ("sep=;\ntext;label\na,b;x\n", (";", DOUBLED, None)),
+        ('"sep=;"\ntext;label\na,b;x\n', (";", DOUBLED, None)),
         ('text,label\n"a",x\n"b",y\n"broken,x\n', (",", DOUBLED, None)),
         ('text,label\na,x\nb,y\n"broken,x\nc,y\n', (",", DOUBLED, None)),
     ],
@@ -110,6 +120,7 @@ def test_what_is_said_holds_and_is_named_in_one_line(tmp_path, caplog):
         ("text,label,,\na,x,,\nb,y,,\n", [["a", "x", "", ""], ["b", "y", "", ""]]),
         ("text,label\na,x,\nb,y,\n", [["a", "x"], ["b", "y"]]),
         ('text, label\na, "x, y"\nb, z\n', [["a", "x, y"], ["b", "z"]]),
+        ('text, label\n"a, b", "x"\n"c", "y"\n', [["a, b", "x"], ["c", "y"]]),
         ('text,label\n"a\0b",x\nc,y\n', [["a\0b", "x"], ["c", "y"]]),
         ('text,label\n5" screen,x\nsay "hi" now,y\n', [['5" screen', "x"], ['say "hi" now', "y"]]),
         ("text,label\ra,x\rb,y\r", [["a", "x"], ["b", "y"]]),
@@ -124,17 +135,18 @@ def test_rows_are_read_as_they_are_meant(tmp_path, text, rows):
 
 
 @pytest.mark.parametrize("block", [1000, 2**20])
-def test_rows_are_never_merged_without_a_word(tmp_path, monkeypatch, block):
+@pytest.mark.parametrize("between", ["", "\n", "whole\tneg\n\n"])
+def test_rows_are_never_merged_without_a_word(tmp_path, monkeypatch, block, between):
     # quotes are doubled where the file begins, so a mark that nobody closed is one row that is bad, and named
     monkeypatch.setattr(tables, "BLOCK_BYTES", block)
     usual = "".join(f'"text, {row}"\tpos\n' for row in range(5000))
-    (tmp_path / "in.tsv").write_text("text\tlabel\n" + usual + '"begins\tneg\nends"\tpos\nlast\tneg\n')
+    (tmp_path / "in.tsv").write_text("text\tlabel\n" + usual + f'"begins\tneg\n{between}ends"\tpos\nlast\tneg\n')
     table = open_table(tmp_path / "in.tsv")
     bad = {chunk.first + at: why for chunk in table.chunks() for at, why in chunk.bad.items()}
     assert list(bad) == [5000]
     assert "--csv_quoting" in bad[5000]
     args = DataArguments(train_file=[str(tmp_path / "in.tsv")])
-    with pytest.raises(InputError, match="row 5001: 2 lines that could be rows each stand between two quotation"):
+    with pytest.raises(InputError, match=r"row 5001: \d lines that could be rows stand between two quotation"):
         load_splits(args)
 
 
@@ -187,6 +199,7 @@ TABLE = [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
         {"text": ["a", "b"], "label": [1, 0]},
         {"columns": ["text", "label"], "index": [0, 1], "data": [["a", 1], ["b", 0]]},
         {"schema": {"fields": []}, "data": TABLE},
+        {"version": "1.0", "rows": 2, "ok": True, "data": TABLE},
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
@@ -196,6 +209,25 @@ def test_json_documents_are_read_in_every_form(tmp_path, monkeypatch, document, 
     path = tmp_path / "in.json"
     path.write_text(json.dumps(document, indent=indent))
     assert [record for chunk in open_table(path).chunks() for record in chunk.records] == TABLE
+
+
+def test_rows_that_have_names_are_read_by_index_and_by_columns(tmp_path):
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1, 0, 1]}, index=["x", "y", "z"])
+    for orient in ("index", "columns", "split"):
+        frame.to_json(tmp_path / "in.json", orient=orient)
+        assert [record for chunk in open_table(tmp_path / "in.json").chunks() for record in chunk.records] == (
+            frame.to_dict("records")
+        )
+
+
+@pytest.mark.parametrize("first", [{"version": "1"}, {}])
+def test_a_document_on_one_long_line_is_no_row(tmp_path, first):
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps({**first, "data": TABLE * SAMPLE_BYTES}))
+    assert sum(map(len, open_table(path).chunks())) == 2 * SAMPLE_BYTES
+    path.write_text("".join(json.dumps({"tags": [], **row, "more": "x" * SAMPLE_BYTES}) + "\n" for row in TABLE))
+    records = [record for chunk in open_table(path).chunks() for record in chunk.records]
+    assert [{"text": record["text"], "label": record["label"]} for record in records] == TABLE
 
 
 def test_json_lists_are_read_piece_by_piece_whatever_they_hold(tmp_path, monkeypatch):

@@ -178,6 +178,12 @@ def test_only_the_first_five_bad_rows_are_named():
     assert first_rows([8]) == "row 9"
 
 
+def test_only_the_first_ten_reasons_are_said():
+    columns = {"text": ["a"] * 90, "one": list(range(90)), "two": [0] * 90}
+    with pytest.raises(InputError, match=r"one is '11', neither 0 nor 1; and 78 more reasons\. Remove the 88 rows"):
+        build(columns, label_column=["one", "two"])
+
+
 # whatever makes a row bad, in every kind of file: error that names the row, or skipped and counted
 
 CONTENTS = {
@@ -275,7 +281,15 @@ def test_columns_that_nobody_asked_for_do_not_matter(tmp_path):
 # columns
 
 
+def test_bytes_that_are_no_text_in_a_column_that_nobody_asked_for_do_not_matter(tmp_path):
+    for end in (b"", b","):  # plain rows, and rows that are read with care
+        (tmp_path / "a.csv").write_bytes(b"text,label,note\na,x,caf\xe9" + end + b"\nb,y,c\n")
+        assert len(from_file(tmp_path / "a.csv")) == 2
+
+
 def test_a_missing_column_names_those_there_are(tmp_path):
+    with pytest.raises(InputError, match=r"c038, c039 and 960 more\.$"):
+        build({f"c{number:03}": ["a"] for number in range(1000)})
     with pytest.raises(InputError, match=r"no column 'label'. It has: review, stars\.") as raised:
         build({"review": ["a"], "stars": [1]}, text_column=["review"])
     assert raised.value.field == "label"

@@ -208,6 +208,9 @@ def test_files_are_read_from_urls(tmp_path, server, ending):
 def test_a_url_that_cannot_be_read_is_one_clear_error(server):
     with pytest.raises(InputError, match=r"Could not read http://127.0.0.1.*/none.csv"):
         read_source(DataArguments(train_file=[f"{server}/none.csv"]))
+    with pytest.raises(InputError, match=r"Could not read .*none.csv") as raised:  # "?" stands for nothing
+        read_source(DataArguments(train_file=[f"{server}/none.csv?version=2"]))
+    assert "glob" not in str(raised.value)
     with pytest.raises(InputError, match=r"Could not read nosuch://a/b.csv: Protocol not known"):
         read_source(DataArguments(train_file=["nosuch://a/b.csv"]))
 
@@ -260,6 +263,8 @@ def test_missing_values_of_frames_are_bad_rows():
         ("a text", "not as str"),
         (["a text"], "not as list"),
         (5, "not as int"),
+        (pd.Series(["a text"]), "not as Series"),
+        (polars.Series(["a text"]), "not as Series"),
         ((["a"], ["x", "y"]), "there are 1 texts and 2 labels"),
         ({"text": ["a"], "label": []}, "its columns are not equally long"),
     ],
@@ -267,6 +272,21 @@ def test_missing_values_of_frames_are_bad_rows():
 def test_what_is_no_table_in_memory_is_refused(rows, message):
     with pytest.raises(InputError, match=f"train: .*{message}"):
         load_splits(DataArguments(), tables={"train": rows})
+
+
+def test_polars_categories_are_labels():
+    frame = polars.DataFrame(many("columns")).with_columns(polars.col("label").cast(polars.Categorical))
+    assert load_splits(DataArguments(), tables={"train": frame}).labels.names == ("neg", "pos")
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow"])
+def test_two_columns_of_one_name_matter_if_they_are_wanted(kind):
+    table = pa.table([*many("columns").values(), ["x"] * 40, ["y"] * 40], names=["text", "label", "odd", "odd"])
+    twice = table.append_column("text", table.column(2))
+    table, twice = (rows.to_pandas() if kind == "pandas" else rows for rows in (table, twice))
+    assert len(load_splits(DataArguments(), tables={"train": table}).train) == 32
+    with pytest.raises(InputError, match=r"train: two columns are named 'text'\. Rename one"):
+        load_splits(DataArguments(), tables={"train": twice})
 
 
 # folders
@@ -322,6 +342,7 @@ def test_what_is_no_data_in_a_folder_is_left_out_quietly(tmp_path, caplog):
         ".hidden/train.csv",
         "_SUCCESS",
         "_metadata/train.parquet",
+        "~$train.csv",
         "dataset_infos.json",
         "dataset_info.json",
     ):
@@ -339,6 +360,27 @@ def test_the_unlabelled_test_file_of_a_competition_is_left_out_aloud(tmp_path, c
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (32, 4, 4)
     assert "test.csv is left out: it has no column 'label', so no labels" in caplog.text
     assert "sample_submission.csv is left out: its name says no split" in caplog.text
+
+
+def test_a_test_file_of_json_without_labels_is_left_out_too(tmp_path, caplog):
+    lines = [json.dumps({"text": f"text {row}", "label": "ab"[row % 2]}) for row in range(40)]
+    write(tmp_path / "train.jsonl", "\n".join(lines))
+    write(tmp_path / "test.jsonl", '{"text": "a"}\n{"text": "b"}\n')
+    assert len(load_splits(DataArguments(dataset_name=str(tmp_path))).train) == 32
+    assert "test.jsonl is left out: it has no column 'label', so no labels" in caplog.text
+    for content in ('{"text": "a"}\n{"text": "b", "label": "a"}\n', "no JSON\n"):  # rows to be named
+        write(tmp_path / "test.jsonl", content)
+        with pytest.raises(InputError, match=r"test.jsonl, row 1: "):
+            load_splits(DataArguments(dataset_name=str(tmp_path)))
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b" \n", "is empty"), (b"\xe9", "is not UTF-8 text")])
+def test_a_text_file_that_is_bad_is_named(tmp_path, content, reason):
+    for label in ("pos", "neg"):
+        write(tmp_path / label / "1.txt", label)
+    (tmp_path / "pos" / "2.txt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"row 3: pos/2.txt {reason}\. Remove the row"):
+        load_splits(DataArguments(dataset_name=str(tmp_path)))
 
 
 @pytest.mark.parametrize("nested", [True, False])

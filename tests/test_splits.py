@@ -13,7 +13,7 @@ from datasets import Dataset
 from sklearn.model_selection import train_test_split
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.labels import LabelSpace
+from modeling_roberta_gru.data.labels import SINGLE_LABEL, LabelSpace
 from modeling_roberta_gru.data.splits import (
     Splits,
     assert_no_leak,
@@ -207,6 +207,10 @@ def test_a_column_may_number_the_fold_of_each_row(load, written):
         ("unlabelled", {}, "row 1: part is 'unlabelled', not train, validation or test"),
         (None, {}, "row 1: part is missing"),
         ("one", {"test_fold": 1}, "row 1: part is 'one', not the number of a fold"),
+        ("9" * 400, {"test_fold": 1}, r"row 1: part is '9+\.\.\.9+', not the number of a fold"),
+        ("train", {"pool_splits": True}, "--pool_splits splits anew what --split_column keeps apart"),
+        ("0", {"test_fold": 7}, "No row has --test_fold 7 in --split_column 'part'"),
+        ("1", {"test_fold": 1, "validation_fold": 7}, "No row has --validation_fold 7"),
     ],
 )
 def test_a_row_without_a_split_is_bad(load, value, options, message):
@@ -219,6 +223,15 @@ def test_a_column_of_splits_beside_given_splits_is_refused(load):
     given = {"train": rows("a", 20, part=lambda i: "train"), "test": rows("b", 4, part=lambda i: "test")}
     with pytest.raises(InputError, match="--split_column says the split of each training row, but"):
         load(given, split_column="part")
+
+
+def test_of_a_column_of_splits_the_test_split_is_evaluated():
+    given = {"text": [f"text {i}" for i in range(9)], "label": ["a"] * 9, "part": ["train", "dev", "test"] * 3}
+    labels = LabelSpace(SINGLE_LABEL, ("a", "b"))
+    rows = load_labelled(given, DataArguments(split_column="part"), labels)
+    assert rows["row_id"][:] == ["test:2", "test:5", "test:8"]
+    with pytest.raises(InputError, match="--split_column 'part' says of no row that it is in the test split"):
+        load_labelled({**given, "part": ["train"] * 9}, DataArguments(split_column="part"), labels)
 
 
 # leaks

@@ -19,7 +19,8 @@ LONGEST_CELL = 2**27
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 DOUBLED, NONE = "doubled", "none"
 QUOTINGS = (DOUBLED, NONE)
-SEP_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)
+SEP_LINE = re.compile(r'("?)sep=(.)\1\s*$', re.IGNORECASE)
+PADDED_QUOTE = re.compile(r' +"(?:[^"]|"")*"')
 ESCAPED_QUOTE, ESCAPED_ESCAPE = "\ud800", "\ud801"  # stand for themselves nowhere: text cannot hold them
 NEVER_CLOSED = "a quotation mark is never closed"
 CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
@@ -119,7 +120,7 @@ def find_dialect(
     lines = split_lines(sample)
     if lines and (said := SEP_LINE.match(lines[0].lstrip("\ufeff"))):
         base = replace(base, has_sep_line=True)
-        delimiter, lines = delimiter or said[1], lines[1:]
+        delimiter, lines = delimiter or said[2], lines[1:]
     lines, is_cut = lines[:SAMPLE_LINES], is_cut or len(lines) > SAMPLE_LINES
     if not lines:
         return replace(base, delimiter=delimiter or preferred, quoting=quoting or DOUBLED, escape=escape or None)
@@ -163,6 +164,9 @@ def _fit(lines: list[str], dialect: Dialect, width: int | None, is_cut: bool) ->
         share /= 2  # quotation marks have a meaning in nearly all files, and rows that are bad are to be named
     if dialect.quoting == NONE and not dialect.is_certain and _encloses(rows):
         share = 0.0
+    if dialect.quoting == DOUBLED and not dialect.skip_spaces:
+        padded = sum(any(PADDED_QUOTE.fullmatch(cell) for cell in row.cells) for row in rest)
+        share /= 2 if 2 * padded > len(rest) else 1
     is_header = not header.fault and not any(len(name) > 200 or '"' in name for name in header.cells)
     has_columns = columns > 1  # a file of one column has no delimiter to find
     return (has_columns and share > 0.5, share if has_columns else 0.0, is_header)
@@ -272,7 +276,7 @@ def _quoted(lines: _Lines, dialect: Dialect) -> Iterator[Row]:
             and looks_merged(lines.taken, dialect.delimiter, len(cells))
         ):
             fault = (
-                f"{len(lines.taken)} lines that could be rows each stand between two quotation marks "
+                f"{len(lines.taken)} lines that could be rows stand between two quotation marks "
                 "(--csv_quoting says whether quotation marks mean anything)"
             )
             first = lines.taken[0]
@@ -284,8 +288,8 @@ def _quoted(lines: _Lines, dialect: Dialect) -> Iterator[Row]:
 
 
 def looks_merged(lines: list[str], delimiter: str, width: int) -> bool:
-    """Tell whether each line of a row would be a row by itself; between commas that happens in prose too."""
-    return delimiter == "\t" and width > 1 and all(line.count(delimiter) == width - 1 for line in lines)
+    """Tell whether first and last line of a row would be rows by themselves; between commas prose looks so too."""
+    return delimiter == "\t" and width > 1 and all(lines[at].count(delimiter) == width - 1 for at in (0, -1))
 
 
 def _explain(error: str, num_lines: int) -> str:
@@ -377,7 +381,9 @@ class BadRows:
         self.unread: set[str] = set()
 
     def __str__(self) -> str:
-        return "; ".join(f"{first_rows(rows, number)}: {reason}" for reason, (number, rows) in self.reasons.items())
+        said = [f"{first_rows(rows, number)}: {reason}" for reason, (number, rows) in self.reasons.items()]
+        more = [f"and {len(said) - 10:,} more reasons"] if len(said) > 10 else []
+        return "; ".join(said[:10] + more)
 
     @staticmethod
     def brief(reason: str) -> str:

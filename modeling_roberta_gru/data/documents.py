@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from datasets.exceptions import DatasetsError
 from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
-from ..errors import InputError
+from ..errors import MOST_LISTED, InputError
 from ..files import TABLE_ENDINGS, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, is_decoded, not_text
@@ -40,6 +41,7 @@ from .tables import (
     Chunk,
     Table,
     TextChunk,
+    check_once,
     is_text,
     listing,
     open_table,
@@ -62,7 +64,8 @@ SPLIT_OF_WORD = {
     "testing": "test",
 }
 NO_DATA = {"__macosx", "_success", "dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json"}
-"""Names in a folder, in lower case, that hold no rows; nor do those that begin with a dot or an underscore."""
+"""Names in a folder, in lower case, that hold no rows; nor do those that begin with one of [`HIDDEN`]."""
+HIDDEN = (".", "_", "~")
 TEXT_FILE = ".txt"
 SPILL_BYTES = 64 * 2**20
 """Documents that take more go to disk."""
@@ -102,7 +105,9 @@ class ArrowTable(Table):
         self.rows, self.schema = rows, rows.schema
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
-        rows = self.rows if columns is None else self.rows.select([c for c in self.schema.names if c in columns])
+        wanted = [name for name in self.schema.names if columns is None or name in columns]
+        check_once(wanted, self.schema.names, self.name)
+        rows = self.rows.select(wanted)
         first = 0
         for batch in rows.to_batches(max_chunksize=1000):
             yield ArrowChunk(first, batch)
@@ -114,11 +119,13 @@ class MemoryTable(Table):
 
     def __init__(self, names: Sequence[Any], num_rows: int, column: Callable[[Any], list[Any]], name: str):
         super().__init__(Path(name), name)
-        self.named, self.num_rows, self.column = {str(column): column for column in names}, num_rows, column
-        self.schema = pa.schema([(column, pa.null()) for column in self.named])
+        self.keys, self.num_rows, self.column = list(names), num_rows, column
+        self.schema = pa.schema([(str(column), pa.null()) for column in names])
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
-        wanted = {name: self.column(key) for name, key in self.named.items() if columns is None or name in columns}
+        keys = [key for key in self.keys if columns is None or str(key) in columns]
+        check_once(map(str, keys), self.schema.names, self.name)
+        wanted = {str(key): self.column(key) for key in keys}
         for first in range(0, self.num_rows, 1000):
             part = {name: values[first : first + 1000] for name, values in wanted.items()}
             yield TextChunk(first, [dict(zip(part, row, strict=True)) for row in zip(*part.values(), strict=True)])
@@ -140,9 +147,11 @@ class ClassFolder(Table):
             for at, (_, path) in enumerate(paths[start : start + 256]):
                 try:
                     texts.append(path.read_text(encoding="utf-8-sig"))
+                    if not texts[-1].strip():
+                        bad[at] = f"{path.parent.name}/{path.name} is empty"
                 except UnicodeDecodeError:
                     texts.append("")
-                    bad[at] = f"{path.name} is not {UTF_8} text"
+                    bad[at] = f"{path.parent.name}/{path.name} is not {UTF_8} text"
             labels = [label for label, _ in paths[start : start + 256]]
             yield ArrowChunk(first, pa.record_batch([texts, labels], names=list(self.columns)), bad)
             first += len(texts)
@@ -259,7 +268,8 @@ def in_memory(rows: Any, name: str, args: DataArguments) -> Table:
     if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
         return MemoryTable(list(rows.columns), len(rows), lambda column: rows[column].tolist(), name)
     if hasattr(rows, "__arrow_c_stream__"):  # polars, Arrow
-        return ArrowTable(pa.table(rows), name)
+        with suppress(pa.ArrowInvalid):  # it is a column
+            return ArrowTable(pa.table(rows), name)
     raise InputError(
         f"{name}: rows are wanted as a data set, a pandas or polars frame, an Arrow table, a list of dictionaries, a "
         f"dictionary of columns or a pair of texts and labels, not as {type(rows).__name__}.",
@@ -303,7 +313,7 @@ def _read_folder(folder: Path, args: DataArguments) -> dict[str, list[Table]]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         try:
             saved = datasets.load_from_disk(str(folder))
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise InputError(
                 f"{folder} is not what save_to_disk writes: {_reason(error)}.", file=str(folder)
             ) from None
@@ -335,16 +345,26 @@ def _read_folder(folder: Path, args: DataArguments) -> dict[str, list[Table]]:
 def _with_labels(named: dict[str, list[Table]], label_columns: list[str]) -> dict[str, list[Table]]:
     """Leave out the test files of a competition, whose labels are withheld: there is no such column."""
     has_label = {
-        split: all(
-            all(column in table.schema.names for column in label_columns) or not table.schema.names for table in tables
-        )
-        for split, tables in named.items()
+        split: all(_has_columns(table, label_columns) for table in tables)
+        for split, tables in (named.items() if len(named) > 1 else ())
     }
     for split in ("validation", "test"):
         if has_label.get("train") and has_label.get(split) is False:
             names = ", ".join(table.name for table in named.pop(split))
             logger.warning("%s is left out: it has no column %r, so no labels.", names, label_columns[0])
     return named
+
+
+def _has_columns(table: Table, columns: Sequence[str]) -> bool:
+    """Tell whether a table has some columns, or no row that says which it has."""
+    found = set(table.schema.names)
+    if found:
+        return found.issuperset(columns)
+    for chunk in table.chunks():  # JSON: its rows name them
+        found.update(name for at, record in enumerate(chunk.records) if at not in chunk.bad for name in record)
+        if found.issuperset(columns):
+            return True
+    return not found
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -357,7 +377,7 @@ def _visible_files(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.is_file()
-        and not any(part.startswith((".", "_")) or part.lower() in NO_DATA for part in path.relative_to(folder).parts)
+        and not any(part.startswith(HIDDEN) or part.lower() in NO_DATA for part in path.relative_to(folder).parts)
     )
 
 
@@ -497,8 +517,9 @@ class _Reader:
             if column not in found:
                 near = get_close_matches(column, found, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
+                more = f" and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
                 raise InputError(
-                    f"{name} has no column {column!r}.{hint} It has: {', '.join(sorted(found))}.",
+                    f"{name} has no column {column!r}.{hint} It has: {', '.join(sorted(found)[:MOST_LISTED])}{more}.",
                     field=column,
                     file=name,
                 )
@@ -570,7 +591,9 @@ class _Reader:
         for at in np.flatnonzero(splits < 0):
             value = values[int(at)].as_py()
             wanted = "train, validation or test" if self.args.test_fold is None else "the number of a fold"
-            faults.setdefault(int(at), f"{column} is {'missing' if value is None else repr(value)}, not {wanted}")
+            faults.setdefault(
+                int(at), f"{column} is {'missing' if value is None else reprlib.repr(value)}, not {wanted}"
+            )
         return splits
 
     def _split_index(self, value: str) -> int:
@@ -579,7 +602,7 @@ class _Reader:
         if self.args.test_fold is None and self.args.validation_fold is None:
             split = SPLIT_OF_WORD.get(text.lower())
             return -1 if split is None else SPLITS.index(split)
-        if not re.fullmatch(r"-?\d+(\.0*)?", text):
+        if not re.fullmatch(r"-?\d{1,9}(\.0*)?", text):
             return -1
         fold = int(float(text))
         return {self.args.validation_fold: 1, self.args.test_fold: 2}.get(fold, 0)
@@ -686,7 +709,10 @@ def cells(
         An array of text or of lists of text, and the rows that are neither null nor of that kind: row → what it is.
     """
     if not isinstance(column, list):
-        column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_dictionary(column.type):
+            words = column.dictionary  # of polars, in views, which Arrow cannot look up
+            words = words.cast(ONE) if is_text(words.type) else words
+            column = pa.DictionaryArray.from_arrays(column.indices, words).dictionary_decode()
         if kind != SEVERAL and is_text(column.type):
             return column.cast(ONE), {}
         if kind != SEVERAL and pa.types.is_integer(column.type) and names is None:
@@ -770,7 +796,9 @@ def _labels_of_columns(chunk: Chunk, columns: Sequence[str], faults: dict[int, s
         for at, (value, truth) in enumerate(zip(values, truths, strict=True)):
             if truth is None:
                 is_missing = value is None or _is_missing(value) or value.strip() in ("-1", "-1.0")
-                faults.setdefault(at, f"{column} is {'missing' if is_missing else f'{value!r}, neither 0 nor 1'}")
+                faults.setdefault(
+                    at, f"{column} is {'missing' if is_missing else f'{reprlib.repr(value)}, neither 0 nor 1'}"
+                )
     rows = zip(*holds, strict=True)
     return pa.array([[name for name, truth in zip(columns, row, strict=True) if truth] for row in rows], SEVERAL)
 

@@ -187,6 +187,11 @@ def load_labelled(name: Any, args: DataArguments, labels: LabelSpace, keep: Sequ
     if len(given) > 1 and split != "test":
         raise InputError(f"{name} has no test split but {', '.join(given)}: name the file that is meant.")
     documents = build_documents(split, given[split], args, keep)
+    if documents.splits is not None:
+        is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))
+        if not len(is_test):
+            raise InputError(f"--split_column {args.split_column!r} says of no row that it is in the test split.")
+        documents = replace(documents, rows=take_rows(documents.rows, is_test))
     row_ids = documents.rows.data.column("row_id")
     rows = with_labels(documents.rows, labels.encode(read_labels(documents, args, labels).column, row_ids))
     return take_sample(rows, args.max_test_samples, labels, args.split_seed)
@@ -267,6 +272,9 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
         splits = {split: members for split, members in splits.items() if len(members)}
         if "train" not in splits:
             raise InputError(f"--split_column {args.split_column!r} leaves no row to train on.")
+        for split, fold in {"validation": args.validation_fold, "test": args.test_fold}.items():
+            if fold is not None and split not in splits:
+                raise InputError(f"No row has --{split}_fold {fold} in --split_column {args.split_column!r}.")
     groups = _group_codes(rows, args.group_column) if args.group_column else None
     return _Pool(rows, texts, codes, names, splits, groups), labels, first.note
 

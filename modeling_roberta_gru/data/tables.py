@@ -272,7 +272,7 @@ class CsvTable(Table):
             return
         with self._opened() as file:
             _pass_over(file, offset)
-            yield from self._careful_chunks(_lines(file, file.read(BLOCK_BYTES), self.dialect), first)
+            yield from self._careful_chunks(_lines(file, file.read(BLOCK_BYTES), self.dialect), first, columns)
 
     def _plain_rows(
         self, dialect: Dialect, columns: Sequence[str] | None
@@ -289,7 +289,7 @@ class CsvTable(Table):
             for size, rows in waiting:
                 yield size, rows.result()
 
-    def _careful_chunks(self, lines: Iterator[str], first: int) -> Iterator[Chunk]:
+    def _careful_chunks(self, lines: Iterator[str], first: int, columns: Sequence[str] | None) -> Iterator[Chunk]:
         assert self.dialect is not None
         width = len(self.names)
         wanted = "cells are named by --csv_columns" if self.given else "are in the header"
@@ -299,18 +299,19 @@ class CsvTable(Table):
             cells = [row.cells for row in rows]
             if self.given and first == 0:
                 self._check_no_header(dict(zip(self.names, cells[0], strict=True)))
-            yield self._chunk(first, cells, {at: row.fault for at, row in enumerate(rows) if row.fault})
+            yield self._chunk(first, cells, {at: row.fault for at, row in enumerate(rows) if row.fault}, columns)
             first += len(rows)
 
-    def _chunk(self, first: int, cells: list[list[str]], bad: dict[int, str]) -> Chunk:
+    def _chunk(self, first: int, cells: list[list[str]], bad: dict[int, str], columns: Sequence[str] | None) -> Chunk:
         try:
             if not bad:
                 arrays = [pa.array(column, pa.string()) for column in zip(*cells, strict=True)]
                 return ArrowChunk(first, pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         except UnicodeEncodeError:
             pass
+        wanted = [place for place, name in enumerate(self.names) if columns is None or name in columns]
         for at, row in enumerate(cells):
-            if not is_decoded("".join(row)):
+            if not is_decoded("".join(row[place] for place in wanted)):
                 bad.setdefault(at, not_text(self.called))
         return TextChunk(first, [dict(zip(self.names, row, strict=True)) for row in cells], bad=bad)
 
@@ -638,6 +639,9 @@ class JsonTable(Table):
         try:
             document = json.loads(text.lstrip("\ufeff"))
         except (ValueError, RecursionError) as error:
+            if _message(error) == "Extra data":  # lines after all, the first of them longer than the sample
+                yield from self._lines()
+                return
             raise self._no_json(_message(error)) from None
         for record in self._rows_of(document):
             if isinstance(record, dict):
@@ -660,8 +664,9 @@ class JsonTable(Table):
             return [dict(zip(document, row, strict=True)) for row in zip(*inner, strict=True)]
         if inner and all(isinstance(value, dict) for value in inner):
             keys = list(inner[0])
-            # by columns the inner keys number the rows, by index the outer ones do
-            by_column = all(key.isdecimal() for key in keys) or not all(key.isdecimal() for key in document)
+            # by columns the inner keys name the rows, by index the outer ones do: by numbers, or they are more
+            outer_names_rows = all(key.isdecimal() for key in document) or len(document) > len(keys)
+            by_column = all(key.isdecimal() for key in keys) or not outer_names_rows
             if by_column and all(list(value) == keys for value in inner):
                 return [{name: cells[key] for name, cells in document.items()} for key in keys]
             return inner
@@ -729,6 +734,11 @@ JSON_SPACE = " \t\r\n"
 JSON_GAP = re.compile(r"[ \t\r\n]*")
 
 
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+HOLDS_ROWS = re.compile(rf"\{{(?:\s*{_TEXT}\s*:\s*(?:{_TEXT}|[\w.+-]+)\s*,)*\s*{_TEXT}\s*:\s*[\[{{]".encode())
+"""What a document of rows begins with: perhaps text and numbers, then a list or an object."""
+
+
 def _is_row_of_many(start: bytes) -> bool:
     """Tell whether the first line of a JSON file is JSON by itself, and more lines follow."""
     line, _, rest = start.partition(b"\n")
@@ -746,7 +756,7 @@ def _names_cells(start: bytes) -> bool:
         record = json.loads(line)
     except (ValueError, RecursionError):
         # cut off within its first line, or spread over lines: {"text": {"0": … or {"data": [{…
-        return re.match(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[\[{]', start) is not None and (
+        return HOLDS_ROWS.match(start) is not None and (
             not end or re.match(rb"\{\s*$", line) is not None or line.rstrip().endswith((b"{", b"[", b","))
         )
     if end and start[len(line) + 1 :].strip():  # more lines
@@ -773,9 +783,7 @@ class ParquetTable(Table):
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
         first = 0
         wanted = None if columns is None else [name for name in self.schema.names if name in columns]
-        for name in wanted if wanted is not None else self.schema.names:
-            if self.schema.names.count(name) > 1:
-                raise InputError(f"{self.name}: two columns are named {name!r}. Rename one.", file=self.name)
+        check_once(self.schema.names if wanted is None else wanted, self.schema.names, self.name)
         with self._reading() as file:
             for rows in file.iter_batches(ROWS_PER_CHUNK, columns=wanted):
                 rows, bad = _decoded(rows)
@@ -789,8 +797,15 @@ class ParquetTable(Table):
             with pq.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
             raise InputError(f"{self.name} is not a readable Parquet file: {reason}.", file=self.name) from None
+
+
+def check_once(wanted: Iterable[str], names: Sequence[str], table: str) -> None:
+    """Check that no other column has the name of a wanted one."""
+    for name in wanted:
+        if names.count(name) > 1:
+            raise InputError(f"{table}: two columns are named {name!r}. Rename one.", file=table)
 
 
 def _decoded(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
@@ -948,7 +963,8 @@ def fetch(url: str) -> Path:
 
     target = scratch() / f"{len(list(scratch().iterdir()))}-{Path(urlsplit(url).path).name}"
     try:
-        with fsspec.open(url, "rb") as source, open(target, "wb") as file:
+        system, path = fsspec.core.url_to_fs(url)  # `fsspec.open` takes "?" and "*" in it for a pattern
+        with system.open(path, "rb") as source, open(target, "wb") as file:
             shutil.copyfileobj(source, file, BLOCK_BYTES)
     except Exception as error:  # each protocol has errors of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
