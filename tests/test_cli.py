@@ -70,6 +70,15 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
         assert words in said
 
 
+def test_evaluate_counts_the_rows_it_read_skipped_and_used(saved, tmp_path, roberta_gru):
+    (tmp_path / "new.csv").write_text("text,label\nsplendid,good\n,bad\ndreadful,bad\n")
+    options = ["--skip-bad-rows", "--output", tmp_path / "figures.json"]
+    status, said, _ = roberta_gru("evaluate", saved, tmp_path / "new.csv", *options)
+    assert status == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["rows"] == {"read": 3, "skipped": 1, "used": 2}
+    assert "Rows: 3 read, 1 skipped, 2 used." in said
+
+
 def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, tmp_path, roberta_gru):
     status, said, _ = roberta_gru(
         "score",

@@ -228,7 +228,7 @@ def test_a_column_of_splits_beside_given_splits_is_refused(load):
 def test_of_a_column_of_splits_the_test_split_is_evaluated():
     given = {"text": [f"text {i}" for i in range(9)], "label": ["a"] * 9, "part": ["train", "dev", "test"] * 3}
     labels = LabelSpace(SINGLE_LABEL, ("a", "b"))
-    rows = load_labelled(given, DataArguments(split_column="part"), labels)
+    rows, _ = load_labelled(given, DataArguments(split_column="part"), labels)
     assert rows["row_id"][:] == ["test:2", "test:5", "test:8"]
     with pytest.raises(InputError, match="--split_column 'part' says of no row that it is in the test split"):
         load_labelled({**given, "part": ["train"] * 9}, DataArguments(split_column="part"), labels)
@@ -476,7 +476,7 @@ def test_one_labelled_file_can_be_loaded_for_evaluation(tmp_path):
     path = tmp_path / "new.csv"
     path.write_text("review,stars,label\nfine,5,pos\nawful,1,neg\n")
     args = DataArguments(train_file=["elsewhere.csv"], text_column=["review"])
-    loaded = load_labelled(str(path), args, POLARITY, keep=["stars"])
+    loaded, _ = load_labelled(str(path), args, POLARITY, keep=["stars"])
     assert loaded.to_list() == [
         {"row_id": "test:0", "text": "fine", "label": 1, "stars": "5"},
         {"row_id": "test:1", "text": "awful", "label": 0, "stars": "1"},
@@ -486,7 +486,7 @@ def test_one_labelled_file_can_be_loaded_for_evaluation(tmp_path):
 def test_of_a_folder_the_test_split_is_evaluated(tmp_path):
     for name in ("train", "test"):
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{name},pos\n")
-    assert load_labelled(str(tmp_path), DataArguments(), POLARITY)["text"][:] == ["test"]
+    assert load_labelled(str(tmp_path), DataArguments(), POLARITY)[0]["text"][:] == ["test"]
     (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
     with pytest.raises(InputError, match="has no test split but train, validation: name the file that is meant"):
         load_labelled(str(tmp_path), DataArguments(), POLARITY)

@@ -162,7 +162,9 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     return Splits(train, validation, test, labels, counts, pooled, _source(args, tables) + how, note)
 
 
-def load_labelled(name: Any, args: DataArguments, labels: LabelSpace, keep: Sequence[str] = ()) -> Dataset:
+def load_labelled(
+    name: Any, args: DataArguments, labels: LabelSpace, keep: Sequence[str] = ()
+) -> tuple[Dataset, dict[str, int]]:
     """Read one labelled set to evaluate a saved model on: a file, or a folder's or data set's test split.
 
     Args:
@@ -172,7 +174,7 @@ def load_labelled(name: Any, args: DataArguments, labels: LabelSpace, keep: Sequ
         keep: columns that are wanted beside text and label.
 
     Returns:
-        A data set with the columns of [`Splits`].
+        A data set with the columns of [`Splits`]; and how many rows were `read`, `skipped` as bad, and `used`.
     """
     args = replace(args, dataset_name=None, train_file=None, validation_file=None, test_file=None)
     tables = None
@@ -194,7 +196,9 @@ def load_labelled(name: Any, args: DataArguments, labels: LabelSpace, keep: Sequ
         documents = replace(documents, rows=take_rows(documents.rows, is_test))
     row_ids = documents.rows.data.column("row_id")
     rows = with_labels(documents.rows, labels.encode(read_labels(documents, args, labels).column, row_ids))
-    return take_sample(rows, args.max_test_samples, labels, args.split_seed)
+    rows = take_sample(rows, args.max_test_samples, labels, args.split_seed)
+    counts = {"read": documents.num_read, "skipped": sum(documents.skipped.values()), "used": len(rows)}
+    return rows, counts
 
 
 def assert_no_leak(*splits: Dataset) -> None:

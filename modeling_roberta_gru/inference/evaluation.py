@@ -17,6 +17,7 @@ from ..files import redacted, write_json
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.loading import load_classifier, longest_read, model_folder
 from ..training.metrics import measure, measure_slices, to_probabilities, written
+from ..training.record import rows_line
 from ..training.trainer import RobertaGRUTrainer
 from ..trust import describe_remote_code
 from . import stopping
@@ -44,8 +45,8 @@ def evaluate_model(
         agreements: also fit to these texts when reading may stop, and write that into the model's configuration.
 
     Returns:
-        The figures of [`~.training.metrics.measure`], under `slices` those of each slice, and under `stopping`, if
-        asked for, what [`~.inference.stopping.fit_thresholds`] returns.
+        The figures of [`~.training.metrics.measure`]; how many `rows` were read, skipped and used; the figures of each
+        slice (`slices`); and, if asked for, what [`~.inference.stopping.fit_thresholds`] returns (`stopping`).
 
     Raises:
         InputError: if model, data, a column or a label is not usable.
@@ -59,7 +60,8 @@ def evaluate_model(
             raise InputError(f"--agreements writes into the model's folder, and {name} is none: download it into one.")
     labels = LabelSpace.from_config(model.config)
     slice_by = ["label" if [column] == data_args.label_column else column for column in slice_by]
-    documents = load_labelled(data, data_args, labels, [column for column in slice_by if column != "label"])
+    kept = [column for column in slice_by if column != "label"]
+    documents, counts = load_labelled(data, data_args, labels, kept)
     tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
     with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
@@ -78,6 +80,7 @@ def evaluate_model(
     metrics = {
         "model": name,
         "data": redacted(data) if isinstance(data, str) else "rows in memory",
+        "rows": counts,
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
     }
@@ -90,7 +93,8 @@ def evaluate_model(
 
 def report(figures: dict[str, Any]) -> str:
     """Write the figures of [`evaluate_model`] as text."""
-    lines = [f"{figures['model']} on {figures['data']}, n = {figures['n']:,}; in brackets 95 % intervals", ""]
+    lines = [f"{figures['model']} on {figures['data']}, n = {figures['n']:,}; in brackets 95 % intervals"]
+    lines += [rows_line(figures["rows"]), ""]
     whole = {name: figure for name, figure in figures.items() if isinstance(figure, dict) and "value" in figure}
     lines += [f"  {name.replace('_', ' '):<20} {written(figure)}" for name, figure in whole.items()]
     for label, per_class in figures.get("per_class", {}).items():

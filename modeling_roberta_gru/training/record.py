@@ -206,12 +206,17 @@ def _commit() -> str | None:
         return None
 
 
+def rows_line(rows: dict[str, int]) -> str:
+    """Say how many rows were read, skipped and used."""
+    return f"Rows: {rows['read']:,} read, {rows['skipped']:,} skipped, {rows['used']:,} used."
+
+
 def data_lines(splits: Splits) -> str:
     """Say what the data are, as a run begins."""
     counts = splits.counts
     duplicates, rows = counts["removed_duplicates"], counts["rows"]
     lines = [
-        f"Rows: {rows['read']:,} read, {rows['skipped']:,} skipped, {rows['used']:,} used.",
+        rows_line(rows),
         f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
         f"{counts['test']:,} test rows.",
         f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')})"
