@@ -82,7 +82,9 @@ RUN if [ -z "$PIP_EXTRA_INDEX_URL" ] && [ "$(uname -m)" = x86_64 ]; \
 
 # What `.dockerignore` lets in.
 COPY . .
-RUN pip install --no-deps --editable .
+# What builds the package is known by its digests, too.
+RUN pip install --require-hashes --requirement requirements/build.txt \
+    && pip install --no-deps --no-build-isolation --editable .
 
 USER 10001:10001
 VOLUME /cache

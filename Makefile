@@ -52,7 +52,7 @@ results: .venv ## Write docs/results.md from the recorded measurements
 
 requirements: .venv ## Write requirements/*.txt, the files that the images install, with their hashes
 	.venv/bin/pip install --quiet uv
-	for name in pyproject.toml:train model_card/space/requirements.txt:serve; do \
+	for name in pyproject.toml:train model_card/space/requirements.txt:serve requirements/build.in:build; do \
 		.venv/bin/uv pip compile $${name%:*} --constraint constraints.txt --generate-hashes --no-annotate --quiet \
 			--python-version 3.11 --python-platform x86_64-unknown-linux-gnu --custom-compile-command "make requirements" \
 			--output-file requirements/$${name#*:}.txt; \

@@ -10,8 +10,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DIRECT = {
-    "train": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"],
+    "train": PROJECT["project"]["dependencies"],
+    "build": PROJECT["build-system"]["requires"],
     "serve": (ROOT / "model_card" / "space" / "requirements.txt").read_text().splitlines(),
 }
 
@@ -35,6 +37,13 @@ def test_an_image_installs_what_is_tested_by_digest_and_nothing_is_missing(image
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
+def test_an_image_builds_the_package_by_what_is_known_by_digest() -> None:
+    image = (ROOT / "Dockerfile").read_text()
+    (build,) = [line for line in image.splitlines() if "--editable ." in line]
+    assert "--no-build-isolation" in build  # else pip fetches the newest of what builds it
+    assert "pip install --require-hashes --requirement requirements/build.txt" in image
+
+
 def test_a_release_is_audited_and_listed() -> None:
     workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
     steps = {
@@ -44,6 +53,10 @@ def test_a_release_is_audited_and_listed() -> None:
     assert any(step.startswith("pip-audit --strict") for step in steps["ci"])  # else what it did not find is no error
     assert any(step.startswith("cyclonedx-py") for step in steps["release"])
     for workflow in workflows.values():
+        for job in workflow["jobs"].values():
+            if job.get("permissions"):  # what a job installs must not find the token that may write
+                (checkout,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+                assert checkout["with"]["persist-credentials"] is False
         assert workflow["permissions"] == {"contents": "read"}  # a job that needs more says so
     updated = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
     assert {update["package-ecosystem"] for update in updated} == {"pip", "github-actions", "docker"}
