@@ -3,7 +3,9 @@
 What a usage error, a help page or a mistyped name needs is light; everything heavy is imported by the commands.
 """
 
+import errno
 import os
+import reprlib
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -21,6 +23,7 @@ from .files import (
     check_writable,
     kind_of,
     refuse_overwriting_inputs,
+    without_passwords,
     write_json,
     write_text,
     writing_to,
@@ -59,7 +62,15 @@ def exit_status(program: Callable[[], object]) -> int:
     try:
         program()
     except InputError as error:
-        say(f"Error: {error}", error=True)
+        say(f"Error: {without_passwords(str(error))}", error=True)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        say(
+            f"Error: {reprlib.repr(error.filename)} is too long for the name of a file: give a shorter one.",
+            error=True,
+        )
         return 2
     except KeyboardInterrupt:
         say(
@@ -278,6 +289,8 @@ def explain(
     if text is None:
         raise InputError("There is nothing to explain: give a text in quotes, or --file with a file's name.")
     _check_model(model)
+    for name in ("explanation.png", "explanation.html"):
+        refuse_overwriting_inputs(output_dir / name, [] if file is None else [file])
     from .inference.explanation import MOST_ATTRIBUTED, NUM_STEPS, explain_model, report
 
     num_steps = (steps or NUM_STEPS) if attributions else None

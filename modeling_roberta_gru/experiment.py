@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -52,7 +53,14 @@ from .training.record import (
     model_lines,
     write_predictions,
 )
-from .training.run_folder import RUN_FILES, check_output_dir, discard_checkpoints, find_checkpoint, move_run
+from .training.run_folder import (
+    RUN_FILES,
+    check_inputs_stay,
+    check_output_dir,
+    discard_checkpoints,
+    find_checkpoint,
+    move_run,
+)
 from .training.sharding import check_sharding
 from .training.state_cache import keep_states
 from .training.trained import Trained, TrainedModel, fit_bag_of_words
@@ -175,6 +183,9 @@ def train(
     model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
     _check_destination(args, resumed)
+    files = chain.from_iterable(data_args.files.values())
+    bases = (model_args.model_name_or_path, model_args.tokenizer_name, model_args.embeddings)
+    check_inputs_stay(args, [*bases, data_args.dataset_name, *files])
     set_seed(args.seed)
     splits = load_splits(data_args) if splits is None else splits
     labels = splits.labels

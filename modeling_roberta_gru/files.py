@@ -154,6 +154,8 @@ def alone(path: str | os.PathLike[str], waits: bool = False) -> Iterator[None]:
     path = Path(path)
     try:
         place = path.resolve() if path.is_dir() else path.absolute()
+        if not place.name:
+            raise InputError(f"{path} is the root of all folders: name one in it.")
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
         lock.acquire(blocking=waits)
@@ -319,7 +321,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def without_passwords(text: str) -> str:
     """Return a text of several words, such as an error of a library, with every URL in it [`redacted`]."""
     # A scheme begins where the characters of one do: looked for from each letter, it takes the square of the length.
-    return re.sub(r"(?<![\w+.-])[\w+.-]+://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
+    return re.sub(r"(?<![\w+.-])(?:[\w+.-]+://|[\w+.-]{2,}:/)[^\s'\"<>]+", _without_password, text)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    url = found[0]
+    if "://" not in url and "@" in url:  # pathlib makes one slash of two
+        url = url.replace(":/", "://", 1)
+    return redacted(url)
 
 
 def redacted(text: str) -> str:
@@ -328,12 +337,12 @@ def redacted(text: str) -> str:
     A password may hold any character, `/` and spaces too: where it is not clear where one ends, more is taken out.
     """
     head, scheme, rest = text.partition("://")
-    if not scheme:
-        return text
-    authority = re.split(r"[/?#\s]", rest, maxsplit=1)[0]
-    if "@" in rest and ("@" in authority or ":" in authority):
-        rest = f"***@{rest.rpartition('@')[2]}"
-    before, mark, query = rest.partition("?")
-    if mark:
-        rest = before + mark + re.sub(r"=[^&;#]*", "=***", query)
-    return head + scheme + rest
+    passed, more = "", scheme
+    while more:  # there may be further URLs in what follows
+        authority = re.split(r"[/?#\s]", rest, maxsplit=1)[0]
+        if "@" in rest and ("@" in authority or ":" in authority):
+            rest = f"***@{rest.rpartition('@')[2]}"
+        before, more, rest = rest.partition("://")
+        passed += before + more
+    before, mark, query = (passed + rest).partition("?")
+    return head + scheme + before + mark + re.sub(r"=[^&;#]*", "=***", query)

@@ -6,6 +6,7 @@ read JSON and the headers of safetensors files, and build nothing larger than th
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
@@ -18,7 +19,7 @@ from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.utils import cached_file
+from transformers.utils import cached_file, find_adapter_config_file
 
 from . import configuration_recurrent, configuration_roberta_gru
 from .errors import InputError
@@ -29,6 +30,9 @@ SHIPPED = {
     for module in (configuration_roberta_gru, configuration_recurrent)
 }
 """What names the two files that travel with a model, by the end of their names."""
+
+BESIDE = ("model_card/handler.py", "model_card/requirements.txt")
+"""What an endpoint runs, and what it installs."""
 
 RELEASED: dict[str, str] = {}
 """SHA-256 of files of earlier releases → file name. Before a file of a release changes, its digest is added here."""
@@ -53,7 +57,7 @@ SLACK = 16 * 2**20
 def known_code() -> dict[str, set[str]]:
     """Return the digests that are known of each file of ours: of this version, and of released ones."""
     files = [PACKAGE / f"{kind}_{end}.py" for end in SHIPPED for kind in ("configuration", "modeling")]
-    beside = (carried("model_card/handler.py"), PACKAGE / "inference" / "reading.py")
+    beside = (*map(carried, BESIDE), PACKAGE / "inference" / "reading.py")
     files += [path for path in beside if path.is_file()]
     known = {path.name: {_digest(path)} for path in files}
     for digest, name in RELEASED.items():
@@ -80,11 +84,11 @@ def check_code(folder: Path) -> None:
         raise InputError(
             f"{path} names code of others in {entry}: it would run where the model is loaded. Take the entry out."
         )
-    for path in sorted(folder.glob("*.py")):
-        if path.name in known_code() and not is_known(path):
+    for name in known_code():
+        if (folder / name).exists() and not is_known(folder / name):
             raise InputError(
-                f"{path} is not the file of this version or of a released one, and it would run where the model is "
-                "loaded. Save the model again with `save_pretrained`."
+                f"{folder / name} is not the file of this version or of a released one, and it would run, or be "
+                "installed, where the model is loaded. Save the model again with `save_pretrained`, or take it out."
             )
 
 
@@ -115,7 +119,7 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
         if not isinstance(value, str) or not (field.endswith("_file") or field in ("vocab", "merges")):
             continue
         # Old folders name files of the machine that saved them, which are not here.
-        if Path(value).is_file() and Path(value).parent.resolve() != path.parent.resolve():
+        if os.path.isfile(value) and Path(value).parent.resolve() != path.parent.resolve():
             raise InputError(
                 f"{path}: `{field}` is {value!r}, a file of this machine, which the tokenizer would read and save. "
                 "Take the entry out."
@@ -229,9 +233,13 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
         raise InputError(
             f"No model can be read from {name}, which has no {CONFIG}. Name a saved model's folder or a Hub id."
         )
+    if find_adapter_config_file(name, revision=revision) is not None:
+        raise InputError(
+            f"{name} has an adapter_config.json: transformers would put the adapter onto the model, or onto another "
+            "one that it names, unseen. Merge the adapter, or take the file out."
+        )
     fields = read_json(config)
-    for field, value in _nested(fields):
-        _check_field(config, field, value)
+    check_fields(config, fields)
     shapes = _read_shapes(name, revision)
     _check_sizes(config, fields, shapes)
     if not trust_remote_code:
@@ -308,9 +316,24 @@ def _nested(fields: Any) -> Iterator[tuple[str, Any]]:
             yield from _nested(value)
 
 
+def check_fields(path: Path, fields: Any) -> None:
+    """Check what a configuration says of kernels, types and files of weights.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for field, value in _nested(fields):
+        _check_field(path, field, value)
+
+
 def _check_field(path: Path, field: str, value: Any) -> None:
     if value is None:
         return
+    if field == "transformers_weights":  # which transformers reads in the place of model.safetensors, pickles too
+        raise InputError(
+            f"{path}: `{field}` names another file of weights, {value!r}. Save them as {WEIGHTS}, and take the field "
+            "out."
+        )
     if field == "quantization_config":
         raise InputError(f"{path}: `{field}` says that the weights are quantised: take the model they were made from.")
     known: dict[str, tuple[str, ...]] = {

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -360,6 +361,13 @@ SPOILT = {
     "record of something else": (edit_run(environment={}), r"run\.json holds 'environment'"),
     "record of other options": (edit_run(options={"api_key": "x"}), r"run\.json holds 'api_key'"),
     "record that is no JSON": (lambda model: write_text(model / "run.json", "{"), r"run\.json is not JSON"),
+    "record of many levels": (lambda model: write_text(model / "run.json", "[" * 100_000), r"run\.json is not JSON"),
+    "record with odd options": (edit_run(options=[]), r"run\.json: `options` is \[\]"),
+    "adapter beside a model": (
+        lambda model: write_json(model / "adapter_config.json", {"base_model_name_or_path": "ada/encoder"}),
+        r"holds an adapter and, in model\.safetensors, a model",
+    ),
+    "pipe": (lambda model: os.mkfifo(model / "vocab.txt"), r"vocab\.txt is neither a file nor a folder"),
     "no card": (lambda model: (model / "README.md").unlink(), r"README\.md is missing"),
     "card without metadata": (card("# A model"), "names no licence"),
     "card without licence": (card("---\nlanguage: en\n---\n"), "names no licence"),

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
 from ..training.loading import quiet
-from ..trust import build_on_meta, check_code, one_line, read_header, read_json
+from ..trust import build_on_meta, check_code, check_fields, one_line, read_header, read_json
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -71,6 +71,9 @@ def check_adapter(folder: Path) -> None:
             "could load it. Train from an encoder of the Hub, or publish the merged model, model/."
         )
     config = _read_config(folder / CONFIG)
+    whole = next((name for name in (WEIGHTS, INDEX) if (folder / name).exists()), None)
+    if whole is not None:
+        raise InputError(f"{folder} holds an adapter and, in {whole}, a model: put one of them into another folder.")
     _stored(folder / ADAPTER_WEIGHTS)
     _check_values(folder / ADAPTER_WEIGHTS)
     _check_tokenizer(folder, config)
@@ -115,13 +118,16 @@ def _read_config(path: Path) -> PretrainedConfig:
     fields = _read_object(path)
     if not isinstance(fields.get("model_type"), str):
         raise InputError(f"{path} has no `model_type`: it is not the configuration of a model. {SAVE_AGAIN}")
+    check_fields(path, fields)
+    named = fields.get("auto_map", {})
+    if not isinstance(named, dict | str):
+        raise InputError(f"{path}: `auto_map` is {named!r}, not an object. {SAVE_AGAIN}")
     try:
         with quiet():
             config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
     except Exception as error:  # whatever a field edited to nonsense makes fail
         raise InputError(f"{path} cannot be used: {one_line(error)} Put the field right.") from error
     check_code(path.parent)
-    named = fields.get("auto_map") or {}
     for auto_class, reference in getattr(config, "auto_map", {}).items():
         _check_named(path, auto_class, named.get(auto_class) if isinstance(named, dict) else None, reference)
     return config

@@ -39,6 +39,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from ..arguments import all_options
 from ..errors import InputError
+from ..trust import read_json
 from .card import RUN_KEYS
 from .check import ADAPTER_CONFIG, check_adapter, check_model
 
@@ -314,6 +315,8 @@ def belongs(name: str) -> bool:
 def _check_no_link(path: Path) -> None:
     if path.is_symlink():
         raise InputError(f"{path} is a symbolic link, and what it leads to would be published: put a copy there.")
+    if not (path.is_file() or path.is_dir()):  # a pipe, which is waited for
+        raise InputError(f"{path} is neither a file nor a folder: take it out.")
 
 
 def _check_card(path: Path) -> None:
@@ -332,13 +335,14 @@ def _check_run(path: Path) -> None:
     """Check that the record of the run, if there is one, holds what runs record and nothing else."""
     if not path.is_file():
         return
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}). Delete it, or put the run's own back.") from error
-    options = all_options().keys()
+    record = read_json(path)
     held = record if isinstance(record, dict) else {"a list": record}
-    unknown = [*held.keys() - set(RUN_KEYS), *held.get("options", {}).keys() - options]
+    options = held.get("options", {})
+    if not isinstance(options, dict):
+        raise InputError(
+            f"{path}: `options` is {options!r}, which no run records. Delete it, or put the run's own back."
+        )
+    unknown = [*held.keys() - set(RUN_KEYS), *options.keys() - all_options().keys()]
     if unknown:
         raise InputError(f"{path} holds {min(unknown)!r}, which no run records. Take it out to publish the rest.")
 

@@ -40,7 +40,7 @@ from ..data.tables import (
     write_table,
 )
 from ..errors import InputError
-from ..files import alone, check_ending, delete, kind_of, location_name, redacted, replacing, write_json
+from ..files import alone, check_ending, delete, is_url, kind_of, location_name, redacted, replacing, write_json
 from .scorer import POOL_SIZE, THRESHOLD, decide
 
 if TYPE_CHECKING:
@@ -311,6 +311,8 @@ def _open(source: str, csv: dict[str, str], typed: bool = False) -> Table:
 
 
 def _check_target(source: str, target: Path) -> None:
+    if is_url(target):
+        raise InputError(f"{redacted(location_name(target))} is a URL: name a file of this machine for the output.")
     if target.is_dir():
         raise InputError(f"{target} is a folder: name a file, such as {target / Path(source).name}.")
     check_ending(target, "write")

@@ -90,6 +90,11 @@ def read_tokenizer(
         tokenizer = tokenizer_class.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # the libraries behind it have no common one
         raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}") from error
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"No tokenizer can be read from {name}: `model_max_length` is {tokenizer.model_max_length!r}, not a "
+            "number. Put the field right."
+        )
     if not trust_remote_code:
         tokenizer.init_kwargs.pop("auto_map", None)  # which would be saved along
     return tokenizer

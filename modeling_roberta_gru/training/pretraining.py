@@ -41,7 +41,7 @@ from ..data.splits import text_key
 from ..data.tables import open_table
 from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, say, unknown_name
-from ..files import alone, delete, staging, write_json, writing_to
+from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, remove_foreign_code
 from .arguments import has_bfloat16
 from .dropout import use_cpu_dropout
@@ -222,8 +222,8 @@ def adapt_encoder(
     """
     options = options or AdaptOptions()
     folder = Path(output_dir)
-    described = {"model": model, "files": list(map(str, files)), **asdict(options)}
-    described = json.loads(json.dumps(described))
+    described = {"model": model, "files": [redacted(str(file)) for file in files], **asdict(options)}
+    described["exclude"] = [redacted(str(file)) for file in options.exclude]
     del described["trust_remote_code"]  # which changes nothing of the encoder
     with alone(folder):
         record = _earlier(folder, described)

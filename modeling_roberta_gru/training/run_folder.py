@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,21 @@ def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) 
         raise InputError(
             f"--output_dir {args.output_dir} cannot be made: {existing} is not a folder that can be written to."
         )
+
+
+def check_inputs_stay(args: RobertaGRUTrainingArguments, inputs: Iterable[str | None]) -> None:
+    """Check that no file or folder that a run reads is among what it replaces in its folder.
+
+    Raises:
+        InputError: naming it.
+    """
+    replaced = [path.resolve() for path in _run_contents(Path(args.output_dir))]
+    for path in (Path(name) for name in inputs if name is not None and os.path.exists(name)):
+        if any(path.resolve().is_relative_to(part) for part in replaced):
+            raise InputError(
+                f"{path} is read by this run, which would replace it in --output_dir {args.output_dir}: name another "
+                "folder."
+            )
 
 
 def _run_contents(folder: Path) -> list[Path]:

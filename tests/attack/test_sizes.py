@@ -50,6 +50,8 @@ NONSENSE = [
     ("model_type", "elephant"),
     ("model_type", None),
     ("model_type", 7),
+    ("transformers_weights", "adapter_model.bin"),
+    ("transformers_weights", 7),
 ]
 
 
@@ -154,3 +156,15 @@ def test_an_index_leads_to_no_file_outside(file, folder, unbuilt) -> None:
 def test_what_is_whole_is_accepted(folder, stand_in) -> None:
     check_checkpoint(str(folder))
     check_checkpoint(str(stand_in))  # a bare encoder, whose head is yet to come
+
+
+def test_an_adapter_beside_the_weights_is_refused_unread(folder, unbuilt) -> None:
+    """transformers would put it onto the model: from a pickle, by a pattern that may take years to match."""
+    edit(folder / "adapter_config.json", base_model_name_or_path="mallory/base", target_modules="(.+)+#")
+    assert "adapter_config.json" in refusal(folder)
+
+
+def test_a_longest_text_that_is_no_number_is_one_line(folder) -> None:
+    edit(folder / "tokenizer_config.json", model_max_length="long")
+    with pytest.raises(InputError, match="`model_max_length` is 'long'"):
+        load_classifier(str(folder))
