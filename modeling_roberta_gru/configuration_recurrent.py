@@ -99,7 +99,8 @@ class RecurrentConfig(PretrainedConfig):
             _is_whole(padding) and 0 <= padding <= last, "pad_token_id", padding, f"a whole number from 0 to {last}"
         )
         temperature = self.calibration_temperature
-        _require(_is_number(temperature) and temperature > 0, "calibration_temperature", temperature, "above 0")
+        in_bounds = _is_number(temperature) and 0.01 <= temperature <= 100
+        _require(in_bounds, "calibration_temperature", temperature, "from 0.01 to 100")
         weights = self.class_weights
         _require(
             weights is None

@@ -196,9 +196,10 @@ class RobertaGRUConfig(RobertaConfig):
         for name in ("gru_bidirectional", "skip_connection"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, value, "true or false")
-        for name in ("calibration_temperature", "layer_norm_eps"):
-            value = getattr(self, name)
-            _require(_is_number(value) and value > 0, name, value, "above 0")
+        epsilon, temperature = self.layer_norm_eps, self.calibration_temperature
+        _require(_is_number(epsilon) and epsilon > 0, "layer_norm_eps", epsilon, "above 0")
+        in_bounds = _is_number(temperature) and 0.01 <= temperature <= 100
+        _require(in_bounds, "calibration_temperature", temperature, "from 0.01 to 100")
         spread = self.initializer_range
         _require(_is_number(spread) and spread >= 0, "initializer_range", spread, "a number of at least 0")
         _require(

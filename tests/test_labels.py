@@ -161,6 +161,23 @@ def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
     assert LabelSpace.from_config(polarity).encode([0, "1", "positive"]).tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("id2label", {"id2label": {0: "a", 1: "a"}}),
+        ("id2label", {"id2label": {0: "1", 1: 1}}),
+        ("id2label", {"id2label": {0: ["x"], 1: None}}),
+        ("label_values", {"label_values": ["0"]}),
+        ("label_values", {"label_values": "04"}),
+    ],
+)
+def test_labels_of_a_saved_model_that_cannot_be_told_apart_are_refused(field, fields):
+    config = SimpleNamespace(**{"id2label": {0: "a", 1: "b"}, "problem_type": None, **fields})
+    with pytest.raises(InputError) as refused:
+        LabelSpace.from_config(config)
+    assert refused.value.field == field
+
+
 def test_a_saved_model_with_one_output_is_a_regression():
     assert LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label={0: "x"})).problem_type == REGRESSION
 

@@ -66,11 +66,28 @@ class LabelSpace:
 
         Data may write a class by its name or as the config's `label_values` say; without those, by its index, unless
         the names are integers themselves.
+
+        Raises:
+            InputError: if names are not text, or not one for each label, or values not one for each name.
         """
-        names = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+        named = [config.id2label[index] for index in sorted(config.id2label)]
+        names = tuple(map(str, named))
+        if not all(isinstance(name, str | int) for name in named) or len(set(names)) < len(names):
+            raise InputError(
+                f"The model's `id2label` is {reprlib.repr(config.id2label)}: each label wants a name of its own. Put "
+                "the field in config.json right.",
+                field="id2label",
+            )
+        values = getattr(config, "label_values", None) or ()
+        if values and not (isinstance(values, list | tuple) and len(values) == len(names)):
+            raise InputError(
+                f"The model's `label_values` are {reprlib.repr(values)}: one for each of its {len(names)} labels is "
+                "wanted. Put the field in config.json right.",
+                field="label_values",
+            )
         problem_type = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE_LABEL)
         by_index = () if _all_numbers(names) else tuple(map(str, range(len(names))))
-        return cls(problem_type, names, tuple(getattr(config, "label_values", None) or by_index))
+        return cls(problem_type, names, tuple(map(str, values)) or by_index)
 
     def config_fields(self) -> dict[str, Any]:
         """Return the config fields that say all this, for [`LabelSpace.from_config`] to read back."""
