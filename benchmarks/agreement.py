@@ -68,7 +68,7 @@ def measure(
     model, tokenizer = load_classifier(str(run))
     args = DataArguments(clean_html=record["options"].get("clean_html", False))
     labels = LabelSpace.from_config(model.config)
-    documents = draw_rows(load_labelled(str(data), args, labels), rows)
+    documents = draw_rows(load_labelled(str(data), args, labels)[0], rows)
     max_length = record["data"]["max_length"]
     probabilities, scored = {}, {}
     for dtype in DTYPES:
@@ -91,7 +91,7 @@ def measure(
         "figures": {dtype: {**scored[dtype], **compared[dtype]} for dtype in DTYPES},
     }
     if linear_head is not None:
-        training = load_labelled(str(data.with_name(f"train{data.suffix}")), args, labels)
+        training, _ = load_labelled(str(data.with_name(f"train{data.suffix}")), args, labels)
         calibration = draw_rows(training, NUM_CALIBRATION)
         measured["peers"] = measure_peers(linear_head, documents, calibration["text"][:], labels)
     write(output, measured, table(measured))

@@ -287,6 +287,20 @@ def test_bytes_that_are_no_text_in_a_column_that_nobody_asked_for_do_not_matter(
         assert len(from_file(tmp_path / "a.csv")) == 2
 
 
+@pytest.mark.parametrize("end", ["", ","])  # plain rows, and rows that are read with care
+def test_columns_of_one_name_are_numbered_and_none_is_taken_for_another(tmp_path, end):
+    (tmp_path / "a.csv").write_text(f"text,label,x,x,x (1)\na,y,1,2,3{end}\nb,n,4,5,6{end}\n")
+    expected = {"x (2)": ["1", "4"], "x (3)": ["2", "5"], "x (1)": ["3", "6"]}
+    parts = [read_file(tmp_path / "a.csv", DataArguments())]
+    rows = build_documents("train", parts, DataArguments(), list(expected)).rows
+    assert {name: rows[name][:] for name in expected} == expected
+    (tmp_path / "a.csv").write_text("text,text,label\na,b,y\n")
+    with pytest.raises(
+        InputError, match=r"no column 'text'. Did you mean 'text \(2\)'\? It has: label, text \(1\), text"
+    ):
+        from_file(tmp_path / "a.csv")
+
+
 def test_a_missing_column_names_those_there_are(tmp_path):
     with pytest.raises(InputError, match=r"c038, c039 and 960 more\.$"):
         build({f"c{number:03}": ["a"] for number in range(1000)})

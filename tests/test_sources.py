@@ -243,7 +243,7 @@ def test_rows_in_memory_are_split_like_those_of_a_file(kind):
     expected = load_splits(DataArguments(), tables={"train": many("columns")})
     splits = load_splits(DataArguments(), tables={"train": many(kind), "test": None})
     assert splits.fingerprint == expected.fingerprint
-    assert len(load_labelled(many(kind), DataArguments(), splits.labels)) == 40
+    assert len(load_labelled(many(kind), DataArguments(), splits.labels)[0]) == 40
     assert splits.source == "rows in memory (train, test); validation and test carved out of train"
 
 

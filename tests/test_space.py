@@ -284,7 +284,6 @@ def test_bad_rows_are_refused_by_number_or_kept_without_a_prediction_and_counted
         ("", "reviews.csv is empty"),
         ("\n\n", "reviews.csv is empty"),
         ("text,id\n", "has a header and no rows"),
-        ("text,text\na,1\n", "two columns are named 'text'"),
         (b"caf\xe9,id\nfine,1\n", "in the header the row is not UTF-8 text"),
         ("text,id\n" + "a,1\n" * 5001, "has 5,001 rows, and this page scores up to 5,000"),
     ],
@@ -298,6 +297,7 @@ def test_a_broken_file_is_refused(space, table, content, said):
     ("content", "column", "said"),
     [
         ("review,id\na,1\n", "text", "has no column 'text': choose one of review, id"),
+        ("text,text\na,1\n", "text", "has no column 'text': choose one of text (1), text (2)"),
         ("review,id\na,1\n", None, "has no column '': choose one of review, id"),
         ("<b>,id\na,1\n", "<i>", "has no column '&lt;i&gt;': choose one of &lt;b&gt;, id"),
         ("text,predicted\na,1\n", "text", "has a column 'predicted' already"),

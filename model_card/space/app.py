@@ -371,15 +371,11 @@ def read_table(path: str | None) -> Table:
     header, *rows = read
     if header.fault or not dialect.is_decoded("".join(header.cells)):
         raise mistake(f"{name}: in the header {header.fault or dialect.not_text('UTF-8')}.")
-    try:
-        width = len(dialect.column_names(header.cells))
-    except ValueError as error:
-        raise mistake(f"{name}: {error}") from error
     if not rows:
         raise mistake(f"{name} has a header and no rows: add one row for each text.")
     if len(rows) > MAX_ROWS:
         raise mistake(f"{name} has {len(rows):,} rows, and this page scores up to {MAX_ROWS:,}: split the file.")
-    rows = [dialect.fitted(row, width, written) for row in rows]
+    rows = [dialect.fitted(row, len(header.cells), written) for row in rows]
     faults = {at: row.fault for at, row in enumerate(rows) if row.fault}
     for at, row in enumerate(rows):
         if not dialect.is_decoded("".join(row.cells)):

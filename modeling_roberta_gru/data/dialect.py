@@ -353,15 +353,13 @@ def split_lines(text: str, only_feeds: bool = False) -> list[str]:
 
 
 def column_names(header: list[str]) -> list[str]:
-    """Return a name for every column.
-
-    Raises:
-        ValueError: naming one that two columns have.
-    """
+    """Return a name for every column: those without one, and those of one name ("text (1)"), are numbered."""
     names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"two columns are named {twice[0]!r}. Rename one.")
+    numbers = {name: iter(range(1, 2 * len(names) + 1)) for name, count in Counter(names).items() if count > 1}
+    for at, name in enumerate(names):
+        if name in numbers:
+            numbered = (f"{name} ({number})" for number in numbers[name])
+            names[at] = next(new for new in numbered if new not in names)
     return names
 
 

@@ -250,10 +250,7 @@ class CsvTable(Table):
                 f"{name}: the header is not {self.called} text. Save the file as UTF-8, or name its --csv_encoding.",
                 file=name,
             )
-        try:
-            self.names = column_names(self.header)
-        except ValueError as error:
-            raise InputError(f"{name}: {error}", file=name) from None
+        self.names = column_names(self.header)
         metadata = {HEADER: json.dumps(self.header)} if self.header != self.names else None
         self.schema = pa.schema([(column, pa.string()) for column in self.names], metadata)
 
