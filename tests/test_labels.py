@@ -193,9 +193,10 @@ def test_one_class_only_is_an_error(labels):
 
 def test_an_unknown_label_is_named_with_its_rows_and_the_nearest_known():
     rows = documents(["positive", "postive", "postive", "odd"], split="test")
-    message = r"^Unknown label 'postive' in rows 2, 3 of the test split. Did you mean 'positive'\? \(1 more labels are"
-    with pytest.raises(InputError, match=message):
+    message = r"^Unknown label 'postive' and 1 more in rows 2, 3, 4 of the test split. Did you mean 'positive'\?$"
+    with pytest.raises(InputError, match=message) as refused:
         encode(rows, POLARITY)
+    assert refused.value.rows.tolist() == [1, 2, 3]
     with pytest.raises(InputError, match=r"Unknown label '3' in row 1\. Known: negative, positive\.$"):
         POLARITY.encode([3])
 

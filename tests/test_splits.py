@@ -356,6 +356,29 @@ def test_texts_are_equal_up_to_case_and_white_space_only():
 # counts, subsets, fingerprint
 
 
+@pytest.mark.parametrize(
+    ("bad", "split", "reason", "args"),
+    [
+        (["pos", "pos"], "train", "A label is repeated", {}),
+        ("much", "train", "The target is not a number", {"problem_type": "regression"}),
+        ("inf", "test", "The target is not a number", {"problem_type": "regression"}),
+        ("-100", "train", "The target is -100", {"problem_type": "regression"}),
+        ("meh", "test", "Unknown label 'meh'", {}),
+    ],
+)
+def test_rows_whose_labels_cannot_be_learned_are_skipped_on_request_and_counted(load, bad, split, reason, args):
+    good = [["pos"], ["neg"]] if isinstance(bad, list) else ["1.5", "2"] if args else ["pos", "neg"]
+    names = {"train": 8, "validation": 4, "test": 4}
+    given = {name: [{"text": f"{name} {i}", "label": good[i % 2]} for i in range(n)] for name, n in names.items()}
+    given[split].insert(1, {"text": "bad", "label": bad})
+    with pytest.raises(InputError, match=reason):
+        load(given, **args)
+    splits = load(given, on_bad_row="skip", **args)
+    assert splits.counts["skipped"] == {split: {reason: 1}}
+    assert splits.counts["rows"] == {"read": 17, "skipped": 1, "used": 16}
+    assert getattr(splits, split)["text"][:] == [row["text"] for row in given[split] if row["text"] != "bad"]
+
+
 def test_skipped_rows_are_counted_by_split_and_reason(load):
     given = {"train": [*rows("a", 8), {"text": "", "label": "pos"}], "validation": rows("b", 4), "test": rows("c", 4)}
     splits = load(given, on_bad_row="skip")

@@ -33,6 +33,19 @@ INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")
 LIST_ITEM = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,'"\[\]]+)""")
 
 
+class LabelError(InputError):
+    """Some labels cannot be learned.
+
+    Attributes:
+        reason: why.
+        rows: (k,) their positions, ascending.
+    """
+
+    def __init__(self, reason: str, rows: np.ndarray, row_ids: Any, more: str):
+        super().__init__(f"{reason} in {_said(rows, row_ids)}{more}")
+        self.reason, self.rows = reason, rows
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """The labels of a problem.
@@ -107,7 +120,8 @@ class LabelSpace:
             (n,) int64 class indices, (n, C) float32 of 0 and 1, or (n,) float32 targets, by problem type.
 
         Raises:
-            InputError: if a label is unknown or repeated, or a target is not a number.
+            LabelError: if labels are unknown or repeated, or targets are not numbers.
+            InputError: if there is a list where one label is wanted.
         """
         if not isinstance(labels, pa.ChunkedArray):
             column, odd = cells(list(labels))
@@ -137,7 +151,7 @@ class LabelSpace:
             start += len(chunk)
         repeated = np.flatnonzero((encoded > 1).any(axis=1))
         if len(repeated):
-            raise InputError(f"A label is repeated in {_said(repeated, row_ids)}. Name each once.")
+            raise LabelError("A label is repeated", repeated, row_ids, ". Name each once.")
         return encoded
 
     @cached_property
@@ -155,11 +169,10 @@ class LabelSpace:
         if len(unknown):
             names = [name for name in distinct.to_pylist() if _key(name) not in self._index]
             label = labels[int(unknown[0])].as_py()
-            at = [place for place in unknown if labels[int(place)].as_py() == label]
             near = get_close_matches(_name(label), self.names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {_some(self._index_names())}."
-            others = f" ({len(names) - 1} more labels are unknown.)" if len(names) > 1 else ""
-            raise InputError(f"Unknown label {_name(label)!r} in {_said(rows[at], row_ids)}. {hint}{others}")
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise LabelError(f"Unknown label {_name(label)!r}{others}", np.unique(rows[unknown]), row_ids, f". {hint}")
         return indices
 
     def _index_names(self) -> list[str]:
@@ -173,12 +186,10 @@ class LabelSpace:
             bad = np.flatnonzero(~(np.abs(numbers) <= np.finfo(np.float32).max))  # NaN and infinity too
         if numbers is None or len(bad):
             target = labels[int(bad[0])].as_py()
-            raise InputError(f"The target is not a number in {_said(bad, row_ids)}: {reprlib.repr(target)}.")
+            raise LabelError("The target is not a number", bad, row_ids, f": {reprlib.repr(target)}.")
         ignored = np.flatnonzero(numbers == IGNORED_LABEL)
         if len(ignored):
-            raise InputError(
-                f"The target is {IGNORED_LABEL} in {_said(ignored, row_ids)}: so transformers writes no label."
-            )
+            raise LabelError(f"The target is {IGNORED_LABEL}", ignored, row_ids, ": so transformers writes no label.")
         return numbers.astype(np.float32)
 
 

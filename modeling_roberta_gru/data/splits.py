@@ -26,7 +26,17 @@ from ..arguments import DataArguments
 from ..errors import InputError
 from ..files import is_url, kind_of
 from .documents import SPLITS, Documents, Spool, build_documents, describe_source, read_source, stack, text_key
-from .labels import REGRESSION, SINGLE_LABEL, LabelSpace, infer_labels, label_array, read_labels, with_labels
+from .labels import (
+    REGRESSION,
+    SINGLE_LABEL,
+    LabelError,
+    Labels,
+    LabelSpace,
+    infer_labels,
+    label_array,
+    read_labels,
+    with_labels,
+)
 from .tokenization import read_vectors
 
 logger = logging.getLogger(__name__)
@@ -129,12 +139,12 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
             f"{' and '.join(split for split in given if split != 'train')} too: name one of them."
         )
     built = {split: build_documents(split, parts, args, keep) for split, parts in given.items()}
-    skipped = {split: documents.skipped for split, documents in built.items() if documents.skipped}
     num_read = sum(documents.num_read for documents in built.values())
     pooled = args.pool_splits and len(built) > 1
     if args.pool_splits:
         built = {"train": stack(list(built.values()))}
     pool, labels, note = _pool(built, args)
+    skipped = {split: documents.skipped for split, documents in built.items() if documents.skipped}
     del built  # and the keys of all texts
     num_used = len(pool.rows)
     repeats = _drop_repeats(pool, labels) if args.drop_repeats else 0
@@ -193,9 +203,9 @@ def load_labelled(
         is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))
         if not len(is_test):
             raise InputError(f"--split_column {args.split_column!r} says of no row that it is in the test split.")
-        documents = replace(documents, rows=take_rows(documents.rows, is_test))
-    row_ids = documents.rows.data.column("row_id")
-    rows = with_labels(documents.rows, labels.encode(read_labels(documents, args, labels).column, row_ids))
+        documents = _take(documents, is_test)
+    documents, encoded = _encode(documents, read_labels(documents, args, labels), labels, args)
+    rows = with_labels(documents.rows, encoded)
     rows = take_sample(rows, args.max_test_samples, labels, args.split_seed)
     counts = {"read": documents.num_read, "skipped": sum(documents.skipped.values()), "used": len(rows)}
     return rows, counts
@@ -250,22 +260,28 @@ def take_rows(documents: Dataset, rows: np.ndarray) -> Dataset:
     return Dataset(spool.table(), info=DatasetInfo(features=documents.features))
 
 
+def _take(documents: Documents, rows: np.ndarray) -> Documents:
+    splits = None if documents.splits is None else documents.splits[rows]
+    return replace(documents, rows=take_rows(documents.rows, rows), keys=documents.keys[rows], splits=splits)
+
+
 def _source(args: DataArguments, tables: Mapping[str, Any] | None) -> str:
     return describe_source(args) if tables is None else f"rows in memory ({', '.join(tables)})"
 
 
 def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, LabelSpace, str]:
-    """Put all splits in one place, with their labels encoded."""
-    keys = [documents.keys for documents in built.values()]
-    texts = _ids(np.concatenate(keys) if len(keys) > 1 else keys[0])
-    del keys
+    """Put all splits in one place, with their labels encoded; `built` loses the rows whose labels are skipped."""
     first = read_labels(built["train"], args)
     labels = infer_labels(built["train"], args, first)
     parts, encoded = [], []
-    for split, documents in built.items():
-        form = first if split == "train" else read_labels(documents, args, labels)
-        encoded.append(labels.encode(form.column, documents.rows.data.column("row_id")))
-        parts.append(with_labels(documents.rows, encoded[-1]))
+    for split in built:
+        form = first if split == "train" else read_labels(built[split], args, labels)
+        built[split], codes = _encode(built[split], form, labels, args)
+        encoded.append(codes)
+        parts.append(with_labels(built[split].rows, codes))
+    keys = [documents.keys for documents in built.values()]
+    texts = _ids(np.concatenate(keys) if len(keys) > 1 else keys[0])
+    del keys
     codes, names = _label_codes(np.concatenate(encoded) if len(encoded) > 1 else encoded[0], labels)
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     ends = np.cumsum([len(part) for part in parts])
@@ -281,6 +297,24 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
                 raise InputError(f"No row has --{split}_fold {fold} in --split_column {args.split_column!r}.")
     groups = _group_codes(rows, args.group_column) if args.group_column else None
     return _Pool(rows, texts, codes, names, splits, groups), labels, first.note
+
+
+def _encode(
+    documents: Documents, form: Labels, labels: LabelSpace, args: DataArguments
+) -> tuple[Documents, np.ndarray]:
+    """Encode the labels of documents, and leave out those that cannot be, if bad rows are to be skipped."""
+    column = form.column
+    while True:
+        try:
+            return documents, labels.encode(column, documents.rows.data.column("row_id"))
+        except LabelError as error:
+            kept = np.setdiff1d(np.arange(len(documents)), error.rows)
+            if args.on_bad_row == "error" or not len(kept):
+                raise
+            logger.warning("%s rows left out: %s", f"{len(error.rows):,}", error)
+            skipped = {**documents.skipped, error.reason: len(error.rows)}
+            documents = replace(_take(documents, kept), skipped=skipped)
+            column = column.take(pa.array(kept))
 
 
 def _numbers(start: int, end: int) -> np.ndarray:
