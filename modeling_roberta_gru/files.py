@@ -30,6 +30,7 @@ CANNOT_WRITE = (
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the tables that are read and written."""
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
+FILE_URL = re.compile(r"file:/+", re.IGNORECASE)
 URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
 
 
@@ -54,8 +55,11 @@ def carried_module(name: str) -> ModuleType:
 
 
 def location_name(location: str | os.PathLike[str]) -> str:
-    """Return a path or URL as it was meant."""
-    return URL.sub(lambda found: f"{found[1]}://", str(location), count=1) if is_url(location) else str(location)
+    """Return a path or URL as it was meant; of a URL that names a file of this machine (`file:///…`), the path."""
+    name = str(location)
+    if here := FILE_URL.match(name):
+        return f"/{unquote(name[here.end() :])}"
+    return URL.sub(lambda found: f"{found[1]}://", name, count=1) if is_url(name) else name
 
 
 def is_url(location: str | os.PathLike[str]) -> bool:
@@ -99,12 +103,13 @@ def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
     Raises:
         InputError: if the file is missing, or its ending is that of no table.
     """
+    path = location_name(path)
     if is_url(path):
         return
     check_ending(path, "read" if exists else "write")
     if exists and not Path(path).is_file():
         what = "it is a folder" if Path(path).is_dir() else "there is none"
-        raise InputError(f"No file {str(path)!r}: {what}.", file=str(path))
+        raise InputError(f"No file {path!r}: {what}.", file=path)
 
 
 @contextmanager
@@ -293,7 +298,7 @@ def refuse_overwriting_inputs(output: Path, inputs: Iterable[str | os.PathLike[s
     """
     if not output.exists():
         return
-    for path in map(Path, inputs):
+    for path in map(Path, map(location_name, inputs)):
         for file in path.rglob("*") if path.is_dir() else [path]:
             if file.is_file() and file.samefile(output):
                 raise InputError(f"{output} is read as an input ({file}): name another file for the output.")

@@ -164,7 +164,7 @@ def test_an_output_is_never_one_of_the_inputs_by_whatever_name(tmp_path):
         tmp_path / "link.csv",
         tmp_path / "hard.csv",
     ):
-        for inputs in ([data], [tmp_path / "data"], ["a/hub-id", tmp_path / "link.csv"]):
+        for inputs in ([data], [tmp_path / "data"], ["a/hub-id", tmp_path / "link.csv"], [data.as_uri()]):
             with pytest.raises(InputError, match="name another file for the output"):
                 refuse_overwriting_inputs(output, inputs)
     (tmp_path / "other.csv").touch()

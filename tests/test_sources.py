@@ -204,6 +204,13 @@ def test_files_are_read_from_urls(tmp_path, server, ending):
     assert describe_source(DataArguments(train_file=[f"{server}/reviews.csv"])) == "reviews.csv"
 
 
+def test_a_url_of_a_file_of_this_machine_is_its_path(tmp_path):
+    path = write_rows(tmp_path / "the reviews.csv")
+    for url in (path.as_uri(), Path(path.as_uri())):
+        (table,) = read_source(DataArguments(train_file=[str(url)]))["train"]
+        assert (table.name, cells(table)) == (str(path), ROWS["text"])
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_url_that_cannot_be_read_is_one_clear_error(server):
     with pytest.raises(InputError, match=r"Could not read http://127.0.0.1.*/none.csv"):

@@ -138,7 +138,7 @@ def score_folder(
     """
     if find_spec("ray") is None:
         raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.")
-    source, target = _location(source), _location(target)
+    source, target = location_name(source), location_name(target)
     least, most = workers
     if least < 1 or (most is not None and most < least):
         raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
@@ -335,12 +335,6 @@ def find_parts(source: str) -> list[Part]:
         )
         for number, name in enumerate(names)
     ]
-
-
-def _location(given: str | os.PathLike[str]) -> str:
-    """Return a path, or a URL of something else than this machine's files."""
-    name = location_name(given)
-    return name.removeprefix("file://") if name.startswith("file:///") else name
 
 
 def _is_hidden(path: str) -> bool:

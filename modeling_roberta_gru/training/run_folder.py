@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import delete, replacing
+from ..files import delete, location_name, replacing
 from .arguments import RobertaGRUTrainingArguments
 
 RUN_FILES = {
@@ -117,8 +117,8 @@ def check_inputs_stay(args: RobertaGRUTrainingArguments, inputs: Iterable[str | 
         InputError: naming it.
     """
     replaced = [path.resolve() for path in _run_contents(Path(args.output_dir))]
-    for path in (Path(name) for name in inputs if name is not None and os.path.exists(name)):
-        if any(path.resolve().is_relative_to(part) for part in replaced):
+    for path in (Path(location_name(name)) for name in inputs if name is not None):
+        if os.path.exists(path) and any(path.resolve().is_relative_to(part) for part in replaced):
             raise InputError(
                 f"{path} is read by this run, which would replace it in --output_dir {args.output_dir}: name another "
                 "folder."
