@@ -349,5 +349,4 @@ def redacted(text: str) -> str:
             rest = f"***@{rest.rpartition('@')[2]}"
         before, more, rest = rest.partition("://")
         passed += before + more
-    before, mark, query = (passed + rest).partition("?")
-    return head + scheme + before + mark + re.sub(r"=[^&;#]*", "=***", query)
+    return head + scheme + re.sub(r"([?#&;][^=?#&;]*=)[^&;#]*", r"\1***", passed + rest)
