@@ -371,8 +371,9 @@ def test_rows_whose_labels_cannot_be_learned_are_skipped_on_request_and_counted(
     names = {"train": 8, "validation": 4, "test": 4}
     given = {name: [{"text": f"{name} {i}", "label": good[i % 2]} for i in range(n)] for name, n in names.items()}
     given[split].insert(1, {"text": "bad", "label": bad})
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason) as refused:
         load(given, **args)
+    assert Path(refused.value.file).stem == split
     splits = load(given, on_bad_row="skip", **args)
     assert splits.counts["skipped"] == {split: {reason: 1}}
     assert splits.counts["rows"] == {"read": 17, "skipped": 1, "used": 16}

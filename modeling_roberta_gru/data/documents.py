@@ -14,7 +14,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
@@ -168,6 +168,7 @@ class Documents:
         skipped: how many of them were left out, by reason.
         class_names: what the integers of a `ClassLabel` stand for, where labels were such.
         splits: where a column says it, the split of each: an index into [`SPLITS`].
+        tables: of each split, the names of the tables that were read, and how many rows came before each.
     """
 
     rows: Dataset
@@ -176,9 +177,15 @@ class Documents:
     skipped: dict[str, int]
     class_names: list[str] | None = None
     splits: np.ndarray | None = None
+    tables: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def table_of(self, row: int) -> str:
+        """Return the name of the table that a row comes from."""
+        split, _, number = self.rows[row]["row_id"].partition(":")
+        return [name for name, start in self.tables[split] if start <= int(number)][-1]
 
 
 # Finding
@@ -478,11 +485,13 @@ class _Reader:
         self.spool = Spool()
         self.keys = bytearray()
         self.splits: list[np.ndarray] = []
+        self.tables: list[tuple[str, int]] = []
 
     def read(self, table: Table) -> None:
         """Read a table; see [`build_documents`]."""
         self.name = table.name
         start, found = self.num_read, set(table.schema.names)
+        self.tables.append((table.name, start))
         self._check_columns(table.name, found)
         names = class_names(table, self.args.label_column[0]) if len(self.args.label_column) == 1 else None
         self.class_names = self.class_names or names
@@ -510,7 +519,8 @@ class _Reader:
             rows = rows.remove_columns(column).add_column(column, numbers)
         splits = np.concatenate(self.splits) if self.args.split_column else None
         keys = np.frombuffer(self.keys, np.uint64).reshape(-1, 2)
-        return Documents(rows, keys, self.num_read, dict(self.skipped), self.class_names, splits)
+        tables = {self.split: self.tables}
+        return Documents(rows, keys, self.num_read, dict(self.skipped), self.class_names, splits, tables)
 
     def _check_columns(self, name: str, found: set[str]) -> None:
         for column in self.used if found else ():
@@ -676,6 +686,7 @@ def stack(documents: Sequence[Documents]) -> Documents:
         sum(part.num_read for part in documents),
         dict(skipped),
         documents[0].class_names,
+        tables={split: tables for part in documents for split, tables in part.tables.items()},
     )
 
 

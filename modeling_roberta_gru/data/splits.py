@@ -310,7 +310,8 @@ def _encode(
         except LabelError as error:
             kept = np.setdiff1d(np.arange(len(documents)), error.rows)
             if args.on_bad_row == "error" or not len(kept):
-                raise
+                name = documents.table_of(int(error.rows[0]))
+                raise InputError(f"{name}: {error}", file=name) from None
             logger.warning("%s rows left out: %s", f"{len(error.rows):,}", error)
             skipped = {**documents.skipped, error.reason: len(error.rows)}
             documents = replace(_take(documents, kept), skipped=skipped)
