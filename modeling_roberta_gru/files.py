@@ -31,7 +31,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the tables that are read and written."""
 PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 FILE_URL = re.compile(r"file:/+", re.IGNORECASE)
-URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
+URL = re.compile(r"^([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
 
 
 def carried(name: str) -> Path:
