@@ -120,10 +120,11 @@ def test_it_travels_as_its_arguments_and_loads_its_model_once(score, folders, mo
     assert len(pickle.dumps(score)) < 1000
     copy = pickle.loads(pickle.dumps(score))
     assert loaded == []
-    with ThreadPoolExecutor(4) as workers:
-        found = list(workers.map(copy, [pa.table(BATCH)] * 8))
+    batches = [pa.table({**BATCH, "text": TEXTS[row:] + TEXTS[:row]}) for row in range(len(TEXTS))]
+    with ThreadPoolExecutor(16) as workers:
+        found = list(workers.map(copy, batches * 16))
     assert loaded == [(folders["single"],)]
-    assert all(batch == score(pa.table(BATCH)) for batch in found)
+    assert found == [score(batch) for batch in batches] * 16
 
 
 def test_iterators_are_mapped_as_they_come(score):
