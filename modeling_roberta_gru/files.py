@@ -165,6 +165,8 @@ def alone(path: str | os.PathLike[str], waits: bool = False) -> Iterator[None]:
         lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
         lock.acquire(blocking=waits)
     except filelock.Timeout:
+        if not os.path.exists(lock.lock_file):
+            raise InputError(f"{path} cannot be written: no file can be made in {place.parent}.") from None
         raise InputError(f"Another process is writing to {path}: wait for it, or name another output.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror} ({error.filename}).") from error

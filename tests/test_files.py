@@ -172,6 +172,12 @@ def test_an_output_is_never_one_of_the_inputs_by_whatever_name(tmp_path):
     refuse_overwriting_inputs(tmp_path / "data" / "new.csv", [tmp_path / "data"])
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no file system here in which no file can be made")
+def test_a_place_in_which_no_file_can_be_made_is_not_another_process():
+    with pytest.raises(InputError, match="no file can be made in /proc"), alone("/proc/model"):
+        pass
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
 def test_what_cannot_be_written_is_said_in_one_line(code):
     with pytest.raises(InputError, match=f"^out cannot be written: {os.strerror(code)}"), writing_to("out"):
