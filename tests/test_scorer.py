@@ -221,6 +221,19 @@ def test_threads_that_share_a_tokenizer_do_not_disturb_each_other(model, tokeniz
         one.exception()  # which of the two breaks the other is not ours to say
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_no_scorer_takes_cores_for_itself_that_other_processes_take_too(model, tokenizer, dtype, monkeypatch) -> None:
+    import openvino
+
+    compiled, compile_model = [], openvino.Core.compile_model
+    monkeypatch.setattr(
+        openvino.Core, "compile_model", lambda *args: compiled.append(compile_model(*args)) or compiled[-1]
+    )
+    torch.set_num_threads(1)  # so that, of several processes, each was bound to the first core
+    Scorer(model, tokenizer, dtype=dtype, device="cpu")
+    assert [one.get_property("ENABLE_CPU_PINNING") for one in compiled] == [False, False]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize(("dtype", "outcome"), [("float32", 0), ("bfloat16", 3), ("int8", 3)])

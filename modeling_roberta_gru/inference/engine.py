@@ -152,7 +152,8 @@ class OpenVINOFunction:
         import openvino
 
         self.num_requests = torch.get_num_threads()
-        threads = {"NUM_STREAMS": self.num_requests, "INFERENCE_NUM_THREADS": self.num_requests}
+        threads: dict[str, int | bool] = {"NUM_STREAMS": self.num_requests, "INFERENCE_NUM_THREADS": self.num_requests}
+        threads["ENABLE_CPU_PINNING"] = False  # or each process takes the first cores, and several share them
         compiled = openvino.Core().compile_model(_converted(module, tuple(example)), "CPU", {**threads, **settings})
         self.requests: SimpleQueue = SimpleQueue()
         for _ in range(self.num_requests):
