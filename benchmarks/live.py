@@ -315,7 +315,7 @@ class Page:
         session = f"typist{seed}"
         with httpx.Client(base_url=self.url, timeout=60) as client:
             self.show(client, session, "The")  # what is loaded with the first
-            for letter in words(rng, letters)[:letters]:
+            for letter in words(rng, letters).lstrip()[:letters]:
                 text += letter
                 waited["letter"].append(self.show(client, session, text))
                 time.sleep(max(0, SECONDS_A_LETTER - waited["letter"][-1]))
