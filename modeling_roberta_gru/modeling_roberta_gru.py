@@ -1138,7 +1138,7 @@ def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.
         except UnicodeEncodeError as error:
             raise ValueError(f"Character {error.start} of the text is half of a surrogate pair.") from error
     if not readers:
-        raise ValueError("There is no text to append.")
+        raise ValueError("`append` needs at least one text.")
     model = readers[0]._model
     if model.training:
         raise ValueError(

@@ -47,6 +47,16 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
+ONLY_TRAIN = {
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": "false",
+    "use_cpu": "true",
+    "bag_of_words": "false",
+    "verify_load": "false",
+    "disable_tqdm": "true",
+}
+"""Options of a run of train.py that trains, saves the model and does nothing else."""
 ALONE = "ROBERTA_GRU_TEST_ALONE"
 SAVE_PLOT = plots.save
 SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")

@@ -14,7 +14,7 @@ from modeling_roberta_gru import Scorer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.serving import app
 
-from .conftest import ROOT, save_tiny_model
+from .conftest import ONLY_TRAIN, ROOT, save_tiny_model
 
 TEXTS = [f"the plot was {'slow ' * (row % 7)}and we liked its music {row}" for row in range(40)]
 ENGINES = {
@@ -82,13 +82,7 @@ def test_the_lines_for_ray_train_train_on_two_workers(tmp_path, reviews, stand_i
         "dataset_name": reviews,
         "model_name_or_path": stand_in,
         "max_steps": 2,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": "false",
-        "use_cpu": "true",
-        "bag_of_words": "false",
-        "verify_load": "false",
-        "disable_tqdm": "true",
+        **ONLY_TRAIN,
     }
     code = lines_for("Ray Train")
     given = '{"config": "recipes/imdb.yaml", "output_dir": "/shared/runs/imdb"}'

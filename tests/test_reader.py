@@ -301,7 +301,7 @@ def test_bad_input_is_refused_before_any_document_is_read_on():
     after = readers[0].state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items() if isinstance(value, torch.Tensor))
     assert before["text"] == after["text"]
-    with pytest.raises(ValueError, match="no text to append"):
+    with pytest.raises(ValueError, match="`append` needs at least one text"):
         readers.append({})
     with pytest.raises(ValueError, match="gru_bidirectional"):
         classifier(tokenizer, gru_bidirectional=True).reader(tokenizer)

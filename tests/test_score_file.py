@@ -806,7 +806,7 @@ def test_a_regression_is_verified_by_its_difference():
 
 
 def test_verification_wants_texts():
-    with pytest.raises(InputError, match="no texts to verify"):
+    with pytest.raises(InputError, match="holds no text whose scores could be verified"):
         verify(StubScorer(), StubScorer(), [], 5)
 
 

@@ -14,7 +14,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training import sharding
 from modeling_roberta_gru.training.sharding import check_sharding, whole_model
 
-from .conftest import ROOT, on_two_ranks, tiny_config
+from .conftest import ONLY_TRAIN, ROOT, on_two_ranks, tiny_config
 from .sharded import CASES, LENGTHS, train
 
 
@@ -61,13 +61,7 @@ def test_zero_2_trains_as_data_parallelism_does(tmp_path, stand_in):
         "max_steps": 4,
         "per_device_train_batch_size": 4,
         "logging_steps": 1,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": "false",
-        "use_cpu": "true",
-        "bag_of_words": "false",
-        "verify_load": "false",
-        "disable_tqdm": "true",
+        **ONLY_TRAIN,
     }
     ways = {"sharded": {"deepspeed": ROOT / "configs" / "deepspeed" / "zero2.json"}, "parallel": {}}
     losses = {}

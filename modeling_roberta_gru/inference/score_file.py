@@ -253,11 +253,11 @@ def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) 
         but for a regression the [`share`] of texts whose labels are `equal`, all of them where there are several.
 
     Raises:
-        InputError: if there are no texts.
+        InputError: without any text.
     """
     some = list(islice(texts, n))
     if not some:
-        raise InputError("There are no texts to verify the scores of.")
+        raise InputError("The file holds no text whose scores could be verified.")
     ours, theirs = (np.stack(list(each.stream(some))) for each in (scorer, reference))
     figures = {
         "n": len(some),
@@ -490,7 +490,7 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, num_texts: int,
 def _rows(
     table: Table, text_column: str, predictions: PredictedColumns, scores: Iterator[np.ndarray]
 ) -> Iterator[tuple[Chunk, Columns]]:
-    """Yield a file's rows and their new columns, which are null where there is no text."""
+    """Yield a file's rows and their new columns, which are null for rows without a text."""
     for chunk in table.chunks():
         faults = _faults(chunk, text_column)
         are_texts = [at not in faults for at in range(len(chunk))]
