@@ -57,14 +57,14 @@ def write_tweets(path: Path, source: Path, num_rows: int, seed: int = 0) -> None
 class Memory(threading.Thread):
     """Watch how much memory this process and its children hold for themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float = 0.05) -> None:
         super().__init__(daemon=True)
-        self.most_bytes = 0
+        self.pause, self.most_bytes = pause, 0
         self.is_done = threading.Event()
 
     def run(self) -> None:
-        """Look twenty times a second."""
-        while not self.is_done.wait(0.05):
+        """Look, pause for so many seconds, look again."""
+        while not self.is_done.wait(self.pause):
             self.most_bytes = max(self.most_bytes, held_bytes(os.getpid()))
 
 

@@ -19,12 +19,12 @@ import numpy as np
 from preparation import Memory
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data import documents
+from modeling_roberta_gru.data import documents, tables
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize, train_word_tokenizer
 from modeling_roberta_gru.inference.score_file import score_file
 
-documents.SPILL_BYTES = 2**20
+documents.SPILL_BYTES = tables.BLOCK_BYTES = 2**20  # how many blocks wait to be parsed differs by run
 
 
 class Scorer:
@@ -47,7 +47,7 @@ def write(path, num_rows):
 
 
 def most_held(path):
-    memory = Memory()
+    memory = Memory(pause=0.005)
     memory.start()
     splits = load_splits(DataArguments(train_file=[str(path)]))
     splits.fingerprint
@@ -74,9 +74,9 @@ print(json.dumps(told))
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     code = SCRIPT % {"long_word": LONG_WORD}
-    command = [sys.executable, "-c", code, str(BENCHMARKS), str(ROOT), str(tmp_path), "10000", "50000"]
+    command = [sys.executable, "-c", code, str(BENCHMARKS), str(ROOT), str(tmp_path), "20000", "80000"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (small, held), (large, held_of_large) = json.loads(done.stdout.splitlines()[-1])
     assert large - small > 64 * MIB
-    assert held_of_large - held < 16 * MIB  # of which a few hold numbers for each row
+    assert held_of_large - held < (large - small) / 6  # a few bytes hold numbers for each row
