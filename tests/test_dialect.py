@@ -134,6 +134,24 @@ def test_rows_are_read_as_they_are_meant(tmp_path, text, rows):
     assert read(tmp_path / "in.csv") == rows
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("text,label,,\ngood,pos\nbad,neg\n", ["text", "label"]),
+        ("text,label,,\ngood,pos,,\nbad,neg,,\n", ["text", "label", "column_3", "column_4"]),
+        ("text,label,,\ngood,pos,\nbad,neg,note\n", ["text", "label", "column_3"]),
+        ("sep=;\n;text;label; ;\n1;good;pos\n2;bad;neg\n", ["column_1", "text", "label"]),
+        ("text,label,\n", ["text", "label", "column_3"]),
+    ],
+)
+def test_nameless_columns_that_end_a_header_are_none_where_the_first_row_has_no_cells_for_them(tmp_path, text, names):
+    (tmp_path / "in.csv").write_text(text)
+    assert open_table(tmp_path / "in.csv", DataArguments()).names == names
+    rows = read(tmp_path / "in.csv")
+    assert [row[names.index("text") :][:2] for row in rows] == [["good", "pos"], ["bad", "neg"]][: len(rows)]
+    assert len(rows) == len(text.replace("sep=;\n", "").splitlines()) - 1
+
+
 @pytest.mark.parametrize("block", [1000, 2**20])
 @pytest.mark.parametrize("between", ["", "\n", "whole\tneg\n\n"])
 def test_rows_are_never_merged_without_a_word(tmp_path, monkeypatch, block, between):

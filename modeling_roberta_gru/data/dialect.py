@@ -206,6 +206,13 @@ def has_width(cells: list[str], width: int) -> bool:
     return len(cells) == width or (len(cells) > width and not any(cells[width:]))
 
 
+def without_trailing(header: list[str], first: Row | None) -> list[str]:
+    """Leave out the nameless columns at the end of a header which the first row has no cells for."""
+    width = len(first.cells) if first else len(header)
+    named = max((number for number, name in enumerate(header, 1) if name.strip()), default=len(header))
+    return header[: max(width, named)]
+
+
 def read_rows(lines: Iterable[str], dialect: Dialect) -> Iterator[Row]:
     """Read rows from lines that keep their ends. Blank lines are no rows.
 

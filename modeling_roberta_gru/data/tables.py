@@ -71,6 +71,7 @@ from .dialect import (
     not_text,
     read_rows,
     split_lines,
+    without_trailing,
 )
 
 logger = logging.getLogger(__name__)
@@ -243,8 +244,11 @@ class CsvTable(Table):
                 if self.dialect.has_sep_line:
                     next(lines, None)
                 header = Row(self.given)
-        self.header = header.cells
-        self.header_bytes = len(lines.taken.encode(errors="surrogateescape"))
+            self.header_bytes = len(lines.taken.encode(errors="surrogateescape"))
+            self.header = header.cells
+            if self.header and not self.header[-1].strip():
+                first = next(read_rows(lines, replace(self.dialect, has_sep_line=False)), None)
+                self.header = without_trailing(self.header, first)
         if not is_decoded("".join(self.header)):
             raise InputError(
                 f"{name}: the header is not {self.called} text. Save the file as UTF-8, or name its --csv_encoding.",
