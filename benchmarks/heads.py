@@ -17,7 +17,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -58,25 +58,36 @@ class Task(NamedTuple):
     """A data set in folds.
 
     Attributes:
-        table: its file.
+        table: its file, or what reads its rows from the folder of the data sets.
         kind: "classes" (one label a text), "labels" (several) or "value" (a number).
         columns: of the target.
         fold_column: of the folds.
         num_folds: folds are counted modulo this.
     """
 
-    table: str
+    table: str | Callable[[Path], pd.DataFrame]
     kind: str
     columns: tuple[str, ...] = ("label",)
     fold_column: str = "fold"
     num_folds: int = 10
 
 
+def long_imdb(data: Path) -> pd.DataFrame:
+    """Read IMDb's reviews of more than 512 tokens: the test split is fold 0, training reviews 1 to 9, by movie."""
+    test, train = (pd.read_parquet(data / "imdb" / f"{split}.parquet") for split in ("test", "train"))
+    movies = pd.read_parquet(data / "imdb-meta" / "train_meta.parquet")["movie"]
+    rows = pd.concat([test.assign(fold=0), train.assign(fold=1 + pd.factorize(movies)[0] % 9)])
+    tokenizer = AutoTokenizer.from_pretrained(measuring.SHARED / "encoders" / "minilm-l6-roberta")
+    return rows[[len(ids) > 512 for ids in tokenizer(rows["text"].tolist(), verbose=False)["input_ids"]]]
+
+
 TASKS = {
     "movies-polarity": Task("movies-polarity/train.parquet", "classes"),
     "movies-scale": Task("movies-scale/train.parquet", "classes", num_folds=5),
     "movies-rating": Task("movies-scale/train.parquet", "value", ("rating",), num_folds=5),
+    "imdb-long": Task(long_imdb, "classes"),
     "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5),
+    "contracts-cap": Task("contracts/train.parquet", "classes", num_folds=5),  # is liability capped?
     "hyperpartisan": Task("hyperpartisan/train.parquet", "classes", fold_column="group_fold"),
 }
 FEWEST_POSITIVES = 30  # of a clause in `contracts` that is a label
@@ -152,7 +163,8 @@ class Documents(NamedTuple):
 
 def load(task: Task, data: Path) -> Documents:
     """Read a task's rows; of repeated texts, the first one."""
-    table = pd.read_parquet(data / task.table).drop_duplicates("text").reset_index(drop=True)
+    table = task.table(data) if callable(task.table) else pd.read_parquet(data / task.table)
+    table = table.drop_duplicates("text").reset_index(drop=True)
     columns = list(task.columns) or [
         name
         for name in table.select_dtypes("number").columns

@@ -8,8 +8,9 @@
 
 Each part writes benchmarks/results/live/PART.json, and `make results` what docs/live.md shows of it. `appends` and
 `streams` have random weights, on which neither time nor FLOPs depend. `early` trains RoBERTa-GRU's head on the states
-of a frozen encoder in cross-validation (see heads.py): six folds train it, three more fit temperature and thresholds,
-and one tests both. What is done of a fold lies in the folder of states, so that the same command goes on.
+of a frozen encoder in cross-validation (see heads.py): one fold tests, three tenths of the folds fit temperature and
+thresholds, and the others train. What is done of a fold lies in the folder of states, from where the same command goes
+on.
 """
 
 import itertools
@@ -75,7 +76,13 @@ MOST_WAIT = 300
 QUANTILES = {"median": 0.5, "95 %": 0.95, "longest": 1.0}
 LONG_RUN = 20.0
 """Seconds; what takes longer is measured once."""
-VALIDATION_FOLDS = 3
+VALIDATION_SHARE = 0.3
+"""Of the folds."""
+EARLY = {
+    "movies-polarity": "Reviews of films",
+    "imdb-long": "IMDb's reviews of more than 512 tokens",
+    "contracts-cap": "Contracts: is liability capped?",
+}
 SHARES = [0.05, *(round(0.1 * tenth, 1) for tenth in range(1, 11))]
 # Each is one token of both tokenizers, behind a space.
 WORDS = (
@@ -393,14 +400,14 @@ class Replay:
 @app.command()
 def early(
     folder: heads.Folder,
-    task: Annotated[str, typer.Option(help="A task of one label in ten folds.")] = "movies-polarity",
+    task: Annotated[str, typer.Option(help=f"{', '.join(EARLY)}.")] = next(iter(EARLY)),
     system: Annotated[str, typer.Option(help="Of heads.py, left to right.")] = "gru-attention",
     fold: Annotated[list[int] | None, typer.Option(help="Test fold; again for more. Unset: all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     data: heads.DataFolder = heads.DATA,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
     clock: Annotated[bool, typer.Option(help="Also score the first test fold's texts with the whole model.")] = True,
-    output: Annotated[Path, json_option(RECORDED / "early.json")] = RECORDED / "early.json",
+    output: Annotated[Path | None, json_option(RECORDED / "early-TASK.json")] = None,
 ) -> None:
     """Train, fit thresholds, and see on other documents what they promised."""
     torch.set_num_threads(threads)
@@ -417,16 +424,17 @@ def early(
         log(f"fold {number}: {folds[-1]['accuracy']}")
     measured |= {"encoder": Path(states.record["encoder"]).name, "hyperparameters": heads.HYPERPARAMETERS}
     measured |= pool(folds)
-    write(output, measured, early_table(measured))
+    write(output or RECORDED / f"early-{task}.json", measured, early_table(measured))
 
 
 def one_fold(
     documents: heads.Documents, states: heads.States, system: heads.System, fold: int, seed: int, clock: bool
 ) -> dict[str, Any]:
-    """Train on six folds, fit on three, test on one."""
-    distance = (documents.folds - fold) % (documents.folds.max() + 1)
-    test, validation = np.flatnonzero(distance == 0), np.flatnonzero((distance > 0) & (distance <= VALIDATION_FOLDS))
-    others = np.flatnonzero(distance > VALIDATION_FOLDS)
+    """Test on one fold, fit on some, train on the others."""
+    num_folds = int(documents.folds.max()) + 1
+    distance, num_fitting = (documents.folds - fold) % num_folds, round(VALIDATION_SHARE * num_folds)
+    test, validation = np.flatnonzero(distance == 0), np.flatnonzero((distance > 0) & (distance <= num_fitting))
+    others = np.flatnonzero(distance > num_fitting)
     started = time.perf_counter()
     head = heads.fit(system, states, documents.targets, others, documents.num_outputs, seed)
     seconds = time.perf_counter() - started
@@ -557,12 +565,14 @@ def early_table(measured: dict[str, Any]) -> list[str]:
         rows.append([label, *cells, f"{held['right'] / n:.3f}", _seconds(seconds, name)])
     names = ["read", "promised", "tokens read", "ended early", "labels as of the whole", "accuracy", "time, one fold"]
     return [
+        f"### {EARLY[measured['task']]}",
+        "",
         *table_of(names, rows),
         "",
         f"{measured['task']}, n = {n:,} in {measured['folds']} test folds; `{measured['system']}` on "
-        f"{measured['encoder']}, frozen, seed {measured['seed']}; thresholds fitted on {VALIDATION_FOLDS} other "
-        "folds. In brackets: 95 % Clopper-Pearson intervals. Where a fold's validation texts are too few to promise "
-        "an agreement, its texts are read whole.",
+        f"{measured['encoder']}, frozen, seed {measured['seed']}; thresholds fitted on other folds, "
+        f"{100 * VALIDATION_SHARE:.0f} % of all. In brackets: 95 % Clopper-Pearson intervals. Where the texts that "
+        "thresholds are fitted on are too few to promise an agreement, everything is read.",
         "",
         *_conditions(measured),
     ]

@@ -83,7 +83,14 @@ if load.RECORDED.is_file():  # drop when it is recorded
     PAGES.append(("serving", load, {"load": load.table}, {}))
 # What is recorded of benchmarks/live.py: table, plot, and what the plot shows.
 LIVE: dict[str, tuple[Any, Any, str]] = {
-    "early": (live.early_table, live.draw_curve, "Accuracy of the running prediction against the share read"),
+    **{
+        f"early-{task}": (
+            live.early_table,
+            live.draw_curve,
+            "The running prediction's accuracy against the share read",
+        )
+        for task in live.EARLY
+    },
     "appends": (live.appends_table, live.draw_appends, "Time of an append against the length of the document"),
     "streams": (live.streams_table, None, ""),
     "typing": (live.typing_table, None, ""),
@@ -116,7 +123,7 @@ def renew_live(docs: Path) -> None:
         lines = make_table(record)
         if draw is not None:
             draw(record, docs / f"live-{part}.png")
-            lines = [f"![{words}](live-{part}.png)", "", *lines]
+            lines = [*lines, "", f"![{words}](live-{part}.png)"]
         renew(docs / "live.md", part, lines)
 
 
