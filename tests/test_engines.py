@@ -2,9 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import httpx
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +20,8 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.serving import app
 
 from .conftest import ONLY_TRAIN, ROOT, save_tiny_model
+from .space_browser import free_port
+from .test_serving import wait_until
 
 TEXTS = [f"the plot was {'slow ' * (row % 7)}and we liked its music {row}" for row in range(40)]
 ENGINES = {
@@ -36,15 +43,18 @@ def lines_for(engine: str) -> str:
     return re.search(rf"^{engine}:\n\n```python\n(.*?)```", page, flags=re.DOTALL | re.MULTILINE)[1]
 
 
+def settings() -> dict[str, str]:
+    ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    ours |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    ours |= {"RAY_memory_monitor_refresh_ms": "0", "PYSPARK_PYTHON": sys.executable}
+    return {**os.environ, **ours}
+
+
 def run_lines(code: str, folder, **environment: str) -> None:
     # Spark and Dask start processes that import the program again.
     (folder / "program.py").write_text("if __name__ == '__main__':\n" + re.sub(r"(?m)^(?=.)", "    ", code))
-    settings = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    settings |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", **environment}
-    settings |= {"RAY_memory_monitor_refresh_ms": "0", "PYSPARK_PYTHON": sys.executable}
-    process = subprocess.run(
-        [sys.executable, "program.py"], cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True
-    )
+    env = settings() | environment
+    process = subprocess.run([sys.executable, "program.py"], cwd=folder, env=env, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-4000:]
 
 
@@ -94,6 +104,59 @@ def test_the_lines_for_ray_train_train_on_two_workers(tmp_path, reviews, stand_i
         code = code.replace(name, here)
     run_lines(code, tmp_path)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+SERVE = """
+import sys
+
+import ray
+from ray import serve
+
+from modeling_roberta_gru.serving import app
+
+ray.init(num_cpus=4, include_dashboard=False)
+serve.start(http_options={"port": int(sys.argv[2])})
+serve.run(app({"model": sys.argv[1], "min_replicas": 2, "max_replicas": 2, "num_cpus": 0.5}), blocking=True)
+"""
+
+
+@pytest.mark.slow
+def test_ray_serve_answers_as_the_scorer_while_a_replica_is_killed(model):
+    need("ray.serve")
+    scorer, port, clients = Scorer(model), free_port(), 4
+    expected = scorer.predict_proba(TEXTS).tolist()
+
+    def ask(row: int) -> list[float] | None:
+        """Return the probabilities that are answered, if any are."""
+        with suppress(httpx.TransportError):
+            asked = {"inputs": TEXTS[row], "parameters": {"top_k": None}}
+            answer = httpx.post(f"http://127.0.0.1:{port}/classify", json=asked, timeout=60)
+            if answer.status_code == 200:
+                scores = {each["label"]: each["score"] for each in answer.json()}
+                return [scores[label] for label in scorer.labels]
+        return None
+
+    def is_served() -> bool:
+        assert process.poll() is None
+        return ask(0) is not None
+
+    process = subprocess.Popen([sys.executable, "-c", SERVE, model, str(port)], env=settings())
+    try:
+        wait_until(is_served, seconds=300)
+        replicas = [each for each in psutil.process_iter() if "ServeReplica" in " ".join(each.cmdline())]
+        with ThreadPoolExecutor(clients) as pool:
+            rows = list(range(len(TEXTS))) * 10
+            answers = [pool.submit(ask, row) for row in rows]
+            wait_until(lambda: sum(answer.done() for answer in answers) > len(TEXTS))
+            replicas[0].kill()
+        came = {at: answer.result() for at, answer in enumerate(answers) if answer.result()}
+        assert len(replicas) == 2
+        assert len(came) >= len(rows) - clients  # but for those that it had begun
+        for at, probabilities in came.items():
+            assert probabilities == pytest.approx(expected[rows[at]], abs=1e-5)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def test_what_ray_serve_cannot_run_is_an_error_before_it_does():

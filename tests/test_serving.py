@@ -105,8 +105,8 @@ class Served:
         return said
 
 
-def wait_until(holds):
-    end = time.monotonic() + SOON
+def wait_until(holds, seconds=SOON):
+    end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.005)
