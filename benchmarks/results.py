@@ -61,6 +61,7 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ("performance", breakdown, {"breakdown": breakdown.table}, {"breakdown": breakdown.draw}),
     ("performance", agreement, {"agreement": agreement.table}, {}),
     ("tables", preparation, {"preparation": preparation.table}, {}),
+    ("serving", load, {"load": load.table}, {}),
     (
         "scale",
         cluster,
@@ -79,8 +80,6 @@ PAGES += [
     for name, script in (("faults", faults), ("soak", soak))
     if script.RECORDED.exists()
 ]
-if load.RECORDED.is_file():  # drop when it is recorded
-    PAGES.append(("serving", load, {"load": load.table}, {}))
 # What is recorded of benchmarks/live.py: table, plot, and what the plot shows.
 LIVE: dict[str, tuple[Any, Any, str]] = {
     **{
