@@ -7,7 +7,6 @@ import math
 import os
 import random
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -195,7 +194,7 @@ def started_server(program: Sequence[str]) -> Iterator[tuple[int, int]]:
                 time.sleep(0.1)
         yield port, process.pid
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a shell's background job ignores SIGINT, and so would the server
         process.wait()
 
 

@@ -208,7 +208,7 @@ def has_width(cells: list[str], width: int) -> bool:
 
 def without_trailing(header: list[str], first: Row | None) -> list[str]:
     """Leave out the nameless columns at the end of a header which the first row has no cells for."""
-    width = len(first.cells) if first else len(header)
+    width = len(header) if first is None or first.fault else len(first.cells)
     named = max((number for number, name in enumerate(header, 1) if name.strip()), default=len(header))
     return header[: max(width, named)]
 
