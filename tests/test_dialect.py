@@ -152,6 +152,13 @@ def test_nameless_columns_that_end_a_header_are_none_where_the_first_row_has_no_
     assert len(rows) == len(text.replace("sep=;\n", "").splitlines()) - 1
 
 
+def test_a_damaged_first_row_does_not_decide_what_columns_there_are(tmp_path):
+    (tmp_path / "in.csv").write_text('text,label,,\n"never closed\n"good",pos,a,note\n"bad",neg,a,note\n')
+    table = open_table(tmp_path / "in.csv", DataArguments())
+    assert table.names == ["text", "label", "column_3", "column_4"]
+    assert [sorted(chunk.bad) for chunk in table.chunks()] == [[0]]
+
+
 @pytest.mark.parametrize("block", [1000, 2**20])
 @pytest.mark.parametrize("between", ["", "\n", "whole\tneg\n\n"])
 def test_rows_are_never_merged_without_a_word(tmp_path, monkeypatch, block, between):
