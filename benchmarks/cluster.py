@@ -16,7 +16,8 @@ second one is killed with all it started, and started again. Losses and weights 
 bit for bit.
 
 **speed.** Every system scores the same rows, and a quarter of them: what is told is the rows a second between the
-two, without what starting costs, which is told beside. Nodes have one core each by Ray's count; nothing pins them.
+two, without what starting costs, which is told beside. Nodes have one core each by Ray's count; nothing pins them. Two
+processes that know nothing of each other, on one core each, show what a second core of this machine is worth.
 
 Drivers are forks of this process, which has imported everything and computes nothing.
 """
@@ -76,6 +77,8 @@ FLOAT32 = ("--dtype", "float32", "--device", "cpu")
 SYSTEMS = {
     "score": "`roberta-gru score`",
     "ray": "`--engine ray`, this machine",
+    "core": "`roberta-gru score` on one core",
+    "cores": "two of those at once",
     "one": "one node of one core",
     "two": "two nodes of one core",
 }
@@ -466,7 +469,7 @@ def speed(
     data: Annotated[Path, reviews_option()] = REVIEWS,
     rows: Annotated[int, typer.Option(min=64)] = 4000,
     parts: Annotated[int, typer.Option(min=4)] = 16,
-    systems: Annotated[list[str] | None, typer.Option(help="Of score, ray, one, two. Unset: all.")] = None,
+    systems: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SYSTEMS)}. Unset: all.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the scorers' numbers.")] = "auto",
     output: Output = RECORDED,
 ) -> None:
@@ -481,6 +484,9 @@ def speed(
             some = table.take([index * len(table) // count for index in range(count)])
             (work / part_of).mkdir()
             pq.write_table(some, work / f"{part_of}.parquet")
+            for half in range(2):
+                begin, end = (at * count // 2 for at in (half, half + 1))
+                pq.write_table(some.slice(begin, end - begin), work / f"{part_of}-{half}.parquet")
             for number in range(parts):
                 begin, end = (at * count // parts for at in (number, number + 1))
                 pq.write_table(some.slice(begin, end - begin), work / part_of / f"{number:03}.parquet")
@@ -488,7 +494,7 @@ def speed(
             system: {part_of: time_of(system, model, work, part_of, dtype) for part_of in ("quarter", "all")}
             for system in systems or SYSTEMS
         }
-        written = work / "out" if (work / "out").exists() else work / "out.parquet"
+        written = work / "out" if (work / "out").exists() else next(work.glob("scored-*"))
         bytes_a_row = {"in": size_of(work / "all") / rows, "out": size_of(written) / rows}
     for system, seconds in found.items():
         seconds["rows_a_second"] = (rows - rows // 4) / (seconds["all"] - seconds["quarter"])
@@ -500,27 +506,36 @@ def speed(
 def time_of(system: str, model: str, work: Path, part_of: str, dtype: str) -> float:
     """Return the seconds that a system takes for a folder of parts, from command to end."""
     shutil.rmtree(work / "out", ignore_errors=True)
-    source, target = str(work / part_of), str(work / "out")
-    if system == "score":
-        source, target = f"{source}.parquet", f"{target}.parquet"
-        Path(target).unlink(missing_ok=True)
-    words = ["score", model, source, target, "--dtype", dtype, "--device", "cpu"]
-    if system == "score":
-        os.environ.pop("OMP_NUM_THREADS", None)
-        torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        if system in ("score", "ray"):
-            return seconds_of([*words, *(["--engine", "ray"] if system == "ray" else [])], work)
-        count = {"one": 1, "two": 2}[system]
-        with ray_nodes(count) as (address, *_):
-            return seconds_of([*words, "--engine", "ray", "--address", address, "--workers", f"{count}:{count}"], work)
-    finally:
-        os.environ.update(SETTINGS)
+    torch.set_num_threads(1)
+    options = ["--dtype", dtype, "--device", "cpu"]
+    if system in ("score", "core", "cores"):
+        if system == "score":
+            os.environ.pop("OMP_NUM_THREADS", None)
+            torch.set_num_threads(os.cpu_count() or 1)
+        files = [f"{part_of}-{half}.parquet" for half in range(2)] if system == "cores" else [f"{part_of}.parquet"]
+        try:
+            return seconds_of(
+                [["score", model, str(work / name), str(work / f"scored-{name}"), *options] for name in files], work
+            )
+        finally:
+            os.environ.update(SETTINGS)
+    words = ["score", model, str(work / part_of), str(work / "out"), *options, "--engine", "ray"]
+    if system == "ray":
+        return seconds_of([words], work)
+    count = {"one": 1, "two": 2}[system]
+    with ray_nodes(count) as (address, *_):
+        return seconds_of([[*words, "--address", address, "--workers", f"{count}:{count}"]], work)
 
 
-def seconds_of(words: Sequence[str], work: Path) -> float:
+def seconds_of(commands: Sequence[Sequence[str]], work: Path) -> float:
+    """Return the seconds that commands take at once, which must succeed."""
+    for each in work.glob("scored-*"):
+        each.unlink()
     started = time.monotonic()
-    succeed(child(roberta_gru(*words), work / "said"), work / "said")
+    logs = [work / f"said{number}" for number in range(len(commands))]
+    processes = [child(roberta_gru(*words), said) for words, said in zip(commands, logs, strict=True)]
+    for process, said in zip(processes, logs, strict=True):
+        succeed(process, said)
     return round(time.monotonic() - started, 2)
 
 
@@ -584,7 +599,7 @@ def speed_table(measured: dict[str, Any]) -> list[str]:
     if "speed" not in measured:
         return ["Not measured yet."]
     found = measured["speed"]
-    beside = {"ray": "score", "two": "one"}
+    beside = {"ray": "score", "cores": "core", "two": "one"}
     rows = []
     for system, words in SYSTEMS.items():
         if system not in found["systems"]:
