@@ -2,10 +2,12 @@
 
 `python benchmarks/load.py measure runs/mine` starts `roberta-gru serve` and, after it, transformers' own pipeline
 behind a FastAPI app of a few lines, each in a process of its own. So many clients send a review each, again and again,
-and compare every answer with what `Scorer` says of the text. Written to `benchmarks/results/performance/load.json`.
+and compare every answer with what `Scorer` says of the text. `python benchmarks/load.py soak runs/mine` has 32 clients
+send for minutes, and watches the server's memory. Both write to `benchmarks/results/performance/load.json`.
 """
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -35,6 +37,8 @@ from measuring import (
 )
 
 RECORDED = RESULTS / "performance" / "load.json"
+SOAK_PARTS = 10
+"""Of a soak: after each, the memory is read."""
 CLIENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SYSTEMS = {"serve": "`roberta-gru serve`", "pipeline": "transformers' pipeline"}
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 3e-2}
@@ -43,67 +47,117 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 3e-2}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a saved model's folder.")]
+Texts = Annotated[int, typer.Option(min=1, help="How many of them, evenly over the file.")]
+Dtype = Annotated[str, typer.Option(help="Of the served model.")]
+
+
 @app.command()
 def measure(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder or a saved model's folder.")],
+    model: Model,
     data: Annotated[Path, reviews_option()] = REVIEWS,
-    texts: Annotated[int, typer.Option(min=1, help="How many of them, evenly over the file.")] = 512,
+    texts: Texts = 512,
     seconds: Annotated[float, typer.Option(min=0, help="For which each number of clients sends.")] = 60.0,
     clients: Annotated[list[int] | None, typer.Option(help="Clients at once. Unset: 1 to 256.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the served model.")] = "auto",
-    soak: Annotated[float, typer.Option(min=0, help="Seconds of load at the end, to see memory grow.")] = 0.0,
+    dtype: Dtype = "auto",
     systems: Annotated[list[str] | None, typer.Option(help="serve, pipeline; unset: both.")] = None,
     output: Annotated[Path, json_option(RECORDED)] = RECORDED,
 ) -> None:
     """Load the server and its peer, and write what was measured."""
-    from modeling_roberta_gru.inference.score_file import read_texts
-    from modeling_roberta_gru.inference.scorer import Scorer
-    from modeling_roberta_gru.training.loading import model_folder
-
-    be_quiet()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    every = list(read_texts(data))
-    some = [every[row] for row in spread_rows(len(every), min(texts, len(every)))]
-    scorer = Scorer(model, dtype=dtype)
-    scorer.predict_proba(some[:8])  # warms up
+    asked = Asked(model, data, texts, dtype)
     started = now()
-    expected = scorer.predict_proba(some)
-    rate = len(some) / (now() - started)
-    lengths = [len(ids) for ids in scorer.tokenize(some)]
+    asked.scorer.predict_proba(asked.texts)
+    rate = len(asked.texts) / (now() - started)
+    lengths = [len(ids) for ids in asked.scorer.tokenize(asked.texts)]
     measured: dict[str, Any] = {
         **conditions(),
-        "model": Path(model).name,
-        "dtype": scorer.dtype,
-        "description": scorer.description,
-        "texts": len(some),
+        **asked.described(),
         "tokens": {"mean": float(np.mean(lengths)), "p90": float(np.quantile(lengths, 0.9)), "max": max(lengths)},
         "scorer_texts_per_second": rate,
         "seconds": seconds,
         "runs": [],
     }
-    folder = str(Path(model_folder(model)).absolute())
     for system in systems or list(SYSTEMS):
-        labels = dict(zip(scorer.labels, range(len(scorer.labels)), strict=True))
         # The pipeline cuts at what its encoder can read, and is not held to a scorer's answers of whole texts.
-        right = Answers(labels, expected, TOLERANCE[scorer.dtype]) if system == "serve" else None
-        peer = [str(Path(__file__).absolute()), "peer", folder]
-        program = [*ROBERTA_GRU, "serve", folder, "--dtype", dtype] if system == "serve" else peer
-        with started_server(program) as (port, pid):
+        right = asked.right if system == "serve" else None
+        peer = [str(Path(__file__).absolute()), "peer", asked.folder]
+        with started_server(asked.program if system == "serve" else peer) as (port, pid):
             for number in clients or CLIENTS:
-                run = asyncio.run(load(port, some, right, seconds, number))
+                run = asyncio.run(load(port, asked.texts, right, seconds, number))
                 measured["runs"].append({"system": system, "clients": number, **run, "memory": resident(pid)})
                 log(measured["runs"][-1])
             busiest = max(
                 (run for run in measured["runs"] if run["system"] == system), key=lambda run: run["per_second"]
             )
-            half = asyncio.run(load(port, some, right, seconds, None, busiest["per_second"] / 2))
+            half = asyncio.run(load(port, asked.texts, right, seconds, None, busiest["per_second"] / 2))
             measured["runs"].append({"system": system, "clients": None, **half, "memory": resident(pid)})
             log(measured["runs"][-1])
-            if soak and system == "serve":
-                before = resident(pid)
-                run = asyncio.run(load(port, some, right, soak, 32))
-                measured["soak"] = {**run, "seconds": soak, "memory_before": before, "memory": resident(pid)}
+    before = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    if "soak" in before:
+        measured["soak"] = before["soak"]
     write(output, measured, table(measured))
+
+
+@app.command()
+def soak(
+    model: Model,
+    data: Annotated[Path, reviews_option()] = REVIEWS,
+    texts: Texts = 512,
+    minutes: Annotated[float, typer.Option(min=0, help="Of load.")] = 10.0,
+    dtype: Dtype = "auto",
+    output: Annotated[Path, json_option(RECORDED)] = RECORDED,
+) -> None:
+    """Load the server for minutes with 32 clients, and watch its memory; written beside what `measure` wrote."""
+    measured = json.loads(output.read_text(encoding="utf-8"))
+    asked, described = Asked(model, data, texts, dtype), conditions()
+    memory: list[int] = []
+    with started_server(asked.program) as (port, pid):
+        parts = []
+        for _ in range(SOAK_PARTS):
+            parts.append(asyncio.run(load(port, asked.texts, asked.right, 60 * minutes / SOAK_PARTS, 32)))
+            memory.append(resident(pid))
+            log(parts[-1], f"{memory[-1] / MIB:,.0f} MiB")
+    counts = {name: sum(part[name] for part in parts) for name in ("answered", "refused", "wrong", "lost")}
+    measured["soak"] = {**described, **asked.described(), "minutes": minutes, **counts, "memory": memory}
+    write(output, measured, soak_lines(measured))
+
+
+class Asked:
+    """What is asked of a server: texts, evenly from a file, and the right answers.
+
+    Attributes:
+        texts: the requests'.
+        scorer: of the same model.
+        right: what it says of them.
+        folder: of the model.
+        program: that serves it.
+    """
+
+    def __init__(self, model: str, data: Path, texts: int, dtype: str) -> None:
+        from modeling_roberta_gru.inference.score_file import read_texts
+        from modeling_roberta_gru.inference.scorer import Scorer
+        from modeling_roberta_gru.training.loading import model_folder
+
+        be_quiet()
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        every = list(read_texts(data))
+        self.texts = [every[row] for row in spread_rows(len(every), min(texts, len(every)))]
+        self.scorer = Scorer(model, dtype=dtype)
+        labels = dict(zip(self.scorer.labels, range(len(self.scorer.labels)), strict=True))
+        self.right = Answers(labels, self.scorer.predict_proba(self.texts), TOLERANCE[self.scorer.dtype])
+        self.folder = str(Path(model_folder(model)).absolute())
+        self.program = [*ROBERTA_GRU, "serve", self.folder, "--dtype", dtype]
+        self.model = Path(model).name
+
+    def described(self) -> dict[str, Any]:
+        """Return what is recorded of it."""
+        scorer = self.scorer
+        return {
+            "model": self.model,
+            "dtype": scorer.dtype,
+            "description": scorer.description,
+            "texts": len(self.texts),
+        }
 
 
 @app.command()
@@ -245,17 +299,26 @@ def table(measured: dict[str, Any]) -> list[str]:
         f"{tokens['max']:,}); {measured['seconds']:g} s a row. Every answer of `roberta-gru serve` was compared with "
         f"`Scorer`'s: they differ by {max_difference(measured):.1g} at most. The pipeline cuts texts at 512 tokens.",
     ]
-    if soak := measured.get("soak"):
-        lines += [
-            "",
-            f"Memory before and after {soak['seconds']:g} s of 32 clients ({soak['answered']:,} requests): "
-            f"{soak['memory_before'] / MIB:,.0f} and {soak['memory'] / MIB:,.0f} MiB.",
-        ]
     return [
         *lines,
         "",
         f"- command: `{measured['command']}`; {cores(measured)}, which the clients share; {measured['description']}",
         commit_line(measured),
+        *(["", *soak_lines(measured)] if "soak" in measured else []),
+    ]
+
+
+def soak_lines(measured: dict[str, Any]) -> list[str]:
+    """Return the lines of what a soak came to, and its conditions."""
+    soak = measured["soak"]
+    memory = [f"{size / MIB:,.0f}" for size in soak["memory"]]
+    return [
+        f"{soak['minutes']:g} minutes of 32 clients: {soak['answered']:,} answers, {soak['refused']:,} refused, "
+        f"{soak['wrong'] + soak['lost']} wrong or lost. The server's memory after each tenth of it, MiB: "
+        f"{', '.join(memory)}.",
+        "",
+        f"- command: `{soak['command']}`; {cores(soak)}, which the clients share; {soak['description']}",
+        commit_line(soak),
     ]
 
 
