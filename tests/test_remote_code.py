@@ -87,6 +87,7 @@ def check_long_text(prediction: dict, saved: Path, classifier: RobertaGRUForSequ
     torch.testing.assert_close(torch.tensor(prediction["score"]), probabilities.max(), **FLOAT32)
 
 
+@pytest.mark.slow
 def test_every_auto_class_loads_in_a_fresh_process_without_the_package(saved, tmp_path):
     outputs = load_in_a_clean_process(sys.executable, saved, tmp_path)
     check_outputs(outputs, saved, tmp_path / "resaved")

@@ -192,6 +192,7 @@ def test_every_load_in_the_package_says_whether_it_trusts() -> None:
 # Training
 
 
+@pytest.mark.slow
 def test_a_base_model_brings_no_code_into_a_run(stand_in, reviews, lay, tmp_path, marker, capsys, caplog) -> None:
     base = lay(stand_in, tmp_path / "base", of_tokenizer, of_config, of_pipeline, of_processor)
     train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", base, verify=True)

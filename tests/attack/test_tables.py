@@ -14,9 +14,9 @@ from modeling_roberta_gru.data.dialect import (
     split_lines,
 )
 
-NUM_CHARACTERS = 100_000
+NUM_CHARACTERS = 30_000
 MOST_SECONDS = 0.5
-"""Of the processor: what grows with the square of the length takes minutes."""
+"""Of the processor: what grows with the square of the length takes a minute and more."""
 UNITS = [
     *('"', "\\", '\\"', '""', '","', 'a,"b\n', '\t"', "\\\n", "\\N", "\r", '"\n', ', "', '""\\', '"a"b', "a\tb\n"),
     'sep=\\\n"',
