@@ -334,7 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_writing(repo)
         if repo in self.hub.repositories:
             return {"error": "You already created this model repo", "url": f"{self.hub.url}/{repo}"}, 409
-        self.hub.create(repo, is_private=wanted.get("visibility") == "private")
+        self.hub.create(repo, is_private=wanted.get("private") or wanted.get("visibility") == "private")
         return ({"url": f"{self.hub.url}/{repo}", "name": repo},)
 
     def validate(self) -> tuple[Any, ...]:

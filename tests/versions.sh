@@ -20,7 +20,7 @@ mkdir -p "$folder"
 
 extras=(--extra explain --extra fast --extra lora --extra onnx --extra ray --extra serve --extra sweep --extra tensorboard)
 uv pip compile --quiet --resolution "$resolution" pyproject.toml "${extras[@]}" --upgrade --output-file "$folder/releases.txt"
-uv venv --quiet --clear "$folder/environment"
+uv venv --quiet --clear --seed "$folder/environment"
 export VIRTUAL_ENV="$folder/environment"
 uv pip install --quiet --requirement "$folder/releases.txt"
 uv pip install --quiet "${tested[@]}" --constraint "$folder/releases.txt"

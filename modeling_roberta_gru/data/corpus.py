@@ -14,7 +14,6 @@ A long review is a stream of asides in which the author judges once, twice or th
 words and sentence frames are in corpus.yaml.
 """
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,8 @@ from typing import Any
 
 import yaml
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from tokenizers import AddedToken, ByteLevelBPETokenizer
+from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer
+from tokenizers.processors import RobertaProcessing
 from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
 
 from ..arguments import BUILT_IN, BUILT_IN_LONG
@@ -302,12 +302,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedT
         vocab_size (`int`, defaults to 1000): number of entries, special tokens and the 256 bytes included. Small on
             purpose: with every training word an entry, the pieces of unseen words would never be trained.
     """
+    mask = AddedToken("<mask>", lstrip=True, special=True)  # as in roberta-base
     bpe = ByteLevelBPETokenizer()
-    special_tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    bpe.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=special_tokens, show_progress=False)
-    model = json.loads(bpe.to_str())["model"]
-    return RobertaTokenizerFast(
-        vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
-        mask_token=AddedToken("<mask>", lstrip=True, special=True),  # as in roberta-base
+    bpe.train_from_iterator(
+        texts, vocab_size=vocab_size, special_tokens=["<s>", "<pad>", "</s>", "<unk>", mask], show_progress=False
     )
+    trained = Tokenizer.from_str(bpe.to_str())
+    trained.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    # What transformers 5.12 makes of a vocabulary and merges is no byte-level tokenizer.
+    return RobertaTokenizerFast(tokenizer_object=trained, mask_token=mask)
