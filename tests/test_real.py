@@ -29,7 +29,7 @@ def launch(folder: Path, *options: object) -> tuple[dict, str]:
 @pytest.mark.slow
 def test_quickstart_learns_what_a_bag_of_words_cannot_and_says_what_the_readme_prints(tmp_path, capsys):
     metrics, printed = launch(tmp_path / "run", "--config", "recipes/quickstart.yaml")
-    assert metrics["test"]["accuracy"]["value"] >= 0.95
+    assert metrics["test"]["accuracy"]["value"] >= 0.96
     assert metrics["bag_of_words"]["test"]["accuracy"]["value"] < 0.75
     assert "Test accuracy 0.9" in printed
     assert "where importing modeling_roberta_gru fails" in printed
