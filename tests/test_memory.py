@@ -1,8 +1,9 @@
-"""Files larger than memory: what is held while one is prepared and scored does not grow with it."""
+"""Files larger than memory, and texts of ever other lengths: what is held does not grow with them."""
 
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -80,3 +81,35 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     (small, held), (large, held_of_large) = json.loads(done.stdout.splitlines()[-1])
     assert large - small > 64 * MIB
     assert held_of_large - held < (large - small) / 6  # a few bytes hold numbers for each row
+
+
+KERNELS = """
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import torch
+from tests.conftest import tiny_config
+
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.inference.engine import OpenVINOEncoder
+
+torch.set_num_threads(2)
+model = RobertaGRUForSequenceClassification(tiny_config(max_position_embeddings=260)).eval()
+encoder = OpenVINOEncoder(model.roberta, "int8")
+for num_rows in range(1, 7):
+    for length in range(1, 200):
+        ids = torch.randint(3, model.config.vocab_size, (num_rows, length))
+        encoder(ids, None, torch.arange(2, 2 + length).repeat(num_rows, 1))
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs OpenVINO")
+def test_memory_does_not_grow_with_the_sizes_that_an_engine_met():
+    done = subprocess.run([sys.executable, "-c", KERNELS, str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    held = list(map(int, done.stdout.split()[-6:]))
+    assert held[-1] - held[1] < 32 * MIB  # OpenVINO's own choice keeps 70 MiB

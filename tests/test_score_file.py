@@ -240,7 +240,7 @@ def test_a_row_that_another_column_makes_bad_shifts_no_prediction(tmp_path, kind
     else:  # what Arrow reads and Python does not
         bad = {
             "long.jsonl": '{"text": "bb", "note": ' + "1" * 5000 + "}",
-            "deep.jsonl": '{"text": "bb", "note": ' + "[" * 3000 + "]" * 3000 + "}",
+            "deep.jsonl": '{"text": "bb", "note": ' + "[" * 100_000 + "]" * 100_000 + "}",
             "two.jsonl": '{"text": "bb"} {"text": "dd"}\n',
         }[kind]
         source.write_text(f'{{"text": "a"}}\n{bad}\n{{"text": "ccc"}}\n')

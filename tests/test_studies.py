@@ -3,6 +3,7 @@
 import json
 import math
 import sqlite3
+from contextlib import closing
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -127,7 +128,7 @@ def plan_of(tmp_path, reviews):
 
 
 def let_an_hour_pass(folder: Path) -> None:
-    with sqlite3.connect(folder / "study.db") as base:
+    with closing(sqlite3.connect(folder / "study.db")) as base, base:
         base.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
 
 
@@ -276,7 +277,7 @@ def test_an_interrupted_trial_is_trained_by_the_next_command(error, tmp_path, st
         study_of(RATES)
     if isinstance(error, InputError):
         assert str(raised.value) == "Trial 2 (learning_rate=0.0001): the data are gone"
-    with sqlite3.connect(tmp_path / "study" / "study.db") as base:
+    with closing(sqlite3.connect(tmp_path / "study" / "study.db")) as base, base:
         assert ("RUNNING",) not in base.execute("SELECT state FROM trials").fetchall()
     assert len(study_of(RATES)["trials"]) == 3
     assert sorted(stub.trained, reverse=True) == [("nadam", rate) for rate in (0.001, 0.0001, 0.00001)]
@@ -585,7 +586,8 @@ def test_a_shared_storage_is_found_by_the_folder_s_name(tmp_path, stub, study_of
     storage = f"sqlite:///{tmp_path}/shared.db"
     record = study_of(RATES, storage=storage, command=["sweep", "--storage", storage])
     assert not (tmp_path / "study" / "study.db").exists()
-    assert optuna.get_all_study_names(storage) == ["study"]
+    with closing(sqlite3.connect(tmp_path / "shared.db")) as database:
+        assert database.execute("SELECT study_name FROM studies").fetchall() == [("study",)]
     assert record["command"] == f"sweep --storage {storage}"
 
 

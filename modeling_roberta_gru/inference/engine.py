@@ -37,6 +37,8 @@ BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 TOKENS_PER_REQUEST = 256
 """Of short windows encoded together: from here on, more do not make a token cheaper."""
+KEPT_KERNELS = 128
+"""By each of OpenVINO's streams: fewer take longer, and more are seldom met again."""
 
 
 class Engine(NamedTuple):
@@ -154,7 +156,14 @@ class OpenVINOFunction:
         self.num_requests = torch.get_num_threads()
         threads: dict[str, int | bool] = {"NUM_STREAMS": self.num_requests, "INFERENCE_NUM_THREADS": self.num_requests}
         threads["ENABLE_CPU_PINNING"] = False  # or each process takes the first cores, and several share them
-        compiled = openvino.Core().compile_model(_converted(module, tuple(example)), "CPU", {**threads, **settings})
+        # By default 5,000 of the kernels that each new size asks for are kept, and memory grows for hours. There is no
+        # public setting (openvinotoolkit/model_server#4299).
+        kept = {"CPU_RUNTIME_CACHE_CAPACITY": KEPT_KERNELS}
+        converted = _converted(module, tuple(example))
+        try:
+            compiled = openvino.Core().compile_model(converted, "CPU", {**threads, **settings, **kept})
+        except RuntimeError:  # a release that has no such setting
+            compiled = openvino.Core().compile_model(converted, "CPU", {**threads, **settings})
         self.requests: SimpleQueue = SimpleQueue()
         for _ in range(self.num_requests):
             self.requests.put(compiled.create_infer_request())
