@@ -15,9 +15,10 @@ is killed (SIGKILL). After the run, or after the driver's same command again, ev
 second one is killed with all it started, and started again. Losses and weights must be those of an undisturbed run,
 bit for bit.
 
-**speed.** Every system scores the same rows, and a quarter of them: what is told is the rows a second between the
-two, without what starting costs, which is told beside. Nodes have one core each by Ray's count; nothing pins them. Two
-processes that know nothing of each other, on one core each, show what a second core of this machine is worth.
+**speed.** In each round every system scores the same rows, and a quarter of them: what is told is the rows a second
+between the two, without what starting costs, which is told beside. Nodes have one core each by Ray's count; nothing
+pins them. Two processes that know nothing of each other, on one core each, show what a second core of this machine is
+worth.
 
 Drivers are forks of this process, which has imported everything and computes nothing.
 """
@@ -38,6 +39,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import psutil
@@ -52,8 +54,11 @@ from measuring import (
     cores,
     json_option,
     log,
+    ranged,
     reviews_option,
+    spread,
     table_of,
+    turned,
     write,
 )
 
@@ -469,6 +474,7 @@ def speed(
     data: Annotated[Path, reviews_option()] = REVIEWS,
     rows: Annotated[int, typer.Option(min=64)] = 4000,
     parts: Annotated[int, typer.Option(min=4)] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that every system is measured.")] = 3,
     systems: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SYSTEMS)}. Unset: all.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the scorers' numbers.")] = "auto",
     output: Output = RECORDED,
@@ -490,16 +496,17 @@ def speed(
             for number in range(parts):
                 begin, end = (at * count // parts for at in (number, number + 1))
                 pq.write_table(some.slice(begin, end - begin), work / part_of / f"{number:03}.parquet")
-        found = {
-            system: {part_of: time_of(system, model, work, part_of, dtype) for part_of in ("quarter", "all")}
-            for system in systems or SYSTEMS
-        }
+        found: list[dict[str, dict[str, float]]] = []
+        for number in range(rounds):
+            found.append({})
+            for system in turned(systems or list(SYSTEMS), number):
+                seconds = {part_of: time_of(system, model, work, part_of, dtype) for part_of in ("quarter", "all")}
+                seconds["rows_a_second"] = (rows - rows // 4) / (seconds["all"] - seconds["quarter"])
+                log(system, seconds)
+                found[-1][system] = seconds
         written = work / "out" if (work / "out").exists() else next(work.glob("scored-*"))
         bytes_a_row = {"in": size_of(work / "all") / rows, "out": size_of(written) / rows}
-    for system, seconds in found.items():
-        seconds["rows_a_second"] = (rows - rows // 4) / (seconds["all"] - seconds["quarter"])
-        log(system, seconds)
-    measured = {"rows": rows, "parts": parts, "dtype": dtype, "bytes_a_row": bytes_a_row, "systems": found}
+    measured = {"rows": rows, "parts": parts, "dtype": dtype, "bytes_a_row": bytes_a_row, "rounds": found}
     record(output, "speed", {**began, **measured})
 
 
@@ -602,15 +609,27 @@ def speed_table(measured: dict[str, Any]) -> list[str]:
     beside = {"ray": "score", "cores": "core", "two": "one"}
     rows = []
     for system, words in SYSTEMS.items():
-        if system not in found["systems"]:
+        if system not in found["rounds"][0]:
             continue
-        each = found["systems"][system]
-        other = found["systems"].get(beside.get(system, ""))
-        ratio = f"{each['rows_a_second'] / other['rows_a_second']:.2f} × {SYSTEMS[beside[system]]}" if other else ""
-        start = each["quarter"] - found["rows"] // 4 / each["rows_a_second"]
-        rows.append([words, f"{each['rows_a_second']:.1f}", ratio, f"{start:.0f} s"])
+        rates, other, ratio = rates_of(found, system), beside.get(system, ""), ""
+        if other in found["rounds"][0]:
+            ratios = [own / its for own, its in zip(rates, rates_of(found, other), strict=True)]
+            ratio = f"{ranged(spread(ratios), '.2f')} × {SYSTEMS[other]}"
+        rows.append([words, ranged(spread(rates), ".1f"), ratio, f"{start_of(found, system):.0f} s"])
     table = table_of(["", "rows a second", "", "start"], rows)
-    return [*table, "", f"{found['rows']:,} texts in {found['parts']} parts; {cores(found)}. `{found['command']}`"]
+    about = f"{found['rows']:,} texts in {found['parts']} parts; median (least to largest) of {len(found['rounds'])}"
+    return [*table, "", f"{about}; {cores(found)}. `{found['command']}`"]
+
+
+def rates_of(found: dict[str, Any], system: str) -> list[float]:
+    """Return a system's rows a second in each round."""
+    return [each[system]["rows_a_second"] for each in found["rounds"]]
+
+
+def start_of(found: dict[str, Any], system: str) -> float:
+    """Return the seconds before a system scores, the median of the rounds."""
+    few = found["rows"] // 4
+    return median(each[system]["quarter"] - few / each[system]["rows_a_second"] for each in found["rounds"])
 
 
 def plan_table(measured: dict[str, Any]) -> list[str]:
@@ -618,16 +637,16 @@ def plan_table(measured: dict[str, Any]) -> list[str]:
     if "speed" not in measured:
         return ["Not measured yet."]
     speed, scoring = measured["speed"], json.loads((RESULTS / "performance" / "scoring.json").read_text("utf-8"))
-    systems = speed["systems"]
+    pair = median(rates_of(speed, "two"))
     reviews = scoring["workloads"]["reviews"]
     ours = next(each for each in scoring["figures"] if each["workload"] == "reviews" and each["system"] == "ours-int8")
     each_core = {  # rows a second
-        "all-MiniLM-L6-v2, whole reviews": systems["two"]["rows_a_second"] / 2,
+        "all-MiniLM-L6-v2, whole reviews": pair / 2,
         "roberta-base, cut at 512 tokens": reviews["num_texts"]
         / ours["seconds"]["median"]
         / scoring["hardware"]["num_cores"],
     }
-    start = systems["two"]["quarter"] - speed["rows"] // 4 / systems["two"]["rows_a_second"]
+    start = start_of(speed, "two")
     rows = []
     for model, rate in each_core.items():
         hours = PLANNED / rate / 3600

@@ -201,7 +201,8 @@ def measure(system: str, path: str, tokenizer_folder: str) -> dict[str, Any]:
 def measure_apart(system: str, path: Path, tokenizer_folder: str) -> dict[str, Any]:
     """Call [`measure`] in a process of its own."""
     command = [sys.executable, __file__, "--measure", system, str(path), tokenizer_folder]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    # What the process writes for itself lies beside the file.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TMPDIR": str(path.parent)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -263,7 +264,6 @@ def main() -> None:
     commit = platform.pop("commit")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
-        os.environ["TMPDIR"] = name  # what the processes write lies here too
         tokenizer = args.tokenizer or str(folder / "tokenizer")
         if args.tokenizer is None:
             train_tokenizer(pq.read_table(args.tweets)["text"].to_pylist(), 10_000).save_pretrained(tokenizer)

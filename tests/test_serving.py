@@ -561,7 +561,11 @@ def test_the_command_serves_until_it_is_told_to_stop(folder, tmp_path):
 def test_the_load_benchmark_loses_no_answer_and_finds_none_wrong(load, folder, tmp_path):
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS if text))
     output = tmp_path / "load.json"
-    load.measure(str(folder), tmp_path / "texts.jsonl", 8, 1.0, [1, 4], "float32", 1.0, None, output)
+    load.measure(str(folder), tmp_path / "texts.jsonl", 8, 1.0, [1, 4], "float32", None, output)
+    load.soak(str(folder), tmp_path / "texts.jsonl", 8, 0.05, "float32", output)
+    soak = json.loads(output.read_text())["soak"]
+    assert soak["answered"] > 0 == soak["wrong"] == soak["lost"]
+    assert len(soak["memory"]) == load.SOAK_PARTS
     runs = json.loads(output.read_text())["runs"]
     assert [(run["system"], run["clients"]) for run in runs] == [
         (system, clients) for system in ("serve", "pipeline") for clients in (1, 4, None)
