@@ -409,7 +409,15 @@ def test_a_model_in_training_mode_is_scored_without_its_dropout(model, tokenizer
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-@pytest.mark.parametrize(("hidden", "intermediate"), [(12, 20), (64, 128), (156, 600)])
+@pytest.mark.parametrize(
+    ("hidden", "intermediate"),
+    [
+        (12, 20),
+        (64, 128),
+        (156, 600),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((48, 96), (72, 144))),
+    ],
+)
 def test_several_threads_encode_as_one_at_any_width(dtype, hidden, intermediate) -> None:
     sizes = {"hidden_size": hidden, "intermediate_size": intermediate, "num_attention_heads": 2}
     config = tiny_config(**sizes, initializer_range=0.1)
