@@ -53,6 +53,8 @@ HYPERPARAMETERS: dict[str, Any] = {
     "head_dropout": 0.1,
 }
 
+MOST_STATES = 2**18  # padding included, that heads are trained on at once: a batch of longer documents is split
+
 
 class Task(NamedTuple):
     """A data set in folds.
@@ -329,67 +331,117 @@ class Head(nn.Module):
         # The model's own parts, as it initialises them; its encoder is none.
         model = RobertaGRUForSequenceClassification(config)
         self.config, self.vote = config, system.vote
-        self.dropout = nn.Dropout(given["state_dropout"])
         self.gru = model.gru if system.directions else None
         self.summary, self.head = model.summary, model.head
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Return logits (documents, C)."""
-        states = self.dropout(batch.states)
+    def forward(self, batch: Batch, is_mapped: bool = False) -> torch.Tensor:
+        """Return logits (documents, C); with `is_mapped`, in operations that `torch.func.vmap` knows."""
+        states = batch.states
         if self.gru is not None:
-            states = self.gru(states, batch.lengths)[0]
+            states = _read(self.gru, states, batch.lengths) if is_mapped else self.gru(states, batch.lengths)[0]
         first, ends = torch.zeros_like(batch.lengths), torch.ones_like(batch.lengths, dtype=torch.bool)
         logits = self.head(self.summary(states, batch.mask, first, ends).value)
         if self.vote is None:
             return logits
-        rows = batch.owners[:, None].expand_as(logits)
-        reduction = {"mean": "mean", "max": "amax"}[self.vote]
-        voted = logits.new_zeros(batch.num_documents, logits.shape[1])
-        return voted.scatter_reduce(0, rows, logits, reduction, include_self=False)
+        owned = batch.owners == torch.arange(batch.num_documents)[:, None]  # (documents, R)
+        if self.vote == "mean":
+            return owned.to(logits.dtype) @ logits / owned.sum(dim=1, keepdim=True)
+        return logits.masked_fill(~owned[..., None], float("-inf")).amax(dim=1)
 
 
-def fit(system: System, states: States, targets: np.ndarray, rows: np.ndarray, num_outputs: int, seed: int) -> Head:
-    """Train a head on some documents."""
+def _read(recurrence: nn.Module, states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Read states (R, S, D) as the model's one layer of GRU does, step by step."""
+    columns = torch.arange(states.shape[1])
+    reversal = torch.where(columns < lengths[:, None], lengths[:, None] - 1 - columns, columns)[..., None]
+    found = [_steps(gru, states) for gru in recurrence.left_to_right]
+    for gru in recurrence.right_to_left:
+        mirrored = _steps(gru, states.gather(1, reversal.expand_as(states)))
+        found.append(mirrored.gather(1, reversal.expand_as(mirrored)))
+    return torch.cat([*found, states] if recurrence.has_skip_connection else found, dim=-1)
+
+
+def _steps(gru: Any, states: torch.Tensor) -> torch.Tensor:
+    inputs = nn.functional.linear(states, gru.weight_ih_l0, gru.bias_ih_l0)
+    sizes = [2 * gru.hidden_size, gru.hidden_size]
+    state, found = inputs.new_zeros(len(states), gru.hidden_size), []
+    for to_gates, to_new in zip(*(part.unbind(1) for part in inputs.split(sizes, dim=-1)), strict=True):
+        gates, new = nn.functional.linear(state, gru.weight_hh_l0, gru.bias_hh_l0).split(sizes, dim=-1)
+        reset, update = (gates + to_gates).sigmoid().chunk(2, dim=-1)
+        state = torch.lerp(torch.tanh(to_new + reset * new), state, update)
+        found.append(state)
+    return torch.stack(found, dim=1)
+
+
+def fit(
+    system: System, states: States, targets: np.ndarray, trained_on: np.ndarray, num_outputs: int, seed: int
+) -> list[Head]:
+    """Train several heads at once, each on some of the documents.
+
+    All see the same batches, and each one's loss leaves out the documents that are not its own.
+
+    Args:
+        trained_on: (heads, n) bool, which documents each is trained on.
+    """
     given = HYPERPARAMETERS
-    set_seed(seed)
-    head = Head(system, states.width, states.every, num_outputs)
+    trained: list[Head] = []
+    for _ in trained_on:
+        set_seed(seed)
+        trained.append(Head(system, states.width, states.every, num_outputs).train())
+    stacked, _ = torch.func.stack_module_state(trained)  # each (heads, …)
     decays = {True: given["weight_decay"], False: 0.0}
     groups = [
-        {"params": [value for value in head.parameters() if (value.ndim > 1) == is_matrix], "weight_decay": decay}
+        {"params": [value for value in stacked.values() if (value.ndim > 2) == is_matrix], "weight_decay": decay}
         for is_matrix, decay in decays.items()
     ]
     optimizer = NAdam(groups, lr=given["learning_rate"])
+    rows = np.flatnonzero(trained_on.any(axis=0))
     batches = list(_batches(states, system, rows, np.random.default_rng(seed)))
     warmup = max(1, round(0.05 * len(batches)))
-    wanted = torch.from_numpy(targets)
+    wanted, counted = torch.from_numpy(targets), torch.from_numpy(trained_on)
     averaged: dict[str, torch.Tensor] = {}
     first_averaged = len(batches) - max(1, round(len(batches) * given["averaged_share"]))
-    num_averaged = 0
-    head.train()
+
+    def loss(weights: dict[str, torch.Tensor], batch: Batch, wanted: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        logits = torch.func.functional_call(trained[0], weights, (batch, True))
+        return (_losses(logits, wanted) * own).sum()
+
+    mapped = torch.func.vmap(loss, in_dims=(0, None, None, 0), randomness="different")
     for step, some in enumerate(batches):
         rate = min((step + 1) / warmup, (len(batches) - step) / (len(batches) - warmup))
         for group in optimizer.param_groups:
             group["lr"] = given["learning_rate"] * rate
-        loss_of(head(states.batch(some, system.view)), wanted[some]).backward()
-        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        num_counted = counted[:, some].sum(dim=1).clamp(min=1)
+        for part in _parts(states, system, some):
+            batch = states.batch(part, system.view)
+            batch = batch._replace(states=nn.functional.dropout(batch.states, given["state_dropout"]))
+            found = mapped(stacked, batch, wanted[part], counted[:, part])
+            (found / num_counted).sum().backward()
+        norms = torch.stack([value.grad.flatten(1).norm(dim=1) for value in stacked.values()]).norm(dim=0)
+        for value in stacked.values():
+            value.grad *= (1 / (norms + 1e-6)).clamp(max=1).view(-1, *[1] * (value.ndim - 1))
         optimizer.step()
         optimizer.zero_grad()
         if step >= first_averaged:
-            num_averaged += 1
-            for name, value in head.state_dict().items():
-                mean = averaged.setdefault(name, value.clone())
-                mean += (value - mean) / num_averaged
-    head.load_state_dict(averaged)
-    return head.eval()
+            for name, value in stacked.items():
+                mean = averaged.setdefault(name, value.detach().clone())
+                mean += (value.detach() - mean) / (step - first_averaged + 1)
+    for number, head in enumerate(trained):
+        head.load_state_dict({name: value[number] for name, value in averaged.items()})
+    return [head.eval() for head in trained]
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the mean loss: cross-entropy of classes, of labels one by one, or the square of a value's error."""
+    return _losses(logits, targets).mean()
+
+
+def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return each document's loss (n,)."""
     if targets.ndim == 1:
-        return nn.functional.cross_entropy(logits, targets)
+        return nn.functional.cross_entropy(logits, targets, reduction="none")
     if targets.shape[1] == 1:
-        return nn.functional.mse_loss(logits, targets)
-    return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        return nn.functional.mse_loss(logits, targets, reduction="none")[:, 0]
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
 
 
 def _batches(states: States, system: System, rows: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -404,6 +456,16 @@ def _batches(states: States, system: System, rows: np.ndarray, rng: np.random.Ge
             batches += [some[begin : begin + size] for begin in range(0, len(some), size)]
         for index in rng.permutation(len(batches)):
             yield batches[index]
+
+
+def _parts(states: States, system: System, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a batch's documents, in order, as many at a time as [`MOST_STATES`] allows."""
+    longest = np.array([max(map(len, states.sequences(row, system.view))) for row in rows])
+    first = 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or (end + 1 - first) * longest[first : end + 1].max() > MOST_STATES:
+            yield rows[first:end]
+            first = end
 
 
 def _length(states: States, row: int, view: str) -> int:
@@ -450,7 +512,6 @@ def train(
     folder: Folder,
     systems: Annotated[list[str], typer.Argument(metavar="SYSTEM...", help=", ".join(SYSTEMS))],
     seed: Annotated[list[int] | None, typer.Option(help="Seed; again for more. Unset: 0.")] = None,
-    fold: Annotated[list[int] | None, typer.Option(help="Test fold; again for more. Unset: all.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Read every so many tokens only.")] = 2,
     data: DataFolder = DATA,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -461,38 +522,39 @@ def train(
     documents = load(TASKS[task], data)
     for number in seed or [0]:
         for name in systems:
-            folds = range(TASKS[task].num_folds) if fold is None else fold
-            parts = [_fold(task, name, number, test, every, documents, folder) for test in folds]
-            if fold is None:
-                result = _result(task, name, number, every, documents, parts, folder)
-                write_json(output / f"{task}-{name}-{number}.json", result)
+            part = _cross_validated(task, name, number, every, documents, folder)
+            result = _result(task, name, number, every, documents, part, folder)
+            write_json(output / f"{task}-{name}-{number}.json", result)
 
 
-def _fold(
-    task: str, name: str, seed: int, fold: int, every: int, documents: Documents, folder: Path
+def _cross_validated(
+    task: str, name: str, seed: int, every: int, documents: Documents, folder: Path
 ) -> dict[str, np.ndarray]:
-    """Train on all folds but one and predict that; or read what was predicted before."""
+    """Predict every fold by a head trained on the others; or read what was predicted before."""
     system = SYSTEMS[name]
-    place = folder / "predicted" / f"{task}-{name}-{every}-{seed}-{fold}.npz"
+    place = folder / "predicted" / f"{task}-{name}-{every}-{seed}.npz"
     if place.is_file():
         return dict(np.load(place))
     started = time.process_time()
-    test, others = (np.flatnonzero((documents.folds == fold) == is_test) for is_test in (True, False))
+    in_fold = documents.folds == np.unique(documents.folds)[:, None]  # (folds, n)
+    logits, shuffled = (np.empty((len(documents.texts), documents.num_outputs), np.float32) for _ in range(2))
     if system.summary is None:
-        bag = BagOfWords().fit([documents.texts[row] for row in others], documents.targets[others])
-        logits = shuffled = bag.predict_logits([documents.texts[row] for row in test])
+        for test in in_fold:
+            bag = BagOfWords().fit([documents.texts[row] for row in np.flatnonzero(~test)], documents.targets[~test])
+            logits[test] = shuffled[test] = bag.predict_logits([documents.texts[row] for row in np.flatnonzero(test)])
     else:
         states = _states(folder, every, system.view)
-        head = fit(system, states, documents.targets, others, documents.num_outputs, seed)
-        logits = shuffled = predict(head, states, test, system.view)
-        if system.view == "whole":
-            shuffled = predict(head, states, test, system.view, np.random.default_rng(seed))
-    seconds = time.process_time() - started
-    part = {"rows": test, "logits": logits, "shuffled": shuffled, "seconds": np.array(seconds)}
+        fitted = fit(system, states, documents.targets, ~in_fold, documents.num_outputs, seed)
+        for head, test in zip(fitted, in_fold, strict=True):
+            rows = np.flatnonzero(test)
+            logits[rows] = shuffled[rows] = predict(head, states, rows, system.view)
+            if system.view == "whole":
+                shuffled[rows] = predict(head, states, rows, system.view, np.random.default_rng(seed))
+    part = {"logits": logits, "shuffled": shuffled, "seconds": np.array(time.process_time() - started)}
     place.parent.mkdir(exist_ok=True)
     np.savez(place, **part)
-    loss = float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets[test])))
-    print(f"{task} {name} seed {seed} fold {fold}: loss {loss:.4f}, {seconds:.0f} s", flush=True)
+    loss = float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets)))
+    print(f"{task} {name} seed {seed}: loss {loss:.4f}, {part['seconds']:.0f} s", flush=True)
     return part
 
 
@@ -512,14 +574,11 @@ def _result(
     seed: int,
     every: int,
     documents: Documents,
-    parts: Sequence[dict[str, np.ndarray]],
+    part: dict[str, np.ndarray],
     folder: Path,
 ) -> dict[str, Any]:
     """Return what is recorded of a system and seed: every row's prediction, and the conditions."""
-    logits = np.empty((len(documents.texts), parts[0]["logits"].shape[1]), np.float32)
-    shuffled = np.empty_like(logits)
-    for part in parts:
-        logits[part["rows"]], shuffled[part["rows"]] = part["logits"], part["shuffled"]
+    logits, shuffled = part["logits"], part["shuffled"]
     return {
         "command": shlex.join(["python", *sys.argv]),
         "task": task,
@@ -528,7 +587,7 @@ def _result(
         "every": every,
         "states": json.loads((folder / "encoded.json").read_text(encoding="utf-8")),
         "hyperparameters": HYPERPARAMETERS,
-        "seconds": round(sum(float(part["seconds"]) for part in parts), 1),
+        "seconds": round(float(part["seconds"]), 1),
         "loss": float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets))),
         "targets": _written(documents.targets),
         "predictions": _written_predictions(logits, TASKS[task].kind),

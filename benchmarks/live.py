@@ -413,31 +413,44 @@ def early(
     torch.set_num_threads(threads)
     measured = {**conditions(), "task": task, "system": system, "seed": seed}
     documents, states = heads.load(heads.TASKS[task], data), heads.States(folder, 1)
-    folds = []
-    for number in fold or sorted(set(documents.folds.tolist())):
-        kept = folder / f"early-{task}-{system}-{seed}-{number}.json"
-        if not kept.is_file():
-            timed_here = clock and not folds
-            record = one_fold(documents, states, heads.SYSTEMS[system], number, seed, timed_here)
-            heads.write_json(kept, record)
-        folds.append(json.loads(kept.read_text(encoding="utf-8")))
-        log(f"fold {number}: {folds[-1]['accuracy']}")
+    numbers = fold or sorted(set(documents.folds.tolist()))
+    kept = {number: folder / f"early-{task}-{system}-{seed}-{number}.json" for number in numbers}
+    missing = [number for number, file in kept.items() if not file.is_file()]
+    splits = [Split(documents, number) for number in missing]
+    is_trained_on = np.array([split.trained for split in splits])
+    started = time.perf_counter()
+    fitted = (
+        heads.fit(heads.SYSTEMS[system], states, documents.targets, is_trained_on, documents.num_outputs, seed)
+        if missing
+        else []
+    )
+    seconds = (time.perf_counter() - started) / max(1, len(missing))
+    for number, split, head in zip(missing, splits, fitted, strict=True):
+        record = one_fold(documents, states, head, split, clock and number == numbers[0])
+        heads.write_json(kept[number], {"fold": number, "training_seconds": round(seconds, 1), **record})
+    folds = [json.loads(file.read_text(encoding="utf-8")) for file in kept.values()]
+    log("; ".join(f"fold {number}: {found['accuracy']}" for number, found in zip(kept, folds, strict=True)))
     measured |= {"encoder": Path(states.record["encoder"]).name, "hyperparameters": heads.HYPERPARAMETERS}
     measured |= pool(folds)
     write(output or RECORDED / f"early-{task}.json", measured, early_table(measured))
 
 
+class Split:
+    """Documents of one fold for testing, of some for fitting thresholds, of the others for training."""
+
+    def __init__(self, documents: heads.Documents, fold: int):
+        num_folds = int(documents.folds.max()) + 1
+        distance, num_fitting = (documents.folds - fold) % num_folds, round(VALIDATION_SHARE * num_folds)
+        self.test = np.flatnonzero(distance == 0)
+        self.validation = np.flatnonzero((distance > 0) & (distance <= num_fitting))
+        self.trained = distance > num_fitting  # (n,) bool
+
+
 def one_fold(
-    documents: heads.Documents, states: heads.States, system: heads.System, fold: int, seed: int, clock: bool
+    documents: heads.Documents, states: heads.States, head: heads.Head, split: Split, clock: bool
 ) -> dict[str, Any]:
-    """Test on one fold, fit on some, train on the others."""
-    num_folds = int(documents.folds.max()) + 1
-    distance, num_fitting = (documents.folds - fold) % num_folds, round(VALIDATION_SHARE * num_folds)
-    test, validation = np.flatnonzero(distance == 0), np.flatnonzero((distance > 0) & (distance <= num_fitting))
-    others = np.flatnonzero(distance > num_fitting)
-    started = time.perf_counter()
-    head = heads.fit(system, states, documents.targets, others, documents.num_outputs, seed)
-    seconds = time.perf_counter() - started
+    """Fit thresholds for a trained head, and test them."""
+    test, validation = split.test, split.validation
     whole = heads.predict(head, states, validation, "whole")
     model = Replay(head, states, fit_temperature(whole, documents.targets[validation]))
     fitted = stopping.fit_model(model, [model.document(row) for row in validation], None)
@@ -470,8 +483,6 @@ def one_fold(
             "windows": num_windows,
         }
     return {
-        "fold": fold,
-        "training_seconds": round(seconds, 1),
         "accuracy": float((final == labels).mean()),
         "right": int((final == labels).sum()),
         "tokens": int(lengths.sum()),

@@ -28,6 +28,7 @@ state along, so that memory does not grow with n. A document that is still being
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -329,8 +330,9 @@ class RobertaGRUSummary(nn.Module):
         scores = self._scores(states) - self._decay(distances, states)
         scores = scores.masked_fill(~mask[..., None], float("-inf"))
         states = states.masked_fill(~mask[..., None], 0.0)
-        value = [(weights * states).sum(dim=1) for weights in scores.softmax(dim=1).split(1, dim=-1)]
-        return Part(torch.cat(value, dim=-1), scores.logsumexp(dim=1), last)
+        with _without_autocast(states.device):
+            value = scores.softmax(dim=1).transpose(1, 2) @ states  # (R, A, E)
+        return Part(value.flatten(1), scores.logsumexp(dim=1), last)
 
     def _running(self, states: torch.Tensor, first: torch.Tensor) -> Part:
         columns = torch.arange(states.shape[1], device=states.device)[None, :, None]
@@ -1356,6 +1358,13 @@ def _shard_groups(module: nn.Module) -> list[Any]:
 
 def _no_weight(states: torch.Tensor) -> torch.Tensor:
     return states.new_zeros(*states.shape[:-1], 1)
+
+
+def _without_autocast(device: torch.device) -> Any:
+    """Return a context in which products keep their operands' precision."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
