@@ -144,6 +144,17 @@ def test_the_recurrence_keeps_float32_on_the_cpu_under_autocast():
     assert torch.equal(under_autocast, model.gru(states, lengths)[0])
 
 
+@pytest.mark.parametrize("horizons", [[0], [0, 100]])
+def test_an_average_over_tokens_keeps_float32_under_autocast(horizons):
+    summary = modeling.RobertaGRUSummary(tiny_config(summary="attention", attention_horizons=horizons))
+    nn.init.zeros_(summary.query)  # all tokens score alike, in any precision
+    states = torch.randn(2, 300, summary.query.shape[1])
+    known = torch.ones(2, 300, dtype=torch.bool), torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = summary(states, *known).value
+    torch.testing.assert_close(under_autocast, summary(states, *known).value, atol=1e-6, rtol=1e-6)
+
+
 def enable_checkpointing(model):
     """Call it by its name in the installed transformers: up to 5.17 there is only the older one."""
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
