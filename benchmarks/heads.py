@@ -310,20 +310,22 @@ def encode_texts(texts: Sequence[str], encoder: str, folder: Path, view: str, ba
 class Head(nn.Module):
     """RoBERTa-GRU from its encoder's states on, or the same without a GRU."""
 
-    def __init__(self, system: System, width: int, every: int, num_outputs: int):
+    def __init__(self, system: System, states: States, num_outputs: int):
         super().__init__()
-        given = HYPERPARAMETERS
+        given, width, window = HYPERPARAMETERS, states.width, states.record["window"]
         config = RobertaGRUConfig(
             hidden_size=width,
             num_hidden_layers=1,
             num_attention_heads=1,
             intermediate_size=1,
             vocab_size=8,
+            max_position_embeddings=window + 2,
+            window_overlap=window - 2 - states.record["window_stride"],
             gru_hidden_size=given["gru_hidden_size"] if system.directions else width,
             gru_bidirectional=system.directions == 2,
             skip_connection=system.skip,
             summary=system.summary,
-            attention_horizons=[tokens // every for tokens in system.horizons],
+            attention_horizons=[tokens // states.every for tokens in system.horizons],
             head_hidden_size=given["head_hidden_size"],
             head_dropout=given["head_dropout"],
             num_labels=num_outputs,
@@ -386,7 +388,7 @@ def fit(
     trained: list[Head] = []
     for _ in trained_on:
         set_seed(seed)
-        trained.append(Head(system, states.width, states.every, num_outputs).train())
+        trained.append(Head(system, states, num_outputs).train())
     stacked, _ = torch.func.stack_module_state(trained)  # each (heads, …)
     decays = {True: given["weight_decay"], False: 0.0}
     groups = [

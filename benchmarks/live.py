@@ -48,7 +48,7 @@ from measuring import (
     write,
 )
 from scipy.stats import beta
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, RobertaModel
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.labels import SINGLE_LABEL
@@ -372,11 +372,6 @@ class Replay:
 
     def __init__(self, head: heads.Head, states: heads.States, temperature: float = 1.0):
         self.config, self.states, self.temperature = head.config, states, temperature
-        if (self.config.encoder_window, self.config.window_stride) != (
-            states.record["window"],
-            states.record["window_stride"],
-        ):
-            raise ValueError(f"The states' windows hold {states.record['window']} tokens: not RoBERTa-GRU's.")
         self.gru, self.summary, self.head = head.gru, head.summary, head.head
         self.dtype, self.device = torch.float32, torch.device("cpu")
 
@@ -522,10 +517,11 @@ def clocked(
     with heads.quiet():
         config = RobertaGRUConfig.from_pretrained(model.states.record["encoder"], **fields)
     config.calibration_temperature, config.stop_thresholds = model.temperature, fitted
-    with heads.quiet():
-        full = RobertaGRUForSequenceClassification.from_pretrained(
-            model.states.record["encoder"], config=config, dtype=torch.float32
-        )
+    with heads.quiet():  # its encoder alone: the saved model's own head may have another shape
+        full = RobertaGRUForSequenceClassification(config).eval()
+        full.roberta = RobertaModel.from_pretrained(
+            model.states.record["encoder"], add_pooling_layer=False, dtype=torch.float32
+        ).eval()
     for name in ("gru", "summary", "head"):
         getattr(full, name).load_state_dict(getattr(model, name).state_dict())
     tokenizer = AutoTokenizer.from_pretrained(model.states.record["encoder"])

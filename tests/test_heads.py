@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.training.loading import quiet
 
-from .conftest import script
+from .conftest import save_tiny_model, script
 
 heads = script("heads")
+live = script("live")
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "more", "than", "most"]
 
 
@@ -108,7 +109,7 @@ def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data
 def test_a_head_is_trained_as_the_models_own_parts_compute(heads, states_of_some, name):
     system = heads.SYSTEMS[name]
     torch.manual_seed(0)
-    head = heads.Head(system, states_of_some.width, states_of_some.every, 3).eval()
+    head = heads.Head(system, states_of_some, 3).eval()
     batch = states_of_some.batch([0, 2, 1], system.view)
     torch.testing.assert_close(head(batch, is_mapped=True), head(batch))
 
@@ -124,6 +125,29 @@ def test_several_heads_are_trained_as_each_alone_and_in_parts_as_at_once(heads, 
     for one, other in zip(together, in_parts, strict=True):
         torch.testing.assert_close(dict(one.named_parameters()), dict(other.named_parameters()), atol=1e-5, rtol=1e-4)
     assert not torch.equal(together[0].head.out_proj.weight, together[1].head.out_proj.weight)
+
+
+def test_promises_are_fitted_on_one_fold_and_tested_on_another(
+    live, heads, stand_in, data, task, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(live.EARLY, task, "Toys")
+    encoder = save_tiny_model(tmp_path / "model", stand_in)  # whose head has another shape
+    states, output = str(tmp_path / "states"), tmp_path / "early.json"
+    assert CliRunner().invoke(heads.app, ["encode", task, encoder, states, "--data", str(data)]).exit_code == 0
+    arguments = ["early", states, "--task", task, "--fold", "1", "--fold", "3", "--data", str(data), "--threads", "1"]
+    outcome = CliRunner().invoke(live.app, [*arguments, "--output", str(output)])
+    assert outcome.exit_code == 0, outcome.output
+    measured = json.loads(output.read_text())
+    assert (measured["n"], measured["folds"]) == (20, 2)
+    everything = measured["seconds"]["everything"]
+    assert everything["texts"] == 10
+    # Ten documents cannot hold a promise: nothing stops, and everything is said as by reading all.
+    for name, held in measured["held"].items():
+        if name != "first window only":
+            assert held["folds_promised"] == held["stopped"] == held["differ"] == 0
+            assert held["tokens"] == measured["tokens"]
+    monkeypatch.setattr(heads, "fit", None)  # what is done is not done again
+    assert CliRunner().invoke(live.app, [*arguments, "--output", str(output)]).exit_code == 0
 
 
 def test_metrics_and_losses_of_every_kind(heads):
