@@ -52,6 +52,7 @@ from measuring import (
     ROOT,
     conditions,
     cores,
+    flops,
     json_option,
     log,
     ranged,
@@ -91,6 +92,8 @@ IMPORTS = ("modeling_roberta_gru.cli", "modeling_roberta_gru.inference.cluster")
 NUM_STEPS = 12
 LIMIT_SECONDS = 900
 PLANNED, ROWS_OF_A_PART, SPOT_HOURS = 1_000_000_000, 50_000, 6
+GPU_FLOPS = 100e12
+"""A second, assumed of a GPU: a third of what an A100 does in bfloat16 by its data sheet."""
 KEPT = 1024
 """Texts after which `score` keeps what it has of a part."""
 
@@ -640,21 +643,22 @@ def plan_table(measured: dict[str, Any]) -> list[str]:
     pair = median(rates_of(speed, "two"))
     reviews = scoring["workloads"]["reviews"]
     ours = next(each for each in scoring["figures"] if each["workload"] == "reviews" and each["system"] == "ours-int8")
-    each_core = {  # rows a second
-        "all-MiniLM-L6-v2, whole reviews": pair / 2,
-        "roberta-base, cut at 512 tokens": reviews["num_texts"]
-        / ours["seconds"]["median"]
-        / scoring["hardware"]["num_cores"],
+    load = json.loads((RESULTS / "performance" / "load.json").read_text("utf-8"))
+    whole = flops([round(load["tokens"]["mean"])], GEOMETRIES["all-MiniLM-L6-v2"], has_gru=True)
+    rate_of_base = reviews["num_texts"] / ours["seconds"]["median"] / scoring["hardware"]["num_cores"]
+    planned = {  # rows a second and core, and FLOPs of a row
+        "all-MiniLM-L6-v2, whole reviews": (pair / 2, whole),
+        "roberta-base, cut at 512 tokens": (rate_of_base, reviews["flops"]["ours"] / reviews["num_texts"]),
     }
     start = start_of(speed, "two")
     rows = []
-    for model, rate in each_core.items():
+    for model, (rate, work) in planned.items():
         hours = PLANNED / rate / 3600
         lost = start + KEPT / 2 / rate
-        rows.append(
-            [model, f"{rate:.1f}", f"{hours:,.0f}", f"{hours / 1000:,.0f} h", f"{lost / 3600 / SPOT_HOURS:.1%}"]
-        )
+        cells = [f"{rate:.1f}", f"{hours:,.0f}", f"{hours / 1000:,.0f} h", f"{lost / 3600 / SPOT_HOURS:.1%}"]
+        rows.append([model, *cells, f"{PLANNED * work / GPU_FLOPS / 3600:,.0f}"])
     heads = ["", "rows a second and core", "core hours", "on 1,000 cores", "more, if each core is lost every 6 hours"]
+    heads.append(f"GPU hours, at {GPU_FLOPS / 1e12:.0f} TFLOP/s")
     sizes = {name: each * PLANNED / 1e12 for name, each in speed["bytes_a_row"].items()}
     about = f"{sizes['in']:.2f} TB of Parquet are read, and {sizes['out']:.2f} TB written"
     return [*table_of(heads, rows), "", f"{about}, in {PLANNED // ROWS_OF_A_PART:,} parts of {ROWS_OF_A_PART:,} rows."]
