@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import pytest
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from modeling_roberta_gru import experiment
@@ -34,6 +35,18 @@ GRID = "space:\n  optimizer: [sgd, adam]\n  learning_rate: [1e-4, 1e-5]\n"
 POINTS = list(product(["sgd", "adam"], [0.0001, 0.00001]))
 RATES = "space:\n  learning_rate: [1e-3, 1e-4, 1e-5]\n"
 RANDOM = "sampler: random\ntrials: 3\nspace:\n  learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unwritten():
+    """Let SQLite not wait for the disk: what a killed process has written is there, and machines do not crash here."""
+
+    def connect(connection, _):
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", connect)
+    yield
+    event.remove(Engine, "connect", connect)
 
 
 class Killed(BaseException):
