@@ -120,6 +120,7 @@ class System(NamedTuple):
 
 
 HORIZONS = (0, 1024, 512, 256)  # as `train` takes them on a pretrained encoder
+OURS = "gru"
 
 SYSTEMS = {
     "bag-of-words": System("TF-IDF and logistic regression", None),
@@ -143,8 +144,8 @@ SYSTEMS = {
         )
         for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
     },
-    "gru": System(
-        "RoBERTa-GRU, four attentions with horizons, skip connection",
+    OURS: System(
+        "**RoBERTa-GRU, as `train` makes it**: four attentions with horizons, skip connection",
         "attention",
         1,
         horizons=HORIZONS,
@@ -596,8 +597,16 @@ def _result(
         "targets": _written(documents.targets),
         "predictions": _written_predictions(logits, TASKS[task].kind),
         "shuffled": _written_predictions(shuffled, TASKS[task].kind),
+        "losses": _written_losses(logits, documents.targets),
+        "shuffled_losses": _written_losses(shuffled, documents.targets),
         **describe_platform(),
     }
+
+
+def _written_losses(logits: np.ndarray, targets: np.ndarray) -> str:
+    """Write each document's loss, in thousandths."""
+    losses = _losses(torch.from_numpy(logits), torch.from_numpy(targets))
+    return " ".join(str(round(1000 * loss)) for loss in losses.tolist())
 
 
 def _written_predictions(logits: np.ndarray, kind: str) -> Any:
@@ -625,24 +634,32 @@ METRICS = {"classes": "accuracy, %", "labels": "macro-F1, %", "value": "root mea
 NUM_RESAMPLES = 1000
 
 
-def table(task: str, reference: str = "vote-mean") -> list[str]:
-    """Return the lines of a task's Markdown table: each system, beside another, and with windows shuffled."""
+def table(task: str) -> list[str]:
+    """Return the lines of a task's Markdown table: each system, beside ours, and with windows shuffled."""
     found, kind = recorded(task), TASKS[task].kind
     targets = _read_predictions(next(iter(found.values()))[0]["targets"])
+    whiches = {"predictions": _read_predictions, "losses": _read_losses}
+    whiches |= {"shuffled": _read_predictions, "shuffled_losses": _read_losses}
     read = {
-        (name, which): np.array([_read_predictions(result[which]) for result in theirs])  # (seeds, n, …)
+        (name, which): np.array([reader(result[which]) for result in theirs])  # (seeds, n, …)
         for name, theirs in found.items()
-        for which in ("predictions", "shuffled")
+        for which, reader in whiches.items()
     }
-    heads = ["system", "seeds", METRICS[kind], f"above {SYSTEMS[reference].name}", "change when windows are shuffled"]
+    measured = {METRICS[kind]: ("predictions", "shuffled", kind), "log-loss": ("losses", "shuffled_losses", "losses")}
+    if kind != "classes":
+        del measured["log-loss"]
+    heads = ["system", "seeds"]
+    for metric in measured:
+        heads += [metric, "less RoBERTa-GRU", "change when windows are shuffled"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, theirs in found.items():
-        own = read[name, "predictions"]
-        cells = [SYSTEMS[name].name, str(len(theirs)), _difference(own, None, targets, kind)]
-        others = read.get((reference, "predictions"))
-        cells.append("" if others is None or name == reference else _difference(own, others, targets, kind))
         is_ordered = SYSTEMS[name].view == "whole" and SYSTEMS[name].summary is not None
-        cells.append(_difference(read[name, "shuffled"], own, targets, kind) if is_ordered else "")
+        cells = [SYSTEMS[name].name, str(len(theirs))]
+        for which, shuffled, metric in measured.values():
+            own, others = read[name, which], read.get((OURS, which))
+            cells.append(_difference(own, None, targets, metric))
+            cells.append("" if others is None or name == OURS else _difference(own, others, targets, metric))
+            cells.append(_difference(read[name, shuffled], own, targets, metric) if is_ordered else "")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *conditions(task)]
 
@@ -668,8 +685,12 @@ def _read_predictions(written: Any) -> np.ndarray:
     return np.array([int(digit) for digit in written] if isinstance(written, str) else written)
 
 
+def _read_losses(written: str) -> np.ndarray:
+    return np.array(written.split(), dtype=float) / 1000
+
+
 def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray, kind: str) -> str:
-    """Write a metric in percent, or what it is above another's, with a 95 % interval: bootstrap over the rows."""
+    """Write a metric, or what it is above another's, with a 95 % interval: bootstrap over the rows."""
     rng = np.random.default_rng(0)
     everything = np.arange(len(targets))
 
@@ -681,11 +702,16 @@ def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray
     low, high = np.percentile(
         [value(rng.choice(everything, len(everything))) for _ in range(NUM_RESAMPLES)], [2.5, 97.5]
     )
-    sign = "" if theirs is None else "+"
-    return f"{100 * value(everything):{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    style, scale = (
+        ("" if theirs is None else "+") + (".4f" if kind == "losses" else ".1f"),
+        1 if kind == "losses" else 100,
+    )
+    return f"{scale * value(everything):{style}} ({scale * low:{style}} to {scale * high:{style}})"
 
 
 def _metric(predictions: np.ndarray, targets: np.ndarray, kind: str) -> float:
+    if kind == "losses":
+        return float(predictions.mean())
     if kind == "classes":
         return float((predictions == targets).mean())
     if kind == "value":

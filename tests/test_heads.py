@@ -102,7 +102,7 @@ def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data
     outcome = run(heads.app, ["compare", task])
     lines = [line for line in outcome.output.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(systems)
-    assert all(line.count("|") == 6 for line in lines)
+    assert all(line.count("|") == 9 for line in lines)
 
 
 @pytest.mark.parametrize("name", ["vote-mean", "vote-max", "attention", "gru-last", "gru", "bigru-attention"])
