@@ -118,6 +118,11 @@ class System(NamedTuple):
     horizons: tuple[int, ...] = (0,)
     skip: bool = False
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the order of windows can matter."""
+        return self.view == "whole" and (self.directions > 0 or self.horizons != (0,))
+
 
 HORIZONS = (0, 1024, 512, 256)  # as `train` takes them on a pretrained encoder
 OURS = "gru"
@@ -553,7 +558,7 @@ def _cross_validated(
         for head, test in zip(fitted, in_fold, strict=True):
             rows = np.flatnonzero(test)
             logits[rows] = shuffled[rows] = predict(head, states, rows, system.view)
-            if system.view == "whole":
+            if system.is_ordered:
                 shuffled[rows] = predict(head, states, rows, system.view, np.random.default_rng(seed))
     part = {"logits": logits, "shuffled": shuffled, "seconds": np.array(time.process_time() - started)}
     place.parent.mkdir(exist_ok=True)
@@ -594,26 +599,23 @@ def _result(
         "hyperparameters": HYPERPARAMETERS,
         "seconds": round(float(part["seconds"]), 1),
         "loss": float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets))),
-        "targets": _written(documents.targets),
-        "predictions": _written_predictions(logits, TASKS[task].kind),
-        "shuffled": _written_predictions(shuffled, TASKS[task].kind),
-        "losses": _written_losses(logits, documents.targets),
-        "shuffled_losses": _written_losses(shuffled, documents.targets),
+        "targets": _rounded(documents.targets),
+        **_written(logits, documents.targets, TASKS[task].kind),
+        "shuffled": _written(shuffled, documents.targets, TASKS[task].kind) if SYSTEMS[name].is_ordered else None,
         **describe_platform(),
     }
 
 
-def _written_losses(logits: np.ndarray, targets: np.ndarray) -> str:
-    """Write each document's loss, in thousandths."""
+def _written(logits: np.ndarray, targets: np.ndarray, kind: str) -> dict[str, Any]:
+    """Write each document's prediction, and its loss in thousandths."""
     losses = _losses(torch.from_numpy(logits), torch.from_numpy(targets))
-    return " ".join(str(round(1000 * loss)) for loss in losses.tolist())
+    return {
+        "predictions": _rounded(logits.argmax(axis=1) if kind == "classes" else logits),
+        "losses": " ".join(str(round(1000 * loss)) for loss in losses.tolist()),
+    }
 
 
-def _written_predictions(logits: np.ndarray, kind: str) -> Any:
-    return _written(logits.argmax(axis=1) if kind == "classes" else logits)
-
-
-def _written(values: np.ndarray) -> Any:
+def _rounded(values: np.ndarray) -> Any:
     """Write classes as one digit a row, values and labels' logits to three digits."""
     if values.ndim == 1:
         return "".join(map(str, values))
@@ -638,28 +640,22 @@ def table(task: str) -> list[str]:
     """Return the lines of a task's Markdown table: each system, beside ours, and with windows shuffled."""
     found, kind = recorded(task), TASKS[task].kind
     targets = _read_predictions(next(iter(found.values()))[0]["targets"])
-    whiches = {"predictions": _read_predictions, "losses": _read_losses}
-    whiches |= {"shuffled": _read_predictions, "shuffled_losses": _read_losses}
-    read = {
-        (name, which): np.array([reader(result[which]) for result in theirs])  # (seeds, n, …)
-        for name, theirs in found.items()
-        for which, reader in whiches.items()
-    }
-    measured = {METRICS[kind]: ("predictions", "shuffled", kind), "log-loss": ("losses", "shuffled_losses", "losses")}
-    if kind != "classes":
-        del measured["log-loss"]
+    metrics = {METRICS[kind]: ("predictions", kind, _read_predictions)}
+    if kind == "classes":
+        metrics["log-loss"] = ("losses", "losses", _read_losses)
     heads = ["system", "seeds"]
-    for metric in measured:
+    for metric in metrics:
         heads += [metric, "less RoBERTa-GRU", "change when windows are shuffled"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, theirs in found.items():
-        is_ordered = SYSTEMS[name].view == "whole" and SYSTEMS[name].summary is not None
         cells = [SYSTEMS[name].name, str(len(theirs))]
-        for which, shuffled, metric in measured.values():
-            own, others = read[name, which], read.get((OURS, which))
+        for which, metric, read in metrics.values():
+            own = np.array([read(result[which]) for result in theirs])  # (seeds, n, …)
+            ours = np.array([read(result[which]) for result in found.get(OURS, [])])
             cells.append(_difference(own, None, targets, metric))
-            cells.append("" if others is None or name == OURS else _difference(own, others, targets, metric))
-            cells.append(_difference(read[name, shuffled], own, targets, metric) if is_ordered else "")
+            cells.append(_difference(own, ours, targets, metric) if len(ours) and name != OURS else "")
+            shuffled = [read(result["shuffled"][which]) for result in theirs if result["shuffled"]]
+            cells.append(_difference(np.array(shuffled), own, targets, metric) if shuffled else "")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *conditions(task)]
 
@@ -676,9 +672,14 @@ def conditions(task: str) -> list[str]:
         f"brackets: 95 % paired bootstrap over the documents, {NUM_RESAMPLES:,} resamples",
         f"- command: `python benchmarks/heads.py train {task} STATES SYSTEM --every {every[0]}`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
-        f"- encoder: {Path(states['encoder']).name}, frozen; {states['tokens']:,} tokens in windows of "
+        f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
         f"{states['window']}, every {every[0]}th read; {first['hardware']['processor']}",
     ]
+
+
+def name_of(encoder: str) -> str:
+    """Return an encoder's last two folders: a run's model is always called "model"."""
+    return "/".join(Path(encoder).parts[-2:])
 
 
 def _read_predictions(written: Any) -> np.ndarray:

@@ -425,7 +425,7 @@ def early(
         heads.write_json(kept[number], {"fold": number, "training_seconds": round(seconds, 1), **record})
     folds = [json.loads(file.read_text(encoding="utf-8")) for file in kept.values()]
     log("; ".join(f"fold {number}: {found['accuracy']}" for number, found in zip(kept, folds, strict=True)))
-    measured |= {"encoder": Path(states.record["encoder"]).name, "hyperparameters": heads.HYPERPARAMETERS}
+    measured |= {"encoder": heads.name_of(states.record["encoder"]), "hyperparameters": heads.HYPERPARAMETERS}
     measured |= pool(folds)
     write(output or RECORDED / f"early-{task}.json", measured, early_table(measured))
 
