@@ -1362,9 +1362,9 @@ def _no_weight(states: torch.Tensor) -> torch.Tensor:
 
 def _without_autocast(device: torch.device) -> Any:
     """Return a context in which products keep their operands' precision."""
-    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    if device.type == "cpu" or (device.type != "meta" and torch.is_autocast_enabled(device.type)):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
@@ -1379,7 +1379,7 @@ def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> to
         return gru(states, None if initial is None else initial[None].to(states.dtype))[0]
     dtype = torch.promote_types(states.dtype, torch.float32)
     weights = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
-    with torch.autocast("cpu", enabled=False):
+    with _without_autocast(states.device):
         if initial is None:
             initial = states.new_zeros(states.shape[0], gru.hidden_size, dtype=dtype)
         weights = [weight.to(dtype) for weight in weights]
