@@ -2,14 +2,14 @@
 
 The encoder's states of every document are computed once, in windows as RoBERTa-GRU's, and kept in a folder outside the
 repository (float16, memory-mapped). Every head is then trained on them in cross-validation: each of the authors'
-folds is tested once, by a head trained on the others. Nothing is chosen by a fold's test rows: all heads are trained
-alike (HYPERPARAMETERS), for a fixed number of epochs.
+folds is tested once, by a head trained on the others; the heads of all folds are trained at once. Nothing is chosen by
+a fold's test rows: all heads are trained alike (HYPERPARAMETERS), for a fixed number of epochs.
 
     python benchmarks/heads.py encode movies-polarity runs/imdb/model ../states/polarity
     python benchmarks/heads.py train movies-polarity ../states/polarity attention gru-attention --seed 0 --seed 1
 
-`train` writes benchmarks/results/heads/TASK-SYSTEM-SEED.json when all folds are done; what was done of it before lies
-in the folder of states, so that the same command goes on. `compare` prints the table that docs/results.md shows.
+`train` writes benchmarks/results/heads/TASK-SYSTEM-SEED.json; what was predicted lies in the folder of states, so that
+the same command goes on after the last system and seed that was done. `compare` prints the table of docs/results.md.
 """
 
 import itertools
@@ -703,10 +703,8 @@ def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray
     low, high = np.percentile(
         [value(rng.choice(everything, len(everything))) for _ in range(NUM_RESAMPLES)], [2.5, 97.5]
     )
-    style, scale = (
-        ("" if theirs is None else "+") + (".4f" if kind == "losses" else ".1f"),
-        1 if kind == "losses" else 100,
-    )
+    scale, digits = (1, ".4f") if kind == "losses" else (100, ".1f")
+    style = digits if theirs is None else f"+{digits}"
     return f"{scale * value(everything):{style}} ({scale * low:{style}} to {scale * high:{style}})"
 
 

@@ -1362,6 +1362,7 @@ def _no_weight(states: torch.Tensor) -> torch.Tensor:
 
 def _without_autocast(device: torch.device) -> Any:
     """Return a context in which products keep their operands' precision."""
+    # Unasked on the CPU: torch before 2.4 cannot say whether a given device has autocast.
     if device.type == "cpu" or (device.type != "meta" and torch.is_autocast_enabled(device.type)):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
