@@ -1,6 +1,6 @@
 """The built-in corpus and its tokenizer, at a reduced size: 3,000 reviews for training and 600 for the test.
 
-The long corpus likewise: 100 long reviews for training, 400 for the test.
+The long corpus likewise: 40 long reviews for training, 400 for the test.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ def tokenizer(corpus: DatasetDict) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def long() -> DatasetDict:
-    return long_corpus(0, 400, {(60, 250): 30, (250, 1000): 30, (1000, 8000): 100}, num_validation=20, num_test=400)
+    return long_corpus(0, 400, {(60, 250): 30, (250, 1000): 30, (1000, 8000): 40}, num_validation=20, num_test=400)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def long_tokenizer(long: DatasetDict) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def offsets(long: DatasetDict, long_tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """Return where the tokens of each long test review begin, under the tokenizer of its training split."""
-    encoding = long_tokenizer(long["test"]["text"][:], return_offsets_mapping=True, add_special_tokens=False)
+    """Return where the tokens of the first 200 long test reviews begin, by the tokenizer of their training split."""
+    encoding = long_tokenizer(long["test"]["text"][:200], return_offsets_mapping=True, add_special_tokens=False)
     return [[begin for begin, _ in review] for review in encoding["offset_mapping"]]
 
 
@@ -198,7 +198,7 @@ def test_long_corpora_of_equal_seeds_are_equal_and_of_other_seeds_differ() -> No
 
 def test_no_text_of_the_long_corpus_occurs_twice(long: DatasetDict) -> None:
     texts = [text for split in long.values() for text in split["text"]]
-    assert len(texts) == len(set(texts)) == 980
+    assert len(texts) == len(set(texts)) == 920
 
 
 def test_labels_are_balanced_in_every_construction_and_number_of_judgements(long: DatasetDict) -> None:
@@ -288,13 +288,13 @@ def test_the_verdict_begins_anywhere(long: DatasetDict, judges_once: bool) -> No
 def test_the_first_512_tokens_rarely_hold_the_verdict(long: DatasetDict, offsets: list[list[int]]) -> None:
     held = [
         round(row["verdict_at"] * len(row["text"])) < review[510]
-        for row, review in zip(long["test"], offsets, strict=True)
+        for row, review in zip(long["test"], offsets, strict=False)
     ]
     assert np.mean(held) < 0.2
 
 
 def test_bag_of_words_cannot_tell_the_label_of_long_reviews() -> None:
-    train, test = (list(long_reviews(name, 0, 500, 1000, 1500)) for name in ("train", "test"))
+    train, test = (list(long_reviews(name, 0, 300, 1000, 1500)) for name in ("train", "test"))
     baseline = BagOfWords().fit([row["text"] for row in train], [row["label"] for row in train])
     predictions = baseline.predict_probabilities([row["text"] for row in test]).argmax(-1)
     assert abs(np.mean(predictions == [row["label"] for row in test]) - 0.5) < 0.08

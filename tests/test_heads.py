@@ -83,7 +83,7 @@ def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data
     states, results = tmp_path / "states", tmp_path / "results"
     common = ["--data", str(data)]
     assert run(heads.app, ["encode", task, str(stand_in), str(states), *common]).exit_code == 0
-    systems = ["bag-of-words", "vote-mean", "attention", "gru-attention", "bigru-last", "horizons", "gru"]
+    systems = ["bag-of-words", "vote-mean", "attention", "gru-attention", "gru"]
     arguments = ["train", task, str(states), *systems, *common, "--output", str(results)]
     outcome = run(heads.app, arguments)
     assert outcome.exit_code == 0, outcome.output

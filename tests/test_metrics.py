@@ -172,7 +172,7 @@ def test_the_blocks_of_resamples_do_not_change_the_intervals(monkeypatch):
 def test_about_95_of_100_intervals_hold_the_true_accuracy():
     generator = np.random.default_rng(0)
     true_accuracy, held = 0.8, []
-    for seed in range(400):
+    for seed in range(200):
         is_right = generator.random(200) < true_accuracy
         probabilities = np.where(is_right[:, None], [0.9, 0.1], [0.1, 0.9])
         figure = measure(probabilities, np.zeros(200, dtype=int), SINGLE, ["a", "b"], 200, seed)["accuracy"]

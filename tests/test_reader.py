@@ -131,7 +131,7 @@ PIECES = st.lists(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(pieces=PIECES, reading=st.sampled_from([(summary, layers) for summary in SUMMARIES for layers in (1, 2)]))
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_what_is_read_in_pieces_equals_the_whole(family, pieces, reading):
     tokenizer = FAMILIES[family]
     torch.manual_seed(0)

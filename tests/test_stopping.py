@@ -49,13 +49,15 @@ def promised(threshold, max_length=None, agreements=AGREEMENTS):
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "overlap"),
     [
-        *({"summary": summary} for summary in SUMMARIES),
-        {"summary": "attention", "attention_horizons": [0, 7], "skip_connection": True},
+        *(({"summary": summary}, overlap) for summary, overlap in zip(SUMMARIES, (None, 0, 17, 0), strict=True)),
+        *(
+            ({"summary": "attention", "attention_horizons": [0, 7], "skip_connection": True}, overlap)
+            for overlap in (None, 0, 17)
+        ),
     ],
 )
-@pytest.mark.parametrize("overlap", [None, 0, 17])
 def test_after_a_window_the_logits_are_those_of_the_text_so_far(fields, overlap):
     model = classifier(window_overlap=overlap, num_gru_layers=2, **fields).double()
     window, stride = model.config.encoder_window, model.config.window_stride
@@ -96,7 +98,7 @@ def test_a_promise_is_broken_no_more_often_than_its_confidence_allows():
     tokens = np.arange(1, 7) * 100
     made = dict.fromkeys(("0.95", "0.975", "0.99"), 0)
     broken = dict(made)
-    num_trials = 60
+    num_trials = 40
     for _ in range(num_trials):
         running = simulated(rng, 400)
         fitted = fit_thresholds(running, [tokens] * 400, SINGLE_LABEL, None, np.full(400, 600))
@@ -105,7 +107,7 @@ def test_a_promise_is_broken_no_more_often_than_its_confidence_allows():
             if threshold is not None:
                 made[name] += 1
                 broken[name] += share_differing(population, threshold) > 1 - float(name)
-    assert made["0.95"] > 30
+    assert made["0.95"] > 20
     for name, times in broken.items():
         # 5 %, and what chance adds to it in so many trials.
         assert times / num_trials <= 0.05 + 2.4 * (0.05 * 0.95 / num_trials) ** 0.5, name

@@ -28,7 +28,7 @@ needs_rebalancing = pytest.mark.skipif(
 @pytest.mark.parametrize("summary", ["last", "attention"])
 def test_one_batch_is_learned_by_heart(summary, tmp_path):
     config = {**WITHOUT_DROPOUT, "summary": summary, "initializer_range": 0.1}
-    trainer = make_trainer(str(tmp_path), tiny_dataset(16), config, max_steps=120, lr_scheduler_type="constant")
+    trainer = make_trainer(str(tmp_path), tiny_dataset(16), config, max_steps=60, lr_scheduler_type="constant")
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[0] > 1.0
@@ -311,7 +311,7 @@ def test_training_resets_the_temperature(tmp_path):
 def test_bfloat16_training_learns(tmp_path):
     config = {**WITHOUT_DROPOUT, "initializer_range": 0.1}
     trainer = make_trainer(
-        str(tmp_path), tiny_dataset(16), config, max_steps=120, lr_scheduler_type="constant", bf16=True
+        str(tmp_path), tiny_dataset(16), config, max_steps=60, lr_scheduler_type="constant", bf16=True
     )
     trainer.train()
     assert trainer.state.log_history[-2]["loss"] < 0.1
