@@ -16,7 +16,8 @@ help: ## List the targets
 .venv: .venv/installed ## Install the package and its tools, as constraints.txt pins them
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --constraint constraints.txt --editable '.[dev]'
+# Python compiles a module when it is first imported; pip compiles all of them, which takes as long as the rest.
+	.venv/bin/pip install --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 train: .venv ## Train RECIPE (quickstart) on DEVICES (cpu, one_gpu, several_gpus)
