@@ -36,7 +36,7 @@ test: .venv ## Run the tests, offline
 	.venv/bin/pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: .venv ## Run the tests that take minutes: another transformers release, two ranks, real data
-	.venv/bin/pytest -n 2 --dist loadfile -m slow --durations 10
+	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow --durations 10
 
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: .venv ## Write the documentation as a site to site/; a broken link is an error

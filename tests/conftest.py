@@ -259,6 +259,11 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str
     return find
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes, so that no worker waits for the other's at the end."""
+    items.sort(key=lambda item: item.path.stem not in ("test_real", "test_common_suite", "test_wheel"))
+
+
 def pytest_collection_finish() -> None:
     """Spare every later collection of garbage, of which each training makes some, what is imported by now."""
     gc.collect()
