@@ -1,4 +1,7 @@
-"""What every test shares: offline, one thread, tiny models made on the spot."""
+"""What every test shares: offline, one thread, tiny models made on the spot.
+
+What takes seconds to import is imported by the fixtures: xdist's own process reads this file before its workers start.
+"""
 
 import os
 
@@ -13,186 +16,64 @@ os.environ.update(
     OPENBLAS_NUM_THREADS="1",
 )
 
-import csv
 import gc
-import importlib
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import torch
-from filelock import FileLock
 from hypothesis import settings
-from matplotlib.figure import Figure
-from PIL import Image
-from torch import nn
-from transformers import AutoTokenizer, RobertaConfig, RobertaModel
-from transformers.utils import logging
 
-from modeling_roberta_gru import (
-    RobertaGRUConfig,
-    RobertaGRUForSequenceClassification,
-    cli,
-)
-from modeling_roberta_gru.data.corpus import train_tokenizer
-from modeling_roberta_gru.data.tokenization import lift_limits
-from modeling_roberta_gru.training import plots
-
-from .clean_process import install_transformers
-
-logging.disable_progress_bar()
 settings.register_profile("seeded", derandomize=True, database=None, deadline=None)  # equal for every run
 settings.load_profile("seeded")
-torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ROOT / "benchmarks"
-ONLY_TRAIN = {
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "load_best_model_at_end": "false",
-    "use_cpu": "true",
-    "bag_of_words": "false",
-    "verify_load": "false",
-    "disable_tqdm": "true",
-}
-"""Options of a run of train.py that trains, saves the model and does nothing else."""
 ALONE = "ROBERTA_GRU_TEST_ALONE"
-SAVE_PLOT = plots.save
-SHARED = ROOT / os.environ.get("ROBERTA_GRU_SHARED", "../shared")
-
-
-class Ended(NamedTuple):
-    """How a command ended: its status, and what it said on standard output and on standard error."""
-
-    status: int | str | None
-    said: str
-    error: str
-
-
-TINY_ENCODER: dict[str, Any] = {
-    "vocab_size": 61,
-    "hidden_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "max_position_embeddings": 22,  # W = 20
-    "attention_horizons": [0, 9, 3],
-    "skip_connection": True,
-    # Large enough that every path through the network shows in the logits.
-    "initializer_range": 0.3,
-}
-
-
-def tiny_config(**fields: Any) -> RobertaGRUConfig:
-    return RobertaGRUConfig(**{**TINY_ENCODER, "gru_hidden_size": 7, "head_hidden_size": 5, **fields})
-
-
-def batch(ids: list[torch.Tensor], side: str = "right", extra: int = 0) -> dict[str, torch.Tensor]:
-    """Arrange documents in one batch; the padding holds a token that would matter if it were read."""
-    width = max(len(row) for row in ids) + extra
-    input_ids = torch.full((len(ids), width), 7)
-    mask = torch.zeros(len(ids), width, dtype=torch.long)
-    for row, tokens in enumerate(ids):
-        if side == "scattered":
-            columns = torch.randperm(width)[: len(tokens)].sort().values
-        else:
-            start = 0 if side == "right" else width - len(tokens)
-            columns = torch.arange(start, start + len(tokens))
-        input_ids[row, columns], mask[row, columns] = tokens, 1
-    return {"input_ids": input_ids, "attention_mask": mask}
-
-
-def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
-
-
-def write_reviews(path: Path, num_rows: int, seed: int, num_labels: int = 2) -> Path:
-    """Write a CSV of short texts, no two alike, whose first word tells the label."""
-    rng = random.Random(f"{path.name} {seed}")
-    words = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "more", "than", "most"]
-    openings = ["dreadful", "splendid", "middling"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label", "venue"])
-        for row in range(num_rows):
-            rest = " ".join(rng.choice(words) for _ in range(rng.randint(5, 12)))
-            label = row % num_labels
-            opening = f"{openings[label]} {path.stem} {row}"
-            writer.writerow([f"{opening} {rest}", ["bad", "good", "fair"][label], f"v{row % 3}"])
-    return path
-
-
-def on_two_ranks(*command: object) -> str:
-    """Run a script or a module (`-m NAME`) with its options on two ranks; return what they print."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    process = subprocess.run(
-        [sys.executable, *launch, *map(str, command)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return process.stdout
-
-
-def script(name: str) -> Any:
-    """Return a fixture: the module of benchmarks/ that has this name."""
-
-    @pytest.fixture(name=name)
-    def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(BENCHMARKS)
-        return importlib.import_module(name)
-
-    return module
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shortcuts() -> Iterator[None]:
-    """Leave the plots of runs blank: they are a third of a tiny run's time."""
+def save_plot() -> Iterator[Callable[[Any, Path], None]]:
+    """Leave the plots of runs blank, which are a third of a tiny run's time; return what saves them otherwise."""
+    from PIL import Image
+    from transformers.utils import logging
 
-    def save(figure: Figure, path: Path) -> None:
+    from modeling_roberta_gru.training import plots
+
+    def save(figure: Any, path: Path) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (1, 1)).save(path, format="png")
 
+    logging.disable_progress_bar()
+    draw = plots.save
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "save", save)
-        yield
-
-
-def assert_is_small_picture(path: Path) -> None:
-    with Image.open(path) as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert len(picture.convert("RGB").getcolors(maxcolors=10**6)) > 2  # something is drawn
-    assert path.stat().st_size < 60_000
+        yield draw
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+def drawn(monkeypatch: pytest.MonkeyPatch, save_plot: Callable[[Any, Path], None]) -> list[Any]:
     """Draw plots after all, for a test that looks at them; return the figures."""
-    kept: list[Figure] = []
+    from modeling_roberta_gru.training import plots
 
-    def save(figure: Figure, path: Path) -> None:
+    kept: list[Any] = []
+
+    def save(figure: Any, path: Path) -> None:
         kept.append(figure)
-        SAVE_PLOT(figure, path)
+        save_plot(figure, path)
 
     monkeypatch.setattr(plots, "save", save)
     return kept
 
 
 @pytest.fixture
-def roberta_gru(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def roberta_gru(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Return a function that runs a command with `text` as its input; it returns its status and what it said."""
+    from modeling_roberta_gru import cli
+
+    from .tiny import Ended
 
     def call(*argv: object, text: bytes = b"") -> Ended:
         read, write = os.pipe()
@@ -212,6 +93,8 @@ def roberta_gru(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of train.csv (96 rows) and test.csv (32 rows), labels bad and good."""
+    from .tiny import write_reviews
+
     folder = tmp_path_factory.mktemp("reviews")
     write_reviews(folder / "train.csv", 96, seed=0)
     write_reviews(folder / "test.csv", 32, seed=0)
@@ -221,6 +104,13 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Path:
     """Return a folder as roberta-base's would be, but tiny: a bare encoder and a tokenizer."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    from modeling_roberta_gru.data.corpus import train_tokenizer
+
+    from .tiny import TINY_ENCODER
+
     folder = tmp_path_factory.mktemp("stand-in")
     tokenizer = train_tokenizer((reviews / "train.csv").read_text().splitlines(), vocab_size=400)
     torch.manual_seed(0)
@@ -230,20 +120,12 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory, reviews: Path) -> Path:
     return folder
 
 
-def save_tiny_model(folder: Path, stand_in: Path) -> str:
-    """Save a tiny classifier of two labels with the stand-in's tokenizer; return the folder."""
-    tokenizer = AutoTokenizer.from_pretrained(stand_in)
-    lift_limits(tokenizer)
-    torch.manual_seed(0)
-    config = tiny_config(vocab_size=len(tokenizer), problem_type="single_label_classification")
-    RobertaGRUForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(scope="session")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str | Path]:
     """Return a function from a release of transformers, or "installed", to an interpreter that has it."""
+    from filelock import FileLock
+
+    from .clean_process import install_transformers
 
     @cache
     def find(release: str) -> str | Path:
@@ -287,6 +169,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
+    import torch
+    from transformers.utils import logging
+
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a benchmark before may have taken more,
     logging.set_verbosity_warning()  # and silenced transformers

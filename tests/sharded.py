@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, modeling_roberta_gru
 from modeling_roberta_gru.training.sharding import whole_model
-from tests.conftest import tiny_config
+from tests.tiny import tiny_config
 from tests.trajectory import WITHOUT_DROPOUT, say_and_end
 
 LENGTHS = [(30, 5), (4, 130), (60, 7), (9, 11)]

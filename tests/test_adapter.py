@@ -35,7 +35,7 @@ from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .clean_process import without_the_package
-from .conftest import TINY_ENCODER
+from .tiny import TINY_ENCODER
 from .trajectory import WITHOUT_DROPOUT, collate, tiny_dataset
 
 # peft 0.21 asks transformers 5.23 by a name that is on its way out; see https://github.com/huggingface/peft/pull/2817

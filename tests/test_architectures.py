@@ -38,8 +38,8 @@ from modeling_roberta_gru.training.loading import load_classifier, longest_read
 from modeling_roberta_gru.training.optimizers import freeze, parameter_groups
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
-from .conftest import TINY_ENCODER
 from .test_experiment import read_json, train_tiny
+from .tiny import TINY_ENCODER
 
 ENCODERS = {
     "bert": (BertConfig, BertModel, 66),

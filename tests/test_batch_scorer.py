@@ -15,7 +15,7 @@ from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import batch_scorer
 
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 TEXTS = ["the plot was slow", "splendid " * 40, "we liked its music", "dreadful"]
 BATCH = {"id": [7, 5, 9, 1], "text": TEXTS}

@@ -26,7 +26,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 from modeling_roberta_gru.training.arguments import parse_run
 
-from .conftest import BENCHMARKS, SHARED, TINY_ENCODER, script, tiny_config
+from .tiny import BENCHMARKS, SHARED, TINY_ENCODER, script, tiny_config
 
 # The engines' own: converters that are on their way out, and packages that call each other's old names.
 pytestmark = pytest.mark.filterwarnings("ignore")

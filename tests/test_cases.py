@@ -12,8 +12,8 @@ from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.documents import read_file
 from modeling_roberta_gru.data.tables import open_table
 
-from .conftest import SHARED
 from .test_experiment import TINY_RUN
+from .tiny import SHARED
 
 CASES = SHARED / "cases"
 NUM_ROWS = 120

@@ -23,7 +23,7 @@ from modeling_roberta_gru import (
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.hub.check import check_model
 
-from .conftest import TINY_ENCODER, tiny_config
+from .tiny import TINY_ENCODER, tiny_config
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TINY_T5 = {"d_model": 12, "d_kv": 4, "d_ff": 20, "num_layers": 1, "num_heads": 3}

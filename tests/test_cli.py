@@ -19,7 +19,7 @@ from modeling_roberta_gru.inference import explanation
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
-from .conftest import TINY_ENCODER, tiny_config, write_reviews
+from .tiny import TINY_ENCODER, tiny_config, write_reviews
 
 
 @pytest.fixture(scope="module")

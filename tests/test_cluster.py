@@ -26,7 +26,7 @@ from modeling_roberta_gru.inference import cluster
 from modeling_roberta_gru.inference.cluster import PartOptions, PartScorer, find_parts, score_folder
 from modeling_roberta_gru.inference.score_file import score_file
 
-from .conftest import BENCHMARKS, ROOT, save_tiny_model
+from .tiny import BENCHMARKS, ROOT, save_tiny_model
 
 FLOAT32 = {"dtype": "float32", "device": "cpu"}
 WORDS = ["the", "plot", "was", "long", "and", "slow", "but", "we", "liked", "its", "music", "splendid", "dreadful"]

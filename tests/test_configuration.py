@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 
 def test_every_field_survives_saving(tmp_path):

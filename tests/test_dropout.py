@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.training.dropout import CPUDropout, use_cpu_dropout
 
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 SIZE = 401, 997  # no multiple of four elements
 

@@ -18,9 +18,9 @@ from modeling_roberta_gru import Scorer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.serving import app
 
-from .conftest import ONLY_TRAIN, ROOT, save_tiny_model
 from .space_browser import free_port
 from .test_serving import wait_until
+from .tiny import ONLY_TRAIN, ROOT, save_tiny_model
 
 TEXTS = [f"the plot was {'slow ' * (row % 7)}and we liked its music {row}" for row in range(40)]
 ENGINES = {

@@ -27,7 +27,7 @@ from modeling_roberta_gru.training.arguments import parse_run
 from modeling_roberta_gru.training.metrics import fit_temperature
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
-from .conftest import ROOT, SAVE_PLOT, on_two_ranks, write_reviews
+from .tiny import ROOT, on_two_ranks, write_reviews
 
 TINY_RUN = [
     *("--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "3", "--save_steps", "3"),
@@ -51,7 +51,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, reviews, stand_in):
+def finished(tmp_path_factory, reviews, stand_in, save_plot):
     """Return a whole run, its plots drawn and its model loaded in a clean process."""
     folder, printed = tmp_path_factory.mktemp("runs") / "tiny", io.StringIO()
     predicted = []
@@ -61,7 +61,7 @@ def finished(tmp_path_factory, reviews, stand_in):
         return predicted
 
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
-        patch.setattr(plots, "save", SAVE_PLOT)
+        patch.setattr(plots, "save", save_plot)
         patch.setattr(experiment, "predict_in_clean_process", predict)
         metrics = train_tiny(folder, "--dataset_name", reviews, "--model_name_or_path", stand_in, verify=True)
     return Finished(folder, metrics, printed.getvalue(), predicted)

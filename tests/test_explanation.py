@@ -21,7 +21,7 @@ from modeling_roberta_gru.inference.explanation import attribute, draw_trace, ex
 from modeling_roberta_gru.inference.reading import Attribution, Trace, jumps, turns
 from modeling_roberta_gru.training import plots
 
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 # Beyond three windows of 20 tokens, with whatever can go wrong on the way to HTML and back.
 TEXT = (

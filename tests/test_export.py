@@ -25,7 +25,7 @@ from modeling_roberta_gru.inference.export import export, quantize_linear_layers
 from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
-from .conftest import batch, tiny_config
+from .tiny import batch, tiny_config
 
 W = 20
 TEXTS = ["dreadful music", "the plot was slow but we liked its music " * 12, "", "日本 😀 <mask>\tmost… ", "slow"]

@@ -26,7 +26,7 @@ from modeling_roberta_gru.inference.reading import turns
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
 from .clean_process import without_the_package
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 HANDLER = Path(__file__).parents[1] / "model_card" / "handler.py"
 READING = Path(reading.__file__)

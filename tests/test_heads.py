@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.training.loading import quiet
 
-from .conftest import save_tiny_model, script
+from .tiny import save_tiny_model, script
 
 heads = script("heads")
 live = script("live")

@@ -5,8 +5,8 @@ import re
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from .conftest import ROOT
 from .test_reader import FAMILIES, classifier
+from .tiny import ROOT
 
 TOKENIZER = FAMILIES["byte_level_bpe"]
 MOST = 40

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from .conftest import BENCHMARKS, ROOT
+from .tiny import BENCHMARKS, ROOT
 
 MIB = 2**20
 LONG_WORD = 100  # characters: texts of many bytes and few tokens
@@ -88,7 +88,7 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 import torch
-from tests.conftest import tiny_config
+from tests.tiny import tiny_config
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.inference.engine import OpenVINOEncoder

@@ -29,7 +29,7 @@ from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 
 from . import reference
-from .conftest import TINY_ENCODER, batch, gradients, tiny_config
+from .tiny import TINY_ENCODER, batch, gradients, tiny_config
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}

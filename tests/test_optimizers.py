@@ -18,7 +18,7 @@ from modeling_roberta_gru.training.optimizers import (
 )
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pytest
 
 from modeling_roberta_gru.training.plots import draw_confusion, draw_curves
 
-from .conftest import assert_is_small_picture
+from .tiny import assert_is_small_picture
 
 pytestmark = pytest.mark.usefixtures("drawn")
 

@@ -31,9 +31,9 @@ from modeling_roberta_gru.hub.publish import Publication, check_rights, describe
 from modeling_roberta_gru.training.adapter import adapt, write_adapter
 
 from .clean_process import without_the_package
-from .conftest import tiny_config
 from .hub_server import FAULTS, READER, STRANGER, WRITER, HubServer, Repository
 from .test_experiment import train_tiny
+from .tiny import tiny_config
 
 # huggingface_hub 2.4 gives an upload's file to its HTTP client as `data`, which has gone out of use there.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 
-from .conftest import TINY_ENCODER, script
+from .tiny import TINY_ENCODER, script
 
 rationales = script("rationales")
 

@@ -15,8 +15,8 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.corpus import train_tokenizer
 
-from .conftest import tiny_config
 from .test_modeling import FLOAT32, FLOAT64, encoded_batches
+from .tiny import tiny_config
 
 SENTENCES = [
     "The plot was slow, but we liked its music more than most.",

@@ -12,7 +12,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.cli import app
 from modeling_roberta_gru.training.arguments import parse_run
 
-from .conftest import ROOT, TINY_ENCODER, tiny_config, write_reviews
+from .tiny import ROOT, TINY_ENCODER, tiny_config, write_reviews
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, SHARED
 from .test_readme import blocks, loading_example
+from .tiny import ROOT, SHARED
 
 needs_shared = pytest.mark.skipif(
     not (SHARED / "data" / "airline").is_dir(), reason="ROBERTA_GRU_SHARED names no folder with data/airline"

@@ -24,7 +24,7 @@ from modeling_roberta_gru import (
 )
 
 from .clean_process import without_the_package
-from .conftest import batch, gradients
+from .tiny import batch, gradients
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}

@@ -16,8 +16,8 @@ from modeling_roberta_gru import (
 from modeling_roberta_gru.data.tokenization import lift_limits
 
 from .clean_process import OLDER_RELEASES, ask
-from .conftest import TINY_ENCODER, tiny_config
 from .load_model import INPUT_IDS, LONG_TEXT, TEXTS
+from .tiny import TINY_ENCODER, tiny_config
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 SHIPPED = {"configuration_roberta_gru.py", "modeling_roberta_gru.py"}

@@ -13,8 +13,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from modeling_roberta_gru.data.tokenization import SelectingCollator
 from modeling_roberta_gru.training.trainer import EpochSampler, GroupedSampler
 
-from .conftest import on_two_ranks
 from .documents_read import NUM_DOCUMENTS, STEPS_PER_EPOCH, numbered_documents, read_by, same_weights
+from .tiny import on_two_ranks
 from .trajectory import WITHOUT_DROPOUT, collate, make_trainer
 
 LENGTHS = np.random.default_rng(0).integers(20, 3000, 400).tolist()

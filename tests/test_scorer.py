@@ -25,7 +25,7 @@ from modeling_roberta_gru.inference import engine, scorer
 from modeling_roberta_gru.inference.scorer import Scorer, slices_by_size
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
-from .conftest import TINY_ENCODER, tiny_config
+from .tiny import TINY_ENCODER, tiny_config
 
 # Neighbours change the sizes of the matrices, and with them the rounding; a bfloat16 number has eight bits.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 2e-2}

@@ -26,7 +26,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import reading
 from modeling_roberta_gru.serving import TOKEN, Limits, RefusedError, TextLine, create_app, load_handler, make_server
 
-from .conftest import ROOT, script, tiny_config
+from .tiny import ROOT, script, tiny_config
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")

@@ -14,8 +14,8 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training import sharding
 from modeling_roberta_gru.training.sharding import check_sharding, whole_model
 
-from .conftest import ONLY_TRAIN, ROOT, on_two_ranks, tiny_config
 from .sharded import CASES, LENGTHS, train
+from .tiny import ONLY_TRAIN, ROOT, on_two_ranks, tiny_config
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ from modeling_roberta_gru.inference import demo as demo_module
 from modeling_roberta_gru.inference.demo import demo, load_space
 from modeling_roberta_gru.inference.explanation import trace
 
-from .conftest import TINY_ENCODER, tiny_config
 from .space_browser import APP, CHROMIUM, app, browser, classify, free_port, running, text_box
+from .tiny import TINY_ENCODER, tiny_config
 
 # Beyond three windows of 20 tokens, with whatever can go wrong on the way to HTML and back.
 TEXT = (

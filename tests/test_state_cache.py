@@ -17,7 +17,7 @@ from modeling_roberta_gru.training import state_cache
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.state_cache import StatesCollator, keep_states, states_folder
 
-from .conftest import tiny_config
+from .tiny import tiny_config
 
 
 @pytest.fixture(autouse=True)

@@ -25,9 +25,9 @@ from modeling_roberta_gru.inference.stopping import (
     upper_bound,
 )
 
-from .conftest import tiny_config
 from .test_modeling import encoded_batches
 from .test_reader import FAMILIES, long_text
+from .tiny import tiny_config
 
 TOKENIZER = FAMILIES["byte_level_bpe"]
 

@@ -28,7 +28,7 @@ from modeling_roberta_gru.training.metrics import METRICS, to_probabilities
 from modeling_roberta_gru.training.record import changed_options
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
-from .conftest import assert_is_small_picture, write_reviews
+from .tiny import assert_is_small_picture, write_reviews
 
 SPACES = sorted((Path(__file__).parents[1] / "recipes" / "spaces").glob("*.yaml"))
 GRID = "space:\n  optimizer: [sgd, adam]\n  learning_rate: [1e-4, 1e-5]\n"

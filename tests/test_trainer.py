@@ -17,7 +17,7 @@ from modeling_roberta_gru.training.dropout import CPUDropout
 from modeling_roberta_gru.training.run_folder import find_checkpoint
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
-from .conftest import on_two_ranks, tiny_config
+from .tiny import on_two_ranks, tiny_config
 from .trajectory import PROBLEM_TYPES, WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
 
 needs_rebalancing = pytest.mark.skipif(

@@ -18,8 +18,8 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference.watch import END, NEW_DOCUMENT, Sighting, follow_file, watch
 
-from .conftest import TINY_ENCODER, tiny_config
 from .test_reader import FAMILIES, long_text, whole
+from .tiny import TINY_ENCODER, tiny_config
 
 TOKENIZER = FAMILIES["byte_level_bpe"]
 NAMES = {0: "bad", 1: "good", 2: "fair"}

@@ -16,7 +16,7 @@ from transformers import set_seed
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
-from tests.conftest import tiny_config
+from tests.tiny import tiny_config
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "head_dropout": 0.0}

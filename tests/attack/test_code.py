@@ -21,8 +21,8 @@ from modeling_roberta_gru.hub.check import check_model, predict_in_clean_process
 from modeling_roberta_gru.training.loading import load_classifier, read_tokenizer
 from modeling_roberta_gru.trust import check_code, remove_foreign_code
 
-from ..conftest import tiny_config
 from ..test_experiment import train_tiny
+from ..tiny import tiny_config
 
 PACKAGE = Path(modeling_roberta_gru.__file__).parent
 
