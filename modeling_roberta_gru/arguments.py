@@ -84,7 +84,10 @@ class DataArguments:
     )
     csv_quoting: Literal["auto", "doubled", "none"] = field(
         default="auto",
-        metadata={"help": "Quotation marks of CSV. auto: found; doubled: within cells; none: without a meaning."},
+        metadata={
+            "help": "How CSV cells are quoted. auto: detected; doubled: a quotation mark inside a quoted cell is "
+            "written twice; none: quotation marks have no special meaning."
+        },
     )
     csv_escape: str = field(
         default="auto",
@@ -121,7 +124,7 @@ class DataArguments:
         default="auto",
         metadata={
             "help": "What the labels mean. auto: lists are several labels a text, numbers with a fraction are "
-            "targets, all else is one label a text. Whole-number targets need 'regression' said."
+            "targets, all else is one label a text. For whole-number targets, say 'regression'."
         },
     )
     group_column: str | None = field(
@@ -152,8 +155,8 @@ class DataArguments:
     pool_splits: bool = field(
         default=False,
         metadata={
-            "help": "Pool the splits that are given and split anew by --split. Results then compare with nothing that "
-            "is reported on the official test split."
+            "help": "Pool the given splits and split again by --split. Results can then not be compared with any that "
+            "are reported on the official test split."
         },
     )
     drop_repeats: bool = field(
@@ -226,7 +229,7 @@ class DataArguments:
         default=10, metadata={"help": "For neighbours: replace a word by one of so many nearest ones."}
     )
     replace_similarity: float = field(
-        default=0.6, metadata={"help": "For neighbours: the least cosine of a word and its replacement."}
+        default=0.6, metadata={"help": "For neighbours: the lowest cosine of a word and its replacement."}
     )
     replace_vocabulary: int = field(
         default=20000,
@@ -369,7 +372,7 @@ class ModelArguments:
         },
     )
     model_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub. A commit is repeatable."}
+        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub. A commit fixes the weights."}
     )
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the tokenizer. Unset: the model's own."}
@@ -398,8 +401,8 @@ class ModelArguments:
     skip_connection: bool | None = field(
         default=None,
         metadata={
-            "help": "Hand on the encoder's state of each token beside the GRU's. Unset: as the checkpoint; true where "
-            "a GRU starts on a pretrained encoder; else not, as in the paper."
+            "help": "Concatenate the encoder's state of each token to the GRU's. Unset: as in the checkpoint; true "
+            "for a new GRU on a pretrained encoder; otherwise false, as in the paper."
         },
     )
     summary: Literal["last", "mean", "max", "attention"] | None = field(
@@ -413,9 +416,9 @@ class ModelArguments:
     attention_horizons: list[int] | None = field(
         default=None,
         metadata={
-            "help": "Attentions of the summary: how far each looks back. About so many tokens from the end, 0 for the "
-            "whole text; one number for each. Unset: the checkpoint's; 0 1024 512 256 where a GRU starts on a "
-            "pretrained encoder, which reads late words for what they are worth (docs/reproducing.md); else 0."
+            "help": "How far back each attention of the summary looks, in tokens. Roughly, counted from the end; 0: "
+            "the whole text. One number per attention. Unset: the checkpoint's; 0 1024 512 256 for a new GRU "
+            "on a pretrained encoder, which gives late words more weight (docs/reproducing.md); otherwise 0."
         },
     )
     head_hidden_size: int | None = field(
@@ -568,9 +571,9 @@ class TrainingOptions:
     lora: int | None = field(
         default=None,
         metadata={
-            "help": "Train LoRA matrices of this rank beside the encoder's weights. Those stay as they are; GRU, "
-            "summary and head are trained wholly. Needs peft and --model_name_or_path, and wants about ten "
-            "times the --learning_rate. Unset: train the weights."
+            "help": "Train LoRA matrices of this rank instead of the encoder's weights. The weights are frozen; GRU, "
+            "summary and head are trained in full. Needs peft and --model_name_or_path, and a --learning_rate "
+            "about ten times as high. Unset: no LoRA."
         },
     )
     lora_alpha: float | None = field(
@@ -594,8 +597,8 @@ class TrainingOptions:
     length_curriculum: int = field(
         default=0,
         metadata={
-            "help": "Read short documents only in so many first epochs. Of 3: the shortest quarter, half, three "
-            "quarters; afterwards all. A GRU that starts from nothing learns long documents only so."
+            "help": "Train on short documents only, for this many first epochs. With 3: the shortest quarter, half, "
+            "three quarters; afterwards all. A model with random weights needs this to learn long documents."
         },
     )
     early_stopping_patience: int | None = field(

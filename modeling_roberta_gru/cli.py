@@ -166,7 +166,7 @@ def adapt(
 ) -> None:
     """Continue an encoder's pretraining on unlabelled texts.
 
-    `train --model_name_or_path` takes the folder. What was cut off resumes when the same command is run again.
+    `train --model_name_or_path` takes the folder. An interrupted run resumes when the same command is run again.
     """
     from .training.pretraining import AdaptOptions, adapt_encoder
 
@@ -223,7 +223,7 @@ def evaluate(
         bool,
         typer.Option(
             "--agreements",
-            help="Also fit to these texts when score --agreement may stop; writes the model's config.json.",
+            help="Also fit the thresholds of score --agreement to these texts; writes the model's config.json.",
         ),
     ] = False,
 ) -> None:
@@ -381,9 +381,9 @@ def publish(
         str | None, typer.Option(help="Branch, begun at main if it is not there. Unset: main.")
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Name of this version. Unset: the next of v1, v2, …")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would travel; push nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be pushed; push nothing.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Overwrite what else the repository holds without asking.")
+        bool, typer.Option("--yes", help="Do not ask before overwriting what the repository already holds.")
     ] = False,
 ) -> None:
     """Publish a model on the Hub, in one commit with a tag.
@@ -422,7 +422,7 @@ def score(
     ],
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     prefix: Annotated[
-        str, typer.Option(help="Begins the new columns' names: label and score; of a regression, value.")
+        str, typer.Option(help="Prefix of the new columns, label and score (of a regression: value).")
     ] = "predicted_",
     all_scores: Annotated[
         bool,
@@ -441,7 +441,7 @@ def score(
     agreement: Annotated[
         float | None,
         typer.Option(
-            help="Read texts only as far as keeps this share of labels, such as 0.99, as whole texts have them."
+            help="Read only as far as needed for this share of labels (such as 0.99) to equal those of whole texts."
         ),
     ] = None,
     csv_encoding: CsvEncoding = "utf-8",
@@ -570,13 +570,13 @@ def serve(
         typer.Option(min=1, help="Tokens read at once; 1: every text alone. Unset: as suits the machine."),
     ] = None,
     waiting_texts: Annotated[
-        int, typer.Option(min=1, help="Texts that may wait; requests beyond are told when to come back.")
+        int, typer.Option(min=1, help="Texts that may wait. Further requests are told when to retry.")
     ] = 1024,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
 ) -> None:
-    """Serve a model over HTTP: texts in, predictions out, also of growing texts.
+    """Serve predictions over HTTP, also for texts that are still being written.
 
-    A token in the environment variable ROBERTA_GRU_TOKEN is asked of every request.
+    If the environment variable ROBERTA_GRU_TOKEN is set, requests must carry that token.
     """
     if dtype not in DTYPES:
         raise unknown_name("--dtype", dtype, DTYPES)
@@ -616,7 +616,9 @@ def sweep(
 ) -> None:
     """Vary options over many runs, and choose by the validation split.
 
-    Any other option of `train` holds for every trial.     What was cut off resumes when the same command is run again.
+    Any other option of `train` applies to every trial.
+
+    An interrupted study resumes when the same command is run again.
     """
     space_file = find_recipe(space, "recipes/spaces")
     recipe = find_recipe(config) if config else None
