@@ -646,7 +646,7 @@ def check_training_options(args: Any) -> None:
         raise unknown_name("--train_sampling_strategy", args.train_sampling_strategy, SAMPLING_STRATEGIES)
     for name in ("learning_rate", "head_learning_rate"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} must be above 0, got {value}.")
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
@@ -750,7 +750,9 @@ def read_options(argv: Sequence[str]) -> RunOptions:
     words = words_by_option(argv)
     recipe = None
     if "config" in words:
-        (name, *_) = words.pop("config") or [""]
+        name, *others = words.pop("config") or [""]
+        if others:
+            raise stray_word(others[0])
         recipe = str(find_recipe(name))
         words = _words_of_recipe(recipe) | words
     given = _converted(words)

@@ -703,7 +703,7 @@ def _check_model(name: str) -> None:
 
 
 def _check_data(name: str) -> None:
-    if Path(name).is_file() or kind_of(name):
+    if (kind_of(name) and not Path(name).is_dir()) or Path(name).is_file():
         check_table(name)
 
 

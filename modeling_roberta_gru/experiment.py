@@ -227,7 +227,9 @@ def train(
     if isinstance(model.config, RobertaGRUConfig) and args.freeze_encoder:
         if train_collator is None:  # or stretches of long documents are chosen anew in each epoch
             train_tokens, train_collator = keep_states(model, train_tokens, collator, args, "training")
-        eval_tokens, eval_collator = keep_states(model, eval_tokens, collator, args, "validation")
+        eval_tokens, eval_collator = keep_states(
+            model, eval_tokens, collator, args, "validation", beside=train_collator
+        )
     trainer = RobertaGRUTrainer(
         model,
         args,

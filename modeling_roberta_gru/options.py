@@ -3,8 +3,9 @@
 import ast
 import builtins
 import json
+import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from functools import cache
@@ -86,7 +87,7 @@ class Option:
             InputError: if the value is not of the option's kind, or none of its choices.
         """
         if self.is_list:
-            values = [value] if isinstance(value, str | Path) else value
+            values = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
             return [self._accept_one(item) for item in values]
         return self._accept_one(value)
 
@@ -97,7 +98,8 @@ class Option:
         if isinstance(value, Mapping):
             return dict(value) if self.kind is dict else json.dumps(value)
         convert: Any = self.kind
-        if self.kind in (int, float) and isinstance(value, Real) and convert(value) == value:
+        is_number = isinstance(value, Real) and (self.kind is float or math.isfinite(value))
+        if self.kind in (int, float) and is_number and convert(value) == value:
             return convert(value)
         if self.kind is bool and value in (True, False):
             return bool(value)

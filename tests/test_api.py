@@ -87,6 +87,8 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, learning_rat=1), "Unknown option 'learning_rat'. Did you mean 'learning_rate'?"),
         (lambda frame: train(frame, num_train_epochs="many"), "must be a number, got 'many'"),
         (lambda frame: train(frame, per_device_train_batch_size=2.5), "must be a whole number, got 2.5"),
+        (lambda frame: train(frame, seed=float("inf")), "must be a whole number, got inf"),
+        (lambda frame: train(frame, seed=float("nan")), "must be a whole number, got nan"),
         (lambda frame: train(frame, optimizer="nadm"), "Did you mean 'nadam'?"),
         (lambda frame: train(frame, learning_rate=-1), "must be above 0"),
         (lambda frame: train(frame, config="quikstart"), "Unknown recipe 'quikstart'"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from transformers import TrainingArguments
 
@@ -105,6 +106,7 @@ MISTAKES = [
     (["--learning", "1"], None, "Unknown option '--learning'"),
     ([], "sumary: max", "recipe.yaml: 'sumary'. Did you mean 'summary'?"),
     (["--calibrate=true", "stray"], None, "'stray' belongs to no option"),
+    (["--config", "quickstart", "imdb"], None, "'imdb' belongs to no option"),
     (["--learning_rate", "fast"], None, "--learning_rate must be a number, got 'fast'"),
     (["--seed", "1.5"], None, "--seed must be a whole number, got '1.5'"),
     (["--calibrate", "perhaps"], None, "--calibrate must be true or false, got 'perhaps'"),
@@ -113,6 +115,7 @@ MISTAKES = [
     (["--train_sampling_strategy", "by_length"], None, "--train_sampling_strategy 'by_length'"),
     (["--eval_strategy", "sometimes"], None, "--eval_strategy 'sometimes'"),
     (["--learning_rate", "-1"], None, "--learning_rate must be above 0"),
+    (["--learning_rate", "nan"], None, "--learning_rate must be above 0"),
     (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
     (["--per_device_train_batch_size", "0"], None, "--per_device_train_batch_size must be at least 1, got 0"),
     (["--num_train_epochs", "0"], None, "--num_train_epochs must be above 0, got 0"),
@@ -322,3 +325,9 @@ def test_several_label_columns_are_taken_from_command_line_and_recipe(parse):
     assert parse("--label_column", "toxic", "threat")[1].label_column == ["toxic", "threat"]
     assert parse(recipe="label_column: stars\n")[1].label_column == ["stars"]
     assert DataArguments(label_column="stars").label_column == ["stars"]
+
+
+@pytest.mark.parametrize("value", [512, 512.0, "512", [512], (512,), np.array([512])])
+def test_one_value_is_a_list_of_one(value):
+    (horizons,) = (option for option in options_of(ModelArguments) if option.name == "attention_horizons")
+    assert horizons.accept(value) == [512]

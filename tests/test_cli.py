@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -68,6 +69,14 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
     assert figures["accuracy"].keys() == {"value", "low", "high", "n"}
     for words in ("accuracy", "By length (tokens):", "By venue:", "n = 32", "bad: precision"):
         assert words in said
+
+
+def test_evaluate_reads_a_folder_that_is_named_as_a_file(saved, reviews, tmp_path, roberta_gru):
+    (tmp_path / "new.csv").mkdir()
+    shutil.copy(reviews / "test.csv", tmp_path / "new.csv" / "part-0.csv")
+    status, said, _ = roberta_gru("evaluate", saved, tmp_path / "new.csv")
+    assert status == 0
+    assert "n = 32" in said
 
 
 def test_evaluate_counts_the_rows_it_read_skipped_and_used(saved, tmp_path, roberta_gru):

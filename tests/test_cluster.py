@@ -17,6 +17,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from modeling_roberta_gru import Scorer
@@ -193,6 +194,50 @@ def test_a_part_that_takes_every_worker_down_stands_in_nobodys_way(run, parts, t
     with pytest.raises(InputError, match=r"rows4.*out of memory"):
         run(parts, tmp_path / "out", ray)
     assert len(rows_of(tmp_path / "out")) == 25
+
+
+def test_the_last_worker_may_be_lost_after_another_was_given_up(run, parts, tmp_path, monkeypatch):
+    for path in parts.rglob("rows*"):
+        if path.stem not in ("rows1", "rows4"):
+            path.unlink()
+    monkeypatch.setattr(cluster, "MOST_TRIES", 2)
+    ray = FakeRay()
+    get, lost = ray.get, []
+
+    def part_of(answer):
+        return Path(getattr(answer.args[0], "source", "")).stem
+
+    def lose(answer):
+        if part_of(answer) == "rows4" or (part_of(answer) == "rows1" and "rows1" not in lost):
+            lost.append(part_of(answer))
+            raise LostError("out of memory")
+        return get(answer)
+
+    monkeypatch.setattr(ray, "get", lose)
+    # Of what can be waited for, the part that the other worker scores ends last.
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: ([min(answers, key=lambda it: part_of(it) == "rows1")], []))
+    with pytest.raises(InputError, match=r"rows4.*out of memory"):
+        run(parts, tmp_path / "out", ray, workers=(2, 2))
+    assert lost == ["rows4", "rows4", "rows1"]
+    assert len(rows_of(tmp_path / "out")) == 5
+
+
+def test_a_restart_that_was_killed_can_be_made_again(run, parts, tmp_path, expected, monkeypatch):
+    run(parts, tmp_path / "out")
+    delete, deleted = LocalFileSystem.rm_file, []
+
+    def die(self, path):
+        if len(deleted) == 2:
+            raise KeyboardInterrupt
+        deleted.append(path)
+        delete(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "rm_file", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(parts, tmp_path / "out", restart=True)
+    run(parts, tmp_path / "out", restart=True)
+    assert rows_of(tmp_path / "out") == expected
 
 
 def test_workers_that_never_come_up_end_the_run(run, parts, tmp_path):

@@ -190,6 +190,14 @@ def test_two_processes_do_not_adapt_into_one_folder(stand_in, texts, tmp_path):
         adapt_encoder(str(stand_in), [texts], tmp_path / "encoder")
 
 
+@pytest.mark.parametrize("record", ["{}", "[]", '{"options": 1}'])
+def test_a_record_that_is_none_of_ours_is_refused(stand_in, texts, tmp_path, record):
+    (tmp_path / "adapted").mkdir()
+    (tmp_path / "adapted" / "adapt.json").write_text(record)
+    with pytest.raises(InputError, match="holds something else"):
+        adapt_encoder(str(stand_in), [texts], tmp_path / "adapted", QUICK)
+
+
 def test_a_folder_that_holds_something_else_is_not_touched(adapted, stand_in, texts, tmp_path):
     folder, record = adapted
     with pytest.raises(InputError, match="finished"):

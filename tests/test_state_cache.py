@@ -136,6 +136,19 @@ def test_what_is_used_least_recently_makes_room(collator, tmp_path, cache, monke
     assert set(cache.iterdir()) == set(files[1:])
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(1.5, 1), (2.5, 2)])
+def test_a_runs_second_split_does_not_take_the_room_of_its_first(collator, tmp_path, cache, monkeypatch, limit, kept):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    monkeypatch.setattr(state_cache, "GIB", 2 * 12 * 50 + 128)
+    args = options(tmp_path, cache_limit=limit)
+    keep_states(model, rows_of(10), collator, args, "training")  # of an earlier run
+    rows, first = keep_states(model, rows_of(50), collator, args, "training")
+    _, second = keep_states(model, rows_of(20, 30), collator, args, "validation", beside=first)
+    assert isinstance(second, StatesCollator) is (kept == 2)
+    assert first([rows[0]])["encoder_states"].shape == (1, 50, 12)
+    assert len([path for path in cache.iterdir() if path.stat().st_size > 2 * 12 * 49]) == kept
+
+
 def test_states_beyond_the_limit_are_not_kept_and_that_is_said(collator, tmp_path, cache, capsys):
     model = RobertaGRUForSequenceClassification(tiny_config()).eval()
     tokens = rows_of(50)

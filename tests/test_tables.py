@@ -15,7 +15,7 @@ import pytest
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data import dialect, tables
-from modeling_roberta_gru.data.tables import ROWS_PER_CHUNK, Table, open_table, write_table
+from modeling_roberta_gru.data.tables import ROWS_PER_CHUNK, Table, open_table, scratch_file, write_table
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import kind_of
 
@@ -414,3 +414,7 @@ def test_a_missing_file_is_said_with_what_lies_near(tmp_path):
         open_table(tmp_path / "review.csv")
     with pytest.raises(InputError, match="is a folder: name a file in it"):
         open_table(tmp_path)
+
+
+def test_scratch_files_of_one_name_are_apart():
+    assert len({scratch_file("part.parquet") for _ in range(3)}) == 3

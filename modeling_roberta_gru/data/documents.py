@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +44,7 @@ from .tables import (
     is_text,
     listing,
     open_table,
-    scratch,
+    scratch_file,
 )
 
 logger = logging.getLogger(__name__)
@@ -659,14 +658,11 @@ class Spool:
         if not self.batches:
             return
         if self.writer is None:
-            self.path = scratch() / f"rows-{next(_NUMBERS)}.arrow"
+            self.path = scratch_file("rows.arrow")
             self.writer = pa.ipc.new_stream(str(self.path), self.batches[0].schema)
         table = pa.Table.from_batches(self.batches).combine_chunks()
         self.writer.write_table(table, max_chunksize=2**14)
         self.batches, self.num_bytes = [], 0
-
-
-_NUMBERS = count()
 
 
 def stack(documents: Sequence[Documents]) -> Documents:

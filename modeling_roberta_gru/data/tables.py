@@ -953,6 +953,13 @@ def scratch() -> Path:
     return folder
 
 
+def scratch_file(name: str) -> Path:
+    """Make an empty file in there, and return its path."""
+    descriptor, path = tempfile.mkstemp(suffix=f"-{name}", dir=scratch())
+    os.close(descriptor)
+    return Path(path)
+
+
 @cache
 def fetch(url: str) -> Path:
     """Copy what a URL names to this machine, once.
@@ -962,7 +969,7 @@ def fetch(url: str) -> Path:
     """
     import fsspec
 
-    target = scratch() / f"{len(list(scratch().iterdir()))}-{Path(urlsplit(url).path).name}"
+    target = scratch_file(Path(urlsplit(url).path).name)
     try:
         system, path = fsspec.core.url_to_fs(url)  # `fsspec.open` takes "?" and "*" in it for a pattern
         with system.open(path, "rb") as source, open(target, "wb") as file:
@@ -974,7 +981,7 @@ def fetch(url: str) -> Path:
 
 
 def _unpacked_copy(path: Path, name: str) -> Path:
-    target = scratch() / f"{len(list(scratch().iterdir()))}-{path.stem}"
+    target = scratch_file(path.stem)
     with unpacked(path, name) as source, open(target, "wb") as file:
         while block := source.read(BLOCK_BYTES):
             file.write(block)

@@ -215,7 +215,8 @@ class _Crew:
             self._start()
         least = min(least, len(parts))
         while waiting or self.working:
-            if len(self.idle) + len(self.working) >= least or self.working:
+            if len(self.idle) >= least:
+                least = 0  # only the beginning waits for all of them
                 while waiting and self.idle:
                     worker, part = self.idle.pop(), waiting.popleft()
                     tries[part] += 1
@@ -454,7 +455,7 @@ def _begin(target: str, run: dict[str, Any], done: set[str], restart: bool) -> d
     earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
     if restart:
         ours = {part["target"] for part in (earlier or {}).get("parts", [])} | {MANIFEST}
-        for name in sorted(names & ours):
+        for name in sorted(names & ours, key=MANIFEST.__eq__):  # last what says whose the parts are
             filesystem.rm_file(f"{path}/{name}")
         if not is_url(target):
             for unfinished in Path(target).glob(".unfinished-part-*"):

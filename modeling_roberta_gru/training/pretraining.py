@@ -333,6 +333,8 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"--output_dir {folder} holds something else: name a new folder.") from None
+    if not (isinstance(record, dict) and isinstance(record.get("options"), dict)):
+        raise InputError(f"--output_dir {folder} holds something else: name a new folder.")
     for name, value in described.items():
         if record["options"].get(name) != value:
             kind, way_out = (

@@ -64,7 +64,12 @@ class StatesCollator:
 
 
 def keep_states(
-    model: PreTrainedModel, tokens: Dataset, collator: Collator, args: RobertaGRUTrainingArguments, split: str
+    model: PreTrainedModel,
+    tokens: Dataset,
+    collator: Collator,
+    args: RobertaGRUTrainingArguments,
+    split: str,
+    beside: Collator | None = None,
 ) -> tuple[Dataset, Collator]:
     """Read a split by the encoder once, unless that was done before or would take more room than `args.cache_limit`.
 
@@ -74,6 +79,7 @@ def keep_states(
         collator: makes batches of its rows.
         args: the options.
         split: its name, for what is said.
+        beside: the collator of the run's other split: its states, if it has any, count too and are not deleted.
 
     Returns:
         The split with [`COLUMN`], and the collator that puts the states in its place; both as they were if the states
@@ -84,13 +90,16 @@ def keep_states(
     """
     lengths = np.asarray(tokens.with_format("numpy")["length"][:], np.int64)
     width, num_tokens = model.config.hidden_size, int(lengths.sum())
+    needed = beside.path if isinstance(beside, StatesCollator) else None
     size, limit = 2 * width * num_tokens, args.cache_limit * GIB
+    room = limit - (needed.stat().st_size if needed else 0)
     path = states_folder() / f"{_digest(model, tokens, args)}.npy"
-    if size > limit:
+    if size > room:
         if limit and args.process_index == 0:
+            left = f", of which {room / GIB:.1f} are left" if needed else ""
             say(
                 f"The encoder's states of the {split} split would take {size / GIB:.1f} GiB and are not kept: "
-                f"--cache_limit is {args.cache_limit:g}. Each epoch reads the texts anew."
+                f"--cache_limit is {args.cache_limit:g}{left}. Each epoch reads the texts anew."
             )
         return tokens, collator
     with args.main_process_first(desc="encoder states"):
@@ -98,7 +107,7 @@ def keep_states(
             os.utime(path)
         else:
             say(f"The encoder reads the {split} split once: {size / GIB:.2f} GiB of states are kept in {path.parent}.")
-            _make_room(path.parent, limit - size)
+            _make_room(path.parent, room - size, needed)
             with writing_to(path), replacing(path) as place:
                 _write(model, tokens, lengths, collator, args, place)
     begins = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -127,11 +136,11 @@ def _digest(model: PreTrainedModel, tokens: Dataset, args: RobertaGRUTrainingArg
     return digest.hexdigest()[:32]
 
 
-def _make_room(folder: Path, limit: float) -> None:
-    """Delete the states used least recently until what is left fits."""
+def _make_room(folder: Path, limit: float, needed: Path | None) -> None:
+    """Delete the states used least recently until what is left, beside those that are needed, fits."""
     kept = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0
-    for path in kept:
+    for path in (path for path in kept if path != needed):
         total += path.stat().st_size
         if total > limit:
             delete(path)
