@@ -180,8 +180,12 @@ def test_texts_tokenised_before_are_scored_the_same(scorers, tokenizer) -> None:
 
 def test_a_text_of_too_many_tokens_is_found_before_all_of_it_is_tokenised(scorers, monkeypatch) -> None:
     one, read = scorers["float32"], []
-    tokenise = one._tokenise
+    tokenise, kind = one._tokenise, type(one.tokenizer)
+    call = kind.__call__
     monkeypatch.setattr(one, "_tokenise", lambda texts: read.extend(map(len, texts)) or tokenise(texts))
+    monkeypatch.setattr(
+        kind, "__call__", lambda self, text, **given: read.append(len(text)) or call(self, text, **given)
+    )
     text = "\u200b" * 1_000_000
     with pytest.raises(InputError, match=r"^texts\[1\] has more than 20,000 tokens"):
         one.tokenize(["slow", text], most_tokens=20_000)

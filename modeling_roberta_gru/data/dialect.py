@@ -258,40 +258,28 @@ def _quoted(lines: _Lines, dialect: Dialect) -> Iterator[Row]:
     reader = csv.reader(lines, **options)
     while True:
         lines.taken.clear()
+        fault, cells = "", []
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            fault = _explain(str(error), len(lines.taken))
+        num_lines = len(lines.taken)
+        if num_lines > 1 and not dialect.is_certain and looks_merged(lines.taken, dialect.delimiter, len(cells)):
+            fault = (
+                f"{num_lines} lines that could be rows stand between two quotation marks "
+                "(--csv_quoting says whether quotation marks mean anything)"
+            )
+        if fault:
             first = lines.taken[0] if lines.taken else ""
             lines.give_back()
             reader = csv.reader(lines, **options)
-            yield Row([first.rstrip("\r\n")], _explain(str(error), len(lines.taken)))
-            continue
-        if not cells:
-            continue
-        if dialect.escape:
-            cells = [
-                cell.replace(ESCAPED_QUOTE, '"').replace(ESCAPED_ESCAPE, dialect.escape)
-                if ESCAPED_QUOTE in cell or ESCAPED_ESCAPE in cell
-                else cell
-                for cell in cells
-            ]
-        if (
-            len(lines.taken) > 1
-            and not dialect.is_certain
-            and looks_merged(lines.taken, dialect.delimiter, len(cells))
-        ):
-            fault = (
-                f"{len(lines.taken)} lines that could be rows stand between two quotation marks "
-                "(--csv_quoting says whether quotation marks mean anything)"
-            )
-            first = lines.taken[0]
-            lines.give_back()
-            reader = csv.reader(lines, **options)
             yield Row([first.rstrip("\r\n")], fault)
-            continue
-        yield Row(cells)
+        elif cells:
+            if dialect.escape:
+                cells = [cell.replace(ESCAPED_QUOTE, '"').replace(ESCAPED_ESCAPE, dialect.escape) for cell in cells]
+            yield Row(cells)
 
 
 def looks_merged(lines: list[str], delimiter: str, width: int) -> bool:
@@ -398,6 +386,10 @@ class BadRows:
     @property
     def counts(self) -> dict[str, int]:
         return {reason: number for reason, (number, _) in self.reasons.items()}
+
+    @property
+    def number(self) -> int:
+        return sum(self.counts.values())
 
     @property
     def first(self) -> int:

@@ -720,11 +720,8 @@ def cells(
             words = column.dictionary  # of polars, in views, which Arrow cannot look up
             words = words.cast(ONE) if is_text(words.type) else words
             column = pa.DictionaryArray.from_arrays(column.indices, words).dictionary_decode()
-        if kind != SEVERAL and is_text(column.type):
-            return column.cast(ONE), {}
-        if kind != SEVERAL and pa.types.is_integer(column.type) and names is None:
-            return column.cast(ONE), {}
-        if kind != SEVERAL and pa.types.is_null(column.type):
+        is_word = is_text(column.type) or pa.types.is_null(column.type)
+        if kind != SEVERAL and (is_word or (names is None and pa.types.is_integer(column.type))):
             return column.cast(ONE), {}
         column = column.to_pylist()
     odd: dict[int, str] = {}

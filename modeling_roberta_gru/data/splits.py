@@ -148,11 +148,11 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     del built  # and the keys of all texts
     num_used = len(pool.rows)
     repeats = _drop_repeats(pool, labels) if args.drop_repeats else 0
-    carved = _fill_splits(pool, labels, args)
+    carved = _fill_splits(pool, args)
     removed = _purge(pool, labels)
     sizes = (args.max_train_samples, args.max_validation_samples, args.max_test_samples)
     for split, size in zip(SPLITS, sizes, strict=True):
-        pool.splits[split] = _sample(pool, pool.splits[split], size, labels, args.split_seed)
+        pool.splits[split] = _sample(pool, pool.splits[split], size, args.split_seed)
     _check_sizes(pool, labels)
     _check_disjoint(pool)
     train, validation, test = (take_rows(pool.rows, pool.splits[split]) for split in SPLITS)
@@ -244,7 +244,7 @@ def take_sample(documents: Dataset, size: int | None, labels: LabelSpace, seed: 
     codes, names = _label_codes(label_array(documents), labels)
     nothing = np.empty(0, np.int64)
     rows = np.arange(len(documents))
-    return documents.select(_sample(_Pool(documents, nothing, codes, names, {}), rows, size, labels, seed))
+    return documents.select(_sample(_Pool(documents, nothing, codes, names, {}), rows, size, seed))
 
 
 def take_rows(documents: Dataset, rows: np.ndarray) -> Dataset:
@@ -374,11 +374,11 @@ def _group_codes(rows: Dataset, column: str) -> np.ndarray:
     return ranks[codes]
 
 
-def _sample(pool: _Pool, rows: np.ndarray, size: int | None, labels: LabelSpace, seed: int) -> np.ndarray:
+def _sample(pool: _Pool, rows: np.ndarray, size: int | None, seed: int) -> np.ndarray:
     return rows if size is None or size >= len(rows) else _carve_rows(pool, rows, size, seed)[1]
 
 
-def _fill_splits(pool: _Pool, labels: LabelSpace, args: DataArguments) -> str:
+def _fill_splits(pool: _Pool, args: DataArguments) -> str:
     """Carve the splits that are missing out of training, and say so."""
     share = dict(zip(SPLITS, args.fractions, strict=True))
     # shares are relative to what training still has to give: itself and the splits not yet carved

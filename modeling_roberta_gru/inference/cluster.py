@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any
 
 import filelock
+import fsspec
 from tqdm.auto import tqdm
 
 from ..errors import InputError
@@ -146,16 +147,15 @@ def score_folder(
     _check_parts(parts, options)
     started = perf_counter()
     with _alone_in(target):
-        done = _done(target, parts)
+        names = _names_in(target)
         run = {
             "model_name": model,
             "options": options.of_file,
             "scorer": options.scorer,
             "parts": [asdict(part) for part in parts],
         }
-        earlier = _begin(target, run, done, restart)
-        if restart:
-            done = set()
+        earlier = _begin(target, run, names, restart)
+        done = set() if restart else names & {part.target for part in parts}
         # The largest first: what is left for the end is small, and nobody waits long for the last.
         left = sorted((part for part in parts if part.target not in done), key=lambda part: -part.num_bytes)
         said = {"parts": len(parts), "done_before": len(done), "rows": 0, "rows_without_text": 0, "workers_lost": 0}
@@ -304,8 +304,6 @@ def find_parts(source: str) -> list[Part]:
     Raises:
         InputError: if there are none, or they cannot be listed.
     """
-    import fsspec
-
     try:
         filesystem, path = fsspec.url_to_fs(source)
         if any(mark in path for mark in "*?["):
@@ -368,8 +366,6 @@ def _check_parts(parts: Sequence[Part], options: PartOptions) -> None:
 
 
 def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -> dict[str, Any]:
-    import fsspec
-
     with TemporaryDirectory() as scratch:
         source, target = Path(part.source), Path(folder) / part.target
         try:
@@ -407,8 +403,6 @@ def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOp
 @contextmanager
 def _alone_in(target: str) -> Iterator[None]:
     """Let one run at a time write into a folder; one at a URL has no lock."""
-    import fsspec
-
     if is_url(target):
         try:
             filesystem, path = fsspec.url_to_fs(target)
@@ -430,8 +424,6 @@ def _alone_in(target: str) -> Iterator[None]:
 
 
 def _names_in(target: str) -> set[str]:
-    import fsspec
-
     filesystem, path = fsspec.url_to_fs(target)
     filesystem.invalidate_cache()
     try:
@@ -442,15 +434,9 @@ def _names_in(target: str) -> set[str]:
         raise InputError(f"Could not list {target}: {_brief(error)}. May you read there?") from None
 
 
-def _done(target: str, parts: Sequence[Part]) -> set[str]:
-    return _names_in(target) & {part.target for part in parts}
-
-
-def _begin(target: str, run: dict[str, Any], done: set[str], restart: bool) -> dict[str, Any] | None:
-    """Return what is noted of an unfinished run into a folder, if it is this one."""
-    import fsspec
-
-    names = {name for name in _names_in(target) if not name.startswith(".")}
+def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> dict[str, Any] | None:
+    """Return what is noted of an unfinished run into a folder of these files, if it is this one."""
+    names = {name for name in names if not name.startswith(".")}
     filesystem, path = fsspec.url_to_fs(target)
     earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
     if restart:
@@ -477,8 +463,6 @@ def _begin(target: str, run: dict[str, Any], done: set[str], restart: bool) -> d
 
 
 def _write(target: str, name: str, value: dict[str, Any]) -> None:
-    import fsspec
-
     filesystem, path = fsspec.url_to_fs(target)
     filesystem.pipe_file(f"{path}/.unfinished-{name}", json.dumps(value, indent=1).encode())
     filesystem.mv(f"{path}/.unfinished-{name}", f"{path}/{name}")

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import sha256
 from itertools import chain, count, islice
@@ -104,31 +104,6 @@ class PredictedColumns:
         return dict(zip(self.schema.names, prediction + others, strict=True))
 
 
-@dataclass
-class Survey:
-    """What a file holds.
-
-    Attributes:
-        num_rows: its rows.
-        num_texts: those that can be scored.
-        faults: why others cannot → how many they are, and where the first is.
-    """
-
-    num_rows: int = 0
-    num_texts: int = 0
-    faults: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def add(self, chunk: Chunk, text_column: str) -> None:
-        """Count some rows."""
-        faults = _faults(chunk, text_column)
-        self.num_rows += len(chunk)
-        self.num_texts += len(chunk) - len(faults)
-        for at in sorted(faults):
-            reason = BadRows.brief(faults[at])
-            num_rows, first = self.faults.get(reason, (0, chunk.first + at + 1))
-            self.faults[reason] = num_rows + 1, first
-
-
 def score_file(
     scorer: "Scorer",
     source: str | os.PathLike[str],
@@ -192,14 +167,15 @@ def score_file(
     }
     with _disk_space(target), _parts_folder(target) as folder:
         _begin(folder, run, restart)
-        survey = _survey(table, text_column, predictions, skip_bad_rows)
+        num_rows, bad = _survey(table, text_column, predictions, skip_bad_rows)
+        num_texts = num_rows - bad.number
         unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
         schema = pa.schema([*table.schema, *predictions.schema], table.schema.metadata)
         dialect = table.dialect if kind_of(source) == kind_of(target) else None
         write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
         before = _num_scored(folder)
         scoring = perf_counter()
-        _score(scorer, _texts(table, text_column, survey.faults), folder, survey.num_texts, progress)
+        _score(scorer, _texts(table, text_column, bad.reasons), folder, before, num_texts, progress)
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
             raise InputError(f"{table.name} has changed while it was scored. Start over with --restart.")
@@ -210,11 +186,11 @@ def score_file(
     return {
         "source": redacted(source),
         "target": str(target),
-        "rows": survey.num_rows,
-        "rows_without_text": survey.num_rows - survey.num_texts,
+        "rows": num_rows,
+        "rows_without_text": bad.number,
         "texts_scored_before": before,
         "seconds": perf_counter() - started,
-        "rows_per_second": (survey.num_texts - before) / scoring,
+        "rows_per_second": (num_texts - before) / scoring,
         "columns": predictions.schema.names,
         "dtype": scorer.dtype,
         "description": scorer.description,
@@ -396,28 +372,28 @@ def _num_scored(folder: Path) -> int:
     return sum(len(np.load(part, mmap_mode="r")) for part in _parts(folder))
 
 
-def _survey(table: Table, text_column: str, predictions: PredictedColumns, skip_bad_rows: bool) -> Survey:
-    """Read a file through, and stop at whatever would stop its scoring."""
-    survey = Survey()
+def _survey(table: Table, text_column: str, predictions: PredictedColumns, skip_bad_rows: bool) -> tuple[int, BadRows]:
+    """Read a whole file, stop at what would stop its scoring, and return its number of rows and the bad ones."""
+    num_rows, bad = 0, BadRows()
     _check_columns(table, text_column, predictions)
     for chunk in table.chunks():
         table.learn(chunk)
-        survey.add(chunk, text_column)
-    if not survey.num_rows:
+        num_rows += len(chunk)
+        bad.add(faults_of(chunk, text_column), chunk.first)
+    if not num_rows:
         raise InputError(f"{table.name} has no rows.")
     _check_columns(table, text_column, predictions)
     said = "; ".join(
-        f"{reason} ({num_rows:,}, the first in row {first:,})" for reason, (num_rows, first) in survey.faults.items()
+        f"{reason} ({number:,}, the first in row {rows[0] + 1:,})" for reason, (number, rows) in bad.reasons.items()
     )
-    if not survey.num_texts:
+    if bad.number == num_rows:
         raise InputError(f"{table.name}: column {text_column!r} has no text in any row: {said}.")
-    if survey.faults and not skip_bad_rows:
-        bad = survey.num_rows - survey.num_texts
+    if bad.number and not skip_bad_rows:
         raise InputError(
-            f"{table.name}: {bad:,} of {survey.num_rows:,} rows cannot be scored: {said}. "
+            f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
             "Mend them, or keep them without a prediction by --skip-bad-rows."
         )
-    return survey
+    return num_rows, bad
 
 
 def _check_columns(table: Table, text_column: str, predictions: PredictedColumns) -> None:
@@ -443,7 +419,7 @@ def _check_text_column(table: Table, column: str) -> None:
         raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
 
 
-def _faults(chunk: Chunk, column: str) -> dict[int, str]:
+def faults_of(chunk: Chunk, column: str) -> dict[int, str]:
     """Return the rows of a chunk, from 0, that cannot be scored, and why."""
     texts = chunk.array(column)
     if isinstance(texts, list):
@@ -468,13 +444,12 @@ def why_not_scored(text: Any) -> str:
 def _texts(table: Table, column: str, faults_found: Collection[str]) -> Iterator[str]:
     # A cell of another column may make a row bad: where there are bad rows, those are found that are written.
     for chunk in table.chunks(None if faults_found else [column]):
-        texts, faults = chunk.values(column), _faults(chunk, column)
+        texts, faults = chunk.values(column), faults_of(chunk, column)
         yield from [text for at, text in enumerate(texts) if at not in faults] if faults else texts
 
 
-def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, num_texts: int, progress: bool) -> None:
+def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_texts: int, progress: bool) -> None:
     """Score the texts that no part has, and write a part whenever there is enough for one."""
-    done = _num_scored(folder)
     with tqdm(total=num_texts, initial=done, disable=not progress, desc="Scoring", unit=" rows") as bar:
         scores = scorer.stream(islice(texts, done, None), bar.update)
         for number in count(len(_parts(folder))):
@@ -492,7 +467,7 @@ def _rows(
 ) -> Iterator[tuple[Chunk, Columns]]:
     """Yield a file's rows and their new columns, which are null for rows without a text."""
     for chunk in table.chunks():
-        faults = _faults(chunk, text_column)
+        faults = faults_of(chunk, text_column)
         are_texts = [at not in faults for at in range(len(chunk))]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
         columns = predictions.columns(probabilities.reshape(-1, len(predictions.labels)))

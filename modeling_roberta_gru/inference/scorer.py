@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..training.loading import load_classifier, longest_read
 from ..training.metrics import to_probabilities
 from .engine import AUTO, Engine, prepare
+from .reading import has_more_tokens
 from .stopping import certainty, find_threshold, read_by_windows
 
 DOCUMENTS_PER_TURN = 8
@@ -32,8 +33,6 @@ THRESHOLD = 0.5
 """From this probability on, a text has a label where it may have several."""
 TOKENISED_AT_ONCE = 2**20
 """Characters."""
-TOKENISED_TO_COUNT, TOKENS_AT_A_CUT = 4096, 8
-"""Characters of a piece whose tokens are counted; and tokens that a cut through a word, and special tokens, add."""
 
 
 class Scores(NamedTuple):
@@ -177,7 +176,8 @@ class Scorer:
             return self._tokenise(some)
         documents = []
         for row, text in enumerate(some):
-            document = None if self._is_beyond(text, most_tokens) else self._tokenise([text])[0]
+            is_beyond = self.max_length is None and has_more_tokens(self.tokenizer, text, most_tokens)
+            document = None if is_beyond else self._tokenise([text])[0]
             if document is None or len(document) > most_tokens:
                 raise InputError(f"texts[{row}] has more than {most_tokens:,} tokens: shorten it, or cut it in two.")
             documents.append(document)
@@ -216,16 +216,6 @@ class Scorer:
         """
         for logits in self._stream_logits(_checked([texts] if isinstance(texts, str) else texts), on_scored):
             yield from self._probabilities(logits)
-
-    def _is_beyond(self, text: str, most_tokens: int) -> bool:
-        """Tell whether a text has more tokens by far, from pieces of it; those at the cuts do not count."""
-        num_tokens = 0
-        for start in range(0, len(text), TOKENISED_TO_COUNT):
-            num_tokens += len(self._tokenise([text[start : start + TOKENISED_TO_COUNT]])[0])
-            num_tokens -= TOKENS_AT_A_CUT
-            if num_tokens > most_tokens:
-                return self.max_length is None
-        return False
 
     def _logits(self, texts: Sequence[str] | Sequence[np.ndarray], progress: bool) -> np.ndarray:
         with tqdm(total=len(texts), disable=not progress, desc="Scoring", unit=" texts") as bar:
