@@ -916,33 +916,9 @@ def unpacked(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _unpacking(path: Path, packing: str) -> Any:
-    if packing == ".zst":
-        return _Buffered(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+    if packing == ".zst":  # Arrow's own stream has no lines
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), BLOCK_BYTES)
     return PACKED[packing](path, "rb")  # type: ignore[misc]
-
-
-class _Buffered:
-    """Lines of an Arrow stream, which has none itself."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def __enter__(self) -> "_Buffered":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stream.close()
-
-    def read(self, size: int = -1) -> bytes:
-        return self.stream.read() if size < 0 else self.stream.read(size)
-
-    def __iter__(self) -> Iterator[bytes]:
-        rest = b""
-        while block := self.stream.read(BLOCK_BYTES):
-            *lines, rest = (rest + block).split(b"\n")
-            yield from (line + b"\n" for line in lines)
-        if rest:
-            yield rest
 
 
 @cache
