@@ -130,7 +130,8 @@ def renew_live(docs: Path) -> None:
 def results_page(folder: Path) -> str:
     """Return docs/results.md, and draw its plots into a folder."""
     runs = [_read(path) for path in sorted(RESULTS.iterdir()) if (path / "metrics.json").is_file()]
-    compared = [_comparison(name, title, folder) for name, title in COMPARISONS.items()]
+    recorded = {name: title for name, title in COMPARISONS.items() if (RESULTS / name / "comparison.json").is_file()}
+    compared = [_comparison(name, title, folder) for name, title in recorded.items()]
     studies = [_study(path, folder) for path in sorted(RESULTS.glob("studies/*.json"))]
     frozen = [
         "\n".join([f"## {task}: {HEADS}", "", *heads.table(task), ""]) for task in heads.TASKS if heads.recorded(task)
