@@ -288,7 +288,7 @@ def test_the_verdict_begins_anywhere(long: DatasetDict, judges_once: bool) -> No
 def test_the_first_512_tokens_rarely_hold_the_verdict(long: DatasetDict, offsets: list[list[int]]) -> None:
     held = [
         round(row["verdict_at"] * len(row["text"])) < review[510]
-        for row, review in zip(long["test"], offsets, strict=False)
+        for row, review in zip(long["test"].select(range(200)), offsets, strict=True)
     ]
     assert np.mean(held) < 0.2
 

@@ -331,18 +331,17 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         return {}
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        options = dict(record["options"])
+    except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"--output_dir {folder} holds something else: name a new folder.") from None
-    if not (isinstance(record, dict) and isinstance(record.get("options"), dict)):
-        raise InputError(f"--output_dir {folder} holds something else: name a new folder.")
     for name, value in described.items():
-        if record["options"].get(name) != value:
+        if options.get(name) != value:
             kind, way_out = (
                 ("a finished", "") if record.get("is_finished") else ("an unfinished", "resume it with the same, or ")
             )
             raise InputError(
                 f"--output_dir {folder} holds {kind} run with another {name} "
-                f"({record['options'].get(name)!r}, not {value!r}): {way_out}name a new folder."
+                f"({options.get(name)!r}, not {value!r}): {way_out}name a new folder."
             )
     return record
 

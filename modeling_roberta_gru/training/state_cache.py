@@ -138,9 +138,9 @@ def _digest(model: PreTrainedModel, tokens: Dataset, args: RobertaGRUTrainingArg
 
 def _make_room(folder: Path, limit: float, needed: Path | None) -> None:
     """Delete the states used least recently until what is left, beside those that are needed, fits."""
-    kept = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = sorted({*folder.glob("*.npy")} - {needed}, key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0
-    for path in (path for path in kept if path != needed):
+    for path in kept:
         total += path.stat().st_size
         if total > limit:
             delete(path)
