@@ -621,7 +621,7 @@ def report_bad_rows(bad: BadRows, name: str, num_rows: int, on_bad_row: str) -> 
     """Stop at the bad rows of a table, or say that they are left out."""
     if not bad.reasons:
         return
-    num_bad = sum(bad.counts.values())
+    num_bad = bad.number
     if on_bad_row == "error":
         which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
         message = f"{name}, {bad}. Remove {which} or pass --on_bad_row skip."
