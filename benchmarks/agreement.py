@@ -74,7 +74,7 @@ def measure(
     for dtype in DTYPES:
         scorer = Scorer(model, tokenizer, dtype=dtype, max_length=max_length)
         started = now()
-        probabilities[dtype] = scorer.score(documents["text"][:], progress=True).probabilities
+        probabilities[dtype] = scorer.predict_proba(documents["text"][:], progress=True)
         scored[dtype] = {"description": scorer.description, "seconds": round(now() - started, 1)}
     compared = compare_labels(probabilities, np.array(documents["label"][:]))
     measured = {

@@ -124,7 +124,7 @@ def watch_scoring(folder: Path, rounds: int, toy: bool) -> Watched:
     runs = []
     for _ in range(rounds + 1):
         before, started = [function.seconds() for function in functions], now()
-        scorer.score(reviews.texts)
+        scorer.predict_proba(reviews.texts)
         in_all = now() - started
         of_encoder, of_gru = (of.seconds() - earlier for of, earlier in zip(functions, before, strict=True))
         seconds = {**of_encoder, GRU: of_gru.total()}

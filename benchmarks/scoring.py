@@ -417,7 +417,7 @@ def grow(folder: Path, reviews: list[str], tweets: list[str], sizes: Sizes, roun
     jobs = [("texts", count, by_default, tweets[:count]) for count in sizes.texts]
     jobs += [("tokens", tokens, scorer, reviews) for tokens, scorer in by_tokens.items()]
     for _, _, scorer, texts in jobs:
-        scorer.score(texts)
+        scorer.predict_proba(texts)
     for index in range(rounds):
         for by, value, scorer, texts in jobs:
             seconds, above = watched(scorer, texts)
@@ -431,7 +431,7 @@ def watched(scorer: Any, texts: list[str]) -> tuple[float, int]:
     time.sleep(PAUSE)
     Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
-    seconds = timed(lambda: scorer.score(texts))
+    seconds = timed(lambda: scorer.predict_proba(texts))
     return round(seconds, 4), memory("VmHWM") - before
 
 

@@ -294,7 +294,7 @@ def ours(material: Material, dtype: str, at_once: int) -> Score:
     from modeling_roberta_gru.inference.scorer import Scorer
 
     scorer = Scorer(str(material.folder / "ours"), dtype=dtype)
-    return lambda workload, _: scorer.score(workload.texts).probabilities
+    return lambda workload, _: scorer.predict_proba(workload.texts)
 
 
 SYSTEMS = {

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,18 +29,6 @@ TOKENS_PER_BATCH = 4_096
 LINES_AT_ONCE = 4_096
 THRESHOLD = 0.5
 """From this probability on, a text has a label where it may have several."""
-
-
-class Scores(NamedTuple):
-    """What a model says of some texts.
-
-    Attributes:
-        labels: of each text its label, its labels (those of a probability of at least one half), or its value.
-        probabilities: (n, C) float32; of a regression its values.
-    """
-
-    labels: list[Any]
-    probabilities: np.ndarray
 
 
 class OnnxScorer:
@@ -125,21 +113,6 @@ class OnnxScorer:
             return np.exp(-np.logaddexp(0, -values)).astype(np.float32)
         exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
         return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-    def score(self, texts: str | Iterable[str]) -> Scores:
-        """Score texts; a single one is a list of one.
-
-        Raises:
-            ValueError: naming the first entry that is not text.
-        """
-        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
-        if self.problem_type == "regression":
-            return Scores((probabilities[:, 0] if len(self.labels) == 1 else probabilities).tolist(), probabilities)
-        if self.problem_type == "multi_label_classification":
-            labels = [[self.labels[at] for at in np.flatnonzero(row)] for row in probabilities >= THRESHOLD]
-        else:
-            labels = [self.labels[at] for at in probabilities.argmax(axis=1)]
-        return Scores(labels, probabilities)
 
     def logits(self, texts: str | Iterable[str]) -> np.ndarray:
         """Return what the graph gives, calibrated: `(n, C)` float32, in the order of the texts; of one text `(C,)`.

@@ -26,6 +26,8 @@ from .training.arguments import RobertaGRUTrainingArguments
 from .training.loading import load_classifier
 from .training.trained import TrainedModel
 
+SOURCES = ("dataset_name", "train_file", "validation_file", "test_file")  # options that name where rows lie
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedClassifier:
@@ -107,11 +109,19 @@ def train(
         InputError: if an option is unknown (the nearest one is named) or out of range, or the data are not usable.
     """
     recipe, given = read_recipe(config) if config is not None else (None, {})
-    given = {"verify_load": False, **given, **_accepted(options)}
+    options = _accepted(options)
+    given = {"verify_load": False, **given, **options}
     tables = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
     tables = {split: table for split, table in tables.items() if table is not None}
     if tables and "train" not in tables:
         raise InputError("There are no training rows: give train_dataset too.")
+    source = next((name for name in SOURCES if name in options), None)
+    if tables and source:
+        raise InputError(
+            f"{source} is given beside rows in memory: give all splits as train_dataset, eval_dataset and "
+            "test_dataset, or all as files.",
+            field=source,
+        )
     temporary = mkdtemp(prefix="roberta-gru-") if "output_dir" not in given else None
     given.setdefault("output_dir", temporary)
     try:

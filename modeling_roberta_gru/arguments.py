@@ -493,6 +493,10 @@ def _parse_as(kind: type, name: str, text: str) -> Any:
     return value
 
 
+LOSSES = ("log_loss", "calibration_error", "mse", "mae")
+"""Metrics of which less is better."""
+
+
 @dataclass
 class TrainingOptions:
     """What RoBERTa-GRU adds to [`~transformers.TrainingArguments`], and the defaults it changes there.
@@ -773,7 +777,7 @@ def read_recipe(name: str) -> tuple[str, dict[str, Any]]:
 
 def _converted(words: Mapping[str, list[str]]) -> dict[str, Any]:
     options = all_options()
-    return {name: options[name].convert_words(value) for name, value in words.items() if not _is_null(value)}
+    return {name: options[name].convert_words(value) for name, value in words.items() if not _is_null(name, value)}
 
 
 def sort_options(given: Mapping[str, Any], recipe: str | None = None) -> RunOptions:
@@ -833,8 +837,9 @@ def _spelt_like(given: str, name: str) -> str:
     return name.replace("_", "-") if "-" in given else name
 
 
-def _is_null(words: list[str]) -> bool:
-    return len(words) == 1 and words[0] in UNSET[1:]
+def _is_null(name: str, words: list[str]) -> bool:
+    is_character = name in ("csv_delimiter", "csv_escape", "label_delimiter")  # which "~" may be
+    return words == ["null"] or (words == ["~"] and not is_character)
 
 
 def find_recipe(name: str, folder: str = "recipes") -> Path:

@@ -24,6 +24,11 @@ class InputError(ValueError):
         self.field, self.file, self.row = field, file, row
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, without its full stop, or the error's kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Build the error for a name that is none of `known`, naming the nearest one, or all if they are few."""
     known = sorted(known)

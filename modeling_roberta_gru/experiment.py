@@ -57,11 +57,12 @@ from .training.run_folder import (
     RUN_FILES,
     check_inputs_stay,
     check_output_dir,
+    check_same_data,
     discard_checkpoints,
     find_checkpoint,
     move_run,
 )
-from .training.sharding import check_sharding
+from .training.sharding import check_sharding, is_sharded
 from .training.state_cache import keep_states
 from .training.trained import Trained, TrainedModel, fit_bag_of_words
 from .training.trainer import RobertaGRUTrainer
@@ -110,54 +111,43 @@ def run(
         InputError: if options, data, checkpoint or output folder are not usable; nothing is written then.
     """
     with ExitStack() as held:  # which lets the folder go when all is written
-        return _run(model_args, data_args, args, recipe, command, splits, names_folder, held)
+        started = time.time()
+        trained = train(model_args, data_args, args, splits=splits, held=held)
+        temperature = _fit_temperature(trained) if args.calibrate else None
+        predicting = time.time()
+        logits = {"validation": trained.validation_logits, "test": trained.predict_test()}
+        test_seconds = round(time.time() - predicting, 1)
+        trained.make_whole()
+        output_dir = Path(args.output_dir)
+        if args.process_index != 0:
+            return RunResult({}, trained, output_dir)
 
-
-def _run(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: RobertaGRUTrainingArguments,
-    recipe: str | None,
-    command: Sequence[str],
-    splits: Splits | None,
-    names_folder: bool,
-    held: ExitStack,
-) -> RunResult:
-    started = time.time()
-    trained = train(model_args, data_args, args, splits=splits, held=held)
-    temperature = _fit_temperature(trained) if args.calibrate else None
-    predicting = time.time()
-    logits = {"validation": trained.validation_logits, "test": trained.predict_test()}
-    test_seconds = round(time.time() - predicting, 1)
-    trained.make_whole()
-    output_dir = Path(args.output_dir)
-    if args.process_index != 0:
-        return RunResult({}, trained, output_dir)
-
-    metrics = measure_run(trained.splits, logits, temperature, args.bag_of_words and isinstance(trained, TrainedModel))
-    record = {
-        "recipe": recipe and Path(recipe).stem,
-        "command": shlex.join(map(redacted, command)),
-        **trained.describe(model_args, args, started),
-        "test_seconds": test_seconds,
-        "data": describe_data(trained.splits, data_args, trained.max_length, in_memory=splits is not None),
-        "options": changed_options(model_args, data_args, args),
-        **describe_platform(args),
-    }
-    if temperature is not None:
-        trained.calibrate(temperature)
-    stopping = _fit_stopping(trained, args)
-    if stopping is not None:
-        metrics["stopping"] = stopping
-    probabilities = to_probabilities(logits["test"] / (temperature or 1), trained.splits.labels.problem_type)
-    write_run(output_dir, trained, probabilities, metrics, record, keep_code=model_args.trust_remote_code)
-    # The clean process runs no code but ours.
-    is_checked = args.verify_load and not model_args.trust_remote_code
-    checked = _predict_again(output_dir, trained.splits) if is_checked else []
-    say(closing_words(metrics, output_dir, trained.splits.pooled, checked, names_folder))
-    if args.publish_as is not None:
-        _publish(args.publish_as, args)
-    return RunResult(metrics, trained, output_dir)
+        metrics = measure_run(
+            trained.splits, logits, temperature, args.bag_of_words and isinstance(trained, TrainedModel)
+        )
+        record = {
+            "recipe": recipe and Path(recipe).stem,
+            "command": shlex.join(map(redacted, command)),
+            **trained.describe(model_args, args, started),
+            "test_seconds": test_seconds,
+            "data": describe_data(trained.splits, data_args, trained.max_length, in_memory=splits is not None),
+            "options": changed_options(model_args, data_args, args),
+            **describe_platform(args),
+        }
+        if temperature is not None:
+            trained.calibrate(temperature)
+        stopping = _fit_stopping(trained, args)
+        if stopping is not None:
+            metrics["stopping"] = stopping
+        probabilities = to_probabilities(logits["test"] / (temperature or 1), trained.splits.labels.problem_type)
+        write_run(output_dir, trained, probabilities, metrics, record, keep_code=model_args.trust_remote_code)
+        # The clean process runs no code but ours.
+        is_checked = args.verify_load and not model_args.trust_remote_code
+        checked = _predict_again(output_dir, trained.splits) if is_checked else []
+        say(closing_words(metrics, output_dir, trained.splits.pooled, checked, names_folder))
+        if args.publish_as is not None:
+            _publish(args.publish_as, args)
+        return RunResult(metrics, trained, output_dir)
 
 
 def train(
@@ -180,6 +170,13 @@ def train(
         InputError: as [`run`] does.
     """
     architecture = check_options(model_args, data_args, args)
+    check_sharding(args)
+    if args.num_idle_gpus:
+        logger.warning(
+            "%d GPUs stand idle: `accelerate launch --num_processes %d` uses all.",
+            args.num_idle_gpus,
+            args.num_idle_gpus + 1,
+        )
     model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
     _check_destination(args, resumed)
@@ -189,6 +186,9 @@ def train(
     set_seed(args.seed)
     splits = load_splits(data_args) if splits is None else splits
     labels = splits.labels
+    if resumed is not None:
+        check_same_data(resumed, splits.fingerprint)
+    args.data_fingerprint = splits.fingerprint
     _check_metric(args, labels.problem_type)
     weights = class_weights(args.class_weights, labels, splits.train["label"][:])
     _say(args, data_lines(splits))
@@ -219,8 +219,6 @@ def train(
     train_tokens = tokens["train"]
     train_collator: Callable[[list[dict[str, Any]]], Any] | None = None
     if isinstance(model.config, RobertaGRUConfig):
-        longest = max(max(part["length"][:]) for part in tokens.values())
-        check_sharding(args, longest, model.config.encoder_window)
         train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)
     validation = tokens["validation"]
     eval_tokens, eval_collator = validation.select(np.argsort(validation["length"][:])), collator
@@ -326,7 +324,7 @@ def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None, held: 
                     f"--output_dir {args.output_dir} was trained on just now: run the same command again."
                 )
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        if resumed is None:
+        if resumed is None or Path(resumed).resolve().parent != Path(args.output_dir).resolve():
             discard_checkpoints(args)
 
 
@@ -353,7 +351,8 @@ def _fit_temperature(trained: Trained) -> float | None:
 
 def _fit_stopping(trained: Trained, args: RobertaGRUTrainingArguments) -> dict[str, Any] | None:
     """Have the configuration say when reading may stop, where the model has a running prediction to stop by."""
-    if not isinstance(trained, TrainedModel) or not can_stop(trained.model.config) or args.deepspeed or args.fsdp:
+    is_whole = not (args.deepspeed or is_sharded(args))
+    if not (isinstance(trained, TrainedModel) and can_stop(trained.model.config) and is_whole):
         return None
     documents = trained.trainer.eval_dataset["input_ids"][:]
     model = trained.model.eval()

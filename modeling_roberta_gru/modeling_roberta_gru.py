@@ -1350,8 +1350,10 @@ def _shard_groups(module: nn.Module) -> list[Any]:
     """Return the groups of ranks that hold the layers of a module in shards (FSDP 2); none if each holds all."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []
-    from torch.distributed.tensor import DTensor
-
+    try:
+        from torch.distributed.tensor import DTensor
+    except ImportError:  # torch before 2.5 has no FSDP 2 either
+        return []
     meshes = [parameter.device_mesh for parameter in module.parameters() if isinstance(parameter, DTensor)]
     return meshes[0].get_all_groups() if meshes else []
 
@@ -1362,10 +1364,16 @@ def _no_weight(states: torch.Tensor) -> torch.Tensor:
 
 def _without_autocast(device: torch.device) -> Any:
     """Return a context in which products keep their operands' precision."""
-    # Unasked on the CPU: torch before 2.4 cannot say whether a given device has autocast.
-    if device.type == "cpu" or (device.type != "meta" and torch.is_autocast_enabled(device.type)):
+    if device.type == "cpu" or (device.type != "meta" and _has_autocast(device)):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def _has_autocast(device: torch.device) -> bool:
+    try:
+        return torch.is_autocast_enabled(device.type)
+    except TypeError:  # torch before 2.4 says it of GPUs only
+        return torch.is_autocast_enabled()
 
 
 def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
@@ -1375,8 +1383,7 @@ def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> to
     as fast there, and rounding would add up over the steps.
     """
     if states.device.type not in ("cpu", "meta"):
-        autocast = torch.is_autocast_enabled(states.device.type)
-        states = states if autocast else states.to(gru.weight_ih_l0.dtype)
+        states = states if _has_autocast(states.device) else states.to(gru.weight_ih_l0.dtype)
         return gru(states, None if initial is None else initial[None].to(states.dtype))[0]
     dtype = torch.promote_types(states.dtype, torch.float32)
     weights = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]

@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import time
 import traceback
 from collections import deque
@@ -68,6 +69,12 @@ class Limits:
     seconds_to_send: float = 30.0
     readings: int = 64
     piece_characters: int = 20_000
+
+
+READS_IN_PART = (
+    "This server cuts texts (max_length) or stops early (agreement), and what reads them whole would contradict it. "
+    "Start one without these options."
+)
 
 
 class RefusedError(Exception):
@@ -324,7 +331,11 @@ class Service:
         self.explanations_left = BoundedSemaphore(limits.readings)
         self.why_not_read = f"A {scorer.engine.model.config.model_type} cannot read what is still being written."
         self.readings: ReadingLine | None = None
-        if hasattr(scorer.engine.model, "readers"):
+        is_ours = hasattr(scorer.engine.model, "readers")
+        self.reads_in_part = is_ours and not (scorer.max_length is None and scorer.agreement is None)
+        if self.reads_in_part:
+            self.why_not_read = READS_IN_PART
+        elif is_ours:
             try:
                 self.readings = ReadingLine(scorer.engine.model, copy.deepcopy(self.tokenizer), limits.readings)
             except ValueError as error:
@@ -342,6 +353,8 @@ class Service:
             raise RefusedError(400, f"request: not JSON ({_first_line(error)}).") from None
         try:
             request = self.handler.read(data)
+            if request.parameters.explain and self.reads_in_part:
+                raise RefusedError(400, f"parameters.explain: {READS_IN_PART}")
             left, documents = self.handler.max_tokens, []
             for row, text in enumerate(request.texts):
                 (document,) = self._tokenise(text, row, min(left, self.most_tokens))
@@ -777,9 +790,14 @@ async def _read(
     event: dict[str, Any] = {}
     try:
         number = readings.open()
-        num_characters = 0
+        num_characters, num_open = 0, 0  # open: behind the last white space, so read again with every piece
         async for piece in _pieces(service, request):
             num_characters += len(piece)
+            last_word = re.split(r"[ \t\n\r]", piece)[-1]
+            num_open = len(last_word) + (num_open if last_word == piece else 0)
+            if num_open > service.limits.piece_characters:
+                most = f"{service.limits.piece_characters:,}"
+                raise RefusedError(400, f"More than {most} characters without white space. Send it to /classify.")
             if num_characters > service.handler.max_characters:
                 most = f"{service.handler.max_characters:,}"
                 raise RefusedError(400, f"More than {most} characters. Read the rest as another document.")

@@ -94,6 +94,8 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, config="quikstart"), "Unknown recipe 'quikstart'"),
         (lambda frame: train(eval_dataset=frame), "no training rows"),
         (lambda frame: train(7), "not as int"),
+        (lambda frame: train(frame, test_file="test.csv"), "test_file is given beside rows in memory"),
+        (lambda frame: train(frame, eval_dataset=frame, dataset_name="imdb"), "dataset_name is given beside rows"),
         (lambda frame: evaluate("nowhere", frame, text_colum="text"), "Did you mean 'text_column'?"),
         (lambda frame: evaluate("./nowhere", frame), "nowhere"),
         (lambda frame: publish("nowhere", "me/mine", dry_run=True), "nowhere"),

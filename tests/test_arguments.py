@@ -7,11 +7,13 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from modeling_roberta_gru import RobertaGRUConfig
 from modeling_roberta_gru.arguments import (
     GRU_OPTIONS,
+    LOSSES,
     SHOWN,
     DataArguments,
     ModelArguments,
@@ -79,6 +81,30 @@ def test_null_takes_a_recipes_key_back(parse):
     recipe = "summary: max\nseed: 3\nmodel_name_or_path: roberta-base\n"
     model, _, args, _ = parse("--summary", "null", "--seed=~", "--model-name-or-path", "null", recipe=recipe)
     assert (model.summary, args.seed, model.model_name_or_path) == (None, 42, None)
+
+
+def test_a_tilde_may_part_what_stands_in_a_file(parse):
+    _, data, _, _ = parse("--label_delimiter", "~", "--csv_delimiter=~", recipe="csv_escape: ~")
+    assert (data.label_delimiter, data.csv_delimiter, data.csv_escape) == ("~", "~", "auto")
+
+
+@pytest.mark.parametrize("metric", LOSSES)
+def test_of_errors_less_is_better(parse, metric):
+    for name in (metric, f"eval_{metric}"):
+        assert parse("--metric_for_best_model", name)[2].greater_is_better is False
+    with pytest.raises(InputError, match="--greater_is_better"):
+        parse("--metric_for_best_model", metric, "--greater_is_better", "true")
+    assert parse("--metric_for_best_model", "accuracy")[2].greater_is_better is True
+
+
+def test_one_of_several_gpus_is_used_without_a_launcher(parse, monkeypatch):
+    def device(args: TrainingArguments) -> torch.device:
+        args.__dict__.setdefault("_n_gpu", 2)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(TrainingArguments, "device", property(device))
+    args = parse()[2]
+    assert (args.n_gpu, args.num_idle_gpus) == (1, 1)
 
 
 def test_dashes_flags_and_negations_are_understood(parse):

@@ -58,9 +58,9 @@ def test_rows_and_order_stay_and_predictions_are_the_scorers(score, kind):
     batch = KINDS[kind](BATCH)
     scored = score(batch)
     assert type(scored) is type(batch)
-    columns, (labels, probabilities) = columns_of(scored), score.scorer.score(TEXTS)
+    columns, probabilities = columns_of(scored), score.scorer.predict_proba(TEXTS)
     assert {name: columns[name] for name in BATCH} == BATCH
-    assert columns["predicted_label"] == labels
+    assert columns["predicted_label"] == score.scorer.predict(TEXTS).tolist()
     for column, name in enumerate(score.scorer.labels):
         assert (np.float32(columns[f"score_{name}"]) == probabilities[:, column]).all()
     if kind == "pandas":

@@ -151,6 +151,7 @@ def run(model, monkeypatch):
 
     def score(source, target, ray=None, **options):
         settings = {name: options.pop(name) for name in ("workers", "restart") if name in options}
+        name = options.pop("model", model)
 
         @contextmanager
         def connected(address):
@@ -158,7 +159,7 @@ def run(model, monkeypatch):
 
         monkeypatch.setattr(cluster, "_connected", connected)
         made = PartOptions(scorer={**FLOAT32, **options.pop("scorer", {})}, **options)
-        return score_folder(model, source, target, made, progress=False, **settings)
+        return score_folder(name, source, target, made, progress=False, **settings)
 
     return score
 
@@ -279,6 +280,19 @@ def test_another_model_or_other_options_do_not_mix(run, parts, tmp_path, expecte
     (parts / "rows6.jsonl").unlink()
     run(parts, out, restart=True, all_scores=True)
     assert [{name: row[name] for name in expected[0]} for row in rows_of(out)] == expected
+
+
+def test_workers_are_told_places_that_do_not_depend_on_a_working_directory(run, parts, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ray = FakeRay()
+    asked = []
+    begin, score = PartScorer.begin, PartScorer.score
+    monkeypatch.setattr(PartScorer, "begin", lambda self, name, *rest: asked.append(name) or begin(self, name, *rest))
+    monkeypatch.setattr(PartScorer, "score", lambda self, part, to: asked.append(to) or score(self, part, to))
+    run(os.path.relpath(parts), "out", ray, model=os.path.relpath(model))
+    assert asked
+    assert all(os.path.isabs(place) for place in asked)
+    assert (tmp_path / "out" / "manifest.json").is_file()
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(run, parts, tmp_path):

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import lzma
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,9 @@ from modeling_roberta_gru.data.dialect import (
     split_lines,
 )
 from modeling_roberta_gru.data.documents import build_documents
-from modeling_roberta_gru.data.splits import load_labelled, load_splits
+from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tables import open_table, write_table
 from modeling_roberta_gru.errors import InputError
-
-SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", "../shared"))
 
 
 def read(path: Path, **options: Any) -> list[list[str]]:
@@ -447,38 +444,3 @@ def test_damaged_files_are_read_skipped_by_row_or_refused_in_one_line(tmp_path, 
         args = DataArguments(on_bad_row="skip")
         ends[outcome(path, args)] += 1
     assert min(ends.values()) > number / 50
-
-
-# ../shared/cases
-
-
-@pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="ROBERTA_GRU_SHARED names no folder with cases")
-@pytest.mark.parametrize(
-    ("name", "labels"),
-    [
-        ("semicolon.csv", ("neg", "pos")),
-        ("barequotes.tsv", ("neg", "pos")),
-        ("trailing.csv", ("neg", "pos")),
-        ("vec2.jsonl", ("0", "1")),
-        ("strlists.csv", ("neg", "pos", "price")),
-        ("bools.jsonl", ("False", "True")),
-        ("bools_lower.csv", ("false", "true")),
-        ("view.parquet", ("neg", "pos")),
-        ("pandas.json", ("neg", "pos")),
-        ("lparta.parquet lpartb.parquet", ("neg", "pos")),
-        ("jupyter", ("neg", "pos")),
-        ("kaggle", ("neg", "pos")),
-    ],
-)
-def test_the_cases_are_read_as_their_users_expect(name, labels):
-    paths = [str(SHARED / "cases" / part) for part in name.split()]
-    is_folder = Path(paths[0]).is_dir()
-    splits = load_splits(DataArguments(dataset_name=paths[0]) if is_folder else DataArguments(train_file=paths))
-    used = 100 if name == "kaggle" else 120
-    assert splits.counts["rows"] == {"read": used, "skipped": 0, "used": used}
-    assert splits.labels.names == labels
-    if not is_folder:
-        assert sum(len(load_labelled(path, DataArguments(), splits.labels)[0]) for path in paths) == 120
-    if name.startswith("bools"):
-        other = {"bools.jsonl": "bools_lower.csv", "bools_lower.csv": "bools.jsonl"}[name]
-        assert len(load_labelled(str(SHARED / "cases" / other), DataArguments(), splits.labels)[0]) == 120

@@ -5,6 +5,7 @@ import random
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +59,17 @@ def test_the_chosen_columns_win_over_columns_that_happen_to_be_called_text_and_l
     columns = {"text": ["wrong"], "label": ["wrong"], "row_id": ["wrong"], "body": ["right"], "mood": ["good"]}
     rows = build(columns, text_column=["body"], label_column="mood")
     assert rows[0] == {"row_id": "train:0", "text": "right", "label": "good"}
+
+
+@pytest.mark.parametrize("name", ["text", "label", "row_id"])
+def test_a_column_that_the_table_has_already_is_not_taken_for_another(name):
+    columns = {"body": ["a"], "mood": ["good"], name: ["theirs"]}
+    chosen: dict[str, Any] = {"text_column": ["body"], "label_column": "mood"}
+    for keep, args in (((name,), chosen), ((), {**chosen, "group_column": name})):
+        with pytest.raises(InputError, match=f"Column '{name}' cannot be used") as raised:
+            build(columns, keep, **args)
+        assert raised.value.field == name
+    assert build({"text": ["a"], "label": ["b"]}, ("text", "label"))[0]["text"] == "a"
 
 
 def test_numbers_that_are_kept_stay_numbers():
@@ -170,6 +182,18 @@ def test_bad_rows_are_skipped_on_request_and_counted(caplog):
     assert made.num_read == 7
     assert made.skipped == {"the text is null": 1, "the text is empty": 2, "the label is missing": 3}
     assert "reviews.csv: 6 of 7 rows left out" in caplog.text
+
+
+def test_what_is_kept_beside_must_be_text_that_can_be_written(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,label,author\na,x,Ann\nb,y,Jos\xe9\n".encode("latin-1"))
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a", "label": "x", "author": "Ann"}\n{"text": "b", "label": "y", "author": "\\ud83d"}\n'
+    )
+    for name in ("a.csv", "a.jsonl"):
+        with pytest.raises(InputError, match=r"row 2: .* is not UTF-8 text") as raised:
+            from_file(tmp_path / name, group_column="author")
+        assert raised.value.row == 2
+        assert from_file(tmp_path / name, group_column="author", on_bad_row="skip").rows["author"][:] == ["Ann"]
 
 
 def test_only_the_first_five_bad_rows_are_named():
@@ -311,6 +335,9 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         build({"texts": ["a"], "label": [1]})
     with pytest.raises(InputError, match=r"no column 'author'. It has: label, text\."):
         build({"text": ["a"], "label": [1]}, group_column="author")
+    (tmp_path / "b.jsonl").write_text('{"text": "a", "label": 1}\n')
+    with pytest.raises(InputError, match=r"b.jsonl has no column 'autor'"):
+        from_file(tmp_path / "b.jsonl", group_column="autor")
     (tmp_path / "a.jsonl").write_text('{"texts": "a", "label": 1}\n')
     with pytest.raises(InputError, match=r"a.jsonl has no column 'text'. Did you mean 'texts'\?"):
         from_file(tmp_path / "a.jsonl")

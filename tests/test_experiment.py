@@ -267,6 +267,12 @@ def test_a_finished_run_is_gone_on_with_and_replaced_on_request_or_where_no_chec
     record = read_json(folder / "run.json")
     assert record["steps"] == 3
     assert record["training_seconds"] is not None
+    elsewhere = shutil.copytree(folder / "checkpoint-3", tmp_path / "elsewhere" / "checkpoint-3")
+    shutil.copytree(folder / "checkpoint-3", folder / "checkpoint-99")
+    train_tiny(
+        folder, *options, "--resume_from_checkpoint", elsewhere, "--overwrite_output_dir", "true", "--max_steps", "4"
+    )
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-4"]
 
 
 @pytest.fixture(scope="module")
@@ -432,6 +438,10 @@ BAD_RUNS = {
     "another optimizer": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--optimizer", "adamw", "--max_steps", "6"],
         "was written by another optimizer than adamw",
+    ),
+    "another seed's splits": (
+        ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--split_seed", "9", "--max_steps", "6"],
+        "was trained on other rows, or other splits of them",
     ),
     "another model": (
         [

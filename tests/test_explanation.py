@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRU
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import explanation, reading
-from modeling_roberta_gru.inference.explanation import attribute, draw_trace, explain_model, report, trace, write_page
-from modeling_roberta_gru.inference.reading import Attribution, Trace, jumps, turns
+from modeling_roberta_gru.inference.explanation import attribute, draw_trace, explain_model, report, trace
+from modeling_roberta_gru.inference.reading import Attribution, Trace, html, jumps, turns
 from modeling_roberta_gru.training import plots
 
 from .tiny import tiny_config
@@ -318,7 +319,7 @@ def test_a_page_holds_the_text_exactly_and_needs_nothing_beside_itself(tokenizer
     model.config.id2label = {index: f'<b>"{index}"&' for index in model.config.id2label}
     traced, attribution = trace(model, tokenizer, TEXT), attribute(model, tokenizer, TEXT, num_steps=2)
     for attributed in (attribution, None):
-        write_page(traced, attributed, tmp_path / "page.html")
+        (tmp_path / "page.html").write_text(html(traced, attributed, whole_page=True))
         read = read_page(tmp_path / "page.html")
         assert read.views == [TEXT] * (2 if attributed else 1)
         assert "script" not in read.tags
@@ -335,14 +336,14 @@ def test_a_page_holds_the_text_exactly_and_needs_nothing_beside_itself(tokenizer
 
 
 def test_a_page_gives_the_number_behind_every_token(tmp_path):
-    write_page(made_trace(0.3, 0.1, 0.2, 0.2, 0.9, 0.9), None, tmp_path / "page.html")
+    (tmp_path / "page.html").write_text(html(made_trace(0.3, 0.1, 0.2, 0.2, 0.9, 0.9), None, whole_page=True))
     titles = [title for title in read_page(tmp_path / "page.html").titles if title and "token" in title]
     assert titles == ["bad 0.90 (token 1)", "bad 0.80 (tokens 2 to 3)", "good 0.90 (token 4)"]
 
 
 def test_the_curve_runs_through_every_score(tmp_path):
     scores = np.random.default_rng(0).random(50)
-    write_page(made_trace(*scores), None, tmp_path / "page.html")
+    (tmp_path / "page.html").write_text(html(made_trace(*scores), None, whole_page=True))
     drawn = re.search(r'<polyline points="([^"]*)"', (tmp_path / "page.html").read_text())[1]
     points = np.array([[float(number) for number in point.split(",")] for point in drawn.split()])
     assert points[:, 1] == pytest.approx(100 * (1 - scores), abs=0.051)
@@ -361,13 +362,13 @@ def test_a_long_curve_keeps_its_peaks():
 def test_a_trace_shows_itself_in_a_notebook(byte_level):
     traced = trace(classifier(), byte_level, TEXT)
     shown = [traced._repr_html_() for _ in range(2)]
-    for html in shown:
+    for page in shown:
         reader = Reader()
-        reader.feed(html)
+        reader.feed(page)
         assert reader.views == [TEXT]
         assert reader.open == []
         assert all(link[1:] in reader.ids for link in reader.links)
-    first, second = (set(re.findall(r'id="([^"]*)"', html)) for html in shown)
+    first, second = (set(re.findall(r'id="([^"]*)"', page)) for page in shown)
     assert first.isdisjoint(second)  # a link leads into its own view
 
 
@@ -376,7 +377,7 @@ def test_control_characters_and_active_text_are_shown_and_do_nothing(tmp_path):
     traced = made_trace(0.3, 0.1, 0.9, 0.9, labels=(hostile, f"{hostile} too"))
     text = traced.text.replace("w1", "w\x1b")
     attribution = Attribution(hostile, np.array([0, 1.0, -1.0, 0]), 1.0, 0.0, "log-odds", 2)
-    write_page(replace(traced, text=text), attribution, tmp_path / "page.html")
+    (tmp_path / "page.html").write_text(html(replace(traced, text=text), attribution, whole_page=True))
     written = (tmp_path / "page.html").read_text()
     assert not set(written) & {*map(chr, range(9)), *map(chr, range(14, 32)), *map(chr, range(127, 160)), "\u202e"}
     assert "img" not in read_page(tmp_path / "page.html").tags
@@ -415,11 +416,21 @@ def test_progress_is_shown_on_standard_error(byte_level, capsys):
     assert "Attributing" in capsys.readouterr().err
 
 
+def test_a_bar_that_is_drawn_anew_does_not_change_what_is_read(byte_level, monkeypatch):
+    model = classifier()
+    expected = trace(model, byte_level, TEXT).scores
+    bars = MagicMock()
+    bars().__enter__().update.return_value = True  # tqdm's answer where it draws
+    monkeypatch.setattr(explanation, "_progress", bars)
+    assert np.array_equal(trace(model, byte_level, TEXT).scores, expected)
+    assert bars().__enter__().update.called
+
+
 def test_two_turns_at_one_word_are_both_to_be_found(tmp_path):
     scores = [[0.1, 0.1], [0.1, 0.1], [0.9, 0.9], [0.9, 0.9]]
     traced = made_trace(*scores, problem_type="multi_label_classification")
     assert len({turn.position for turn in turns(traced)}) == 1 < len(turns(traced))
-    write_page(traced, None, tmp_path / "page.html")
+    (tmp_path / "page.html").write_text(html(traced, None, whole_page=True))
     read = read_page(tmp_path / "page.html")
     assert {"#reading-turn-1", "#reading-turn-2"} <= set(read.links)
     assert {"reading-turn-1", "reading-turn-2"} <= set(read.ids)
@@ -429,7 +440,7 @@ def test_a_page_of_twenty_thousand_tokens_stays_light(tmp_path):
     steps = np.random.default_rng(0).normal(size=20_000).cumsum() / 5
     traced = made_trace(*(1 / (1 + np.exp(-steps))))
     attribution = Attribution("good", np.random.default_rng(1).normal(size=20_000) ** 9, 1.0, 0.0, "log-odds", 32)
-    write_page(traced, attribution, tmp_path / "page.html")
+    (tmp_path / "page.html").write_text(html(traced, attribution, whole_page=True))
     draw_trace(traced, attribution, tmp_path / "page.png")
     text = (tmp_path / "page.html").read_text()
     assert text.count("<span") < 24_000

@@ -365,12 +365,9 @@ def test_both_scorers_answer_in_the_same_names_and_types(pair):
     assert (without.labels, without.problem_type) == (with_torch.labels, with_torch.problem_type)
     assert without.classes_.tolist() == with_torch.classes_.tolist()
     for make in (lambda: TEXTS, lambda: iter(TEXTS), lambda: np.array(TEXTS), lambda: TEXTS[0], list):
-        for method in ("predict", "predict_proba", "logits", "score"):
+        for method in ("predict", "predict_proba", "logits"):
             one, other = getattr(without, method)(make()), getattr(with_torch, method)(make())
             assert type(one).__name__ == type(other).__name__
-            if method == "score":
-                assert len(one.labels) == len(other.labels)
-                one, other = one.probabilities, other.probabilities
             if isinstance(one, np.ndarray):
                 assert (one.shape, one.dtype) == (other.shape, other.dtype)
                 same = one.tolist() == other.tolist() if one.dtype.kind == "U" else np.allclose(one, other, atol=1e-4)

@@ -157,6 +157,9 @@ def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
     assert LabelSpace.from_config(stars).encode([1, 3]).tolist() == [0, 2]
     with pytest.raises(InputError, match=r"Unknown label '0' in row 1\. Known: 1, 2, 3"):
         LabelSpace.from_config(stars).encode([0])
+    for names, label in (({0: "+1", 1: "-1"}, "1"), ({0: "1", 1: "2", 2: "3+"}, 0)):  # nor where one is a number
+        with pytest.raises(InputError, match="Unknown label"):
+            LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label=names)).encode([label])
     polarity = SimpleNamespace(problem_type=None, id2label={0: "negative", 1: "positive"})
     assert LabelSpace.from_config(polarity).encode([0, "1", "positive"]).tolist() == [0, 1, 1]
 
@@ -221,6 +224,15 @@ def test_a_wrong_number_of_target_names_is_an_error():
 def test_class_names_that_are_not_those_of_the_data_are_an_error():
     with pytest.raises(InputError, match="--class_names are others than those of the data: bad, good"):
         infer_labels(["good", "bad"], class_names=["positive", "negative"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [([0, 1, 2], ["1", "2", "3"]), ([1, 2, 3], ["0", "1", "2"]), ([0, 4], ["4", "0!"])]
+)
+def test_class_names_by_which_the_data_write_other_classes_are_an_error(labels, names):
+    with pytest.raises(InputError, match="which is how the data write class") as raised:
+        infer_labels(labels, class_names=names)
+    assert raised.value.field == "class_names"
 
 
 def test_lists_where_one_label_is_wanted_are_an_error():

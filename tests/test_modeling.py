@@ -749,3 +749,8 @@ def test_a_trace_serves_other_batch_sizes_and_lengths():
     traced = torch.jit.trace(model, example_kwarg_inputs=batch(documents(6, 9)), check_trace=False)
     inputs = batch(documents(5, 20, 11))
     torch.testing.assert_close(traced(**inputs)[0], model(**inputs)[0], **FLOAT32)
+
+
+def test_releases_of_torch_that_tell_of_gpus_only_are_asked_about_these(monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda: True)  # before 2.4 it took no device
+    assert modeling._has_autocast(torch.device("cuda"))

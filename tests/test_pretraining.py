@@ -10,7 +10,6 @@ from transformers import AutoTokenizer, BertConfig, RobertaForMaskedLM
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.files import alone
 from modeling_roberta_gru.training import pretraining
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.pretraining import AdaptOptions, Masking, Windows, adapt_encoder, masked_loss
@@ -185,9 +184,11 @@ def test_a_run_killed_at_its_first_or_last_write_ends_by_the_same_command(stand_
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_two_processes_do_not_adapt_into_one_folder(stand_in, texts, tmp_path):
-    with alone(tmp_path / "encoder"), pytest.raises(InputError, match="Another process"):
-        adapt_encoder(str(stand_in), [texts], tmp_path / "encoder")
+def test_a_text_that_cannot_be_written_is_named_by_its_row(stand_in, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "fine"}\n{"text": "half \\ud83d"}\n')
+    with pytest.raises(InputError, match=r"texts\.jsonl, row 2: the row is not UTF-8 text"):
+        adapt_encoder(str(stand_in), [path], tmp_path / "encoder")
 
 
 @pytest.mark.parametrize("record", ["{}", "[]", '{"options": 1}'])

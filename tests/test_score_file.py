@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import gzip
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -439,6 +441,24 @@ def test_a_run_killed_while_it_deletes_its_parts_mixes_nothing(tmp_path, monkeyp
     score(source, target)
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert names(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
+
+
+@pytest.mark.parametrize("place", ["url", "packed"])
+def test_another_process_goes_on_with_what_is_copied_before_it_is_read(tmp_path, place):
+    if place == "url":
+        fsspec.filesystem("memory").pipe_file("/here/in.csv", write_texts(tmp_path / "in.csv").read_bytes())
+        source = "memory://here/in.csv"
+    else:
+        source = tmp_path / "in.parquet.gz"
+        source.write_bytes(gzip.compress(write_texts(tmp_path / "in.parquet").read_bytes()))
+    interrupt(source, tmp_path / "out.csv", 9)
+    tables._fetched.clear()  # as of a new process
+    assert score(source, tmp_path / "out.csv")["texts_scored_before"] > 0
+    if place == "url":
+        interrupt(source, tmp_path / "out.csv", 9)
+        fsspec.filesystem("memory").pipe_file("/here/in.csv", write_texts(tmp_path / "in.csv", "abcdef").read_bytes())
+        with pytest.raises(InputError, match="another input"):
+            score(source, tmp_path / "out.csv")
 
 
 def test_a_run_killed_while_it_writes_scores_nothing_again(tmp_path, monkeypatch):

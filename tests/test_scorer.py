@@ -1,5 +1,6 @@
 """Scoring many texts: the same answers as one by one, whatever stands beside a text, and in the order of the texts."""
 
+import copy
 import os
 import random
 import signal
@@ -79,7 +80,7 @@ def alone(model, tokenizer, text):
 
 
 def test_every_text_gets_what_the_model_says_of_it_alone(model, tokenizer, scorers, dtype) -> None:
-    found = scorers[dtype].score(TEXTS).probabilities
+    found = scorers[dtype].predict_proba(TEXTS)
     expected = np.stack([alone(model, tokenizer, text) for text in TEXTS])
     assert found.dtype == np.float32
     # What rounds away from the model's float32 is the type's own error, over two random layers.
@@ -88,17 +89,15 @@ def test_every_text_gets_what_the_model_says_of_it_alone(model, tokenizer, score
 
 
 def test_neighbours_do_not_change_a_texts_scores(scorers, dtype) -> None:
-    together = scorers[dtype].score(TEXTS).probabilities
+    together = scorers[dtype].predict_proba(TEXTS)
     for row in (0, 1, 5):
-        assert scorers[dtype].score([TEXTS[row]]).probabilities[0] == pytest.approx(
-            together[row], abs=TOLERANCE[dtype]
-        )
+        assert scorers[dtype].predict_proba([TEXTS[row]])[0] == pytest.approx(together[row], abs=TOLERANCE[dtype])
 
 
 def test_order_follows_the_texts_however_they_come(scorers) -> None:
     shuffled = random.Random(0).sample(range(len(TEXTS)), len(TEXTS))
-    found = scorers["float32"].score([TEXTS[row] for row in shuffled]).probabilities
-    assert found == pytest.approx(scorers["float32"].score(TEXTS).probabilities[shuffled], abs=1e-5)
+    found = scorers["float32"].predict_proba([TEXTS[row] for row in shuffled])
+    assert found == pytest.approx(scorers["float32"].predict_proba(TEXTS)[shuffled], abs=1e-5)
 
 
 def test_calls_of_whole_pools_give_the_bits_of_one_call(scorers, monkeypatch, dtype) -> None:
@@ -137,10 +136,10 @@ def test_an_error_among_the_texts_is_the_callers(scorers) -> None:
 
 def test_predictions_are_as_scikit_learns(scorers) -> None:
     one = scorers["float32"]
-    labels, probabilities = one.score(TEXTS)
-    assert one.predict(TEXTS).tolist() == labels
-    assert (one.predict_proba(TEXTS) == probabilities).all()
+    probabilities = one.predict_proba(TEXTS)
+    labels = one.predict(TEXTS).tolist()
     assert one.classes_[probabilities.argmax(axis=1)].tolist() == labels
+    assert set(labels) == {"bad", "fair", "good"}
     exponentials = np.exp(one.logits(TEXTS).astype(float))
     assert_close(exponentials / exponentials.sum(axis=1, keepdims=True), probabilities, check_dtype=False)
 
@@ -150,7 +149,6 @@ def test_a_single_text_is_one_text_and_never_its_letters(scorers) -> None:
     assert one.predict(text) == one.predict([text])[0]
     assert isinstance(one.predict(text), str)
     assert (one.predict_proba(text) == one.predict_proba([text])[0]).all()
-    assert one.score(text).labels == [one.predict(text)]
     assert [row.tolist() for row in one.stream(text)] == [one.predict_proba(text).tolist()]
 
 
@@ -163,7 +161,7 @@ def test_texts_may_come_in_any_kind_of_column(scorers) -> None:
 
 @pytest.mark.parametrize("bad", [None, float("nan"), 7, b"bytes", ["a"], "half \ud83d"])
 def test_what_is_no_text_is_named_by_its_row(scorers, bad) -> None:
-    for ask in (scorers["float32"].predict, scorers["float32"].score, lambda texts: [*scorers["int8"].stream(texts)]):
+    for ask in (scorers["float32"].predict, lambda texts: [*scorers["int8"].stream(texts)]):
         with pytest.raises(InputError, match=r"^texts\[3\] "):
             ask([*TEXTS[:3], bad, *TEXTS])
     for texts in (None, 7, b"bytes"):
@@ -264,15 +262,8 @@ def test_a_forked_child_scores_or_is_refused_and_never_hangs(scorers, dtype, out
 
 
 def test_nothing_gives_nothing(scorers) -> None:
-    labels, probabilities = scorers["float32"].score([])
-    assert labels == []
-    assert probabilities.shape == (0, 3)
-
-
-def test_labels_are_those_of_the_largest_probability(scorers) -> None:
-    labels, probabilities = scorers["float32"].score(TEXTS)
-    assert labels == [["bad", "fair", "good"][index] for index in probabilities.argmax(axis=1)]
-    assert set(labels) == {"bad", "fair", "good"}
+    assert scorers["float32"].predict([]).tolist() == []
+    assert scorers["float32"].predict_proba([]).shape == (0, 3)
 
 
 @pytest.mark.parametrize(("problem_type", "num_labels"), [(MULTI_LABEL, 3), (REGRESSION, 1)])
@@ -280,22 +271,20 @@ def test_several_labels_and_values(tokenizer, problem_type, num_labels) -> None:
     config = tiny_config(vocab_size=len(tokenizer), num_labels=num_labels, problem_type=problem_type)
     model = RobertaGRUForSequenceClassification(config).eval()
     one = Scorer(model, tokenizer, dtype="float32")
-    labels, probabilities = one.score(TEXTS)
+    probabilities, predicted = one.predict_proba(TEXTS), one.predict(TEXTS)
     with torch.no_grad():
         logits = model(**tokenizer(TEXTS[1], return_tensors="pt", verbose=False)).logits[0]
-    predicted = one.predict(TEXTS)
     if problem_type == REGRESSION:
-        assert labels[1] == pytest.approx(logits.item(), abs=1e-5)
-        assert probabilities[:, 0].tolist() == labels == predicted.tolist()
-        assert one.predict(TEXTS[1]) == pytest.approx(labels[1], abs=1e-5)
+        assert predicted[1] == pytest.approx(logits.item(), abs=1e-5)
+        assert probabilities[:, 0].tolist() == predicted.tolist()
+        assert one.predict(TEXTS[1]) == pytest.approx(predicted[1], abs=1e-5)
     else:
         assert probabilities[1] == pytest.approx(logits.sigmoid().numpy(), abs=1e-5)
-        assert labels[1] == [f"LABEL_{n}" for n in range(3) if logits[n] >= 0]
-        assert [[f"LABEL_{n}" for n in np.flatnonzero(row)] for row in predicted] == labels
+        assert predicted[1].tolist() == (logits >= 0).int().tolist()
 
 
 def test_texts_are_cut_where_that_is_asked_for(model, tokenizer) -> None:
-    cut = Scorer(model, tokenizer, dtype="float32", max_length=10).score([TEXTS[1]]).probabilities[0]
+    cut = Scorer(model, tokenizer, dtype="float32", max_length=10).predict_proba([TEXTS[1]])[0]
     ids = tokenizer(TEXTS[1], truncation=True, max_length=10, return_tensors="pt")
     with torch.no_grad():
         assert cut == pytest.approx(model(**ids).logits.softmax(dim=-1)[0].numpy(), abs=1e-5)
@@ -309,7 +298,7 @@ def test_a_length_without_room_for_text_is_refused(model, tokenizer) -> None:
 def test_a_stock_transformer_reads_as_far_as_it_can(tokenizer) -> None:
     config = RobertaConfig(**{**TINY_ENCODER, "vocab_size": len(tokenizer)})
     stock = RobertaForSequenceClassification(config).eval()
-    found = Scorer(stock, tokenizer, dtype="float32").score(TEXTS).probabilities
+    found = Scorer(stock, tokenizer, dtype="float32").predict_proba(TEXTS)
     ids = tokenizer(TEXTS[1], truncation=True, max_length=20, return_tensors="pt")
     with torch.no_grad():
         assert found[1] == pytest.approx(stock(**ids).logits.softmax(dim=-1)[0].numpy(), abs=1e-5)
@@ -318,16 +307,26 @@ def test_a_stock_transformer_reads_as_far_as_it_can(tokenizer) -> None:
 def test_the_model_that_was_given_stays_as_it_is(model, tokenizer, dtype) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     encoder = model.roberta
-    Scorer(model, tokenizer, dtype=dtype, device="cpu").score(TEXTS[:2])
+    Scorer(model, tokenizer, dtype=dtype, device="cpu").predict(TEXTS[:2])
     assert model.roberta is encoder
     after = model.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
+def test_a_model_saved_in_half_precision_is_scored_in_any_type(model, tokenizer, dtype) -> None:
+    half = RobertaGRUForSequenceClassification(model.config).eval()
+    half.load_state_dict(model.state_dict())
+    found = Scorer(half.bfloat16(), tokenizer, dtype=dtype, device="cpu").predict_proba(TEXTS)
+    assert found == pytest.approx(Scorer(model, tokenizer, dtype="float32").predict_proba(TEXTS), abs=0.05)
+    assert half.dtype == torch.bfloat16
+
+
 def test_another_model_has_another_fingerprint(model, tokenizer, scorers) -> None:
     assert len({one.fingerprint for one in scorers.values()}) == 1
-    other = RobertaGRUForSequenceClassification(model.config)
+    other = RobertaGRUForSequenceClassification(copy.deepcopy(model.config))
     other.load_state_dict(model.state_dict())
+    assert Scorer(other, tokenizer).fingerprint == scorers["int8"].fingerprint
+    other.config._name_or_path = "moved/elsewhere"
     assert Scorer(other, tokenizer).fingerprint == scorers["int8"].fingerprint
     with torch.no_grad():
         other.gru.left_to_right[0].weight_hh_l0[0, 0] += 1e-3
@@ -406,8 +405,8 @@ def test_a_compiled_gru_remembers_over_thousands_of_tokens() -> None:
 
 @pytest.mark.parametrize("dtype", engine.DTYPES)
 def test_a_model_in_training_mode_is_scored_without_its_dropout(model, tokenizer, dtype) -> None:
-    evaluating = Scorer(model, tokenizer, dtype=dtype, device="cpu").score(TEXTS).probabilities
-    training = Scorer(model.train(), tokenizer, dtype=dtype, device="cpu").score(TEXTS).probabilities
+    evaluating = Scorer(model, tokenizer, dtype=dtype, device="cpu").predict_proba(TEXTS)
+    training = Scorer(model.train(), tokenizer, dtype=dtype, device="cpu").predict_proba(TEXTS)
     assert_close(training, evaluating)
     assert not model.training
 

@@ -24,6 +24,8 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
 from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import reading
+from modeling_roberta_gru.inference import scorer as scorer_module
+from modeling_roberta_gru.inference.demo import check_port
 from modeling_roberta_gru.serving import TOKEN, Limits, RefusedError, TextLine, create_app, load_handler, make_server
 
 from .tiny import ROOT, script, tiny_config
@@ -456,6 +458,39 @@ def test_a_piece_that_is_none_ends_its_document_alone(served, line, status):
     ((last, said),) = events_of(served.ask(b'"a good start"\n' + line, path="/read")[1])[-1:]
     assert (last, said["status"]) == ("error", status)
     assert len(served.service.readings._free) == 2
+
+
+def test_a_text_without_white_space_is_not_read_again_for_ever(served):
+    pieces = "\n".join([json.dumps("a" * 15_000)] * 3)
+    ((last, said),) = events_of(served.ask(pieces.encode(), path="/read")[1])[-1:]
+    assert (last, said["status"], "/classify" in said["error"]) == ("error", 400, True)
+    assert len(served.service.readings._free) == 2
+
+
+@pytest.mark.parametrize("options", [{"max_length": 20}, {"agreement": 0.95}])
+def test_what_reads_whole_texts_is_refused_where_texts_are_read_in_part(serve, folder, options, monkeypatch):
+    monkeypatch.setattr(scorer_module, "find_threshold", lambda *_: 0.5)
+    one = Scorer(str(folder), dtype="float32", device="cpu", **options)
+    server = serve(scorer=one)
+    assert server.ask({"inputs": TEXTS[0]})[0] == 200
+    status, said, _ = server.ask({"inputs": TEXTS[0], "parameters": {"explain": True}})
+    assert (status, next(iter(options)) in said["error"]) == (400, True)
+    status, said, _ = server.ask(b'"a"', path="/read")
+    assert (status, next(iter(options)) in said["error"]) == (501, True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_is_tried_in_the_hosts_own_family(host):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            pytest.skip(f"no {host} here")
+        probe.listen()
+        port = probe.getsockname()[1]
+        with pytest.raises(InputError, match="Nothing can listen"):
+            check_port(host, port)
+    check_port(host, port)
 
 
 def test_a_document_that_falls_silent_is_given_up(served):

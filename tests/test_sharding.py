@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training import sharding
-from modeling_roberta_gru.training.sharding import check_sharding, whole_model
+from modeling_roberta_gru.training.architectures import check_options
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
+from modeling_roberta_gru.training.sharding import check_sharding, is_sharded, whole_model
 
 from .sharded import CASES, LENGTHS, train
 from .tiny import ONLY_TRAIN, ROOT, on_two_ranks, tiny_config
@@ -79,20 +82,30 @@ def test_a_model_that_nothing_shards_is_whole():
     assert whole_model(model) is model
 
 
-def test_documents_beyond_the_window_are_refused_where_ranks_would_wait_for_ever(monkeypatch):
+def test_shards_that_cannot_be_put_together_again_are_refused(monkeypatch):
     def options(fsdp, **config):
         return SimpleNamespace(fsdp=fsdp, fsdp_config=config)
 
-    check_sharding(options(True), 10_000, 512)
-    check_sharding(options(""), 10_000, 512)
-    check_sharding(options(True, version=1), 512, 512)
-    with pytest.raises(InputError, match="FSDP 1 needs texts of at most 512 tokens"):
-        check_sharding(options(True, version=1), 513, 512)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    check_sharding(options(True))
+    check_sharding(options(""))
+    assert (is_sharded(options(True)), is_sharded(options(""))) == (True, False)
+    with pytest.raises(InputError, match="FSDP 1"):
+        check_sharding(options(True, version=1))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match="FSDP 1"):
-        check_sharding(options(""), 513, 512)
+        check_sharding(options(""))
     monkeypatch.setenv("FSDP_VERSION", "2")
-    check_sharding(options(""), 513, 512)
+    check_sharding(options(""))
+    assert is_sharded(options(""))
     monkeypatch.setattr(sharding, "is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(InputError, match="ZeRO-3 needs texts of at most 512 tokens"):
-        check_sharding(options(""), 513, 512)
+    with pytest.raises(InputError, match="ZeRO-3"):
+        check_sharding(options(""))
+
+
+def test_an_adapter_is_not_merged_into_shards(monkeypatch):
+    options = ModelArguments(), DataArguments(), RobertaGRUTrainingArguments(lora=2, use_cpu=True)
+    check_options(*options)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="--lora cannot go with FSDP"):
+        check_options(*options)

@@ -23,7 +23,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.documents import class_names, describe_source, read_file, read_source
 from modeling_roberta_gru.data.splits import load_labelled, load_splits
-from modeling_roberta_gru.data.tables import Table
+from modeling_roberta_gru.data.tables import Table, fetch
 from modeling_roberta_gru.errors import InputError
 
 ROWS = {"text": ["good", 'so, "so"', "bad\nvery bad"], "label": ["pos", "pos", "neg"]}
@@ -202,6 +202,16 @@ def test_files_are_read_from_urls(tmp_path, server, ending):
     (table,) = read_source(DataArguments(train_file=[f"{server}/reviews{ending}?version=2"]))["train"]
     assert cells(table) == ROWS["text"]
     assert describe_source(DataArguments(train_file=[f"{server}/reviews.csv"])) == "reviews.csv"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_url_names_is_fetched_once_until_it_changes(tmp_path, server):
+    location = f"{server}/reviews.csv"
+    write(tmp_path / "reviews.csv", "text,label\na,b\n")
+    first = fetch(location)
+    assert fetch(location) == first
+    write(tmp_path / "reviews.csv", "text,label\nother,b\n")
+    assert cells(read_source(DataArguments(train_file=[location]))["train"][0]) == ["other"]
 
 
 def test_a_url_of_a_file_of_this_machine_is_its_path(tmp_path):

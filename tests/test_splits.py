@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 
 from modeling_roberta_gru.arguments import DataArguments
@@ -505,6 +505,19 @@ def test_one_labelled_file_can_be_loaded_for_evaluation(tmp_path):
         {"row_id": "test:0", "text": "fine", "label": 1, "stars": "5"},
         {"row_id": "test:1", "text": "awful", "label": 0, "stars": "1"},
     ]
+
+
+def test_a_test_split_without_labels_is_not_replaced_by_training_rows(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\na,negative\nb,positive\n")
+    (tmp_path / "test.csv").write_text("text\nc\n")
+    with pytest.raises(InputError, match=r"test.csv has no column 'label'"):
+        load_labelled(str(tmp_path), DataArguments(), POLARITY)
+    withheld = {"train": {"text": ["a"], "label": [1]}, "test": {"text": ["b"], "label": [-1]}}
+    splits = DatasetDict({name: Dataset.from_dict(rows) for name, rows in withheld.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.load_dataset", lambda *_, **__: splits)
+        with pytest.raises(InputError, match="Split 'test' of some/reviews has no labels"):
+            load_labelled("some/reviews", DataArguments(), POLARITY)
 
 
 def test_of_a_folder_the_test_split_is_evaluated(tmp_path):

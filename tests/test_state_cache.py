@@ -1,5 +1,6 @@
 """States of a frozen encoder: read once, found again, equal to what the encoder gives, and bounded on disk."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -165,6 +166,17 @@ def test_a_folder_that_cannot_be_written_is_named(collator, tmp_path, monkeypatc
     with pytest.raises(InputError, match="file"):
         keep_states(model, rows_of(5), collator, options(tmp_path), "training")
     assert states_folder().parent.parent == tmp_path / "file"
+
+
+def test_a_disk_without_room_is_found_full_before_states_are_written(collator, tmp_path, cache, monkeypatch):
+    def allocate(descriptor, offset, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", allocate)
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    with pytest.raises(InputError, match="No space left"):
+        keep_states(model, rows_of(5), collator, options(tmp_path), "training")
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 @pytest.mark.parametrize("limit", [-1.0, float("nan"), float("inf")])

@@ -13,9 +13,10 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.dropout import CPUDropout
 from modeling_roberta_gru.training.run_folder import find_checkpoint
-from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
+from modeling_roberta_gru.training.trainer import WITHOUT_EVALUATION, RobertaGRUTrainer
 
 from .tiny import on_two_ranks, tiny_config
 from .trajectory import PROBLEM_TYPES, WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
@@ -109,6 +110,17 @@ def test_a_resumed_run_keeps_count_of_its_patience(tmp_path):
         assert resumed.state.global_step == whole.state.global_step
 
 
+def test_patience_may_be_given_or_changed_where_a_run_is_resumed(tmp_path):
+    options = {"learning_rate": 1e-12, "max_steps": 20, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    options |= {"save_strategy": "steps", "save_total_limit": 9, "load_best_model_at_end": True}
+    make_trainer(str(tmp_path), config=WITHOUT_DROPOUT, **{**options, "max_steps": 4}).train()
+    for checkpoint, patience, last in ((4, 3, 10), (6, 5, 14)):  # the first run had none
+        trainer = make_trainer(str(tmp_path), config=WITHOUT_DROPOUT, **options)
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{checkpoint}"))
+        assert trainer.state.global_step == last
+
+
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
 @pytest.mark.parametrize("length", [{"max_steps": 6}, {"num_train_epochs": 0.4}, {"num_train_epochs": 2}])
 def test_a_run_resumed_at_its_end_trains_no_step_more_and_a_longer_one_does(length, strategy, tmp_path):
@@ -170,6 +182,17 @@ def test_frozen_parameters_stay_and_all_others_move(tmp_path):
         assert torch.equal(parameter, before[name]) == name.startswith("roberta."), name
 
 
+def test_of_what_a_model_returns_logits_alone_are_kept(tmp_path):
+    class Remembering(RobertaGRUForSequenceClassification):
+        def forward(self, *args, **kwargs):
+            return {**super().forward(*args, **kwargs), "mems": torch.zeros(16, 9)}
+
+    trainer = make_trainer(str(tmp_path), remove_unused_columns=False)
+    trainer.model.__class__ = Remembering
+    trainer.model.config.keys_to_ignore_at_inference = ["mems"]
+    assert trainer.predict(tiny_dataset(16)).predictions.shape == (16, 3)
+
+
 def test_evaluation_keeps_the_order_of_the_rows(tmp_path):
     trainer = make_trainer(str(tmp_path), train_sampling_strategy="group_by_length")
     dataset = tiny_dataset(50)
@@ -200,6 +223,20 @@ def test_lengths_are_read_at_once_from_a_column_or_the_tokens(strategy, tmp_path
         read.append([list(batch) for batch in sampler])
     assert read[0] == read[1] == read[2]
     assert not [key for key in asked if isinstance(key, int)]  # a row at a time
+
+
+@needs_rebalancing
+def test_rebalanced_batches_depend_on_seed_and_epoch(tmp_path):
+    def batches(seed, epoch):
+        trainer = make_trainer(str(tmp_path), train_sampling_strategy="batch_rebalance", seed=seed)
+        sampler = trainer.get_train_dataloader().batch_sampler
+        trainer.state.epoch = epoch
+        trainer.callback_handler.on_epoch_begin(trainer.args, trainer.state, trainer.control)  # after a resume, too
+        return list(sampler)
+
+    assert batches(1, 0) == batches(1, 0)
+    assert batches(1, 0) != batches(2, 0)
+    assert batches(1, 0) != batches(1, 1)
 
 
 def test_rebalancing_without_the_releases_sampler_is_refused(tmp_path, monkeypatch):
@@ -257,6 +294,11 @@ def test_label_smoothing_is_done_by_the_model(tmp_path):
     config = {**WITHOUT_DROPOUT, "class_weights": [0.5, 1.0, 3.0]}
     smoothed = make_trainer(str(tmp_path), config=config, label_smoothing_factor=0.2, max_steps=1)
     assert smoothed.label_smoother is None
+    args = RobertaGRUTrainingArguments(str(tmp_path), label_smoothing_factor=0.2, **WITHOUT_EVALUATION)
+    for _ in range(2):  # what the caller asked for stays, for the record and for the next trainer
+        model = RobertaGRUForSequenceClassification(tiny_config(num_labels=3))
+        RobertaGRUTrainer(model, args, train_dataset=tiny_dataset(), data_collator=collate)
+        assert (args.label_smoothing_factor, model.config.label_smoothing) == (0.2, 0.2)
     smoothed.train()
     assert smoothed.model.config.label_smoothing == 0.2
     plain = make_trainer(str(tmp_path), config={**config, "label_smoothing": 0.2}, max_steps=1)
@@ -345,6 +387,17 @@ def test_a_checkpoint_with_other_groups_of_parameters_is_refused(tmp_path):
     make_trainer(str(tmp_path), **options).train()
     trainer = make_trainer(str(tmp_path), layer_decay=0.5, **options)
     with pytest.raises(InputError, match="checkpoint-1 groups its parameters as"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"), [({"learning_rate": 1e-3}, "learning rate"), ({"weight_decay": 0.5}, "weight decay")]
+)
+def test_a_checkpoint_of_another_rate_is_refused(changed, named, tmp_path):
+    options = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 9, "weight_decay": 0.1}
+    make_trainer(str(tmp_path), **options).train()
+    trainer = make_trainer(str(tmp_path), **{**options, **changed})
+    with pytest.raises(InputError, match=f"checkpoint-1 was trained with a {named} of"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 

@@ -29,7 +29,7 @@ from datasets.exceptions import DatasetsError
 from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
-from ..errors import MOST_LISTED, InputError
+from ..errors import MOST_LISTED, InputError, first_line
 from ..files import TABLE_ENDINGS, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, is_decoded, not_text
@@ -190,15 +190,19 @@ class Documents:
 # Finding
 
 
-def read_source(args: DataArguments, tables: Mapping[str, Any] | None = None) -> dict[str, list[Table]]:
+def read_source(
+    args: DataArguments, tables: Mapping[str, Any] | None = None, must_have: str | None = None
+) -> dict[str, list[Table]]:
     """Find what `args` name: split ("train", "validation", "test") → its tables, in the order given.
 
     Args:
         args: the options.
         tables: split → rows in memory, see [`in_memory`]; then `args` name no source.
+        must_have: a split that is not left out for want of labels, as others are but training.
 
     Raises:
-        InputError: if a file, folder or data set is missing, empty or unreadable, or an option does not apply to it.
+        InputError: if a file, folder or data set is missing, empty or unreadable, an option does not apply to it, or
+            the split in `must_have` has no labels.
     """
     if tables is not None:
         return {
@@ -210,9 +214,9 @@ def read_source(args: DataArguments, tables: Mapping[str, Any] | None = None) ->
         return {split: [read_file(path, args) for path in paths] for split, paths in files.items()}
     name = args.dataset_name or BUILT_IN
     if Path(name).is_dir():
-        return _read_folder(Path(name), args)
+        return _read_folder(Path(name), args, must_have)
     splits = BUILT_IN_CORPORA[name]() if name in BUILT_IN_CORPORA else _load_from_hub(name, args)
-    return _labelled_splits(name, splits, args.label_column)
+    return _labelled_splits(name, splits, args.label_column, must_have)
 
 
 def describe_source(args: DataArguments) -> str:
@@ -314,17 +318,17 @@ def _check_csv_options(args: DataArguments, files: dict[str, list[str]]) -> None
             )
 
 
-def _read_folder(folder: Path, args: DataArguments) -> dict[str, list[Table]]:
+def _read_folder(folder: Path, args: DataArguments, must_have: str | None) -> dict[str, list[Table]]:
     """Find the rows in a folder: what `save_to_disk` wrote, files of rows, or folders of text files by class."""
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         try:
             saved = datasets.load_from_disk(str(folder))
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise InputError(
-                f"{folder} is not what save_to_disk writes: {_reason(error)}.", file=str(folder)
+                f"{folder} is not what save_to_disk writes: {first_line(error)}.", file=str(folder)
             ) from None
         splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
-        return _labelled_splits(folder.name, splits, args.label_column)
+        return _labelled_splits(folder.name, splits, args.label_column, must_have)
     paths = _data_files(folder)
     if not paths:
         if classes := _class_folders(folder):
@@ -345,10 +349,12 @@ def _read_folder(folder: Path, args: DataArguments) -> dict[str, list[Table]]:
         for split in SPLITS
         if split in splits.values()
     }
-    return _with_labels(named, args.label_column)
+    return _with_labels(named, args.label_column, must_have)
 
 
-def _with_labels(named: dict[str, list[Table]], label_columns: list[str]) -> dict[str, list[Table]]:
+def _with_labels(
+    named: dict[str, list[Table]], label_columns: list[str], must_have: str | None
+) -> dict[str, list[Table]]:
     """Leave out the test files of a competition, whose labels are withheld: there is no such column."""
     has_label = {
         split: all(_has_columns(table, label_columns) for table in tables)
@@ -357,6 +363,10 @@ def _with_labels(named: dict[str, list[Table]], label_columns: list[str]) -> dic
     for split in ("validation", "test"):
         if has_label.get("train") and has_label.get(split) is False:
             names = ", ".join(table.name for table in named.pop(split))
+            if split == must_have:
+                raise InputError(
+                    f"{names} has no column {label_columns[0]!r}, so no labels: name a file that has them.", file=names
+                )
             logger.warning("%s is left out: it has no column %r, so no labels.", names, label_columns[0])
     return named
 
@@ -414,16 +424,14 @@ def _load_from_hub(name: str, args: DataArguments) -> dict[str, Dataset]:
     # FileNotFoundError covers a data set that does not exist, ValueError an unknown configuration
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise InputError(
-            f"--dataset_name {name!r} is not a folder here, and the Hub gave none: {_reason(error)}.",
+            f"--dataset_name {name!r} is not a folder here, and the Hub gave none: {first_line(error)}.",
             field="dataset_name",
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def _labelled_splits(name: str, splits: Mapping[str, Dataset], label_columns: list[str]) -> dict[str, list[Table]]:
+def _labelled_splits(
+    name: str, splits: Mapping[str, Dataset], label_columns: list[str], must_have: str | None
+) -> dict[str, list[Table]]:
     """Keep the splits we know whose labels are given; -1 is the Hub's way to withhold them."""
     tables: dict[str, list[Table]] = {}
     for given, rows in splits.items():
@@ -431,6 +439,8 @@ def _labelled_splits(name: str, splits: Mapping[str, Dataset], label_columns: li
         if split is None:
             logger.warning("Split %r of %s is left out: it is none of train, validation and test.", given, name)
         elif all(_is_withheld(rows, column) for column in label_columns):
+            if split == must_have:
+                raise InputError(f"Split {given!r} of {name} has no labels: name a file that has them.", file=name)
             logger.warning("Split %r of %s is left out: none of its rows has a label.", given, name)
         else:
             tables.setdefault(split, []).append(DatasetTable(rows, f"{name} ({given})"))
@@ -459,7 +469,8 @@ def build_documents(split: str, tables: Sequence[Table], args: DataArguments, ke
         keep: other columns that are wanted beside.
 
     Raises:
-        InputError: if a column is missing, rows are bad and `args.on_bad_row` is "error", or no row is left.
+        InputError: if a column is missing, rows are bad and `args.on_bad_row` is "error", no row is left, or a column
+            in `keep` has a name that stands for another one here.
     """
     reader = _Reader(split, args, keep)
     for table in tables:
@@ -473,7 +484,15 @@ class _Reader:
     def __init__(self, split: str, args: DataArguments, keep: Sequence[str]):
         self.split, self.args, self.name = split, args, ""
         beside = dict.fromkeys(filter(None, [args.group_column, *keep]))
-        self.beside = [column for column in beside if column not in ("row_id", "text", "label")]
+        own = {"text": args.text_column, "label": args.label_column, "row_id": []}
+        for column in beside:
+            if own.get(column, [column]) != [column]:
+                raise InputError(
+                    f"Column {column!r} cannot be used: {column!r} is what the table made of the data calls another "
+                    "one. Rename it in the data.",
+                    field=column,
+                )
+        self.beside = [column for column in beside if column not in own]
         used = [*args.text_column, *args.label_column, *self.beside, *filter(None, [args.split_column])]
         self.used = list(dict.fromkeys(used))
         self.num_read = 0
@@ -503,7 +522,7 @@ class _Reader:
         num_rows = self.num_read - start
         if num_rows == 0:
             raise InputError(f"{table.name} has no rows.", file=table.name)
-        if not set(bad.reasons) <= bad.unread:  # rows that cannot be read say nothing of columns
+        if not bad.reasons or not set(bad.reasons) <= bad.unread:  # rows that cannot be read say nothing of columns
             self._check_columns(table.name, found)
         report_bad_rows(bad, table.name, num_rows, self.args.on_bad_row)
         self.skipped.update(bad.counts)
@@ -538,7 +557,7 @@ class _Reader:
         bad.unread.update(map(BadRows.brief, faults.values()))
         texts = self._texts(chunk, faults)
         labels = self._labels(chunk, names, faults)
-        beside = {column: self._beside(chunk, column) for column in self.beside}
+        beside = {column: self._beside(chunk, column, faults) for column in self.beside}
         splits = self._split_column(chunk, faults) if self.args.split_column else None
         bad.add(faults, chunk.first)
         rows = np.array([at for at in range(len(chunk)) if at not in faults], dtype=np.int64)
@@ -578,7 +597,7 @@ class _Reader:
         self.kind = self.kind or (labels.type if len(faults) < len(chunk) else None)
         return labels
 
-    def _beside(self, chunk: Chunk, column: str) -> pa.Array:
+    def _beside(self, chunk: Chunk, column: str, faults: dict[int, str]) -> pa.Array:
         array = chunk.array(column)
         values = array if isinstance(array, list) else None
         if self.is_numeric.get(column):
@@ -587,8 +606,12 @@ class _Reader:
                 if values is None
                 else all(isinstance(v, int | float | None) and not isinstance(v, bool) for v in values)
             )
-        items = chunk.values(column)
-        return pa.array([None if item is None else str(item) for item in items], ONE)
+        items = [None if item is None else str(item) for item in chunk.values(column)]
+        for at, item in enumerate(items):
+            if item is not None and not is_decoded(item):
+                faults.setdefault(at, f"{column} is not {UTF_8} text")
+                items[at] = None
+        return pa.array(items, ONE)
 
     def _split_column(self, chunk: Chunk, faults: dict[int, str]) -> np.ndarray:
         column = str(self.args.split_column)

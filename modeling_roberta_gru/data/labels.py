@@ -78,7 +78,7 @@ class LabelSpace:
         """Read the labels of a saved model.
 
         Data may write a class by its name or as the config's `label_values` say; without those, by its index, unless
-        the names are integers themselves.
+        one of the names is a number itself.
 
         Raises:
             InputError: if names are not text, or not one for each label, or values not one for each name.
@@ -99,7 +99,8 @@ class LabelSpace:
                 field="label_values",
             )
         problem_type = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE_LABEL)
-        by_index = () if _all_numbers(names) else tuple(map(str, range(len(names))))
+        is_number = any(_number(name) is not None for name in names)
+        by_index = () if is_number else tuple(map(str, range(len(names))))
         return cls(problem_type, names, tuple(map(str, values)) or by_index)
 
     def config_fields(self) -> dict[str, Any]:
@@ -234,7 +235,8 @@ def infer_labels(documents: Documents, args: DataArguments, labels: Labels | Non
     """Read off the training documents what their labels mean.
 
     Raises:
-        InputError: if there are fewer than two classes, or `args` name another number of classes.
+        InputError: if there are fewer than two classes, or `args` name another number of classes, or one class by what
+            the data write for another.
     """
     labels = labels or read_labels(documents, args)
     column = labels.column
@@ -261,6 +263,14 @@ def infer_labels(documents: Documents, args: DataArguments, labels: Labels | Non
         return LabelSpace(problem_type, tuple(names))
     if not is_named and not _all_numbers(found):
         raise InputError(f"--class_names are others than those of the data: {_some(found)}.")
+    places = {_key(label): index for index, label in enumerate(found)}
+    for index, name in enumerate(names):
+        if places.get(_key(name), index) != index:
+            raise InputError(
+                f"--class_names names class {index} {name!r}, which is how the data write class "
+                f"{places[_key(name)]} (the classes in order: {_some(found)}). Choose other names.",
+                field="class_names",
+            )
     return LabelSpace(problem_type, tuple(names), tuple(found))
 
 

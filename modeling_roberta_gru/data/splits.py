@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Splits:
     source: str
     note: str = ""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over row ids, texts and labels of the three splits: equal for equal data, in any process."""
         digest = hashlib.sha256(json.dumps([self.labels.problem_type, self.labels.names]).encode())
@@ -185,6 +186,9 @@ def load_labelled(
 
     Returns:
         A data set with the columns of [`Splits`]; and how many rows were `read`, `skipped` as bad, and `used`.
+
+    Raises:
+        InputError: if there is no labelled test split, or something is wrong with columns, rows or labels.
     """
     args = replace(args, dataset_name=None, train_file=None, validation_file=None, test_file=None)
     tables = None
@@ -194,7 +198,7 @@ def load_labelled(
         args = replace(args, test_file=[str(name)])
     else:
         args = replace(args, dataset_name=str(name))
-    given = read_source(args, tables)
+    given = read_source(args, tables, must_have="test")
     split = "test" if "test" in given else next(iter(given))
     if len(given) > 1 and split != "test":
         raise InputError(f"{name} has no test split but {', '.join(given)}: name the file that is meant.")

@@ -49,7 +49,7 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ..arguments import DataArguments
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..files import (
     check_ending,
     endings_of,
@@ -585,7 +585,7 @@ class JsonTable(Table):
         except json.JSONDecodeError as error:
             fault = f"the row is not JSON ({error.msg}, character {error.pos + 1})"
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-            fault = f"the row is not readable JSON ({str(error).splitlines()[0]})"
+            fault = f"the row is not readable JSON ({first_line(error)})"
         if fault:
             return json.dumps({UNREADABLE: text}), {UNREADABLE: text}, fault
         return text, record, ""
@@ -798,7 +798,7 @@ class ParquetTable(Table):
             with pq.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+            reason = first_line(error)
             raise InputError(f"{self.name} is not a readable Parquet file: {reason}.", file=self.name) from None
 
 
@@ -911,8 +911,7 @@ def unpacked(path: Path, name: str) -> Iterator[IO[bytes]]:
         with _unpacking(path, packing) as file:
             yield file
     except DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} cannot be unpacked: {reason.rstrip('.')}.", file=name) from None
+        raise InputError(f"{name} cannot be unpacked: {first_line(error)}.", file=name) from None
 
 
 def _unpacking(path: Path, packing: str) -> Any:
@@ -936,31 +935,44 @@ def scratch_file(name: str) -> Path:
     return Path(path)
 
 
-@cache
 def fetch(url: str) -> Path:
-    """Copy what a URL names to this machine, once.
+    """Copy what a URL names to this machine; of what has not changed since, the copy made before is returned.
+
+    A copy's time is 0, the same in every process.
 
     Raises:
         InputError: if it cannot be read.
     """
     import fsspec
 
-    target = scratch_file(Path(urlsplit(url).path).name)
     try:
         system, path = fsspec.core.url_to_fs(url)  # `fsspec.open` takes "?" and "*" in it for a pattern
-        with system.open(path, "rb") as source, open(target, "wb") as file:
-            shutil.copyfileobj(source, file, BLOCK_BYTES)
+        system.invalidate_cache()  # of listings, which would hide a change
+        # Not where it was redirected to, nor when it was read.
+        known = {name: value for name, value in system.info(path).items() if name not in ("url", "atime")}
+        version = url, str(known)
+        if version not in _fetched:
+            target = scratch_file(Path(urlsplit(url).path).name)
+            with system.open(path, "rb") as source, open(target, "wb") as file:
+                shutil.copyfileobj(source, file, BLOCK_BYTES)
+            os.utime(target, ns=(0, 0))
+            _fetched[version] = target
     except Exception as error:  # each protocol has errors of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"Could not read {redacted(url)}: {without_passwords(reason)}.", file=redacted(url)) from None
-    return target
+        reason = without_passwords(first_line(error))
+        raise InputError(f"Could not read {redacted(url)}: {reason}.", file=redacted(url)) from None
+    return _fetched[version]
+
+
+_fetched: dict[tuple[str, str], Path] = {}  # URL and what its server says of it → its copy
 
 
 def _unpacked_copy(path: Path, name: str) -> Path:
+    """Unpack a file beside; the copy has its time."""
     target = scratch_file(path.stem)
     with unpacked(path, name) as source, open(target, "wb") as file:
         while block := source.read(BLOCK_BYTES):
             file.write(block)
+    os.utime(target, ns=(0, path.stat().st_mtime_ns))
     return target
 
 

@@ -27,7 +27,7 @@ from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, TokenizersBackend
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from ..errors import InputError, unknown_name
+from ..errors import InputError
 
 MODEL_COLUMNS = ["input_ids", "attention_mask", "labels"]
 ROWS_PER_PROCESS = 100_000
@@ -137,8 +137,6 @@ def check_token_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None
 
 # Cutting documents in training
 
-WINDOW_POLICIES = ("head", "head_tail", "random")
-
 
 def select_tokens(ids: Sequence[int], num_tokens: int, policy: str, rng: np.random.Generator) -> list[int]:
     """Select the tokens of a document that are read: its first and its last one, and as many between as fit.
@@ -149,15 +147,7 @@ def select_tokens(ids: Sequence[int], num_tokens: int, policy: str, rng: np.rand
         policy: "head": those that follow the first; "head_tail": half of them from the start, half from the end, an
             odd one from the start; "random": one stretch, at any place with equal chance.
         rng: where "random" takes its chance from.
-
-    Raises:
-        ValueError: if `num_tokens` is less than 3.
-        InputError: if there is no such policy.
     """
-    if num_tokens < 3:
-        raise ValueError(f"`num_tokens` is {num_tokens}; it must be at least 3: first, last, and one between.")
-    if policy not in WINDOW_POLICIES:
-        raise unknown_name("--window_policy", policy, WINDOW_POLICIES)
     left_out, room = len(ids) - num_tokens, num_tokens - 2
     if left_out <= 0:
         return list(ids)

@@ -26,7 +26,7 @@ import filelock
 import fsspec
 from tqdm.auto import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..files import alone, delete, is_url, kind_of, location_name, writing_to
 from .batch_scorer import cpus_given, threads
 from .score_file import check_text_column, score_file
@@ -140,6 +140,9 @@ def score_folder(
     if find_spec("ray") is None:
         raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.")
     source, target = location_name(source), location_name(target)
+    # A worker's working directory is not ours.
+    target = target if is_url(target) else os.path.abspath(target)
+    model = os.path.abspath(model) if Path(model).exists() else model
     least, most = workers
     if least < 1 or (most is not None and most < least):
         raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
@@ -233,7 +236,8 @@ class _Crew:
             except ray.exceptions.RayError as error:  # worker or node is lost
                 self.counts["workers_lost"] += 1
                 if tries[part] >= MOST_TRIES:
-                    self.errors.append(f"{part.source}: {tries[part]} workers were lost over it ({_brief(error)}).")
+                    lost = f"{tries[part]} workers were lost over it"
+                    self.errors.append(f"{part.source}: {lost} ({first_line(error)}).")
                     bar.update()
                 else:
                     waiting.append(part)
@@ -271,8 +275,8 @@ class _Crew:
             self.num_failed_starts += 1
             if self.num_failed_starts >= MOST_TRIES:
                 raise InputError(
-                    f"{self.num_failed_starts} workers were lost before they had their model ({_brief(error)}). Is "
-                    "the package installed on every node, and is there memory for a model in each worker?"
+                    f"{self.num_failed_starts} workers were lost before they had their model ({first_line(error)}). "
+                    "Is the package installed on every node, and is there memory for a model in each worker?"
                 ) from None
             self._start()
             return
@@ -315,7 +319,7 @@ def find_parts(source: str) -> list[Part]:
             found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
     except Exception as error:  # each protocol has errors of its own
         raise InputError(
-            f"Could not list {source}: {_brief(error)}. Is it spelt right, and may you read it?"
+            f"Could not list {source}: {first_line(error)}. Is it spelt right, and may you read it?"
         ) from None
     root = path[: next((at for at, mark in enumerate(path) if mark in "*?["), len(path))]
     root = root.rpartition("/")[0] if root != path or path in found else path.rstrip("/")
@@ -373,6 +377,7 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
                 source = Path(scratch) / posixpath.basename(part.source)
                 filesystem, path = fsspec.url_to_fs(part.source)
                 filesystem.get_file(path, str(source))
+                os.utime(source, ns=(0, 0))  # so that whoever takes the part over finds the same file
             if is_url(folder):
                 target = Path(scratch) / "scored" / part.target
             result = _score_when_free(scorer, source, target, options)
@@ -384,7 +389,7 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
         except InputError as error:
             raise InputError(str(error).replace(str(source), part.source)) from None
         except OSError as error:
-            raise InputError(f"{part.source}: {_brief(error)}.") from None
+            raise InputError(f"{part.source}: {first_line(error)}.") from None
         return result
 
 
@@ -411,7 +416,8 @@ def _alone_in(target: str) -> Iterator[None]:
             filesystem.pipe_file(f"{path}/.unfinished-probe", b"")
             filesystem.rm_file(f"{path}/.unfinished-probe")
         except Exception as error:  # each protocol has errors of its own
-            raise InputError(f"{target} cannot be written: {_brief(error)}. May you write and delete there?") from None
+            reason = first_line(error)
+            raise InputError(f"{target} cannot be written: {reason}. May you write and delete there?") from None
         yield
         return
     folder = Path(target)
@@ -431,7 +437,7 @@ def _names_in(target: str) -> set[str]:
     except FileNotFoundError:  # a bucket's folder is there once it holds something
         return set()
     except Exception as error:  # each protocol has errors of its own
-        raise InputError(f"Could not list {target}: {_brief(error)}. May you read there?") from None
+        raise InputError(f"Could not list {target}: {first_line(error)}. May you read there?") from None
 
 
 def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> dict[str, Any] | None:
@@ -493,8 +499,8 @@ def _connected(address: str | None) -> Iterator[Any]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:  # it has one of its own for each way in which nobody answers
         raise InputError(
-            f"No Ray cluster answers at {address} ({_brief(error)}). Is it up (ray status), and the address right? "
-            "Without --address this machine alone is used."
+            f"No Ray cluster answers at {address} ({first_line(error)}). Is it up (ray status), and the address "
+            "right? Without --address this machine alone is used."
         ) from None
     try:
         yield ray
@@ -512,7 +518,3 @@ def _knock(address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _brief(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:300]

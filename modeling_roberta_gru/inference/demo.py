@@ -46,9 +46,10 @@ def check_port(host: str, port: int) -> None:
         InputError: if not.
     """
     try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
-            probe.bind((host, port))
+        for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+                probe.bind(address)
     except OSError as error:
         raise InputError(f"Nothing can listen on {host}:{port} ({error.strerror}): give another --port.") from error
 

@@ -23,9 +23,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..errors import InputError, unknown_name
+from ..errors import InputError, first_line, unknown_name
 from ..modeling_roberta_gru import RobertaGRUPreTrainedModel, RobertaGRURecurrence
-from ..training.loading import first_line, quiet
+from ..training.loading import quiet
 
 FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 DTYPES = (FLOAT32, BFLOAT16, INT8)
@@ -67,7 +67,7 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     """Prepare a model for scoring.
 
     Args:
-        model: a classifier in float32; put into evaluation mode, and else left as it is.
+        model: a classifier; put into evaluation mode, and else left as it is.
         dtype: "float32", "bfloat16", "int8", or "auto": the fastest that the processor has instructions for and that
             is installed.
         device: "cpu", "cuda", …; unset: a GPU if there is one.
@@ -85,12 +85,13 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     if dtype == INT8 and not with_openvino:
         raise InputError(f"--dtype int8 {_lacking(model, place)} Or leave --dtype out.")
     if with_openvino and dtype != FLOAT32:
-        encoder = OpenVINOEncoder(model.roberta, dtype)
-        fast = _with_parts(model, roberta=encoder, gru=OpenVINORecurrence(model.gru))
+        whole = model if model.dtype == torch.float32 else copy.deepcopy(model).float()  # what OpenVINO returns
+        encoder = OpenVINOEncoder(whole.roberta, dtype)
+        fast = _with_parts(whole, roberta=encoder, gru=OpenVINORecurrence(whole.gru))
         what = f"{dtype}, OpenVINO {version('openvino')}, {encoder.num_requests} threads"
         return Engine(fast, place, dtype, what, encoder.num_requests, tokens_per_batch=2048)
-    fast = copy.deepcopy(model) if dtype == BFLOAT16 or place.type != "cpu" else model
-    fast = fast.to(place, getattr(torch, dtype))
+    kind = getattr(torch, dtype)
+    fast = (model if model.dtype == kind and place.type == "cpu" else copy.deepcopy(model)).to(place, kind)
     what = f"{dtype}, torch {torch.__version__}"
     if place.type == "cpu":
         # A batch a thread: torch's threads wait for each other after every operation.
@@ -105,7 +106,7 @@ def _place(device: str) -> torch.device:
         place = torch.device(device)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {device} is not available: {first_line(error)}") from error
+        raise InputError(f"--device {device} is not available: {first_line(error)}.") from error
     return place
 
 

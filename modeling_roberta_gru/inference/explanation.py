@@ -78,8 +78,12 @@ def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str)
     """
     encoding = _encode(model, tokenizer, text)
     with _progress("Reading", " passages") as bar:
+
+        def count(*_: Any) -> None:
+            bar.update()  # what a hook returns takes the place of the module's output
+
         # The encoder reads passage by passage; how many there are is the model's affair.
-        hook = model.base_model.register_forward_hook(lambda *_: bar.update())
+        hook = model.base_model.register_forward_hook(count)
         try:
             return read(model, tokenizer, text, LabelSpace.from_config(model.config).problem_type, encoding)
         finally:
@@ -194,7 +198,7 @@ def explain_model(
     picture, page = output_dir / "explanation.png", output_dir / "explanation.html"
     with alone(output_dir, waits=True), writing_to(output_dir):  # of two processes, both files of one
         draw_trace(traced, attribution, picture, label)
-        write_page(traced, attribution, page, label)
+        write_text(page, html(traced, attribution, label, whole_page=True))
     return traced, attribution, [picture, page]
 
 
@@ -248,20 +252,6 @@ def draw_trace(
     panels[-1].xaxis.set_major_formatter("{x:,.0f}")
     figure.suptitle(drawable(f"{prediction(trace)} after {len(trace.tokens):,} tokens"), fontsize=11)
     save(figure, path)
-
-
-def write_page(
-    trace: Trace, attribution: Attribution | None, path: str | os.PathLike[str], label: str | None = None
-) -> None:
-    """Write one HTML page, as [`~.reading.html`] shows a trace.
-
-    Args:
-        trace: as for [`draw_trace`].
-        attribution: as for [`draw_trace`].
-        path: the HTML file to write.
-        label: as for [`draw_trace`]; where several labels can hold, it colours the text.
-    """
-    write_text(path, html(trace, attribution, label, whole_page=True))
 
 
 def check_captum() -> None:

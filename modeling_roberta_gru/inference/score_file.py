@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from itertools import chain, count, islice
 from pathlib import Path
 from time import perf_counter
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED, NOTED = "unfinished", "run.json"
 BEGINNING = 2**20
-"""Bytes by which, with size and time, an input is known again."""
+"""Bytes by which, with size and time, a file is known again."""
 
 
 @dataclass(frozen=True)
@@ -300,8 +300,9 @@ def _identity(path: Path) -> dict[str, Any]:
     """Return by what a file is known again."""
     status = path.stat()
     with open(path, "rb") as file:
-        digest = sha256(file.read(BEGINNING)).hexdigest()
-    return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns, "sha256_of_beginning": digest}
+        # A copy of what a URL names has no time of its own, so that all of it must tell.
+        digest = sha256(file.read(BEGINNING)) if status.st_mtime_ns else file_digest(file, "sha256")
+    return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 import copy
 import hashlib
+import json
 import os
 import reprlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,18 +34,8 @@ THRESHOLD = 0.5
 """From this probability on, a text has a label where it may have several."""
 TOKENISED_AT_ONCE = 2**20
 """Characters."""
-
-
-class Scores(NamedTuple):
-    """What a model says of some texts.
-
-    Attributes:
-        labels: of each text its label, its labels (those of a probability of at least one half), or its value.
-        probabilities: (n, C) float32; of a regression its values.
-    """
-
-    labels: list[Any]
-    probabilities: np.ndarray
+OF_A_COPY = ("_name_or_path", "auto_map", "transformers_version")
+"""What a configuration says of where a model lies and what read it, and not of the model."""
 
 
 class Scorer:
@@ -53,8 +44,8 @@ class Scorer:
     A text's scores do not depend on the texts beside it, but for rounding. Several threads may call one scorer.
 
     Args:
-        model: a run's folder, a saved model's folder, a Hub id, or a classifier in float32, which is
-            put into evaluation mode and else stays as it is.
+        model: a run's folder, a saved model's folder, a Hub id, or a classifier, which is put into
+            evaluation mode and else stays as it is.
         tokenizer: that of the model; for a model given by name, its own. It is copied.
         dtype: "float32", "bfloat16", "int8", or "auto": the fastest that this machine has.
         device: "cpu", "cuda", …; unset: a GPU if there is one.
@@ -186,19 +177,6 @@ class Scorer:
     def logits_of_tokens(self, documents: Sequence[np.ndarray], progress: bool = False) -> np.ndarray:
         """Return the calibrated logits `(n, C)` float32 of what [`tokenize`] gave."""
         return self._logits(documents, progress)
-
-    def score(self, texts: str | Iterable[str], progress: bool = False) -> Scores:
-        """Score texts; a single one is a list of one.
-
-        Args:
-            texts: of any length.
-            progress: show a bar.
-
-        Raises:
-            InputError: naming the first entry that is not text.
-        """
-        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts, progress)
-        return Scores(decide(probabilities, self.labels, self.problem_type), probabilities)
 
     def stream(
         self, texts: Iterable[str], on_scored: Callable[[int], object] = lambda count: None
@@ -374,10 +352,11 @@ def slices_by_size(texts: Sequence[str], num_characters: int) -> Iterator[Sequen
 
 
 def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest what a text's scores follow from; of every tensor two sums, which another training does not leave."""
-    digest = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
+    """Digest what a text's scores follow from, wherever the model lies and however many threads compute."""
+    config = {name: value for name, value in model.config.to_dict().items() if name not in OF_A_COPY}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
     for name, tensor in model.state_dict().items():
-        sums = [float(tensor.double().sum()), float(tensor.double().square().sum())]
-        digest.update(f"{name} {tuple(tensor.shape)} {sums}".encode())
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -151,11 +151,20 @@ def predicted(logits: np.ndarray, problem_type: str) -> np.ndarray:
 
 def can_stop(config: PreTrainedConfig) -> bool:
     """Tell whether there is a running prediction of a label."""
-    return (
-        config.model_type == RobertaGRUConfig.model_type
-        and not config.gru_bidirectional
-        and LabelSpace.from_config(config).problem_type != REGRESSION
-    )
+    return _why_not(config) is None
+
+
+def _why_not(config: PreTrainedConfig) -> str | None:
+    if config.model_type != RobertaGRUConfig.model_type:
+        return f"for RoBERTa-GRU, and this is a {config.model_type}"
+    if config.gru_bidirectional:
+        return (
+            "for models that read left to right; this one's GRU reads both ways (`gru_bidirectional`), and has to "
+            "begin at the end"
+        )
+    if LabelSpace.from_config(config).problem_type == REGRESSION:
+        return "for labels, and this model predicts numbers"
+    return None
 
 
 def fit_model(
@@ -297,15 +306,9 @@ def check_can_stop(config: PreTrainedConfig) -> None:
     Raises:
         InputError: if not, with the reason.
     """
-    if config.model_type != RobertaGRUConfig.model_type:
-        raise InputError(f"--agreement is for RoBERTa-GRU, and this is a {config.model_type}: leave it out.")
-    if config.gru_bidirectional:
-        raise InputError(
-            "--agreement is for models that read left to right; this one's GRU reads both ways (`gru_bidirectional`), "
-            "and has to begin at the end. Leave it out."
-        )
-    if LabelSpace.from_config(config).problem_type == REGRESSION:
-        raise InputError("--agreement is for labels, and this model predicts numbers: leave it out.")
+    reason = _why_not(config)
+    if reason is not None:
+        raise InputError(f"--agreement is {reason}: leave it out.")
 
 
 def report(fitted: dict[str, dict[str, Any]]) -> str:

@@ -29,16 +29,16 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from .. import experiment
-from ..arguments import DataArguments, ModelArguments, words_by_option
+from ..arguments import LOSSES, DataArguments, ModelArguments, words_by_option
 from ..data.splits import load_splits
-from ..errors import InputError, say, unknown_name
+from ..errors import InputError, first_line, say, unknown_name
 from ..files import delete, redacted, write_json, write_text, writing_to
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import measure, metric_names, to_probabilities
 from ..training.record import changed_options, describe_data, describe_platform
 from .space import OF_THE_STUDY, Space, read_space
-from .study_report import LOSSES, best_trial, draw_curves, draw_options, final_markdown, named, outcome, study_markdown
+from .study_report import best_trial, draw_curves, draw_options, final_markdown, named, outcome, study_markdown
 
 if TYPE_CHECKING:
     import optuna
@@ -210,8 +210,9 @@ def _open_storage(url: str) -> "optuna.storages.RDBStorage":
         # raised is SQLAlchemy's or the driver's own.
         except Exception as error:
             problem = error
-    reason = redacted(str(problem).splitlines()[0])
-    raise InputError(f"The study's database (--storage) cannot be opened: {reason}") from problem
+    assert problem is not None
+    reason = redacted(first_line(problem))
+    raise InputError(f"The study's database (--storage) cannot be opened: {reason}.") from problem
 
 
 def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str | Path) -> None:

@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ..arguments import LOSSES
 from ..markdown import cell, code, table
 from ..training.metrics import SLICE_METRICS, written
 from ..training.plots import BLUE, GREY, ORANGE, save, shortened, tidy
 
-LOSSES = ("log_loss", "calibration_error", "mse", "mae")
-"""Figures of which less is better."""
 MARKERS = "os^Dv"
 """Of the lines of few trials."""
 

@@ -32,13 +32,14 @@ from ..data.tokenization import (
     read_vectors,
     train_word_tokenizer,
 )
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..modeling_roberta_gru import RobertaGRUForSequenceClassification, classification_loss
 from ..trust import check_checkpoint, code_of_others
 from .arguments import RobertaGRUTrainingArguments
-from .loading import check_encoder_came_whole, first_line, quiet, read_tokenizer, read_weights
+from .loading import check_encoder_came_whole, quiet, read_tokenizer, read_weights
 from .record import changed_options
+from .sharding import is_sharded
 
 OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
 OF_VECTORS = ("embeddings", "freeze_embeddings")
@@ -72,12 +73,22 @@ class Architecture:
         self.name = name
 
     def load_tokenizer(self, args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
-        """Load the tokenizer that `args` name, or train one on `texts`.
+        """Load the tokenizer that `args` name, or the checkpoint's; without either, train one on `texts`.
 
         Raises:
             InputError: if none can be read there.
         """
-        raise NotImplementedError
+        if args.model_name_or_path is not None:
+            check_checkpoint(args.model_name_or_path, args.model_revision, args.trust_remote_code)
+        name = args.tokenizer_name or args.model_name_or_path
+        if name is None:
+            vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
+            return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
+        revision = None if args.tokenizer_name else args.model_revision
+        tokenizer = read_tokenizer(name, revision, trust_remote_code=args.trust_remote_code)
+        if not args.trust_remote_code and (found := code_of_others(name, revision)):
+            logger.warning("%s names code of others, which is neither run nor saved: %s.", name, ", ".join(found))
+        return tokenizer
 
     def load_model(
         self,
@@ -123,9 +134,6 @@ class RobertaGRU(Architecture):
     sentence = "a RoBERTa encoder reads the text, a GRU reads the encoder's states in order, and a small head decides"
     ships_code = True
 
-    def load_tokenizer(self, args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
-        return encoder_tokenizer(args, texts)
-
     def load_model(
         self,
         args: ModelArguments,
@@ -160,7 +168,7 @@ class RobertaGRU(Architecture):
             check_token_ids(tokenizer, config.vocab_size)
             model, report = read_weights(RobertaGRUForSequenceClassification, args, config)
         except (OSError, ValueError) as error:
-            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}") from error
+            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
         check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
         return model
 
@@ -172,9 +180,6 @@ class Transformer(Architecture):
     size_fields = ("model_type", "num_hidden_layers", "hidden_size")
     sentence = "a transformer encoder reads the text, and a linear head decides"
     reads_whole_texts = False
-
-    def load_tokenizer(self, args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
-        return encoder_tokenizer(args, texts)
 
     def load_model(
         self,
@@ -204,7 +209,7 @@ class Transformer(Architecture):
         except InputError:
             raise
         except (OSError, ValueError) as error:
-            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}") from error
+            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
         check_encoder_came_whole(name, report, f"{model.base_model_prefix}.", last_linear_name(model))
         return model
 
@@ -307,7 +312,7 @@ class RecurrentNet(Architecture):
         try:
             model = RecurrentForSequenceClassification(RecurrentConfig(**fields))
         except ValueError as error:
-            raise InputError(f"The model to be built is not usable: {first_line(error)}") from error
+            raise InputError(f"The model to be built is not usable: {first_line(error)}.") from error
         check_token_ids(tokenizer, model.config.vocab_size)
         if vectors is not None:
             _start_from(model, tokenizer, vectors, args)
@@ -360,28 +365,9 @@ def check_options(
                 f"--{name} has no effect with --architecture {architecture.name}: leave it out (--{name} null, "
                 "where a recipe names it)."
             )
-    if args.lora and args.fsdp:
-        raise InputError("--lora cannot go with --fsdp, which leaves no process the whole model to merge it into.")
+    if args.lora and is_sharded(args):
+        raise InputError("--lora cannot go with FSDP, which leaves no process the whole model to merge it into.")
     return architecture
-
-
-def encoder_tokenizer(args: ModelArguments, texts: Sequence[str]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that `args` name, or the checkpoint's; without either, train one on `texts`.
-
-    Raises:
-        InputError: if none can be read there.
-    """
-    if args.model_name_or_path is not None:
-        check_checkpoint(args.model_name_or_path, args.model_revision, args.trust_remote_code)
-    name = args.tokenizer_name or args.model_name_or_path
-    if name is None:
-        vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
-        return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
-    revision = None if args.tokenizer_name else args.model_revision
-    tokenizer = read_tokenizer(name, revision, trust_remote_code=args.trust_remote_code)
-    if not args.trust_remote_code and (found := code_of_others(name, revision)):
-        logger.warning("%s names code of others, which is neither run nor saved: %s.", name, ", ".join(found))
-    return tokenizer
 
 
 def last_linear_name(model: PreTrainedModel) -> str:

@@ -8,7 +8,14 @@ import torch
 from transformers import TrainingArguments, trainer_pt_utils
 from transformers.integrations import get_available_reporting_integrations
 
-from ..arguments import DataArguments, ModelArguments, TrainingOptions, check_training_options, read_options
+from ..arguments import (
+    LOSSES,
+    DataArguments,
+    ModelArguments,
+    TrainingOptions,
+    check_training_options,
+    read_options,
+)
 from ..errors import InputError, unknown_name
 
 
@@ -17,6 +24,7 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
     """Everything of [`~transformers.TrainingArguments`], with what [`~.arguments.TrainingOptions`] adds and changes.
 
     `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
+    `data_fingerprint`, where it is set, is noted in every checkpoint: see [`~.run_folder.check_same_data`].
     `dataloader_pin_memory` is on only where there is an accelerator.
 
     Raises:
@@ -24,6 +32,8 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
     """
 
     publish_as: str | None = field(default=None, init=False)
+    data_fingerprint: str | None = field(default=None, init=False)
+    num_idle_gpus: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         check_training_options(self)
@@ -33,10 +43,6 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
             trainer_pt_utils, "BatchRebalanceSampler"
         ):
             raise InputError("--train_sampling_strategy batch_rebalance needs a newer transformers: upgrade it.")
-        if getattr(self, "group_by_length", False):  # transformers 5.0
-            raise InputError(
-                "--group_by_length is --train_sampling_strategy group_by_length, the default: leave it out."
-            )
         trackers = ("none", "all", *get_available_reporting_integrations())
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:
@@ -53,10 +59,18 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
         for name in ("checkpointing", "checkpointing_kwargs"):
             if hasattr(self, f"activation_{name}") and getattr(self, f"activation_{name}") is None:
                 setattr(self, f"activation_{name}", getattr(self, f"gradient_{name}"))
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric in LOSSES:  # transformers tells by the name's end
+            if self.greater_is_better:
+                raise InputError(f"--greater_is_better true: less {metric} is better. Leave it out.")
+            self.greater_is_better = False
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:
             raise InputError(str(error)) from error
+        self.num_idle_gpus = max(0, self.n_gpu - 1)
+        if self.num_idle_gpus:
+            self._n_gpu = 1  # or the Trainer would wrap the model into torch's DataParallel
         # Pinning memory for a device that is not there only warns.
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False

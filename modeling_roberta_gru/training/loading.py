@@ -21,7 +21,7 @@ from ..arguments import ModelArguments
 from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.tokenization import check_token_ids
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..trust import check_checkpoint, check_tokenizer_files, forget_code, model_type
 
 OURS = (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
@@ -64,7 +64,7 @@ def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrai
     except InputError:
         raise
     except (OSError, ValueError) as error:
-        raise InputError(f"No model can be read from {name}: {first_line(error)}") from error
+        raise InputError(f"No model can be read from {name}: {first_line(error)}.") from error
     if report["missing_keys"]:
         raise InputError(
             f"{name} holds no trained classifier but a {model.config.model_type} that lacks "
@@ -89,7 +89,7 @@ def read_tokenizer(
     try:
         tokenizer = tokenizer_class.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # the libraries behind it have no common one
-        raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}") from error
+        raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}.") from error
     if not isinstance(tokenizer.model_max_length, int | float):
         raise InputError(
             f"No tokenizer can be read from {name}: `model_max_length` is {tokenizer.model_max_length!r}, not a "
@@ -189,8 +189,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what a library says went wrong."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -216,7 +217,8 @@ def check_optimizer_state(
     """Check that a checkpoint's optimizer state is one that `optimizer`, as `args` describe it, could have written.
 
     Raises:
-        InputError: if the checkpoint was written by another optimizer or with other groups of parameters.
+        InputError: if the checkpoint was written by another optimizer, with other groups of parameters, or with
+            another learning rate or weight decay.
     """
     path = Path(checkpoint) / "optimizer.pt"
     if not path.is_file():  # sharded: written and checked by the library that shards
@@ -243,3 +245,11 @@ def check_optimizer_state(
             f"{checkpoint} groups its parameters as {sizes}, this run as {expected_sizes}: resume with the learning "
             "rates, decays and frozen layers it was trained with, or train anew in another --output_dir."
         )
+    # What the checkpoint says would be taken over without a word.
+    for name, option in (("initial_lr", "learning rate"), ("weight_decay", "weight decay")):
+        for old, new in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+            if name in old and name in new and not math.isclose(old[name], new[name], rel_tol=1e-9):
+                raise InputError(
+                    f"{checkpoint} was trained with a {option} of {old[name]:g}, not {new[name]:g}: resume with the "
+                    "one it was trained with, or train anew in another --output_dir."
+                )

@@ -29,23 +29,21 @@ from transformers import (
     PreTrainedTokenizerBase,
     RobertaConfig,
     RobertaForMaskedLM,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
 
 from ..configuration_roberta_gru import RobertaGRUConfig
+from ..data.dialect import is_decoded, not_text
 from ..data.splits import text_key
-from ..data.tables import open_table
+from ..data.tables import UTF_8, open_table
 from ..data.tokenization import check_token_ids, lift_limits
-from ..errors import InputError, say, unknown_name
+from ..errors import InputError, first_line, say, unknown_name
 from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, remove_foreign_code
 from .arguments import has_bfloat16
 from .dropout import use_cpu_dropout
-from .loading import first_line, quiet, read_tokenizer
+from .loading import quiet, read_tokenizer
 from .run_folder import last_checkpoint
 from .trainer import EpochSampler, GroupedSampler, ResumingTrainer
 
@@ -155,6 +153,10 @@ class Masking:
                 tokenizer, mlm_probability=MASKED_SHARE, whole_word_mask=whole_words
             )
         self.whole_words, self.seed, self.epoch = whole_words, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is read next, the first being 0."""
+        self.epoch = epoch
 
     def __call__(self, windows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return `input_ids`, `attention_mask` and `labels`, int64 (B, T)."""
@@ -368,7 +370,7 @@ def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"The encoder {name} is not usable: {first_line(error)}") from error
+        raise InputError(f"The encoder {name} is not usable: {first_line(error)}.") from error
     missing = [key for key in report["missing_keys"] if key.startswith("roberta.") and "pooler" not in key]
     if missing:
         raise InputError(f"{missing[0]} is missing from {name}: it is not a whole encoder.")
@@ -409,6 +411,8 @@ def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator
                     raise InputError(f"{file}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
                 if text is not None and not isinstance(text, str):
                     raise InputError(f"{file}: column {column!r} holds {text!r}, which is not text.")
+                if text is not None and not is_decoded(text):
+                    raise InputError(f"{file}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
                 yield text
 
 
@@ -474,16 +478,14 @@ def _trainer(
     hidden = [
         {name: values[0] for name, values in masking([validation[row]]).items()} for row in range(len(validation))
     ]
-    epochs = _EpochCallback()
     trainer = _Trainer(
         model,
         args,
         data_collator=partial(_collate, masking, tokenizer.pad_token_id),
         train_dataset=windows["train"],
         eval_dataset=hidden,
-        callbacks=[epochs],
     )
-    epochs.trainer, epochs.masking = trainer, masking
+    trainer.train_collator = masking
     return trainer
 
 
@@ -492,25 +494,12 @@ class _Trainer(ResumingTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        self.sampler = EpochSampler(GroupedSampler(self.train_dataset.lengths, batch_size), self.args.seed)
-        return self.sampler
+        self.train_sampler = EpochSampler(GroupedSampler(self.train_dataset.lengths, batch_size), self.args.seed)
+        return self.train_sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         with quiet():  # the decoder is the embeddings' own matrix, and is not written twice
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-
-class _EpochCallback(TrainerCallback):
-    """Say which epoch begins, also after a resume."""
-
-    trainer: _Trainer
-    masking: Masking
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.masking.epoch = int(state.epoch or 0)
-        self.trainer.sampler.set_epoch(self.masking.epoch)
 
 
 def _collate(masking: Masking, padding: int, windows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -45,6 +45,19 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     return checkpoint
 
 
+def check_same_data(checkpoint: str, fingerprint: str) -> None:
+    """Check that a checkpoint was trained on the splits that have this fingerprint.
+
+    Raises:
+        InputError: if not: rows that are now tested may have been trained on.
+    """
+    if _noted(Path(checkpoint)).get("data") not in (None, fingerprint):
+        raise InputError(
+            f"{checkpoint} was trained on other rows, or other splits of them: resume with the data and the options "
+            "of splits that it was trained with, or train anew in another --output_dir."
+        )
+
+
 def _wanted_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     wanted = args.resume_from_checkpoint
     word = str(wanted).lower()
@@ -78,7 +91,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _noted(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of its files and its seed; one of old says nothing."""
+    """Return what a checkpoint says of its files, seed and data; one of old says nothing."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state.get("stateful_callbacks", {}).get(CHECKPOINT_FILES, {}).get("attributes", {})
 

@@ -11,36 +11,34 @@ from ..errors import InputError
 from .arguments import RobertaGRUTrainingArguments
 
 
-def check_sharding(args: RobertaGRUTrainingArguments, longest: int, window: int) -> None:
-    """Check that documents beyond the encoder's window can be read by the ranks that hold it in shards.
-
-    Args:
-        args: the options.
-        longest: tokens of the longest document.
-        window: tokens that the encoder reads at once.
+def check_sharding(args: RobertaGRUTrainingArguments) -> None:
+    """Check that a model in shards can be read by its ranks and put together again.
 
     Raises:
-        InputError: if ranks would call the encoder unequally often, and wait for each other for ever: only for shards
-            of FSDP 2 does the model see to it.
+        InputError: for FSDP 1 and DeepSpeed's ZeRO-3. Ranks that called the encoder unequally often would wait for
+            each other for ever, and the first one could not save the model by itself. For shards of FSDP 2 the model
+            and [`whole_model`] see to both.
     """
-    if longest <= window:
-        return
-    version = None
+    if _fsdp_version(args) == 1:
+        raise InputError(
+            "FSDP 1 is not supported: choose FSDP 2 (`fsdp_version: 2` in accelerate's configuration; --fsdp takes it "
+            "by itself)."
+        )
+    if is_deepspeed_zero3_enabled():
+        raise InputError("DeepSpeed ZeRO-3 is not supported: choose stage 2, or --fsdp full_shard.")
+
+
+def is_sharded(args: RobertaGRUTrainingArguments) -> bool:
+    """Tell whether ranks hold the model in shards."""
+    return _fsdp_version(args) is not None
+
+
+def _fsdp_version(args: RobertaGRUTrainingArguments) -> int | None:
     if args.fsdp:
-        version = int((args.fsdp_config or {}).get("version", 2))
-    elif os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # by a configuration of `accelerate launch`
-        version = int(os.environ.get("FSDP_VERSION", "1"))
-    if version == 1:
-        name = "FSDP 1"
-        way_out = "Choose FSDP 2 (`fsdp_version: 2` in accelerate's configuration; --fsdp takes it by itself)"
-    elif is_deepspeed_zero3_enabled():
-        name, way_out = "DeepSpeed ZeRO-3", "Choose stage 2, or --fsdp full_shard"
-    else:
-        return
-    raise InputError(
-        f"{name} needs texts of at most {window} tokens, the encoder's window, and there is one of {longest:,}. "
-        f"{way_out}; or cut them by --max_length {window}."
-    )
+        return int((args.fsdp_config or {}).get("version", 2))
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":  # by a configuration of `accelerate launch`
+        return int(os.environ.get("FSDP_VERSION", "1"))
+    return None
 
 
 def whole_model(model: PreTrainedModel) -> PreTrainedModel:

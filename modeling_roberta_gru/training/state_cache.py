@@ -5,6 +5,7 @@ ids, so that a later epoch, seed or head finds them. The folder is `roberta-gru/
 (`~/.cache`); what was used least recently leaves it first.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -146,6 +147,18 @@ def _make_room(folder: Path, limit: float, needed: Path | None) -> None:
             delete(path)
 
 
+def _take_room(path: Path) -> None:
+    """Give a sparse file its room on the disk: where a mapped page finds the disk full, the process is killed."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(path, "r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # not on every file system
+                raise
+
+
 @torch.no_grad()
 def _write(
     model: PreTrainedModel,
@@ -158,6 +171,7 @@ def _write(
     begins = np.concatenate([[0], np.cumsum(lengths)])
     shape = (int(begins[-1]), model.config.hidden_size)
     states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    _take_room(path)
     was_training, device = model.training, args.device
     model.to(device).eval()
     dtype = torch.bfloat16 if args.bf16 else torch.float16

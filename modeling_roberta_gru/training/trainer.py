@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from .adapter import base_of, is_adapted, whole_modules
 from .arguments import RobertaGRUTrainingArguments
 from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
-from .run_folder import CHECKPOINT_FILES
 
 NOT_KEPT = ["hidden_states", "attentions", "last_hidden_state", "pooler_output", "past_key_values"]
 """What a model may return beside its logits; gathered over an evaluation it would fill the memory."""
@@ -53,12 +53,18 @@ class ResumingTrainer(Trainer):
     Resumed from the checkpoint at the end of a training, it trains no step more: transformers' own trains one, where
     that end lies within an epoch. Each checkpoint says which files it has, so that one that was half deleted when the
     process died is not taken for whole.
+
+    Attributes:
+        train_sampler, train_collator: are told each epoch, by their `set_epoch`, if they have that method.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.resumed_from: str | None = None
+        self.train_sampler: Any = None
+        self.train_collator: Any = self.data_collator
         self.add_callback(CheckpointFiles())
+        self.add_callback(_EpochCallback(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, or resume: see [`~transformers.Trainer.train`]."""
@@ -72,6 +78,19 @@ class ResumingTrainer(Trainer):
         num_epochs, *others, max_steps = super().set_initial_training_values(*args, **kwargs)
         return (0 if self._is_over(max_steps) else num_epochs, *others, max_steps)
 
+    def _load_callback_state(self) -> None:
+        """Restore what callbacks had counted, those that the checkpoint knows, and leave their options as given."""
+        patience = [callback.early_stopping_patience for callback in self._early_stopping()]
+        super()._load_callback_state()
+        for callback, given in zip(self._early_stopping(), patience, strict=True):
+            callback.early_stopping_patience = given
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):  # transformers writes into a checkpoint those it finds here
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+
     def _is_over(self, max_steps: int) -> bool:
         file = Path(self.resumed_from or "") / "trainer_state.json"
         if self.resumed_from is None or not file.is_file():
@@ -80,9 +99,7 @@ class ResumingTrainer(Trainer):
         stopping = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
         counter = stopping["attributes"]["early_stopping_patience_counter"] if isinstance(stopping, dict) else 0
         return state.global_step >= max_steps or any(
-            counter >= callback.early_stopping_patience
-            for callback in self.callback_handler.callbacks
-            if isinstance(callback, EarlyStoppingCallback)
+            counter >= callback.early_stopping_patience for callback in self._early_stopping()
         )
 
 
@@ -128,13 +145,12 @@ class RobertaGRUTrainer(ResumingTrainer):
             # The Trainer's own smoothing would keep the labels from the model; another loss has its own.
             if kwargs.get("compute_loss_func") is None:
                 model.config.label_smoothing = args.label_smoothing_factor
+            args = copy(args)  # the caller's own still say what was asked for
             args.label_smoothing_factor = 0.0
         if args.device.type == "cpu":
             use_cpu_dropout(model)
         super().__init__(model=model, args=args, **kwargs)
         self.train_collator = train_collator or self.data_collator
-        self.train_sampler: Sampler | None = None
-        self.add_callback(_EpochCallback(self))
         self.add_callback(_FiniteCallback())
 
     @staticmethod
@@ -158,7 +174,8 @@ class RobertaGRUTrainer(ResumingTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, ...]:
         """Keep of an evaluation step loss, logits and labels, whatever else the configuration has the model return."""
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys or NOT_KEPT)
+        others = getattr(base_of(self.model).config, "keys_to_ignore_at_inference", [])
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys or [*NOT_KEPT, *others])
 
     def predict_logits(self, dataset: Dataset) -> np.ndarray:
         """Return the logits (n, C) of a tokenised data set in the order of its rows.
@@ -205,16 +222,17 @@ class RobertaGRUTrainer(ResumingTrainer):
         elif strategy == "batch_rebalance":
             from transformers.trainer_pt_utils import BatchRebalanceSampler  # the arguments see that it is there
 
-            return BatchRebalanceSampler(
+            self.train_sampler = BatchRebalanceSampler(
                 lengths.tolist(),
                 args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
                 dp_size=args.world_size,
                 grad_accum=args.gradient_accumulation_steps,
+                seed=args.order_seed,
                 rank=args.process_index,
                 drop_last=args.dataloader_drop_last,
             )
+            return self.train_sampler
         else:
-            # transformers 5.0 knows no strategy and would shuffle.
             in_order = strategy == "sequential"
             sampler = SequentialSampler(self.train_dataset) if in_order else RandomSampler(self.train_dataset)
         self.train_sampler = EpochSampler(sampler, args.order_seed, lengths, args.length_curriculum)
@@ -387,11 +405,12 @@ def _check_adapter(model: Any) -> None:
 
 
 class CheckpointFiles(TrainerCallback, ExportableState):
-    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, and the seed."""
+    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, seed and data."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.seed: int | None = None
+        self.data: str | None = None
         self.run: TrainerState | None = None
         self.files: list[str] = []
 
@@ -399,7 +418,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.folder, self.seed, self.run = Path(args.output_dir), args.seed, state
-        state.stateful_callbacks.setdefault(CHECKPOINT_FILES, self.state())  # which a checkpoint of old lacks
+        self.data = getattr(args, "data_fingerprint", None)
 
     def state(self) -> dict[str, Any]:
         files: list[str] = []
@@ -407,7 +426,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
             checkpoint = self.folder / f"checkpoint-{self.run.global_step}"
             paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
             files = [path.relative_to(checkpoint).as_posix() for path in paths]
-        return {"args": {}, "attributes": {"files": files, "seed": self.seed}}
+        return {"args": {}, "attributes": {"files": files, "seed": self.seed, "data": self.data}}
 
 
 class _FiniteCallback(TrainerCallback):
@@ -435,7 +454,7 @@ class _FiniteCallback(TrainerCallback):
 class _EpochCallback(TrainerCallback):
     """Say which epoch begins: on several ranks, accelerate's own word does not reach the sampler after a resume."""
 
-    def __init__(self, trainer: RobertaGRUTrainer) -> None:
+    def __init__(self, trainer: ResumingTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(
@@ -444,4 +463,4 @@ class _EpochCallback(TrainerCallback):
         for part in (self.trainer.train_sampler, self.trainer.train_collator):
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
-                set_epoch(int(state.epoch))
+                set_epoch(int(state.epoch or 0))

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from modeling_roberta_gru.arguments import ModelArguments
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.training.architectures import encoder_tokenizer
+from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.loading import load_classifier
 from modeling_roberta_gru.trust import check_checkpoint
 
@@ -76,7 +76,7 @@ def refusal(folder: Path) -> str:
     with pytest.raises(InputError) as loaded:
         load_classifier(str(folder))
     with pytest.raises(InputError):
-        encoder_tokenizer(ModelArguments(model_name_or_path=str(folder)), [])
+        ARCHITECTURES["roberta-gru"].load_tokenizer(ModelArguments(model_name_or_path=str(folder)), [])
     assert "\n" not in str(loaded.value)
     return str(loaded.value)
 
