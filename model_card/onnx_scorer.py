@@ -13,6 +13,7 @@ On the command line, with a text a line and a line of JSON for each: `python onn
 """
 
 import json
+import os
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -167,7 +168,7 @@ def main() -> None:
     """Score standard input, a text a line: `{"label": …, "score": …}` of each, as a pipeline of transformers does."""
     if len(sys.argv) != 2:
         sys.exit(f"Usage: python {Path(__file__).name} FOLDER < texts > scores")
-    sys.stdin.reconfigure(encoding="utf-8")
+    sys.stdin.reconfigure(encoding="utf-8-sig")
     sys.stdout.reconfigure(encoding="utf-8")
     try:
         scorer = OnnxScorer(sys.argv[1])
@@ -175,6 +176,11 @@ def main() -> None:
             for scores in scorer.predict_proba([line.rstrip("\n") for line in lines]):
                 best = int(scores.argmax())
                 print(json.dumps({"label": scorer.labels[best], "score": float(scores[best])}, ensure_ascii=False))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ValueError as error:
         sys.exit(f"Error: {error}")
 

@@ -395,7 +395,10 @@ def publish(
     from .hub import publish as publishing
 
     def agrees(question: str) -> bool:
-        return yes or (sys.stdin.isatty() and typer.confirm(question))
+        try:
+            return yes or (sys.stdin.isatty() and typer.confirm(question))
+        except typer.Abort:  # a RuntimeError, as the Hub's failures are, which are tried again
+            raise KeyboardInterrupt from None
 
     publication = publishing.publish(
         run, name, private=private or None, revision=revision, tag=tag, dry_run=dry_run, confirm=agrees
@@ -612,7 +615,7 @@ def sweep(
     final: Annotated[
         bool, typer.Option("--final", help="Afterwards train the best options again, and read the test split.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of --final.")] = 3,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds of --final. Unset: 3.")] = None,
 ) -> None:
     """Vary options over many runs, and choose by the validation split.
 
@@ -627,11 +630,12 @@ def sweep(
             raise InputError(f"{option} {path} cannot be read: there is no such file.")
     from .studies.study import sweep as run_sweep
 
+    if seeds is not None and not final:
+        raise InputError("--seeds takes effect only with --final.")
     name = f"{recipe.stem}-{space_file.stem}" if recipe else space_file.stem
     folder = output_dir or Path("runs/sweeps") / name
-    run_sweep(
-        str(recipe) if recipe else None, space_file, context.args, folder, storage, seeds if final else 0, sys.argv
-    )
+    num_seeds = (seeds or 3) if final else 0
+    run_sweep(str(recipe) if recipe else None, space_file, context.args, folder, storage, num_seeds, sys.argv)
     say(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
 
 

@@ -224,6 +224,13 @@ def _clear_leftovers(path: Path) -> None:
             delete(leftover)
 
 
+def is_being_written(path: Path) -> bool:
+    """Tell whether a file is what [`replacing`] gives a process that may be running, on another machine too."""
+    kind, _, rest = path.name.partition("-")
+    machine, _, rest = rest.partition("-")
+    return kind == ".unfinished" and (machine != _machine() or _is_alive(rest.partition("-")[0]))
+
+
 def _is_alive(process: str) -> bool:
     """Tell whether a process, by its number and when it began, may be running; in doubt it is."""
     number, _, started = process.partition(".")

@@ -205,6 +205,16 @@ def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder,
     assert "base_model:" not in readme  # a folder is not a model on the Hub
 
 
+def test_labels_are_text_in_a_readme_and_many_are_counted(encoder, tmp_path):
+    model = load(encoder)
+    model.name_or_path = "somebody/encoder"
+    model = adapt(model, rank=3)
+    for labels, told in ((["*a*", "<b>", "x\n# y"], r"\*a\*, &lt;b&gt;, x # y"), ([f"c{n}" for n in range(30)], "30")):
+        base_of(model).config.id2label = dict(enumerate(labels))
+        write_adapter(model, "apache-2.0", tmp_path)
+        assert told in (tmp_path / "README.md").read_text()
+
+
 def test_a_readme_names_the_encoder_on_the_hub(encoder, tmp_path):
     model = load(encoder)
     model.name_or_path = "somebody/encoder"

@@ -140,6 +140,11 @@ def test_the_card_says_when_reading_may_stop(record, metrics):
     assert "| 99.0 % | 0.987500 | 43.2 % | 700 | 3 |" in lines
     assert "| 99.9 % | too few texts to promise it | all | | |" in lines
     assert "1,200 validation texts" in card
+    assert "`roberta-gru score --agreement 0.99` stops" in card
+    cut = {"0.95": {**stops, "max_length": 4000}, "0.99": {**unpromised, "max_length": 4000}}
+    card = build_card(record, {**metrics, "stopping": cut}).content  # a command that works
+    assert "`roberta-gru score --agreement 0.95 --max-length 4000` stops" in card
+    assert "enough for 95 % of labels to\nbe those of texts cut to 4000 tokens" in card
 
 
 def test_a_pooled_split_is_owned_up_to(record, metrics):

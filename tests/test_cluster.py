@@ -295,6 +295,26 @@ def test_workers_are_told_places_that_do_not_depend_on_a_working_directory(run, 
     assert (tmp_path / "out" / "manifest.json").is_file()
 
 
+def test_a_server_that_refuses_a_part_costs_no_other(run, parts, tmp_path, monkeypatch):
+    class ResponseError(Exception):
+        """What a protocol raises that is no OSError."""
+
+    memory = fsspec.filesystem("memory")
+    for path in parts.glob("*.csv"):
+        memory.pipe_file(f"/refused/{path.name}", path.read_bytes())
+    first = min(path.name for path in parts.glob("*.csv"))
+    get = MemoryFileSystem.get_file
+
+    def get_file(self, source, *rest, **options):
+        if source.endswith(first):
+            raise ResponseError("403, message='Forbidden'")
+        return get(self, source, *rest, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
+    with pytest.raises(InputError, match=rf"(?s)1 of \d+ parts could not be scored.*{first}: 403"):
+        run("memory://refused", tmp_path / "out")
+
+
 def test_a_folder_of_something_else_is_left_as_it_is(run, parts, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")

@@ -1,6 +1,7 @@
 """What a comparison of runs promises: known figures, paired rows, seeds taken together, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -420,6 +421,25 @@ def write_folds(write_run, name, labels, p_good, **record):
         )
         for fold in range(3)
     ]
+
+
+def test_progress_bars_and_devices_make_no_other_system(write_run):
+    labels, rate = np.arange(10) % 2, {"learning_rate": 1e-4}
+    runs = [
+        write_run("a", labels, labels, seed=0, options={**rate, "disable_tqdm": False}),
+        write_run("b", labels, labels, seed=1, options={**rate, "disable_tqdm": True, "dataloader_pin_memory": False}),
+        write_run("c", labels, labels, **other()),
+    ]
+    assert [system["seeds"] for system in compare(runs, 50)["systems"]] == [[0, 1], [42]]
+
+
+def test_folds_of_several_commits_say_so(write_run):
+    labels = np.arange(99) % 2
+    folds = write_folds(write_run, "a", labels, np.full(99, 0.4), options={"learning_rate": 1e-4})
+    folds += write_folds(write_run, "b", labels, np.full(99, 0.6), **other())
+    path = Path(folds[1]) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "0ther"}))
+    assert "- commit, not the same for all runs: c0ffee; 0ther" in comparison_markdown(compare(folds, 50))
 
 
 def test_folds_of_a_system_are_compared_as_one_run_over_all_their_rows(write_run):

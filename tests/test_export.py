@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -272,9 +273,14 @@ def test_the_command_line_scores_a_line_a_text(exported, expected):
     texts = ["dreadful music", "", "日本 😀", "slow"]
     command = [sys.executable, "-I", "onnx_scorer.py"]
     text = "".join(text + "\n" for text in texts)
-    run = subprocess.run([*command, "."], cwd=exported, input=text.encode(), capture_output=True)
+    run = subprocess.run([*command, "."], cwd=exported, input=text.encode("utf-8-sig"), capture_output=True)
     assert_same([json.loads(line) for line in run.stdout.decode().splitlines()], expected(texts))
     assert "日本".encode() in run.stdout or all(answer["label"] != "日本 😀" for answer in expected(texts))
+
+    seen = f"{shlex.join(command)} . < texts.txt | head -1"
+    (exported / "texts.txt").write_text(text * 500)
+    run = subprocess.run(["bash", "-c", seen], cwd=exported, capture_output=True)
+    assert (run.stdout.count(b"\n"), run.stderr) == (1, b"")
 
     for arguments, given, message in (
         ([], b"", "Usage: python onnx_scorer.py FOLDER < texts > scores\n"),

@@ -1,6 +1,7 @@
 """Masked-language-model training on unlabelled texts: what is hidden, what is left out, and that a run resumes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,28 @@ def test_a_text_that_cannot_be_written_is_named_by_its_row(stand_in, tmp_path):
     path.write_text('{"text": "fine"}\n{"text": "half \\ud83d"}\n')
     with pytest.raises(InputError, match=r"texts\.jsonl, row 2: the row is not UTF-8 text"):
         adapt_encoder(str(stand_in), [path], tmp_path / "encoder")
+
+
+def test_other_texts_are_no_part_of_an_unfinished_run(stand_in, texts, tmp_path, monkeypatch):
+    mine = shutil.copy(texts, tmp_path / texts.name)
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining._Trainer, "training_step", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            adapt_encoder(str(stand_in), [mine], tmp_path / "encoder", QUICK)
+    with open(mine, "a") as file:
+        file.write("a text that was not there\n" if Path(mine).suffix != ".jsonl" else '{"text": "not there"}\n')
+    with pytest.raises(InputError, match="unfinished run on other texts"):
+        adapt_encoder(str(stand_in), [mine], tmp_path / "encoder", QUICK)
+
+
+def test_columns_that_nobody_asked_for_do_not_matter(stand_in, tmp_path):
+    path = tmp_path / "texts.csv"
+    rows = "".join(f"text {row},x\n" for row in range(40))
+    path.write_bytes(b"text,author\n" + rows.encode() + b"last,caf\xe9\n")
+    assert adapt_encoder(str(stand_in), [path], tmp_path / "encoder", QUICK)["texts"] == 41
+    path.write_bytes(b"author\n\xe9\n")
+    with pytest.raises(InputError, match="'text'"):
+        adapt_encoder(str(stand_in), [path], tmp_path / "other", QUICK)
 
 
 @pytest.mark.parametrize("record", ["{}", "[]", '{"options": 1}'])

@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import huggingface_hub
 import pytest
 import torch
+import typer
 from huggingface_hub import HfApi, constants
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
@@ -748,3 +750,21 @@ def test_without_a_terminal_nothing_is_overwritten_unless_told(at_home, model) -
     assert contents(at_home) == {"config.json": b"{}"}
     assert CliRunner().invoke(app, ["publish", str(model), NAME, "--yes"]).exit_code == 0
     assert contents(at_home) == read(model)
+
+
+def test_a_question_that_is_broken_off_ends_it_and_is_not_asked_again(at_home, model, monkeypatch) -> None:
+    asked: list[str] = []
+
+    def break_off(question: str) -> bool:
+        asked.append(question)
+        raise typer.Abort
+
+    def publish(*_: Any, confirm: Callable[[str], bool], **__: Any) -> None:
+        publishing._retry(lambda: confirm("Overwrite it?"), NAME)
+
+    monkeypatch.setattr(typer, "confirm", break_off)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(publishing, "publish", publish)
+    with pytest.raises(SystemExit) as ended:
+        app(["publish", str(model), NAME])
+    assert (ended.value.code, len(asked)) == (130, 1)

@@ -232,7 +232,8 @@ def test_rows_without_text_are_kept_and_get_nothing(tmp_path, ending):
 
 
 @pytest.mark.parametrize("kind", ["latin.csv", "latin.parquet", "long.jsonl", "deep.jsonl", "two.jsonl"])
-def test_a_row_that_another_column_makes_bad_shifts_no_prediction(tmp_path, kind):
+@pytest.mark.parametrize("there", [".jsonl", ".parquet"])
+def test_a_row_that_another_column_makes_bad_shifts_no_prediction(tmp_path, kind, there):
     source = tmp_path / kind
     if kind == "latin.csv":
         source.write_bytes(b"text,note\na,x\nbb,caf\xe9\nccc,y\n")
@@ -246,7 +247,7 @@ def test_a_row_that_another_column_makes_bad_shifts_no_prediction(tmp_path, kind
             "two.jsonl": '{"text": "bb"} {"text": "dd"}\n',
         }[kind]
         source.write_text(f'{{"text": "a"}}\n{bad}\n{{"text": "ccc"}}\n')
-    target = tmp_path / "out.jsonl"
+    target = tmp_path / f"out{there}"
     assert score(source, target, skip_bad_rows=True)["rows_without_text"] == 1
     first, bad, last = (row["predicted_score"] for row in read(target))
     assert (bad, first, last) == (None, *(pytest.approx(float(scores_of(text).max())) for text in ("a", "ccc")))
@@ -356,12 +357,15 @@ def test_the_way_a_csv_file_is_written_stays(tmp_path, source, expected):
 
 
 def test_a_file_whose_quotes_mean_nothing_keeps_them(tmp_path):
-    lines = "".join(f'"text {row}\t{row}\n' for row in range(9))
-    (tmp_path / "in.tsv").write_text("text\tn\n" + lines)
+    lines = "".join(f'"text {row}\t{row}\n' for row in range(9)) + '"half\rmore\t9\n'
+    (tmp_path / "in.tsv").write_bytes(("text\tn\n" + lines).encode())
     scorer = StubScorer()
     score(tmp_path / "in.tsv", tmp_path / "out.tsv", scorer)
     assert scorer.texts[0] == '"text 0'
-    assert (tmp_path / "out.tsv").read_text().split("\n")[1].startswith('"text 0\t0\t')
+    written = (tmp_path / "out.tsv").read_bytes().decode().split("\n")
+    assert written[1].startswith('"text 0\t0\t')
+    assert written[10].startswith('"half\rmore\t9\t')
+    assert [row["text"] for row in read(tmp_path / "out.tsv")] == scorer.texts
 
 
 # cut off and gone on

@@ -321,6 +321,13 @@ def test_a_model_saved_in_half_precision_is_scored_in_any_type(model, tokenizer,
     assert half.dtype == torch.bfloat16
 
 
+def test_a_model_on_a_gpu_stays_there_where_the_cpu_is_asked_for(model, tokenizer, dtype, monkeypatch) -> None:
+    monkeypatch.setattr(type(model), "device", property(lambda self: torch.device("cuda")))
+    fast = engine.prepare(model, dtype, "cpu").model
+    assert fast is not model
+    assert fast.head is not model.head
+
+
 def test_another_model_has_another_fingerprint(model, tokenizer, scorers) -> None:
     assert len({one.fingerprint for one in scorers.values()}) == 1
     other = RobertaGRUForSequenceClassification(copy.deepcopy(model.config))

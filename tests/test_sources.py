@@ -414,6 +414,12 @@ def test_folders_of_text_files_are_classes(tmp_path, nested):
     assert cells(given["train"][0], "review")[3] == f"{split} pos 0\nmore"
 
 
+def test_lists_of_labels_are_read_from_what_save_to_disk_writes(tmp_path):
+    Dataset.from_dict({"text": ["a", "b"], "label": [[0], [0, 1]]}).save_to_disk(tmp_path / "saved")
+    (table,) = read_source(DataArguments(dataset_name=str(tmp_path / "saved")))["train"]
+    assert cells(table) == ["a", "b"]
+
+
 @pytest.mark.parametrize("splits", [True, False])
 def test_what_save_to_disk_writes_is_read(tmp_path, splits):
     features = Features(text=Value("string"), label=ClassLabel(names=["n", "p"]))

@@ -148,6 +148,10 @@ def test_a_text_is_read_on_while_it_is_typed(space, tokenizer):
         said, after = space.read_on(classifier, text, live)
         assert after is None
         assert "__type__" in said
+    live = None
+    for end in range(100, space.LIVE_CHARACTERS + 200, 100):  # no word ends, so each time all is read again
+        _, live = space.read_on(classifier, "a" * end, live)
+        assert (live is None) == (end > space.LIVE_CHARACTERS)
     assert not space.can_read_on(space.Classifier(make_model(tokenizer, gru_bidirectional=True), tokenizer))
 
 
@@ -227,6 +231,7 @@ FILES = {
     "spark.csv": 'text,id\n"a \\"good\\" one, too",1\n"b \\"bad\\" one",2\n',
     "spaces.csv": 'text, id\n"a, b", "1"\n"c, d", "2"\n',
     "trailing.csv": "text,id,,\na,1,,\nb,2,,\n",
+    "nameless.csv": "text,id,,\na,1\nb,2\n",
     "barequotes.tsv": 'text\tid\n"so he said\t1\nand "left" it\t2\n"never\t3\n',
     "mysql.tsv": "text\tid\na\\\tb\t1\nc\\\nd\t2\n",
     "ragged.csv": "text,id\na,1\nb\nc,3,and,more\nd,4\n",

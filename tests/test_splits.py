@@ -169,6 +169,13 @@ def test_targets_can_be_split_by_group(load):
     assert sum(map(len, films)) == len(set.union(*films)) == 12
 
 
+def test_a_group_is_one_however_files_write_it(load):
+    given = rows("a", 40, film=lambda i: f"{i % 8}" if i % 3 else f"{i % 8}.0")
+    splits = load({"train": given}, group_column="film", split="0.6,0.2,0.2")
+    films = [{float(film) for film in part["film"]} for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, films)) == len(set().union(*films)) == 8
+
+
 def test_too_few_groups_are_an_error(load):
     with pytest.raises(InputError, match="--group_column 'film' has too few different values to split by"):
         load({"train": rows("a", 40, film=lambda i: i % 2)}, group_column="film")

@@ -14,6 +14,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
+from modeling_roberta_gru.files import replacing
 from modeling_roberta_gru.training import state_cache
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.state_cache import StatesCollator, keep_states, states_folder
@@ -166,6 +167,17 @@ def test_a_folder_that_cannot_be_written_is_named(collator, tmp_path, monkeypatc
     with pytest.raises(InputError, match="file"):
         keep_states(model, rows_of(5), collator, options(tmp_path), "training")
     assert states_folder().parent.parent == tmp_path / "file"
+
+
+def test_what_another_run_is_writing_makes_no_room(collator, tmp_path, cache):
+    cache.mkdir(parents=True)
+    with replacing(cache / "other.npy") as unfinished:
+        unfinished.write_bytes(b"0" * 10_000)
+        dead = unfinished.with_name(unfinished.name.replace(str(os.getpid()), "999999999"))
+        dead.write_bytes(b"0" * 10_000)
+        model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+        keep_states(model, rows_of(5), collator, options(tmp_path, cache_limit=9_000 / 2**30), "training")
+        assert (unfinished.exists(), dead.exists()) == (True, False)
 
 
 def test_a_disk_without_room_is_found_full_before_states_are_written(collator, tmp_path, cache, monkeypatch):

@@ -440,6 +440,19 @@ def test_an_interrupted_study_draws_what_an_uninterrupted_one_draws(tmp_path, st
     assert len(more["trials"]) == len(set(stub.trained)) == len(stub.trained) == 4
 
 
+def test_fewer_trials_than_were_queued_end_a_study(stub, study_of, undrawn):
+    stop_at(2, stub, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        study_of(RANDOM.replace("trials: 3", "trials: 6"))
+    record = study_of(RANDOM.replace("trials: 3", "trials: 2"))
+    assert len(set(stub.trained)) == len(record["trials"]) == record["num_trials"] == 2
+
+
+def test_lists_are_varied_as_texts(plan_of):
+    plan = plan_of('space: {attention_horizons: ["0", "0 1024 512"]}\n')
+    assert [plan.parse(point)[0].attention_horizons for point in plan.space.points] == [[0], [0, 1024, 512]]
+
+
 def test_tpe_draws_whole_numbers_fractions_and_choices(stub, study_of, undrawn):
     ranges = "gru_hidden_size: {low: 8, high: 64, log: true}, label_smoothing_factor: {low: 0, high: 0.3}"
     record = study_of(f"sampler: tpe\ntrials: 11\nspace: {{{ranges}, optimizer: [sgd, adam]}}\n")

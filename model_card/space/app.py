@@ -10,6 +10,7 @@ nothing but itself. Files that come and go are deleted after an hour.
 import codecs
 import ctypes
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -303,7 +304,8 @@ def read_on(classifier: Classifier, text: str, live: Live | None) -> tuple[Any, 
     if live is None or not text.startswith(live.text):
         live = Live("", classifier.model.reader(classifier.tokenizer))
     added = text[len(live.text) :]
-    if len(added) > LIVE_CHARACTERS:
+    last_word = re.split(r"[ \n\t\r]", live.text)[-1]  # which has not ended, and is read again
+    if len(last_word) + len(added) > LIVE_CHARACTERS:
         return gr.skip(), None
     try:
         scores = live.reader.append(added).tolist()
@@ -375,12 +377,13 @@ def read_table(path: str | None) -> Table:
         raise mistake(f"{name} has a header and no rows: add one row for each text.")
     if len(rows) > MAX_ROWS:
         raise mistake(f"{name} has {len(rows):,} rows, and this page scores up to {MAX_ROWS:,}: split the file.")
-    rows = [dialect.fitted(row, len(header.cells), written) for row in rows]
+    cells = header.cells if header.cells[-1].strip() else dialect.without_trailing(header.cells, rows[0])
+    rows = [dialect.fitted(row, len(cells), written) for row in rows]
     faults = {at: row.fault for at, row in enumerate(rows) if row.fault}
     for at, row in enumerate(rows):
         if not dialect.is_decoded("".join(row.cells)):
             faults.setdefault(at, dialect.not_text("UTF-8"))
-    return Table(name, header.cells, [row.cells for row in rows], written, has_byte_order_mark, faults)
+    return Table(name, cells, [row.cells for row in rows], written, has_byte_order_mark, faults)
 
 
 def score_table(

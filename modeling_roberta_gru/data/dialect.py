@@ -72,7 +72,7 @@ class Dialect:
                 return re.sub(
                     rf"[\n\r{re.escape(self.delimiter + self.escape)}]", rf"{re.escape(self.escape)}\g<0>", cell
                 )
-            if any(character in cell for character in special):
+            if self.delimiter in cell or "\n" in cell or cell.endswith("\r"):  # another \r is read back as it is
                 raise ValueError("a cell holds a delimiter or a line break, and quotation marks mean nothing here")
             return cell
         quoted = any(character in cell for character in special) or '"' in cell

@@ -453,7 +453,13 @@ def _is_withheld(rows: Dataset, column: str) -> bool:
     if column not in rows.column_names:
         return False
     labels = rows.select_columns([column]).with_format("arrow")
-    return all(label in (-1, None) for batch in labels.iter(10_000) for label in pc.unique(batch[column]).to_pylist())
+    return all(_are_withheld(batch[column]) for batch in labels.iter(10_000))
+
+
+def _are_withheld(labels: pa.ChunkedArray) -> bool:
+    if pa.types.is_nested(labels.type):  # of lists, Arrow cannot tell which differ
+        return labels.null_count == len(labels)
+    return all(label in (-1, None) for label in pc.unique(labels).to_pylist())
 
 
 # Documents

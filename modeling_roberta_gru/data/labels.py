@@ -170,10 +170,12 @@ class LabelSpace:
         if len(unknown):
             names = [name for name in distinct.to_pylist() if _key(name) not in self._index]
             label = labels[int(unknown[0])].as_py()
-            near = get_close_matches(_name(label), self.names, n=1)
+            near = get_close_matches(plain_name(label), self.names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {_some(self._index_names())}."
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise LabelError(f"Unknown label {_name(label)!r}{others}", np.unique(rows[unknown]), row_ids, f". {hint}")
+            raise LabelError(
+                f"Unknown label {plain_name(label)!r}{others}", np.unique(rows[unknown]), row_ids, f". {hint}"
+            )
         return indices
 
     def _index_names(self) -> list[str]:
@@ -400,7 +402,7 @@ def _distinct(column: pa.ChunkedArray, args: DataArguments) -> list[str]:
     labels = [label for label in pc.unique(items).to_pylist() if label is not None]
     names: dict[str, str] = {}
     for label in sorted(labels):
-        names.setdefault(_key(label), _name(label))
+        names.setdefault(_key(label), plain_name(label))
     found = list(names.values())
     _warn_of_look_alikes(labels)
     if column.type == ONE and len(column) >= 20 and len(found) > 0.8 * len(column):
@@ -428,7 +430,7 @@ def _warn_of_look_alikes(labels: Iterable[str]) -> None:
             )
 
 
-def _name(label: Any) -> str:
+def plain_name(label: Any) -> str:
     """Write a label as its name: 1, 1.0, "1" and " 1.0" are one class, as JSON, pandas and CSV write it."""
     text = str(label).strip()
     integer = INTEGER.fullmatch(text)
@@ -437,7 +439,7 @@ def _name(label: Any) -> str:
 
 def _key(label: Any) -> str:
     """Return what equal labels share: `true` of JSON is `True` of pandas."""
-    name = _name(label)
+    name = plain_name(label)
     return name.lower() if name.lower() in ("true", "false") else name
 
 

@@ -35,6 +35,7 @@ from .labels import (
     LabelSpace,
     infer_labels,
     label_array,
+    plain_name,
     read_labels,
     with_labels,
 )
@@ -371,7 +372,8 @@ def _group_codes(rows: Dataset, column: str) -> np.ndarray:
     at = 0
     for batch in rows.select_columns([column]).iter(10_000):
         for value in batch[column]:
-            codes[at] = numbers.setdefault(str(value), len(numbers))
+            name = "" if value is None else plain_name(value)  # 1 of one file is 1.0 of another
+            codes[at] = numbers.setdefault(name, len(numbers))
             at += 1
     ranks = np.empty(len(numbers), dtype=np.int32)
     ranks[[numbers[name] for name in sorted(numbers)]] = np.arange(len(numbers))

@@ -127,7 +127,14 @@ class TextChunk:
         return self.values(column)
 
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
-        return pa.RecordBatch.from_pylist(self.records, schema)
+        records = self.records
+        if self.bad:  # bytes that are not text are escaped, as in CSV and JSON
+            records = [{name: _escaped(value) for name, value in record.items()} for record in records]
+        return pa.RecordBatch.from_pylist(records, schema)
+
+
+def _escaped(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

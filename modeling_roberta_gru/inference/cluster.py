@@ -375,22 +375,32 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
         try:
             if is_url(part.source):
                 source = Path(scratch) / posixpath.basename(part.source)
-                filesystem, path = fsspec.url_to_fs(part.source)
-                filesystem.get_file(path, str(source))
+                with _transferring(part.source):
+                    filesystem, path = fsspec.url_to_fs(part.source)
+                    filesystem.get_file(path, str(source))
                 os.utime(source, ns=(0, 0))  # so that whoever takes the part over finds the same file
             if is_url(folder):
                 target = Path(scratch) / "scored" / part.target
             result = _score_when_free(scorer, source, target, options)
             if is_url(folder):
-                filesystem, path = fsspec.url_to_fs(folder)
-                unfinished = f"{path}/.unfinished-{part.target}"
-                filesystem.put_file(str(target), unfinished)
-                filesystem.mv(unfinished, f"{path}/{part.target}")
+                with _transferring(folder):
+                    filesystem, path = fsspec.url_to_fs(folder)
+                    unfinished = f"{path}/.unfinished-{part.target}"
+                    filesystem.put_file(str(target), unfinished)
+                    filesystem.mv(unfinished, f"{path}/{part.target}")
         except InputError as error:
             raise InputError(str(error).replace(str(source), part.source)) from None
         except OSError as error:
             raise InputError(f"{part.source}: {first_line(error)}.") from None
         return result
+
+
+@contextmanager
+def _transferring(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each protocol has errors of its own
+        raise InputError(f"{name}: {first_line(error)}.") from None
 
 
 def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOptions) -> dict[str, Any]:

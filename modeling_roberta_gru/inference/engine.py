@@ -84,14 +84,15 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     model.eval()
     if dtype == INT8 and not with_openvino:
         raise InputError(f"--dtype int8 {_lacking(model, place)} Or leave --dtype out.")
-    if with_openvino and dtype != FLOAT32:
-        whole = model if model.dtype == torch.float32 else copy.deepcopy(model).float()  # what OpenVINO returns
+    stays = place.type == model.device.type == "cpu"
+    if with_openvino and dtype != FLOAT32:  # what OpenVINO returns is in float32
+        whole = model if stays and model.dtype == torch.float32 else copy.deepcopy(model).to(place, torch.float32)
         encoder = OpenVINOEncoder(whole.roberta, dtype)
         fast = _with_parts(whole, roberta=encoder, gru=OpenVINORecurrence(whole.gru))
         what = f"{dtype}, OpenVINO {version('openvino')}, {encoder.num_requests} threads"
         return Engine(fast, place, dtype, what, encoder.num_requests, tokens_per_batch=2048)
     kind = getattr(torch, dtype)
-    fast = (model if model.dtype == kind and place.type == "cpu" else copy.deepcopy(model)).to(place, kind)
+    fast = model if stays and model.dtype == kind else copy.deepcopy(model).to(place, kind)
     what = f"{dtype}, torch {torch.__version__}"
     if place.type == "cpu":
         # A batch a thread: torch's threads wait for each other after every operation.

@@ -13,7 +13,7 @@ from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import tokenize
 from ..errors import InputError, say
-from ..files import redacted, write_json
+from ..files import check_writable, redacted, write_json, writing_to
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.loading import load_classifier, longest_read, model_folder
 from ..training.metrics import measure, measure_slices, to_probabilities, written
@@ -58,7 +58,13 @@ def evaluate_model(
         stopping.check_can_stop(model.config)
         if not (Path(model_folder(name)) / "config.json").is_file():
             raise InputError(f"--agreements writes into the model's folder, and {name} is none: download it into one.")
+        check_writable("--agreements", Path(model_folder(name)))
     labels = LabelSpace.from_config(model.config)
+    if "length" in slice_by:
+        raise InputError(
+            "--slice-by length: lengths in tokens are always measured apart. Rename the column in the data.",
+            field="length",
+        )
     slice_by = ["label" if [column] == data_args.label_column else column for column in slice_by]
     kept = [column for column in slice_by if column != "label"]
     documents, counts = load_labelled(data, data_args, labels, kept)
@@ -87,7 +93,8 @@ def evaluate_model(
     if agreements:
         metrics["stopping"] = stopping.fit_model(model.eval(), tokens["input_ids"][:], data_args.num_tokens)
         path = Path(model_folder(name)) / "config.json"
-        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "stop_thresholds": metrics["stopping"]})
+        with writing_to(path):
+            write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "stop_thresholds": metrics["stopping"]})
     return metrics
 
 

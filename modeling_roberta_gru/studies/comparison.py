@@ -37,6 +37,7 @@ FILES = ("metrics.json", "run.json", "predictions.parquet")
 NO_PART_OF_SYSTEM = (
     *("seed", "data_seed", "output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
     *("test_fold", "validation_fold"),
+    *("dataloader_pin_memory", "disable_tqdm"),  # what device and log level make of them
 )
 """Options in which runs of one system may differ."""
 
@@ -195,6 +196,11 @@ def _joined(folds: Sequence[Run]) -> Run:
     for name in ("training_seconds", "test_seconds", "tokens_seen"):
         known = [run.record[name] for run in folds if run.record.get(name) is not None]
         record[name] = sum(known) if len(known) == len(folds) else None
+    for name in ("commit", "versions", "hardware"):
+        told = list({json.dumps(run.record.get(name)): run.record.get(name) for run in folds}.values())
+        record[name] = told[0] if len(told) == 1 else "; ".join(map(_flat, told))
+    splits = dict.fromkeys(str(run.record["data"].get("fingerprint")) for run in folds)
+    record["data"] = {**record["data"], "fingerprint": ", ".join(splits)}
     probabilities = np.concatenate([run.probabilities for run in folds])[order.to_numpy()]
     return Run(", ".join(run.folder for run in folds), record, rows.take(order), probabilities)
 

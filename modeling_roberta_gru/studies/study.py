@@ -29,7 +29,7 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from .. import experiment
-from ..arguments import LOSSES, DataArguments, ModelArguments, words_by_option
+from ..arguments import LOSSES, DataArguments, ModelArguments, all_options, words_by_option
 from ..data.splits import load_splits
 from ..errors import InputError, first_line, say, unknown_name
 from ..files import delete, redacted, write_json, write_text, writing_to
@@ -52,6 +52,13 @@ STORAGE_ATTEMPTS = 5
 RUNNING, WAITING, FAILED = "RUNNING", "WAITING", "FAIL"  # optuna's names
 
 
+def _words(name: str, value: Any) -> list[str]:
+    """Write an option as on the command line: of one that takes several values, each is a word."""
+    if value is not None and all_options()[name].is_list:
+        return [f"--{name}", *str(value).split()]
+    return [f"--{name}={'null' if value is None else value}"]
+
+
 @dataclass
 class Plan:
     """A study as it was ordered.
@@ -72,7 +79,7 @@ class Plan:
 
     def run_words(self, params: Mapping[str, Any], folder: str | Path, seed: int | None = None) -> list[str]:
         """Return the options of `train.py` that train a point into a folder."""
-        varied = [f"--{name}={'null' if value is None else value}" for name, value in params.items()]
+        varied = [word for name, value in params.items() for word in _words(name, value)]
         config = [f"--config={self.config}"] if self.config else []
         seeds = [f"--seed={seed}"] if seed is not None else []
         return [*config, *self.words, *varied, *seeds, f"--output_dir={folder}", "--overwrite_output_dir=true"]
@@ -290,12 +297,19 @@ def _queue_missing(study: "optuna.Study", space: Space) -> None:
             study.enqueue_trial(params, user_attrs={"point": point})
 
 
-def _is_idle(trial: "optuna.Trial") -> bool:
-    """Tell whether there is nothing to do: the queue was empty after all, or a lower trial has the same point."""
+def _is_idle(trial: "optuna.Trial", space: Space) -> bool:
+    """Tell whether there is nothing to do: the queue was empty after all, or a lower trial has the same point.
+
+    Nor is there where fewer points are wanted by now than were queued.
+    """
     point = trial.user_attrs.get("point")
-    return point is None or any(
-        other.number < trial.number and other.user_attrs.get("point") == point and not _is_cut_off(other)
-        for other in trial.study.get_trials(deepcopy=False)
+    return (
+        point is None
+        or point >= len(space.points)
+        or any(
+            other.number < trial.number and other.user_attrs.get("point") == point and not _is_cut_off(other)
+            for other in trial.study.get_trials(deepcopy=False)
+        )
     )
 
 
@@ -303,7 +317,7 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
     """Train a point and return its metric; nan, which optuna counts as failed, where there is none."""
     import optuna
 
-    if _is_idle(trial):
+    if _is_idle(trial, plan.space):
         return math.nan
     point, space = trial.user_attrs["point"], plan.space
     sampler = optuna.samplers.TPESampler if space.sampler == "tpe" else optuna.samplers.RandomSampler
@@ -416,7 +430,7 @@ def _record(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
             )
     record = {
         **described,
-        "num_trials": len(plan.space.points),
+        "num_trials": max(len(plan.space.points), len(rows)),
         "command": plan.command,
         "recipe": plan.config and Path(plan.config).stem,
         "optuna": version("optuna"),

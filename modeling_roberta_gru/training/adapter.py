@@ -19,6 +19,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..errors import InputError, unknown_name
 from ..files import carried, write_text
+from ..markdown import cell
 
 ALL_LINEAR = "all-linear"
 
@@ -204,6 +205,7 @@ def _readme(model: PreTrainedModel, config: Any, license_name: str) -> str:
         revision=f", revision={revision!r}" if revision else "",
         trust=", trust_remote_code=True" if has_code else "",  # of the configuration, which is read first
     )
+    names = list(model.config.id2label.values())
     return README.format(
         base=base,
         license=license_name,
@@ -212,7 +214,7 @@ def _readme(model: PreTrainedModel, config: Any, license_name: str) -> str:
         alpha=config.lora_alpha,
         targets=", ".join(sorted(config.target_modules)),
         modules=", ".join(config.modules_to_save),
-        labels=", ".join(model.config.id2label.values()),
+        labels=", ".join(map(cell, names)) if len(names) <= 20 else str(len(names)),
         trust=", running the code that lies in it" if has_code else "",
         code=code,
     )

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, filterwarnings
@@ -233,7 +234,7 @@ def adapt_encoder(
             delete(folder / CHECKPOINTS)  # which a run that was killed at its very end leaves
             say(f"{folder} holds the finished encoder of this command already.")
             return record
-        return _adapt(model, files, folder, options, described, record.get("validation_loss_before"))
+        return _adapt(model, files, folder, options, described, record)
 
 
 def _adapt(
@@ -242,9 +243,9 @@ def _adapt(
     folder: Path,
     options: AdaptOptions,
     described: dict[str, Any],
-    before: float | None,
+    earlier: dict[str, Any],
 ) -> dict[str, Any]:
-    """Train, or resume, and write; `before` is the first loss, where an unfinished run has measured it."""
+    """Train, or resume, and write; `earlier` is the record of an unfinished run, if there is one."""
     set_seed(options.seed)
     if options.trust_remote_code:
         say(f"Trusted to run: the code of {describe_remote_code(model)}")
@@ -263,6 +264,14 @@ def _adapt(
     if room < 1 or size > window:
         raise InputError(f"--max_length must be from {size - room + 1} to {window}, the encoder's window; got {size}.")
     texts, counts = _read_texts(files, options)
+    digest = sha256(b"".join(map(text_key, texts))).hexdigest()
+    if earlier.get("texts_sha256", digest) != digest:
+        raise InputError(
+            f"--output_dir {folder} holds an unfinished run on other texts: a file has changed since. Name a new "
+            "folder."
+        )
+    before = earlier.get("validation_loss_before")
+    described = {"options": described, "texts_sha256": digest}
     num_validation = min(MOST_VALIDATION_TEXTS, math.ceil(len(texts) * options.validation_share))
     if len(texts) <= num_validation:
         raise InputError(f"{counts['texts']} usable text is too few: one is needed to train on and one to validate.")
@@ -280,18 +289,18 @@ def _adapt(
         f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}."
     )
     with writing_to(folder):
-        write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
+        write_json(folder / RECORD, {**described, "validation_loss_before": before})
         trainer = _trainer(masked_model, tokenizer, windows, folder, options, whole_words)
         if before is None:
             before = trainer.evaluate()["eval_loss"]
-            write_json(folder / RECORD, {"options": described, "validation_loss_before": before})
+            write_json(folder / RECORD, {**described, "validation_loss_before": before})
         say(f"Validation loss before: {before:.4f}")
         set_seed(options.seed)  # a run that was killed before its first checkpoint begins anew without that evaluation
         trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
     after = trainer.evaluate()["eval_loss"]
     say(f"Validation loss after: {after:.4f}")
     record = {
-        "options": described,
+        **described,
         "validation_loss_before": before,
         "validation_loss": after,
         "history": [
@@ -398,8 +407,10 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
 def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator[Any]:
     for file in files:
         table = open_table(file)
-        said = False
-        for chunk in table.chunks():
+        names, said = table.schema.names, False  # of JSON, rows say which there are
+        if names and column not in names:
+            raise unknown_name(f"--text_column in {file} ({option})", column, names)
+        for chunk in table.chunks([column] if names else None):
             table.learn(chunk)
             if not said and column not in table.schema.names:
                 raise unknown_name(f"--text_column in {file} ({option})", column, table.schema.names)

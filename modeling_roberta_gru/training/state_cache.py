@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from ..data.tokenization import batches_by_length
 from ..errors import say
-from ..files import delete, replacing, writing_to
+from ..files import delete, is_being_written, replacing, writing_to
 from .arguments import RobertaGRUTrainingArguments
 
 COLUMN = "encoder_states"
@@ -139,7 +139,8 @@ def _digest(model: PreTrainedModel, tokens: Dataset, args: RobertaGRUTrainingArg
 
 def _make_room(folder: Path, limit: float, needed: Path | None) -> None:
     """Delete the states used least recently until what is left, beside those that are needed, fits."""
-    kept = sorted({*folder.glob("*.npy")} - {needed}, key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = [path for path in folder.glob("*.npy") if path != needed and not is_being_written(path)]
+    kept = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0
     for path in kept:
         total += path.stat().st_size
