@@ -269,7 +269,7 @@ def assert_same(answers, expected):
         assert one == {"label": other["label"], "score": pytest.approx(other["score"], **FLOAT32)}
 
 
-def test_the_command_line_scores_a_line_a_text(exported, expected):
+def test_the_command_line_scores_a_line_a_text(exported, expected, tmp_path):
     texts = ["dreadful music", "", "日本 😀", "slow"]
     command = [sys.executable, "-I", "onnx_scorer.py"]
     text = "".join(text + "\n" for text in texts)
@@ -277,8 +277,8 @@ def test_the_command_line_scores_a_line_a_text(exported, expected):
     assert_same([json.loads(line) for line in run.stdout.decode().splitlines()], expected(texts))
     assert "日本".encode() in run.stdout or all(answer["label"] != "日本 😀" for answer in expected(texts))
 
-    seen = f"{shlex.join(command)} . < texts.txt | head -1"
-    (exported / "texts.txt").write_text(text * 500)
+    (tmp_path / "texts.txt").write_text(text * 500)
+    seen = f"{shlex.join(command)} . < {tmp_path / 'texts.txt'} | head -1"
     run = subprocess.run(["bash", "-c", seen], cwd=exported, capture_output=True)
     assert (run.stdout.count(b"\n"), run.stderr) == (1, b"")
 
