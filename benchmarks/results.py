@@ -15,6 +15,7 @@ import live
 import load
 import long_documents
 import preparation
+import rationales
 import scoring
 import soak
 import training_speed
@@ -44,6 +45,7 @@ COMPARISONS = {
     "imdb-recurrent": "IMDb: recurrent nets from word embeddings, all training reviews",
 }
 HEADS = "heads on one frozen encoder"
+MARKED = "movies-polarity: attributions beside what people marked"
 # Page, script, and what its recorded measurement becomes there: tables by their marks, plots by their files.
 PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     (
@@ -136,7 +138,8 @@ def results_page(folder: Path) -> str:
     frozen = [
         "\n".join([f"## {task}: {HEADS}", "", *heads.table(task), ""]) for task in heads.TASKS if heads.recorded(task)
     ]
-    return "\n".join([INTRODUCTION, *compared, *frozen, *studies, *(_section(run) for run in runs)])
+    marked = ["\n".join([f"## {MARKED}", "", *rationales.section(found), ""]) for found in rationales.recorded()]
+    return "\n".join([INTRODUCTION, *compared, *frozen, *marked, *studies, *(_section(run) for run in runs)])
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
                 setattr(self, f"activation_{name}", getattr(self, f"gradient_{name}"))
         metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
         if metric in LOSSES:  # transformers tells by the name's end
-            if self.greater_is_better:
+            if getattr(self, "greater_is_better", None):
                 raise InputError(f"--greater_is_better true: less {metric} is better. Leave it out.")
             self.greater_is_better = False
         try:
