@@ -71,6 +71,14 @@ class DataArguments:
     test_file: list[str] | None = field(
         default=None, metadata={"help": "Test files, read once, at the end. Without any, test is carved out too."}
     )
+    soft_train_file: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "More training files, with a teacher's probabilities for labels. They stand in the columns "
+            "score_LABEL, one for each label, that `score --all-scores` writes, or as lists in --label_column, in the "
+            "order of the labels. A text that stands in another split or file is left out."
+        },
+    )
     csv_columns: list[str] | None = field(
         default=None,
         metadata={"help": "Names of the columns of CSV and TSV files without a header."},
@@ -895,6 +903,7 @@ SHOWN = {
     ),
     "Data": (
         *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
+        "soft_train_file",
         *("text_column", "label_column", "class_names", "label_delimiter", "problem_type", "csv_columns"),
         *("csv_encoding", "csv_delimiter", "clean_html", "on_bad_row"),
     ),

@@ -180,7 +180,7 @@ def train(
     model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
     _check_destination(args, resumed)
-    files = chain.from_iterable(data_args.files.values())
+    files = chain(*data_args.files.values(), data_args.soft_train_file or ())
     bases = (model_args.model_name_or_path, model_args.tokenizer_name, model_args.embeddings)
     check_inputs_stay(args, [*bases, data_args.dataset_name, *files])
     set_seed(args.seed)
@@ -391,7 +391,7 @@ def measure_run(
         metrics["calibration"] = calibration
     if bag_of_words and labels.problem_type == SINGLE_LABEL:
         try:
-            metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.train, splits.test, labels.names)}
+            metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.hard_train, splits.test, labels.names)}
         except InputError as error:  # a baseline must not cost the model
             logger.warning("No bag of words beside it: %s", error)
     return metrics

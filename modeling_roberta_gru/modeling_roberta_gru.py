@@ -817,8 +817,9 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         Args:
             encoder_states (`torch.FloatTensor` of shape `(B, T, D)`): what the encoder gave for each token before, as
                 `hidden_states[-1]` says, in place of all other inputs but the mask: the encoder is not run.
-            labels: `(B,)` int64 for one label per document; `(B, C)` float for several; `(B,)` or `(B, C)` float for
-                regression. Entries equal to -100 do not count.
+            labels: `(B,)` int64 for one label per document, or `(B, C)` float, a distribution over the labels, where
+                `config.problem_type` says "single_label_classification"; `(B, C)` float for several; `(B,)` or
+                `(B, C)` float for regression. Entries equal to -100 do not count.
 
         Returns:
             `logits` `(B, C)`, raw: softmax or sigmoid is the caller's. `loss` (scalar) if labels are given.
@@ -1275,10 +1276,12 @@ def classification_loss(
 
     An item is an entry of `labels` other than -100. Dividing by their number, and not by Σ w, is what lets a batch be
     accumulated in parts or spread over ranks: each part divides by the whole batch's number and the parts add up.
+    The C entries of a distribution are C items, and its loss counts C times. It does not count if one of them is -100.
 
     Args:
         logits (`torch.FloatTensor` of shape `(…, C)`).
-        labels: `(…)` int64, or float of the logits' shape; a trailing axis of one target may be left out.
+        labels: `(…)` int64, or float of the logits' shape; a trailing axis of one target may be left out. Where one
+            label of C is wanted, floats are a distribution over them.
         config: gives `problem_type`, `class_weights` and `label_smoothing`.
         num_items_in_batch: the number of items in the whole batch that this one is a part of; unset: in this one.
 
@@ -1289,7 +1292,17 @@ def classification_loss(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     counted = labels != IGNORED_LABEL
-    if problem_type == "single_label_classification":
+    if problem_type == "single_label_classification" and labels.is_floating_point() and labels.shape == logits.shape:
+        counted = counted.all(dim=-1, keepdim=True).expand(labels.shape)
+        losses = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]),
+            labels.to(logits.dtype).masked_fill(~counted, 0.0).reshape(-1, logits.shape[-1]),
+            weight=weights,
+            reduction="none",
+            label_smoothing=config.label_smoothing,
+        )
+        losses = losses.reshape(counted.shape[:-1])[..., None].expand(counted.shape).masked_fill(~counted, 0.0)
+    elif problem_type == "single_label_classification":
         if labels.shape != logits.shape[:-1]:
             raise ValueError(
                 f"`labels` has shape {tuple(labels.shape)}; one label each for {tuple(logits.shape[:-1])}."

@@ -248,7 +248,8 @@ def test_the_command_lines_options_are_frozen():
     ]
     assert [field.name for field in fields(DataArguments)] == [
         *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
-        *("csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape", "text_column"),
+        *("soft_train_file", "csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape"),
+        "text_column",
         *("label_column", "class_names", "label_delimiter", "problem_type", "group_column", "split_column"),
         *("test_fold", "validation_fold", "split", "pool_splits", "drop_repeats", "split_seed", "clean_html"),
         *("on_bad_row", "max_train_samples", "max_validation_samples", "max_test_samples", "max_length"),

@@ -370,7 +370,7 @@ def test_lists_are_read_as_a_search_would_and_in_one_pass(monkeypatch):
         inner = "".join(rng.choices(pieces, k=rng.randint(0, 10)))
         found = [next(group for group in match.groups() if group is not None) for match in pattern.finditer(inner)]
         read = [item.replace("\\'", "'").replace('\\"', '"') for item in found]
-        assert module._listed(f"[{inner}]") == (None if pattern.sub("", inner).strip(", \t\n") else read)
+        assert module.listed(f"[{inner}]") == (None if pattern.sub("", inner).strip(", \t\n") else read)
 
     looked = []
 
@@ -380,5 +380,5 @@ def test_lists_are_read_as_a_search_would_and_in_one_pass(monkeypatch):
             return pattern.match(text, at, end)
 
     monkeypatch.setattr(module, "LIST_ITEM", Counting())
-    assert module._listed("[" + '"\\' * 50_000 + "]") is None
+    assert module.listed("[" + '"\\' * 50_000 + "]") is None
     assert len(looked) == 1

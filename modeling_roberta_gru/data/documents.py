@@ -308,7 +308,7 @@ def _check_csv_options(args: DataArguments, files: dict[str, list[str]]) -> None
     folder = Path(args.dataset_name or BUILT_IN)
     if folder.is_dir():
         names = [str(path) for path in _data_files(folder)]
-    if any(kind_of(name) in CSV_DELIMITERS for name in names):
+    if any(kind_of(name) in CSV_DELIMITERS for name in [*names, *(args.soft_train_file or ())]):
         return
     for name in ("csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape"):
         if getattr(args, name) != getattr(DataArguments, name):
@@ -478,13 +478,13 @@ def build_documents(split: str, tables: Sequence[Table], args: DataArguments, ke
         InputError: if a column is missing, rows are bad and `args.on_bad_row` is "error", no row is left, or a column
             in `keep` has a name that stands for another one here.
     """
-    reader = _Reader(split, args, keep)
+    reader = Reader(split, args, keep)
     for table in tables:
         reader.read(table)
     return reader.documents()
 
 
-class _Reader:
+class Reader:
     """Gathers the documents of a split."""
 
     def __init__(self, split: str, args: DataArguments, keep: Sequence[str]):

@@ -3,7 +3,6 @@
 import logging
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -304,7 +303,7 @@ def _split_text(column: pa.ChunkedArray, delimiter: str | None) -> pa.ChunkedArr
     else:
         lists = []
         for text in texts:
-            items = _listed(text)
+            items = listed(text)
             if items is None:
                 return None
             lists.append(items)
@@ -313,7 +312,7 @@ def _split_text(column: pa.ChunkedArray, delimiter: str | None) -> pa.ChunkedArr
     return pa.chunked_array([values.take(chunk) for chunk in codes.chunks], SEVERAL)
 
 
-def _listed(text: str) -> list[str] | None:
+def listed(text: str) -> list[str] | None:
     """Return the items of a list as Python, JSON or numpy writes it, or None if the text is none."""
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):
@@ -478,7 +477,7 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
     Args:
         option: "none", "balanced", or a mapping from label names to weights.
         labels: the labels.
-        encoded: the training split's encoded labels.
+        encoded: the training split's encoded labels; of distributions (n, C), "balanced" counts the sums.
 
     Raises:
         InputError: if the option is none of these, leaves a label out, or does not fit the problem.
@@ -490,8 +489,10 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
     if option == "balanced":
         if labels.problem_type != SINGLE_LABEL:
             raise InputError("--class_weights balanced needs one label a text; give a mapping instead.")
-        counts = Counter(np.asarray(encoded).tolist())
-        return [len(encoded) / (labels.num_labels * max(1, counts[index])) for index in range(labels.num_labels)]
+        given = np.asarray(encoded)
+        is_soft = given.ndim == 2
+        counts = given.sum(0, np.float64) if is_soft else np.bincount(given, minlength=labels.num_labels)
+        return [len(given) / (labels.num_labels * max(1, count)) for count in counts.tolist()]
     try:
         weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
     except yaml.YAMLError:

@@ -39,6 +39,7 @@ from .labels import (
     read_labels,
     with_labels,
 )
+from .soft_labels import read_soft
 from .tokenization import read_vectors
 
 logger = logging.getLogger(__name__)
@@ -55,13 +56,14 @@ class Splits:
     """Three labelled splits that share no text.
 
     Each data set has columns `row_id` ("train:17": the split and row of the source, from 0; "train:17+2": the second
-    row that over-sampling made of it), `text`, `label` (int64, a float32 vector or a float32, by problem type) and
-    what was asked for beside.
+    row that over-sampling made of it; "soft:17": a row with a teacher's probabilities), `text`, `label` (int64, a
+    float32 vector or a float32, by problem type) and what was asked for beside. Where a teacher's rows are among them,
+    all training labels are float32 vectors, distributions over the classes.
 
     Attributes:
         labels: what the labels mean.
         counts: for the run's record: rows of each split, `rows` that were read, skipped and used, rows skipped as bad
-            by split and reason, rows removed from training and validation, and rows over-sampled.
+            by split and reason, rows removed from training and validation, rows over-sampled, and a teacher's rows.
         pooled: whether given splits were pooled and split anew.
         source: names the source and what was carved out of it.
         note: what form the labels had, in words, where they were brought into another.
@@ -75,6 +77,14 @@ class Splits:
     pooled: bool
     source: str
     note: str = ""
+
+    @property
+    def hard_train(self) -> Dataset:
+        """The training split without a teacher's rows, with class indices for labels."""
+        if "soft" not in self.counts:
+            return self.train
+        rows = self.train.select(range(len(self.train) - self.counts["soft"]["used"]))
+        return with_labels(rows, label_array(rows).argmax(axis=1))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,7 +132,7 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     Splits that are given are kept; missing ones are carved out of training, whose repeated texts are dropped before
     that on request. Then, in this order, texts whose labels disagree leave training (targets of a regression may
     disagree), texts of validation or test leave training, and texts of test leave validation. Test stays whole. Then
-    subsets are taken, and last, minority classes of training are over-sampled.
+    subsets are taken, minority classes of training are over-sampled, and last, a teacher's rows are added.
 
     Args:
         args: the options.
@@ -146,6 +156,12 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     if args.pool_splits:
         built = {"train": stack(list(built.values()))}
     pool, labels, note = _pool(built, args)
+    if args.soft_train_file and labels.problem_type != SINGLE_LABEL:
+        raise InputError(
+            "--soft_train_file takes effect only where a text has one label of several, not with "
+            f"{labels.problem_type.replace('_', ' ')}: leave it out.",
+            field="soft_train_file",
+        )
     skipped = {split: documents.skipped for split, documents in built.items() if documents.skipped}
     del built  # and the keys of all texts
     num_used = len(pool.rows)
@@ -161,6 +177,10 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     made: dict[str, Any] = {}
     if args.oversample != "none":
         train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
+        assert_no_leak(train, validation, test)
+    if args.soft_train_file:
+        train, made["soft"], bad = _add_soft(train, [*_keys(validation), *_keys(test)], labels, args)
+        skipped |= {"soft": bad} if bad else {}
         assert_no_leak(train, validation, test)
     counts = {
         "rows": {"read": num_read, "skipped": num_read - num_used, "used": num_used},
@@ -736,3 +756,44 @@ def _add_rows(train: Dataset, origins: list[int], texts: list[str]) -> Dataset:
         added_ids.append(f"{row_ids[row]}+{times[row]}")
     added = Dataset.from_dict({**train[origins], "row_id": added_ids, "text": texts}, features=train.features)
     return concatenate_datasets([train, added])
+
+
+# A teacher's rows
+
+
+def _add_soft(
+    train: Dataset, held_out: Iterable[bytes], labels: LabelSpace, args: DataArguments
+) -> tuple[Dataset, dict[str, int], dict[str, int]]:
+    """Add the rows of `args.soft_train_file`, but for texts that others have, and make distributions of all labels.
+
+    Args:
+        train: the training split; what is added comes after its rows.
+        held_out: the [`text_key`] of every validation and test text.
+        labels: what the labels mean: one a text.
+        args: the options.
+
+    Returns:
+        The larger split, with (C,) float32 labels; how many rows were read, skipped, used and left out; and how many
+        were skipped as bad, by reason.
+
+    Raises:
+        InputError: if the files are not usable, or no row of them is left.
+    """
+    soft = read_soft(args, labels)
+    why = dict.fromkeys(_keys(train), "in_training") | dict.fromkeys(held_out, "in_validation_or_test")
+    left_out, kept = {"in_validation_or_test": 0, "in_training": 0, "repeated": 0}, []
+    for row, key in enumerate(map(bytes, soft.keys)):
+        if key in why:
+            left_out[why[key]] += 1
+        else:
+            why[key] = "repeated"
+            kept.append(row)
+    if not kept:
+        raise InputError(
+            f"--soft_train_file adds no row: of {len(soft):,} texts, {left_out['in_validation_or_test']:,} stand in "
+            f"validation or test, and {left_out['in_training']:,} in training. Give other texts, or leave it out.",
+            field="soft_train_file",
+        )
+    hard = with_labels(train, np.eye(labels.num_labels, dtype=np.float32)[label_array(train)])
+    counts = {"read": soft.num_read, "skipped": soft.num_read - len(soft), "used": len(kept), **left_out}
+    return concatenate_datasets([hard, take_rows(soft.rows, np.array(kept))]), counts, soft.skipped

@@ -324,7 +324,7 @@ class WordCounts(Architecture):
 
     without_effect = (
         *(*GRU_OPTIONS, *OF_VECTORS, "model_name_or_path", "model_revision", "tokenizer_name", "config_overrides"),
-        *("max_windows", "resume_from_checkpoint", "hub_model_id", "lora"),
+        *("max_windows", "resume_from_checkpoint", "hub_model_id", "lora", "soft_train_file"),
     )
     has_temperature = False
 

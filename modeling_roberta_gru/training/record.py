@@ -228,6 +228,13 @@ def data_lines(splits: Splits) -> str:
     if "oversampled" in counts:
         added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())
         lines.append(f"Over-sampled by {counts['oversampled']['method']}: {added or 'none'}.")
+    if "soft" in counts:
+        soft = counts["soft"]
+        lines.append(
+            f"A teacher's rows: {soft['read']:,} read, {soft['skipped']:,} skipped, {soft['used']:,} of the training "
+            f"rows; left out: {soft['in_validation_or_test']:,} whose text stands in validation or test, "
+            f"{soft['in_training']:,} in training, {soft['repeated']:,} repeated."
+        )
     if splits.pooled:
         lines.append(POOLED)
     return "\n".join(lines)
