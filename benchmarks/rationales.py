@@ -123,17 +123,19 @@ def table(result: dict[str, Any], num_resamples: int = 2000) -> list[str]:
     rng = np.random.default_rng(0)
     draws = rng.integers(len(sums), size=(num_resamples, len(sums)))
 
-    def written(inside: int, whole: int) -> str:
-        share = sums[:, inside].sum() / sums[:, whole].sum()
-        resampled = sums[draws].sum(axis=1)
-        low, high = np.percentile(resampled[:, inside] / resampled[:, whole], [2.5, 97.5])
-        return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    totals = np.vstack([sums.sum(axis=0), sums[draws].sum(axis=1)])  # of the reviews, and of each resample
+    found, chance = (totals[:, inside] / totals[:, whole] for inside, whole in ((0, 1), (2, 3)))
+
+    def written(values: np.ndarray, unit: str) -> str:
+        low, high = np.percentile(values[1:], [2.5, 97.5])
+        return f"{values[0]:.1f}{unit} ({low:.1f} to {high:.1f})"
 
     return [
         f"| beyond token {result['beyond']}, {len(sums)} reviews | share inside the rationales |",
         "| --- | --- |",
-        f"| attributions for the true label | {written(0, 1)} |",
-        f"| tokens (chance) | {written(2, 3)} |",
+        f"| attributions for the true label | {written(100 * found, ' %')} |",
+        f"| tokens (chance) | {written(100 * chance, ' %')} |",
+        f"| the first to the second | {written(found / chance, '')} |",
         "| a model cut at 512 tokens | none |",
     ]
 
