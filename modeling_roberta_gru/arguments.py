@@ -76,7 +76,7 @@ class DataArguments:
         metadata={
             "help": "More training files, with a teacher's probabilities for labels. They stand in the columns "
             "score_LABEL, one for each label, that `score --all-scores` writes, or as lists in --label_column, in the "
-            "order of the labels. A text that stands in another split or file is left out."
+            "order of the labels. A text of validation, test or a labelled training row is left out."
         },
     )
     csv_columns: list[str] | None = field(

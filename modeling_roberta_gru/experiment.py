@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from .arguments import DataArguments, ModelArguments
 from .configuration_roberta_gru import RobertaGRUConfig
 from .data.documents import SPLITS
-from .data.labels import SINGLE_LABEL, class_weights
+from .data.labels import SINGLE_LABEL, class_weights, label_array
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, say, unknown_name
@@ -190,7 +190,7 @@ def train(
         check_same_data(resumed, splits.fingerprint)
     args.data_fingerprint = splits.fingerprint
     _check_metric(args, labels.problem_type)
-    weights = class_weights(args.class_weights, labels, splits.train["label"][:])
+    weights = class_weights(args.class_weights, labels, label_array(splits.train))
     _say(args, data_lines(splits))
     if isinstance(architecture, WordCounts):
         bag = fit_bag_of_words(architecture, splits, weights)

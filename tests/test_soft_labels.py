@@ -204,6 +204,8 @@ def test_a_text_that_another_row_has_is_left_out_and_counted(load):
     expected = {"read": 6, "skipped": 0, "used": 1, "in_validation_or_test": 2, "in_training": 2, "repeated": 1}
     assert splits.counts["soft"] == expected
     assert_no_leak(splits.train, splits.validation, splits.test)
+    # Nor is one that a subset leaves out for now.
+    assert load(rows, max_validation_samples=2, max_test_samples=2).counts["soft"] == expected
     said = data_lines(splits)
     assert "A teacher's rows: 6 read, 0 skipped, 1 of the training rows" in said
     assert "2 whose text stands in validation or test, 2 in training, 1 repeated." in said

@@ -173,7 +173,7 @@ def test_what_another_run_is_writing_makes_no_room(collator, tmp_path, cache):
     cache.mkdir(parents=True)
     with replacing(cache / "other.npy") as unfinished:
         unfinished.write_bytes(b"0" * 10_000)
-        dead = unfinished.with_name(unfinished.name.replace(str(os.getpid()), "999999999"))
+        dead = unfinished.with_name(unfinished.name.replace(f"-{os.getpid()}.", "-999999999."))
         dead.write_bytes(b"0" * 10_000)
         model = RobertaGRUForSequenceClassification(tiny_config()).eval()
         keep_states(model, rows_of(5), collator, options(tmp_path, cache_limit=9_000 / 2**30), "training")

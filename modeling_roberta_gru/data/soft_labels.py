@@ -68,7 +68,7 @@ class _SoftReader(Reader):
             if name not in {*self.columns, *self.args.text_column}:
                 label = name.removeprefix(SCORE)
                 problem = unknown_name(f"label in column {name!r} of {table.name}:", label, self.classes)
-                raise InputError(str(problem), field=name, file=table.name)
+                raise InputError(f"{problem} Rename or drop the column.", field=name, file=table.name)
         if scores:
             return False
         raise InputError(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,9 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     repeats = _drop_repeats(pool, labels) if args.drop_repeats else 0
     carved = _fill_splits(pool, args)
     removed = _purge(pool, labels)
+    held_out: list[bytes] = []  # all of it, whatever subset is measured
+    if args.soft_train_file:
+        held_out = [*chain(*(_keys(take_rows(pool.rows, pool.splits[split])) for split in ("validation", "test")))]
     sizes = (args.max_train_samples, args.max_validation_samples, args.max_test_samples)
     for split, size in zip(SPLITS, sizes, strict=True):
         pool.splits[split] = _sample(pool, pool.splits[split], size, args.split_seed)
@@ -179,7 +183,7 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
         assert_no_leak(train, validation, test)
     if args.soft_train_file:
-        train, made["soft"], bad = _add_soft(train, [*_keys(validation), *_keys(test)], labels, args)
+        train, made["soft"], bad = _add_soft(train, held_out, labels, args)
         skipped |= {"soft": bad} if bad else {}
         assert_no_leak(train, validation, test)
     counts = {

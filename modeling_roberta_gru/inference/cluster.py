@@ -27,7 +27,7 @@ import fsspec
 from tqdm.auto import tqdm
 
 from ..errors import InputError, first_line
-from ..files import alone, delete, is_url, kind_of, location_name, writing_to
+from ..files import alone, delete, is_url, kind_of, location_name, redacted, without_passwords, writing_to
 from .batch_scorer import cpus_given, threads
 from .score_file import check_text_column, score_file
 from .scorer import Scorer
@@ -400,7 +400,7 @@ def _transferring(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each protocol has errors of its own
-        raise InputError(f"{name}: {first_line(error)}.") from None
+        raise InputError(f"{redacted(name)}: {without_passwords(first_line(error))}.") from None
 
 
 def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOptions) -> dict[str, Any]:
