@@ -151,7 +151,7 @@ def section(result: dict[str, Any]) -> list[str]:
         *table(result),
         "",
         f"- command: `{result['command']}`, {result['num_steps']} steps of the integral; fold {result['fold']}, "
-        f"model {Path(result['model']).parent.name}, trained on IMDb",
+        f"model {Path(result['model']).parent.name}, trained on IMDb with one seed",
         f"- commit: `{result['commit']}`; {versions}; {result['hardware']['processor']}",
     ]
 

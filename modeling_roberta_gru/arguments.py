@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from textwrap import fill, shorten
 from types import SimpleNamespace
@@ -331,6 +332,11 @@ class DataArguments:
         return {split: paths for split, paths in files.items() if paths}
 
     @property
+    def paths(self) -> list[str]:
+        """All files that are named, a teacher's among them."""
+        return [*chain(*self.files.values()), *(self.soft_train_file or ())]
+
+    @property
     def num_tokens(self) -> int | None:
         """The number of tokens that every text is cut to; None for whole texts."""
         text = str(self.max_length).strip().lower()
@@ -505,6 +511,11 @@ LOSSES = ("log_loss", "calibration_error", "mse", "mae")
 """Metrics of which less is better."""
 
 
+def is_loss(metric: str | None) -> bool:
+    """Tell whether less of a metric is better, by the name that `metric_for_best_model` has for it."""
+    return metric is not None and metric.removeprefix("eval_") in LOSSES
+
+
 @dataclass
 class TrainingOptions:
     """What RoBERTa-GRU adds to [`~transformers.TrainingArguments`], and the defaults it changes there.
@@ -673,6 +684,8 @@ def check_training_options(args: Any) -> None:
         raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.")
     if not 0 < args.layer_decay <= 1:
         raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.")
+    if args.greater_is_better and is_loss(args.metric_for_best_model):
+        raise InputError(f"--greater_is_better true: less {args.metric_for_best_model} is better. Leave it out.")
     if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
         raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
     _check_curriculum(args)

@@ -9,7 +9,6 @@ import reprlib
 import sys
 from collections.abc import Callable
 from functools import wraps
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,7 +127,7 @@ def train(context: typer.Context) -> None:
             print(help_text(full=option != "--help"))
             return
     options = read_options(context.args)
-    for path in chain(*options.data.files.values(), options.data.soft_train_file or ()):
+    for path in options.data.paths:
         check_table(path)
     from .experiment import run
     from .training.arguments import RobertaGRUTrainingArguments

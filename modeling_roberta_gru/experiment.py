@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -180,9 +179,8 @@ def train(
     model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
     _check_destination(args, resumed)
-    files = chain(*data_args.files.values(), data_args.soft_train_file or ())
     bases = (model_args.model_name_or_path, model_args.tokenizer_name, model_args.embeddings)
-    check_inputs_stay(args, [*bases, data_args.dataset_name, *files])
+    check_inputs_stay(args, [*bases, data_args.dataset_name, *data_args.paths])
     set_seed(args.seed)
     splits = load_splits(data_args) if splits is None else splits
     labels = splits.labels
@@ -324,8 +322,7 @@ def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None, held: 
                     f"--output_dir {args.output_dir} was trained on just now: run the same command again."
                 )
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        if resumed is None or Path(resumed).resolve().parent != Path(args.output_dir).resolve():
-            discard_checkpoints(args)
+        discard_checkpoints(args, resumed)
 
 
 def _say(args: RobertaGRUTrainingArguments, text: str) -> None:

@@ -226,9 +226,8 @@ def _clear_leftovers(path: Path) -> None:
 
 def is_being_written(path: Path) -> bool:
     """Tell whether a file is what [`replacing`] gives a process that may be running, on another machine too."""
-    kind, _, rest = path.name.partition("-")
-    machine, _, rest = rest.partition("-")
-    return kind == ".unfinished" and (machine != _machine() or _is_alive(rest.partition("-")[0]))
+    kind, machine, process, *_ = [*path.name.split("-", 3), "", ""]
+    return kind == ".unfinished" and (machine != _machine() or _is_alive(process))
 
 
 def _is_alive(process: str) -> bool:

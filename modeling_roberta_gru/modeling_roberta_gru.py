@@ -1292,29 +1292,26 @@ def classification_loss(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     counted = labels != IGNORED_LABEL
-    if problem_type == "single_label_classification" and labels.is_floating_point() and labels.shape == logits.shape:
-        counted = counted.all(dim=-1, keepdim=True).expand(labels.shape)
-        losses = F.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]),
-            labels.to(logits.dtype).masked_fill(~counted, 0.0).reshape(-1, logits.shape[-1]),
-            weight=weights,
-            reduction="none",
-            label_smoothing=config.label_smoothing,
-        )
-        losses = losses.reshape(counted.shape[:-1])[..., None].expand(counted.shape).masked_fill(~counted, 0.0)
-    elif problem_type == "single_label_classification":
-        if labels.shape != logits.shape[:-1]:
+    if problem_type == "single_label_classification":
+        size = logits.shape[-1]
+        is_soft = labels.is_floating_point() and labels.shape == logits.shape
+        if is_soft:
+            counted = counted.all(dim=-1, keepdim=True).expand(labels.shape)
+            labels = labels.to(logits.dtype).masked_fill(~counted, 0.0)
+        elif labels.shape != logits.shape[:-1]:
             raise ValueError(
                 f"`labels` has shape {tuple(labels.shape)}; one label each for {tuple(logits.shape[:-1])}."
             )
         losses = F.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]),
-            labels.reshape(-1),
+            logits.reshape(-1, size),
+            labels.reshape(-1, size) if is_soft else labels.reshape(-1),
             weight=weights,
             ignore_index=IGNORED_LABEL,
             reduction="none",
             label_smoothing=config.label_smoothing,
         )
+        if is_soft:
+            losses = losses[:, None].expand(-1, size).masked_fill(~counted.reshape(-1, size), 0.0)
     else:
         if labels.numel() != logits.numel():
             raise ValueError(f"`labels` has shape {tuple(labels.shape)}; it must be {tuple(logits.shape)}.")

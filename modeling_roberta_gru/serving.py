@@ -13,7 +13,6 @@ import hmac
 import json
 import logging
 import os
-import re
 import time
 import traceback
 from collections import deque
@@ -34,7 +33,7 @@ from .errors import InputError, say, unknown_name
 from .files import carried_module
 from .inference.batch_scorer import cpus_given, threads
 from .inference.demo import check_port
-from .inference.reading import TimeLimit
+from .inference.reading import TimeLimit, last_word
 from .inference.scorer import Scorer
 
 HOST, PORT = "127.0.0.1", 8000
@@ -793,8 +792,8 @@ async def _read(
         num_characters, num_open = 0, 0  # open: behind the last white space, so read again with every piece
         async for piece in _pieces(service, request):
             num_characters += len(piece)
-            last_word = re.split(r"[ \t\n\r]", piece)[-1]
-            num_open = len(last_word) + (num_open if last_word == piece else 0)
+            word = last_word(piece)
+            num_open = len(word) + (num_open if word == piece else 0)
             if num_open > service.limits.piece_characters:
                 most = f"{service.limits.piece_characters:,}"
                 raise RefusedError(400, f"More than {most} characters without white space. Send it to /classify.")

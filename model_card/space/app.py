@@ -10,7 +10,6 @@ nothing but itself. Files that come and go are deleted after an hour.
 import codecs
 import ctypes
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -304,8 +303,7 @@ def read_on(classifier: Classifier, text: str, live: Live | None) -> tuple[Any, 
     if live is None or not text.startswith(live.text):
         live = Live("", classifier.model.reader(classifier.tokenizer))
     added = text[len(live.text) :]
-    last_word = re.split(r"[ \n\t\r]", live.text)[-1]  # which has not ended, and is read again
-    if len(last_word) + len(added) > LIVE_CHARACTERS:
+    if len(reading.last_word(live.text)) + len(added) > LIVE_CHARACTERS:
         return gr.skip(), None
     try:
         scores = live.reader.append(added).tolist()
@@ -377,7 +375,7 @@ def read_table(path: str | None) -> Table:
         raise mistake(f"{name} has a header and no rows: add one row for each text.")
     if len(rows) > MAX_ROWS:
         raise mistake(f"{name} has {len(rows):,} rows, and this page scores up to {MAX_ROWS:,}: split the file.")
-    cells = header.cells if header.cells[-1].strip() else dialect.without_trailing(header.cells, rows[0])
+    cells = dialect.without_trailing(header.cells, rows[0])
     rows = [dialect.fitted(row, len(cells), written) for row in rows]
     faults = {at: row.fault for at, row in enumerate(rows) if row.fault}
     for at, row in enumerate(rows):

@@ -66,7 +66,6 @@ class Dialect:
         return self.delimiter.join(map(self._cell, cells)) + "\n"
 
     def _cell(self, cell: str) -> str:
-        special = (self.delimiter, "\n", "\r")
         if self.quoting == NONE:
             if self.escape:
                 return re.sub(
@@ -75,7 +74,7 @@ class Dialect:
             if self.delimiter in cell or "\n" in cell or cell.endswith("\r"):  # another \r is read back as it is
                 raise ValueError("a cell holds a delimiter or a line break, and quotation marks mean nothing here")
             return cell
-        quoted = any(character in cell for character in special) or '"' in cell
+        quoted = any(character in cell for character in (self.delimiter, "\n", "\r", '"'))
         if self.escape:
             cell = cell.replace(self.escape, 2 * self.escape).replace('"', f'{self.escape}"')
         else:

@@ -209,7 +209,7 @@ def read_source(
             _split_named(split): [in_memory(rows, split, args)] for split, rows in tables.items() if rows is not None
         }
     files = _named_files(args)
-    _check_csv_options(args, files)
+    _check_csv_options(args)
     if files:
         return {split: [read_file(path, args) for path in paths] for split, paths in files.items()}
     name = args.dataset_name or BUILT_IN
@@ -303,12 +303,12 @@ def _named_files(args: DataArguments) -> dict[str, list[str]]:
     return {}
 
 
-def _check_csv_options(args: DataArguments, files: dict[str, list[str]]) -> None:
-    names = [path for paths in files.values() for path in paths]
+def _check_csv_options(args: DataArguments) -> None:
+    names = args.paths
     folder = Path(args.dataset_name or BUILT_IN)
     if folder.is_dir():
-        names = [str(path) for path in _data_files(folder)]
-    if any(kind_of(name) in CSV_DELIMITERS for name in [*names, *(args.soft_train_file or ())]):
+        names += [str(path) for path in _data_files(folder)]
+    if any(kind_of(name) in CSV_DELIMITERS for name in names):
         return
     for name in ("csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape"):
         if getattr(args, name) != getattr(DataArguments, name):
@@ -476,7 +476,7 @@ def build_documents(split: str, tables: Sequence[Table], args: DataArguments, ke
 
     Raises:
         InputError: if a column is missing, rows are bad and `args.on_bad_row` is "error", no row is left, or a column
-            in `keep` has a name that stands for another one here.
+            beside text and label has a name that is taken.
     """
     reader = Reader(split, args, keep)
     for table in tables:
@@ -494,8 +494,8 @@ class Reader:
         for column in beside:
             if own.get(column, [column]) != [column]:
                 raise InputError(
-                    f"Column {column!r} cannot be used: {column!r} is what the table made of the data calls another "
-                    "one. Rename it in the data.",
+                    f"Column {column!r} cannot be used beside text and label: that name is taken. Rename the column "
+                    "in the data.",
                     field=column,
                 )
         self.beside = [column for column in beside if column not in own]

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
+SCORE_PREFIX = "score_"
+"""Begins the column of each label's probability, in files that `score --all-scores` writes."""
 
 # "007" is a name: written back as an integer it would not be found again
 INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")
@@ -98,7 +100,7 @@ class LabelSpace:
                 field="label_values",
             )
         problem_type = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE_LABEL)
-        is_number = any(_number(name) is not None for name in names)
+        is_number = any(to_number(name) is not None for name in names)
         by_index = () if is_number else tuple(map(str, range(len(names))))
         return cls(problem_type, names, tuple(map(str, values)) or by_index)
 
@@ -183,7 +185,7 @@ class LabelSpace:
     def _targets(self, labels: pa.ChunkedArray, row_ids: Any) -> np.ndarray:
         numbers = None if labels.type == SEVERAL or labels.null_count else _numbers(labels)
         if numbers is None:
-            bad = np.array([row for row, text in enumerate(labels.to_pylist()) if _number(text) is None])
+            bad = np.array([row for row, text in enumerate(labels.to_pylist()) if to_number(text) is None])
         else:
             bad = np.flatnonzero(~(np.abs(numbers) <= np.finfo(np.float32).max))  # NaN and infinity too
         if numbers is None or len(bad):
@@ -379,7 +381,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
         return _numpy(pc.utf8_trim_whitespace(column).cast(pa.float64()))
     except pa.ArrowInvalid:
         pass
-    numbers = [_number(text) for text in pc.unique(column).to_pylist()]
+    numbers = [to_number(text) for text in pc.unique(column).to_pylist()]
     if None in numbers:
         return None
     return np.array(numbers, dtype=np.float64)[_numpy(pc.index_in(column, value_set=pc.unique(column)))]
@@ -442,10 +444,11 @@ def _key(label: Any) -> str:
     return name.lower() if name.lower() in ("true", "false") else name
 
 
-def _number(label: Any) -> float | None:
+def to_number(label: Any) -> float | None:
+    """Return a number, or the number that a text says; None where there is none."""
     try:
         return None if isinstance(label, bool | list) else float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -10,13 +10,11 @@ import pyarrow as pa
 from ..arguments import DataArguments
 from ..errors import InputError, unknown_name
 from .documents import Documents, Reader
-from .labels import LabelSpace, listed
+from .labels import SCORE_PREFIX, LabelSpace, listed, to_number
 from .tables import Chunk, Table, open_table
 
-SCORE = "score_"
-"""Begins the names of the columns that `score --all-scores` writes."""
 TOLERANCE = 1e-3
-"""So far from 1 may the sum of a row's probabilities be: that of rounded ones is."""
+"""How far from 1 the probabilities of a row may sum: they may have been rounded."""
 
 
 def read_soft(args: DataArguments, labels: LabelSpace) -> Documents:
@@ -30,8 +28,8 @@ def read_soft(args: DataArguments, labels: LabelSpace) -> Documents:
         Documents whose labels are (C,) float32 and sum to 1; row 17 (from 0, over all files) is "soft:17".
 
     Raises:
-        InputError: if a file has no probabilities of just these classes, rows are bad and `args.on_bad_row` is
-            "error", or no row is left.
+        InputError: if a file does not have a probability for each class and no other, rows are bad and
+            `args.on_bad_row` is "error", or no row is left.
     """
     reader = _SoftReader(args, labels)
     for path in args.soft_train_file or ():
@@ -50,7 +48,7 @@ class _SoftReader(Reader):
         alone: dict[str, Any] = dict.fromkeys(("group_column", "split_column", "test_fold", "validation_fold"))
         super().__init__("soft", replace(args, **alone), ())
         self.classes = labels.names
-        self.columns = [f"{SCORE}{name}" for name in self.classes]
+        self.columns = [f"{SCORE_PREFIX}{name}" for name in self.classes]
         self.has_lists = False
 
     def read(self, table: Table) -> None:
@@ -61,12 +59,12 @@ class _SoftReader(Reader):
     def _find_lists(self, table: Table) -> bool:
         """Tell whether the label column holds the probabilities, and not a column of each class."""
         found, column = _columns(table), self.args.label_column[0]
-        scores = [name for name in found if name.startswith(SCORE)]
+        scores = [name for name in found if name.startswith(SCORE_PREFIX)]
         if not found or (column in found and not set(scores) & set(self.columns)):
             return True
         for name in scores:
             if name not in {*self.columns, *self.args.text_column}:
-                label = name.removeprefix(SCORE)
+                label = name.removeprefix(SCORE_PREFIX)
                 problem = unknown_name(f"label in column {name!r} of {table.name}:", label, self.classes)
                 raise InputError(f"{problem} Rename or drop the column.", field=name, file=table.name)
         if scores:
@@ -81,14 +79,15 @@ class _SoftReader(Reader):
 
     def _labels(self, chunk: Chunk, names: list[str] | None, faults: dict[int, str]) -> pa.Array:
         rows = self._lists(chunk, faults) if self.has_lists else zip(*map(chunk.values, self.columns), strict=True)
-        given = np.array([[_number(item) for item in row] for row in rows]).reshape(-1, len(self.classes))
+        numbers = [[to_number(item) for item in row] for row in rows]  # None becomes NaN
+        given = np.array(numbers, dtype=np.float64).reshape(-1, len(self.classes))
         for at, place in zip(*np.nonzero(~np.isfinite(given) | (given < 0)), strict=True):
             what = "negative" if given[at, place] < 0 else "missing or no number"
             faults.setdefault(int(at), f"the probability of {self.classes[place]!r} is {what}")
         for at in np.flatnonzero(~(abs(np.minimum(given, 2).sum(axis=1) - 1) <= TOLERANCE)):
             faults.setdefault(int(at), "the probabilities do not sum to 1")
         given[list(faults)] = 1  # they are left out
-        shares = given.astype(np.float32).astype(np.float64)  # so that 0.1 of a text is that of a number in float32
+        shares = given.astype(np.float32).astype(np.float64)  # so that 0.1 is one number, read as text or float32
         shares = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
         offsets = pa.array(np.arange(len(shares) + 1) * len(self.classes), pa.int32())
         return pa.ListArray.from_arrays(offsets, pa.array(shares.reshape(-1)))
@@ -117,11 +116,3 @@ def _columns(table: Table) -> list[str]:
         if good:
             return list(dict.fromkeys(name for record in good for name in record))
     return []
-
-
-def _number(value: Any) -> float:
-    """Return a number, or the number that a text says; NaN where there is none."""
-    try:
-        return np.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return np.nan

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         keep: columns that the splits shall have beside text and label.
 
     Raises:
-        InputError: if something is wrong with source, columns, rows or labels, or a split ends up empty.
+        InputError: if the source, its columns, rows or labels cannot be used, or a split ends up empty.
     """
     given = read_source(args, tables)
     if "train" not in given:
@@ -169,9 +168,8 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     repeats = _drop_repeats(pool, labels) if args.drop_repeats else 0
     carved = _fill_splits(pool, args)
     removed = _purge(pool, labels)
-    held_out: list[bytes] = []  # all of it, whatever subset is measured
-    if args.soft_train_file:
-        held_out = [*chain(*(_keys(take_rows(pool.rows, pool.splits[split])) for split in ("validation", "test")))]
+    # All of them, whatever subset is measured.
+    held_out = [pool.splits[split] for split in ("validation", "test")]
     sizes = (args.max_train_samples, args.max_validation_samples, args.max_test_samples)
     for split, size in zip(SPLITS, sizes, strict=True):
         pool.splits[split] = _sample(pool, pool.splits[split], size, args.split_seed)
@@ -183,7 +181,8 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
         assert_no_leak(train, validation, test)
     if args.soft_train_file:
-        train, made["soft"], bad = _add_soft(train, held_out, labels, args)
+        keys = [key for rows in held_out for key in _keys(take_rows(pool.rows, rows))]
+        train, made["soft"], bad = _add_soft(train, keys, labels, args)
         skipped |= {"soft": bad} if bad else {}
         assert_no_leak(train, validation, test)
     counts = {
@@ -213,7 +212,7 @@ def load_labelled(
         A data set with the columns of [`Splits`]; and how many rows were `read`, `skipped` as bad, and `used`.
 
     Raises:
-        InputError: if there is no labelled test split, or something is wrong with columns, rows or labels.
+        InputError: if there is no labelled test split, or its columns, rows or labels cannot be used.
     """
     args = replace(args, dataset_name=None, train_file=None, validation_file=None, test_file=None)
     tables = None

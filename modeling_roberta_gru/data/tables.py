@@ -809,8 +809,8 @@ class ParquetTable(Table):
             with pq.ParquetFile(self.path, buffer_size=2**20, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            reason = first_line(error)
-            raise InputError(f"{self.name} is not a readable Parquet file: {reason}.", file=self.name) from None
+            said = f"{self.name} is not a readable Parquet file: {first_line(error)}."
+            raise InputError(said, file=self.name) from None
 
 
 def check_once(wanted: Iterable[str], names: Sequence[str], table: str) -> None:
@@ -946,6 +946,9 @@ def scratch_file(name: str) -> Path:
     return Path(path)
 
 
+_fetched: dict[tuple[str, str], Path] = {}  # URL and what its server says of it → its copy
+
+
 def fetch(url: str) -> Path:
     """Copy what a URL names to this machine; of what has not changed since, the copy made before is returned.
 
@@ -972,9 +975,6 @@ def fetch(url: str) -> Path:
         reason = without_passwords(first_line(error))
         raise InputError(f"Could not read {redacted(url)}: {reason}.", file=redacted(url)) from None
     return _fetched[version]
-
-
-_fetched: dict[tuple[str, str], Path] = {}  # URL and what its server says of it → its copy
 
 
 def _unpacked_copy(path: Path, name: str) -> Path:

@@ -319,7 +319,7 @@ def find_parts(source: str) -> list[Part]:
             found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
     except Exception as error:  # each protocol has errors of its own
         raise InputError(
-            f"Could not list {source}: {first_line(error)}. Is it spelt right, and may you read it?"
+            f"Could not list {redacted(source)}: {_said(error)}. Is it spelt right, and may you read it?"
         ) from None
     root = path[: next((at for at, mark in enumerate(path) if mark in "*?["), len(path))]
     root = root.rpartition("/")[0] if root != path or path in found else path.rstrip("/")
@@ -395,12 +395,16 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
         return result
 
 
+def _said(error: BaseException) -> str:
+    return without_passwords(first_line(error))
+
+
 @contextmanager
 def _transferring(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each protocol has errors of its own
-        raise InputError(f"{redacted(name)}: {without_passwords(first_line(error))}.") from None
+        raise InputError(f"{redacted(name)}: {_said(error)}.") from None
 
 
 def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOptions) -> dict[str, Any]:
@@ -426,8 +430,8 @@ def _alone_in(target: str) -> Iterator[None]:
             filesystem.pipe_file(f"{path}/.unfinished-probe", b"")
             filesystem.rm_file(f"{path}/.unfinished-probe")
         except Exception as error:  # each protocol has errors of its own
-            reason = first_line(error)
-            raise InputError(f"{target} cannot be written: {reason}. May you write and delete there?") from None
+            place = redacted(target)
+            raise InputError(f"{place} cannot be written: {_said(error)}. May you write and delete there?") from None
         yield
         return
     folder = Path(target)
@@ -447,7 +451,7 @@ def _names_in(target: str) -> set[str]:
     except FileNotFoundError:  # a bucket's folder is there once it holds something
         return set()
     except Exception as error:  # each protocol has errors of its own
-        raise InputError(f"Could not list {target}: {first_line(error)}. May you read there?") from None
+        raise InputError(f"Could not list {redacted(target)}: {_said(error)}. May you read there?") from None
 
 
 def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> dict[str, Any] | None:

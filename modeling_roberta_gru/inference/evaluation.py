@@ -51,14 +51,15 @@ def evaluate_model(
     Raises:
         InputError: if model, data, a column or a label is not usable.
     """
+    folder = model_folder(name)
     if trust_remote_code:
-        say(f"Trusted to run: the code of {describe_remote_code(model_folder(name))}")
+        say(f"Trusted to run: the code of {describe_remote_code(folder)}")
     model, tokenizer = load_classifier(name, trust_remote_code)
     if agreements:
         stopping.check_can_stop(model.config)
-        if not (Path(model_folder(name)) / "config.json").is_file():
+        if not (Path(folder) / "config.json").is_file():
             raise InputError(f"--agreements writes into the model's folder, and {name} is none: download it into one.")
-        check_writable("--agreements", Path(model_folder(name)))
+        check_writable("--agreements", Path(folder))
     labels = LabelSpace.from_config(model.config)
     if "length" in slice_by:
         raise InputError(
@@ -69,9 +70,9 @@ def evaluate_model(
     kept = [column for column in slice_by if column != "label"]
     documents, counts = load_labelled(data, data_args, labels, kept)
     tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
-    with tempfile.TemporaryDirectory() as folder:  # the Trainer wants one; nothing is written
+    with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
-            output_dir=folder,
+            output_dir=scratch,
             per_device_eval_batch_size=batch_size,
             eval_strategy="no",
             save_strategy="no",
@@ -92,7 +93,7 @@ def evaluate_model(
     }
     if agreements:
         metrics["stopping"] = stopping.fit_model(model.eval(), tokens["input_ids"][:], data_args.num_tokens)
-        path = Path(model_folder(name)) / "config.json"
+        path = Path(folder) / "config.json"
         with writing_to(path):
             write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "stop_thresholds": metrics["stopping"]})
     return metrics

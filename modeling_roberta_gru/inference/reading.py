@@ -249,6 +249,11 @@ class TimeLimit:
             raise TimeoutError
 
 
+def last_word(text: str) -> str:
+    """Return what follows a text's last white space: a word that may go on, so that a reader reads it again."""
+    return text[1 + max(map(text.rfind, " \n\t\r")) :]
+
+
 def turns(trace: Trace) -> list[Turn]:
     """Find where the prediction turned, in reading order.
 

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.dialect import BadRows, is_decoded
-from ..data.labels import MULTI_LABEL, REGRESSION
+from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
     PARQUET,
     UTF_8,
@@ -88,7 +88,9 @@ class PredictedColumns:
         kinds = [pa.string(), pa.float32()]
         label, score = map(pa.list_, kinds) if self.problem_type == MULTI_LABEL else kinds
         prediction = [(f"{self.prefix}label", label), (f"{self.prefix}score", score)]
-        return pa.schema(prediction + [(f"score_{name}", pa.float32()) for name in self.labels if self.all_scores])
+        return pa.schema(
+            prediction + [(f"{SCORE_PREFIX}{name}", pa.float32()) for name in self.labels if self.all_scores]
+        )
 
     def columns(self, probabilities: np.ndarray) -> Columns:
         """Return the columns of n texts from their probabilities (n, C), or from the values of a regression."""

@@ -197,8 +197,8 @@ def _joined(folds: Sequence[Run]) -> Run:
         known = [run.record[name] for run in folds if run.record.get(name) is not None]
         record[name] = sum(known) if len(known) == len(folds) else None
     for name in ("commit", "versions", "hardware"):
-        told = list({json.dumps(run.record.get(name)): run.record.get(name) for run in folds}.values())
-        record[name] = told[0] if len(told) == 1 else "; ".join(map(_flat, told))
+        told = {_flat(run.record.get(name)): run.record.get(name) for run in folds}
+        record[name] = next(iter(told.values())) if len(told) == 1 else "; ".join(told)
     splits = dict.fromkeys(str(run.record["data"].get("fingerprint")) for run in folds)
     record["data"] = {**record["data"], "fingerprint": ", ".join(splits)}
     probabilities = np.concatenate([run.probabilities for run in folds])[order.to_numpy()]

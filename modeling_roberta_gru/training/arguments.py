@@ -9,11 +9,11 @@ from transformers import TrainingArguments, trainer_pt_utils
 from transformers.integrations import get_available_reporting_integrations
 
 from ..arguments import (
-    LOSSES,
     DataArguments,
     ModelArguments,
     TrainingOptions,
     check_training_options,
+    is_loss,
     read_options,
 )
 from ..errors import InputError, unknown_name
@@ -59,10 +59,7 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
         for name in ("checkpointing", "checkpointing_kwargs"):
             if hasattr(self, f"activation_{name}") and getattr(self, f"activation_{name}") is None:
                 setattr(self, f"activation_{name}", getattr(self, f"gradient_{name}"))
-        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if metric in LOSSES:  # transformers tells by the name's end
-            if getattr(self, "greater_is_better", None):
-                raise InputError(f"--greater_is_better true: less {metric} is better. Leave it out.")
+        if is_loss(self.metric_for_best_model):  # transformers tells by the name's end
             self.greater_is_better = False
         try:
             super().__post_init__()

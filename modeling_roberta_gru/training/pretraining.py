@@ -407,16 +407,12 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
 def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator[Any]:
     for file in files:
         table = open_table(file)
-        names, said = table.schema.names, False  # of JSON, rows say which there are
-        if names and column not in names:
-            raise unknown_name(f"--text_column in {file} ({option})", column, names)
-        for chunk in table.chunks([column] if names else None):
-            table.learn(chunk)
-            if not said and column not in table.schema.names:
-                raise unknown_name(f"--text_column in {file} ({option})", column, table.schema.names)
-            if not said and "label" in table.schema.names and option == "TEXTS":
-                say(f"{file}: labels are not read, the texts alone are.")
-            said = True
+        names = table.schema.names  # none of JSON, whose rows say which there are
+        if names:
+            _check_column(column, names, file, option)
+        for number, chunk in enumerate(table.chunks([column] if names else None)):
+            if not names and number == 0:
+                _check_column(column, chunk.names, file, option)
             for at, text in enumerate(chunk.values(column)):
                 if at in chunk.bad:
                     raise InputError(f"{file}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
@@ -425,6 +421,13 @@ def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator
                 if text is not None and not is_decoded(text):
                     raise InputError(f"{file}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
                 yield text
+
+
+def _check_column(column: str, names: Sequence[str], file: str | Path, option: str) -> None:
+    if column not in names:
+        raise unknown_name(f"--text_column in {file} ({option})", column, names)
+    if "label" in names and option == "TEXTS":
+        say(f"{file}: labels are not read, the texts alone are.")
 
 
 def _wrapping(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -108,7 +108,7 @@ def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) 
     """
     folder = Path(args.output_dir).resolve()
     held = _run_contents(folder)
-    is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder
+    is_resumed = _is_own(checkpoint, args)
     is_auto = str(args.resume_from_checkpoint).lower() == AUTO  # restarted by a machine, which answers no questions
     if held and not (is_resumed or is_auto or args.overwrite_output_dir):
         raise InputError(
@@ -146,8 +146,15 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("checkpoint-*")) if path.name.rpartition("-")[2].isdecimal()]
 
 
-def discard_checkpoints(args: RobertaGRUTrainingArguments) -> None:
-    """Delete the checkpoints of an earlier run in the same folder."""
+def _is_own(checkpoint: str | None, args: RobertaGRUTrainingArguments) -> bool:
+    """Tell whether a run resumes from a checkpoint of its own folder."""
+    return checkpoint is not None and Path(checkpoint).resolve().parent == Path(args.output_dir).resolve()
+
+
+def discard_checkpoints(args: RobertaGRUTrainingArguments, resumed: str | None) -> None:
+    """Delete the checkpoints of an earlier run in the same folder, unless this run resumes from one of them."""
+    if _is_own(resumed, args):
+        return
     # An earlier run's must not be resumed as this one's; its results stay until ours replace them.
     for earlier in _checkpoints(Path(args.output_dir)):
         delete(earlier)
