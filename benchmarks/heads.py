@@ -46,7 +46,8 @@ DATA = measuring.SHARED / "data"
 HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,  # rises over 5 % of the steps, falls to zero
     "weight_decay": 0.01,
-    "batch_size": 32,
+    "batch_size": 32,  # and smaller where documents are few, for as many steps
+    "fewest_steps": 180,
     "epochs": 3,
     "state_dropout": 0.2,  # of the encoder's states, as they are read
     "averaged_share": 0.3,  # of the steps: the weights tested are the mean of those after each of the last ones
@@ -67,6 +68,7 @@ class Task(NamedTuple):
         columns: of the target.
         fold_column: of the folds.
         num_folds: folds are counted modulo this.
+        is_ranked: whether classes are ranks, so that a class beside the right one is a smaller error.
     """
 
     table: str | Callable[[Path], pd.DataFrame]
@@ -74,6 +76,13 @@ class Task(NamedTuple):
     columns: tuple[str, ...] = ("label",)
     fold_column: str = "fold"
     num_folds: int = 10
+    is_ranked: bool = False
+
+
+def movies_by_author(data: Path) -> pd.DataFrame:
+    """Read the films' reviews with marks; a fold is an author."""
+    movies = pd.read_parquet(data / "movies-scale" / "train.parquet")
+    return movies.assign(fold=pd.factorize(movies["author"])[0])
 
 
 def long_imdb(data: Path) -> pd.DataFrame:
@@ -87,7 +96,8 @@ def long_imdb(data: Path) -> pd.DataFrame:
 
 TASKS = {
     "movies-polarity": Task("movies-polarity/train.parquet", "classes"),
-    "movies-scale": Task("movies-scale/train.parquet", "classes", num_folds=5),
+    "movies-scale": Task("movies-scale/train.parquet", "classes", num_folds=5, is_ranked=True),
+    "movies-authors": Task(movies_by_author, "classes", num_folds=4, is_ranked=True),
     "movies-rating": Task("movies-scale/train.parquet", "value", ("rating",), num_folds=5),
     "imdb-long": Task(long_imdb, "classes"),
     "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5),
@@ -456,8 +466,9 @@ def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def _batches(states: States, system: System, rows: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield every epoch's batches of documents of like length, in random order."""
-    size = HYPERPARAMETERS["batch_size"]
-    for _ in range(HYPERPARAMETERS["epochs"]):
+    given = HYPERPARAMETERS
+    size = min(given["batch_size"], max(1, given["epochs"] * len(rows) // given["fewest_steps"]))
+    for _ in range(given["epochs"]):
         order = rng.permutation(rows)
         batches: list[np.ndarray] = []
         for first in range(0, len(order), size * 10):
@@ -632,29 +643,91 @@ def recorded(task: str) -> dict[str, list[dict[str, Any]]]:
     return {name: theirs for name, theirs in found.items() if theirs}
 
 
-METRICS = {"classes": "accuracy, %", "labels": "macro-F1, %", "value": "root mean squared error, %"}
 NUM_RESAMPLES = 1000
+
+
+class Metric(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+        name: in the table.
+        read: which part of the record it is computed from, "predictions" or "losses".
+        compute: from that and the targets.
+        scale: what its values are multiplied by.
+        digits: after the point.
+    """
+
+    name: str
+    read: str
+    compute: Callable[[np.ndarray, np.ndarray], float]
+    scale: int = 1
+    digits: int = 3
+
+
+def accuracy(predictions: np.ndarray, targets: np.ndarray) -> float:
+    return float((predictions == targets).mean())
+
+
+def quadratic_kappa(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Cohen's kappa with quadratic weights: 1 less the mean squared error beside that of independent draws."""
+    apart = predictions.var() + targets.var() + (predictions.mean() - targets.mean()) ** 2
+    return float(1 - np.square(predictions - targets).mean() / apart)
+
+
+def root_mean_squared_error(predictions: np.ndarray, targets: np.ndarray) -> float:
+    return float(np.sqrt(np.square(predictions - targets).mean()))
+
+
+def macro_f1(logits: np.ndarray, targets: np.ndarray) -> float:
+    """F1 of each label at a probability of 0.5, averaged."""
+    hits = logits > 0
+    found = (hits & (targets > 0)).sum(axis=0)
+    return float(np.mean(2 * found / np.maximum(1, hits.sum(axis=0) + targets.sum(axis=0))))
+
+
+def mean_average_precision(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Average precision of each label, averaged: the mean precision at each of its documents, best score first."""
+    relevant = np.take_along_axis(targets, np.argsort(-logits, axis=0, kind="stable"), axis=0)
+    precision = relevant.cumsum(axis=0) / np.arange(1, len(relevant) + 1)[:, None]
+    return float(np.mean((precision * relevant).sum(axis=0) / np.maximum(1, relevant.sum(axis=0))))
+
+
+METRICS = {
+    "classes": [
+        Metric("accuracy, %", "predictions", accuracy, 100, 1),
+        Metric("log-loss", "losses", lambda losses, _: float(losses.mean()), 1, 4),
+    ],
+    "labels": [
+        Metric("macro-F1, %", "predictions", macro_f1, 100, 1),
+        Metric("mean average precision, %", "predictions", mean_average_precision, 100, 1),
+    ],
+    "value": [Metric("root mean squared error", "predictions", root_mean_squared_error)],
+}
+KAPPA = Metric("quadratic kappa", "predictions", quadratic_kappa)
+READERS: dict[str, Callable[[Any], np.ndarray]] = {
+    "predictions": lambda written: np.array(list(map(int, written)) if isinstance(written, str) else written),
+    "losses": lambda written: np.array(written.split(), dtype=float) / 1000,
+}
 
 
 def table(task: str) -> list[str]:
     """Return the lines of a task's Markdown table: each system, beside ours, and with windows shuffled."""
-    found, kind = recorded(task), TASKS[task].kind
-    targets = _read_predictions(next(iter(found.values()))[0]["targets"])
-    metrics = {METRICS[kind]: ("predictions", kind, _read_predictions)}
-    if kind == "classes":
-        metrics["log-loss"] = ("losses", "losses", _read_losses)
+    found = recorded(task)
+    targets = READERS["predictions"](next(iter(found.values()))[0]["targets"])
+    metrics = METRICS[TASKS[task].kind] + [KAPPA] * TASKS[task].is_ranked
     heads = ["system", "seeds"]
     for metric in metrics:
-        heads += [metric, "less RoBERTa-GRU", "change when windows are shuffled"]
+        heads += [metric.name, "less RoBERTa-GRU", "change when windows are shuffled"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, theirs in found.items():
         cells = [SYSTEMS[name].name, str(len(theirs))]
-        for which, metric, read in metrics.values():
-            own = np.array([read(result[which]) for result in theirs])  # (seeds, n, …)
-            ours = np.array([read(result[which]) for result in found.get(OURS, [])])
+        for metric in metrics:
+            read = READERS[metric.read]
+            own = np.array([read(result[metric.read]) for result in theirs])  # (seeds, n, …)
+            ours = np.array([read(result[metric.read]) for result in found.get(OURS, [])])
             cells.append(_difference(own, None, targets, metric))
             cells.append(_difference(own, ours, targets, metric) if len(ours) and name != OURS else "")
-            shuffled = [read(result["shuffled"][which]) for result in theirs if result["shuffled"]]
+            shuffled = [read(result["shuffled"][metric.read]) for result in theirs if result["shuffled"]]
             cells.append(_difference(np.array(shuffled), own, targets, metric) if shuffled else "")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *conditions(task)]
@@ -682,42 +755,23 @@ def name_of(encoder: str) -> str:
     return "/".join(Path(encoder).parts[-2:])
 
 
-def _read_predictions(written: Any) -> np.ndarray:
-    return np.array([int(digit) for digit in written] if isinstance(written, str) else written)
-
-
-def _read_losses(written: str) -> np.ndarray:
-    return np.array(written.split(), dtype=float) / 1000
-
-
-def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray, kind: str) -> str:
+def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray, metric: Metric) -> str:
     """Write a metric, or what it is above another's, with a 95 % interval: bootstrap over the rows."""
     rng = np.random.default_rng(0)
     everything = np.arange(len(targets))
 
     def value(rows: np.ndarray) -> float:
         systems = [ours] if theirs is None else [ours, theirs]
-        means = [np.mean([_metric(seed[rows], targets[rows], kind) for seed in seeds]) for seeds in systems]
+        means = [np.mean([metric.compute(seed[rows], targets[rows]) for seed in seeds]) for seeds in systems]
         return float(means[0] - (means[1] if len(means) > 1 else 0.0))
 
     low, high = np.percentile(
         [value(rng.choice(everything, len(everything))) for _ in range(NUM_RESAMPLES)], [2.5, 97.5]
     )
-    scale, digits = (1, ".4f") if kind == "losses" else (100, ".1f")
-    style = digits if theirs is None else f"+{digits}"
-    return f"{scale * value(everything):{style}} ({scale * low:{style}} to {scale * high:{style}})"
-
-
-def _metric(predictions: np.ndarray, targets: np.ndarray, kind: str) -> float:
-    if kind == "losses":
-        return float(predictions.mean())
-    if kind == "classes":
-        return float((predictions == targets).mean())
-    if kind == "value":
-        return float(np.sqrt(np.square(predictions - targets).mean()))
-    hits = predictions > 0  # logits
-    found = (hits & (targets > 0)).sum(axis=0)
-    return float(np.mean(2 * found / np.maximum(1, hits.sum(axis=0) + targets.sum(axis=0))))
+    style = f"{'' if theirs is None else '+'}.{metric.digits}f"
+    return (
+        f"{metric.scale * value(everything):{style}} ({metric.scale * low:{style}} to {metric.scale * high:{style}})"
+    )
 
 
 @app.command()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import metrics
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -134,6 +135,14 @@ def test_heads_are_trained_in_parts_as_at_once_and_on_their_own_documents_only(
     torch.testing.assert_close(fit([0, 1, 2, 1]), together, atol=1e-5, rtol=1e-4)
 
 
+def test_few_documents_make_smaller_batches_not_fewer_steps(heads, states_of_some, monkeypatch):
+    monkeypatch.setitem(heads.HYPERPARAMETERS, "epochs", 10)
+    monkeypatch.setitem(heads.HYPERPARAMETERS, "fewest_steps", 20)
+    batches = list(heads._batches(states_of_some, heads.SYSTEMS["gru"], np.arange(4), np.random.default_rng(0)))
+    assert len(batches) == 20
+    assert np.bincount(np.concatenate(batches)).tolist() == [10, 10, 10, 10]
+
+
 def test_promises_are_fitted_on_one_fold_and_tested_on_another(
     live, heads, stand_in, data, task, tmp_path, monkeypatch
 ):
@@ -157,9 +166,40 @@ def test_promises_are_fitted_on_one_fold_and_tested_on_another(
     assert CliRunner().invoke(live.app, [*arguments, "--output", str(output)]).exit_code == 0
 
 
-def test_metrics_and_losses_of_every_kind(heads):
-    assert heads._metric(np.array([1, 0, 1]), np.array([1, 1, 1]), "classes") == pytest.approx(2 / 3)
-    assert heads._metric(np.array([[1.0], [0.0]]), np.array([[0.0], [0.0]]), "value") == pytest.approx(0.5**0.5)
-    logits, labels = np.array([[1.0, -1.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert heads._metric(logits, labels, "labels") == pytest.approx((2 / 3 + 1) / 2)
+def test_metrics_are_scikit_learns(heads):
+    rng = np.random.default_rng(0)
+    ranks, found = rng.integers(0, 4, 50), rng.integers(0, 4, 50)
+    assert heads.accuracy(found, ranks) == pytest.approx(metrics.accuracy_score(ranks, found))
+    kappa = metrics.cohen_kappa_score(ranks, found, weights="quadratic")
+    assert heads.quadratic_kappa(found, ranks) == pytest.approx(kappa)
+    labels, logits = rng.integers(0, 2, (50, 3)), rng.normal(size=(50, 3))
+    assert heads.macro_f1(logits, labels) == pytest.approx(metrics.f1_score(labels, logits > 0, average="macro"))
+    precision = metrics.average_precision_score(labels, logits, average="macro")
+    assert heads.mean_average_precision(logits, labels) == pytest.approx(precision)
+    error = metrics.root_mean_squared_error(labels[:, :1], logits[:, :1])
+    assert heads.root_mean_squared_error(logits[:, :1], labels[:, :1]) == pytest.approx(error)
     assert heads.loss_of(torch.tensor([[0.5], [0.0]]), torch.tensor([[0.0], [0.0]])) == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ({"kind": "classes", "is_ranked": True}, 11),
+        ({"kind": "labels", "columns": ("label", "rating")}, 8),
+        ({"kind": "value", "columns": ("rating",)}, 5),
+    ],
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
+)
+def test_every_kind_of_task_has_its_table(heads, data, tmp_path, monkeypatch, task, columns):
+    monkeypatch.setitem(heads.TASKS, "toy", heads.Task("toy/train.parquet", num_folds=4, **task))
+    monkeypatch.setattr(heads, "RESULTS", tmp_path)
+    documents = heads.load(heads.TASKS["toy"], data)
+    (tmp_path / "encoded.json").write_text('{"encoder": "a/b", "tokens": 9, "window": 8}')
+    logits = np.random.default_rng(0).normal(size=(40, documents.num_outputs)).astype(np.float32)
+    for name in ("mean", heads.OURS):
+        part = {"logits": logits, "shuffled": logits, "seconds": np.array(1.0)}
+        record = heads._result("toy", name, 0, 2, documents, part, tmp_path)
+        heads.write_json(tmp_path / f"toy-{name}-0.json", record)
+    lines = [line for line in heads.table("toy") if line.startswith("|")]
+    assert len(lines) == 4
+    assert all(line.count("|") - 1 == columns for line in lines)
