@@ -653,10 +653,12 @@ def watch(
 ) -> None:
     """Read a text while it is written, and say when its prediction changes.
 
-    A file that is replaced or cut, as logs are, begins a new document.
+    A file that is replaced, cut or written anew, as logs are, begins a new document.
     """
     if follow is not None and not follow.is_file():
         raise InputError(f"--follow {follow} cannot be read: there is no such file.")
+    if follow is None and sys.stdin is None:
+        raise InputError("Standard input is closed: pipe a text into this command, or --follow a file.")
     if follow is None and sys.stdin.isatty():
         say("Reading standard input: Ctrl-D ends it.", error=True)
     _check_model(model)

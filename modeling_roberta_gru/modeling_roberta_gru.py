@@ -26,6 +26,7 @@ state along, so that memory does not grow with n. A document that is still being
 (`RobertaGRUReader`): what later text cannot change has been carried along, and the rest is read anew each time.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -1022,17 +1023,17 @@ class RobertaGRUReader:
         self._window: torch.Tensor | None = None  # (W, D) states of the tail's first window, once that cannot change
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything read so far as tensors, text and numbers."""
+        """Return everything read so far as tensors, text and numbers, and by which model."""
         state = {name.lstrip("_"): value for name, value in vars(self).items() if name not in ("_model", "_tokenizer")}
         summary = state.pop("summary")
         summary = {f"summary_{name}": field for name, field in summary._asdict().items()}
-        return {**state, "tail": torch.tensor(self._tail), **summary}
+        return {**state, "tail": torch.tensor(self._tail), **summary, "read_by": self._digest()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume where `state_dict` was taken, by a reader of the same model and tokenizer.
 
         Raises:
-            ValueError: if it is another model's, naming the entry.
+            ValueError: if it is another model's or tokenizer's, naming the entry; this reader is then as it was.
         """
         own = self.state_dict()
         if state.keys() != own.keys():
@@ -1047,9 +1048,15 @@ class RobertaGRUReader:
         tensors: dict[str, Any] = {}
         for name, shape in shapes.items():
             value = state[name]
+            if value is None and name not in ("window", "logits"):
+                raise ValueError(f"`{name}` is None; this model's has shape {tuple(shape)}.")
             if value is not None and value.shape != shape:
                 raise ValueError(f"`{name}` has shape {tuple(value.shape)}; this model's is {tuple(shape)}.")
             tensors[name] = None if value is None else value.to(device)
+        if state["read_by"] != own["read_by"]:
+            raise ValueError(
+                "`read_by` is another model: other weights, windows, summary or tokenizer read this text."
+            )
         self._summary = Part(*(tensors[f"summary_{name}"] for name in Part._fields))
         self.logits, self._carried, self._window = tensors["logits"], tensors["carried"], tensors["window"]
         self._tail = state["tail"].tolist()
@@ -1062,6 +1069,29 @@ class RobertaGRUReader:
         copy.load_state_dict(self.state_dict())
         return copy
 
+    def _digest(self) -> str:
+        """Tell one model and tokenizer from others: by how they cut a text, and the small ones of the weights."""
+        model, tokenizer = self._model, self._tokenizer
+        config = model.config
+        cut = (
+            config.window_stride,
+            config.summary,
+            config.attention_horizons,
+            tokenizer.separators,
+            tokenizer.opening,
+        )
+        digest = hashlib.sha256(repr((*cut, tokenizer.closing)).encode())
+        for name, weights in model.state_dict().items():
+            if weights.ndim == 1 or name.startswith("head."):
+                # As bfloat16: the same model may be loaded in another dtype.
+                digest.update(weights.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _move(self, device: torch.device) -> None:
+        """Follow the model to another device."""
+        self._carried, self._summary = self._carried.to(device), Part(*(field.to(device) for field in self._summary))
+        self._window = None if self._window is None else self._window.to(device)
+
     def _take(self, text: str) -> list[int]:
         """Add text, and settle what that lets settle; return the token ids of the tail, to the document's end."""
         self._text += text
@@ -1069,9 +1099,10 @@ class RobertaGRUReader:
         if not tokenizer.separators:
             return tokenizer.tokenize_whole(self._text)
         ids, ends = tokenizer.tokenize(self._text)
-        settled = tokenizer.find_settled(self._text)
+        # Nothing settles at 0, though a first token may end there: the white space that some tokenizers put in front.
+        settled = tokenizer.find_settled(self._text) or -1
         unseen = [(id_, end) for id_, end in zip(ids, ends, strict=True) if end > self._num_seen or not self._num_seen]
-        self._tail += [id_ for id_, end in unseen if end <= settled]
+        self._tail = [*self._tail, *(id_ for id_, end in unseen if end <= settled)]
         rest = [id_ for id_, end in unseen if end > settled]
         if settled > self._num_seen:
             word = tokenizer.find_settled(self._text[:settled])  # where the white space before the last word begins
@@ -1091,7 +1122,7 @@ class RobertaGRUReader:
             part = model.summary(states, chunk.mask, chunk.first, torch.zeros_like(chunk.lengths, dtype=torch.bool))
             self._summary = model.summary.merge(self._summary, part)
             self._window = None
-        del self._tail[: num_windows * config.window_stride]
+        self._tail = self._tail[num_windows * config.window_stride :]
         self._num_windows += num_windows
 
 
@@ -1123,14 +1154,17 @@ class RobertaGRUReaders(Sequence[RobertaGRUReader]):
             `torch.FloatTensor` of shape `(R, C)`: a row of probabilities for each text, as it alone would give.
 
         Raises:
-            ValueError: as [`RobertaGRUReader.append`]; no document has then been read on.
+            ValueError: as [`RobertaGRUReader.append`], or if `texts` does not name documents by their index. After any
+                error, no document has been read on.
         """
+        if not isinstance(texts, Mapping) or not all(hasattr(index, "__index__") and index >= 0 for index in texts):
+            raise ValueError(f"`texts` is a dictionary from a document's index, 0 to {len(self) - 1}, to its text.")
         return _append([self[index] for index in texts], list(texts.values()))
 
 
 @torch.no_grad()
 def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.Tensor:
-    """Append a text to each of some documents of one model: probabilities (R, C)."""
+    """Append a text to each of some documents of one model: probabilities (R, C); or, on any error, to none."""
     for reader, text in zip(readers, texts, strict=True):
         if reader._is_closed:
             raise ValueError("This document is closed: `reset()` begins another one.")
@@ -1147,6 +1181,20 @@ def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.
         raise ValueError(
             "The model is in training mode, in which dropout makes every reading another: `model.eval()`."
         )
+    before = [dict(vars(reader)) for reader in readers]  # whose values are replaced, never changed
+    try:
+        return _read_on(model, readers, texts)
+    except BaseException:
+        for reader, attributes in zip(readers, before, strict=True):
+            vars(reader).update(attributes)
+        raise
+
+
+def _read_on(
+    model: RobertaGRUForSequenceClassification, readers: Sequence[RobertaGRUReader], texts: Sequence[str]
+) -> torch.Tensor:
+    for reader in readers:
+        reader._move(model.device)
     tails = [reader._take(text) for reader, text in zip(readers, texts, strict=True)]
     if not all(tails):
         raise ValueError("The document has no token yet: this tokenizer adds none of its own.")

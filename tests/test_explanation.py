@@ -335,6 +335,18 @@ def test_a_page_holds_the_text_exactly_and_needs_nothing_beside_itself(tokenizer
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.png"]
 
 
+@pytest.mark.parametrize("tokenizer", ["byte_level", "wordpiece"])
+@pytest.mark.parametrize("text", ["", " ", "\u200b", "\ufeff", "\x00"])
+def test_a_text_that_leaves_no_token_has_its_page_too(tokenizer, text, tmp_path, request):
+    tokenizer = request.getfixturevalue(tokenizer)
+    for problem_type, num_labels in (("single_label_classification", 3), ("regression", 1)):
+        read = reading.read(classifier(problem_type=problem_type, num_labels=num_labels), tokenizer, text)
+        (tmp_path / "page.html").write_text(html(read, whole_page=True))
+        page = read_page(tmp_path / "page.html")
+        assert page.views == [reading.visible(text)]
+        assert {link[1:] for link in page.links} <= page.ids
+
+
 def test_a_page_gives_the_number_behind_every_token(tmp_path):
     (tmp_path / "page.html").write_text(html(made_trace(0.3, 0.1, 0.2, 0.2, 0.9, 0.9), None, whole_page=True))
     titles = [title for title in read_page(tmp_path / "page.html").titles if title and "token" in title]

@@ -1,7 +1,11 @@
 """docs/live.md: its worked example runs, and stops a language model where it says it does."""
 
+import itertools
 import re
+import threading
+from types import SimpleNamespace
 
+import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -50,3 +54,26 @@ def test_a_reader_stops_a_language_model_once_a_prediction_passes_a_threshold():
     assert shown == everything[:passed]
     assert reader.num_tokens == len(TOKENIZER("".join(everything[: passed + 1]))["input_ids"])
     assert num_written <= passed + 4 < MOST
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["the language model fails", "nobody reads on"])
+def test_a_guarded_generation_ends_however_it_ends(fails):
+    model, threads = classifier(TOKENIZER), set(threading.enumerate())
+
+    def generate(streamer, stopping_criteria, **_):
+        for token in itertools.cycle(range(10, 20)):
+            streamer.put(torch.tensor([token]))
+            if fails:
+                raise MemoryError("out of memory")
+            if stopping_criteria(torch.zeros(1, 1), None).all():
+                return streamer.end()
+
+    language_model = SimpleNamespace(generate=generate)
+    chunks = example()["guarded"](language_model, TOKENIZER, "The plot", model.reader(TOKENIZER), 0, 2.0)
+    if fails:
+        with pytest.raises(MemoryError):
+            list(chunks)
+    else:
+        next(chunks)
+        chunks.close()
+    assert set(threading.enumerate()) == threads

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import random
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.corpus import train_tokenizer
+from modeling_roberta_gru.modeling_roberta_gru import RobertaGRUReader
 
 from .test_modeling import FLOAT32, FLOAT64, encoded_batches
 from .tiny import tiny_config
@@ -43,6 +45,16 @@ def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 def byte_level_bpe() -> PreTrainedTokenizerFast:
     return train_tokenizer(SENTENCES, vocab_size=320)
+
+
+def byte_level_bpe_behind_a_space() -> PreTrainedTokenizerFast:
+    """As a RoBERTa's that was saved with `add_prefix_space`."""
+    tokenizer = train_tokenizer(SENTENCES, vocab_size=320)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", tokenizer.eos_token_id), ("<s>", tokenizer.bos_token_id), add_prefix_space=True
+    )
+    return tokenizer
 
 
 def unigram() -> PreTrainedTokenizerFast:
@@ -88,7 +100,14 @@ def across_white_space() -> PreTrainedTokenizerFast:
 
 FAMILIES = {
     family.__name__: family()
-    for family in (byte_level_bpe, unigram, sentence_piece_bpe, word_piece, across_white_space)
+    for family in (
+        byte_level_bpe,
+        byte_level_bpe_behind_a_space,
+        unigram,
+        sentence_piece_bpe,
+        word_piece,
+        across_white_space,
+    )
 }
 SETTLING = [name for name in FAMILIES if name != "across_white_space"]
 
@@ -96,6 +115,9 @@ SETTLING = [name for name in FAMILIES if name != "across_white_space"]
 def classifier(tokenizer, **fields) -> RobertaGRUForSequenceClassification:
     fields = {"num_labels": 3, "calibration_temperature": 1.7, "pad_token_id": tokenizer.pad_token_id, **fields}
     return RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer), **fields)).eval()
+
+
+MODELS = {family: classifier(tokenizer) for family, tokenizer in FAMILIES.items()}
 
 
 def whole(model, tokenizer, text) -> torch.Tensor:
@@ -121,7 +143,7 @@ PIECES = st.lists(
         st.sampled_from(
             [*WORDS, " ", "  ", "\n", "\t", "\r\n", "", "'s", "e\u0301", "\u0301", "\u00a0", "\u3000", "\x1c"]
         ),
-        st.sampled_from(["<mask>", " <ma", "sk>", "</s>", "<s>", "plot was", "▁", "Ġ"]),
+        st.sampled_from(["<mask>", " <ma", "sk>", "</s>", "<s>", "plot was", "▁", "Ġ", "\u034f", "\u200b"]),
         st.text(max_size=6).filter(lambda text: not any("\ud800" <= character <= "\udfff" for character in text)),
         st.sampled_from([" ".join(WORDS[:12]), " ".join(WORDS)]),
     ),
@@ -138,6 +160,19 @@ def test_what_is_read_in_pieces_equals_the_whole(family, pieces, reading):
     summary, num_layers = reading
     model = classifier(tokenizer, summary=summary, num_gru_layers=num_layers).double()
     read(model.reader(tokenizer), model, tokenizer, pieces, FLOAT64)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(pieces=PIECES)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def test_the_tokens_of_the_pieces_are_those_of_the_whole(family, pieces):
+    tokenizer, text = FAMILIES[family], ""
+    reader = MODELS[family].reader(tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RobertaGRUReader, "_settle_windows", lambda self: None)  # all tokens stay
+        for piece in pieces:
+            text += piece
+            assert reader._take(piece) == tokenizer(text, verbose=False)["input_ids"]
 
 
 def pieces_of(text: str, seed: str, sizes: tuple[int, ...] = (3, 10, 40, 400)) -> list[str]:
@@ -270,6 +305,34 @@ def test_a_reader_survives_copying_and_its_state_a_restart():
         assert (again.num_tokens, again.close().tolist()) == (reader.num_tokens, expected.tolist())
 
 
+def test_what_fails_half_way_has_read_nothing():
+    tokenizer = FAMILIES["byte_level_bpe"]
+    model = classifier(tokenizer, windows_per_chunk=2).double()
+    readers, begun, more = model.readers(tokenizer, 2), long_text(40, "begun"), f" {long_text(80, 'more')}"
+    readers.append({0: begun, 1: begun})
+    with encoded_batches(model) as shapes:
+        copy.deepcopy(readers[0]).append(more)
+    assert len(shapes) > 3
+    for number in range(1, len(shapes) + 1):
+        calls = itertools.count(1)
+
+        def fail(*_, calls=calls, number=number) -> None:
+            if next(calls) == number:
+                raise KeyboardInterrupt
+
+        hook = model.roberta.register_forward_hook(fail)
+        with pytest.raises(KeyboardInterrupt):
+            readers.append({0: more, 1: "few words"})
+        hook.remove()
+        assert readers[0].num_tokens == readers[1].num_tokens == len(tokenizer(begun)["input_ids"])
+    again = copy.copy(readers[0])  # which shares nothing that changes
+    readers.append({0: more, 1: "few words"})
+    for reader, text in ((readers[0], begun + more), (readers[1], f"{begun}few words")):
+        torch.testing.assert_close(reader.logits, whole(model, tokenizer, text), **FLOAT64)
+    again.append(more)
+    torch.testing.assert_close(again.logits, readers[0].logits, **FLOAT64)
+
+
 def test_close_and_reset_end_a_document_and_begin_another():
     tokenizer = FAMILIES["word_piece"]
     model = classifier(tokenizer)
@@ -301,8 +364,11 @@ def test_bad_input_is_refused_before_any_document_is_read_on():
     after = readers[0].state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items() if isinstance(value, torch.Tensor))
     assert before["text"] == after["text"]
-    with pytest.raises(ValueError, match="`append` needs at least one text"):
-        readers.append({})
+    for texts in ({}, ["fine"], {-1: "fine"}, {"0": "fine"}):
+        with pytest.raises(ValueError, match=r"`append` needs at least one text|a dictionary from a document's index"):
+            readers.append(texts)
+    with pytest.raises(IndexError):
+        readers.append({0: "fine", 2: "fine"})
     with pytest.raises(ValueError, match="gru_bidirectional"):
         classifier(tokenizer, gru_bidirectional=True).reader(tokenizer)
     with pytest.raises(ValueError, match="not the model's"):
@@ -322,5 +388,26 @@ def test_the_state_of_another_model_is_refused_by_its_entry():
     state = classifier(tokenizer).reader(tokenizer).state_dict()
     with pytest.raises(ValueError, match="`carried` has shape"):
         classifier(tokenizer, num_gru_layers=2).reader(tokenizer).load_state_dict(state)
+    with pytest.raises(ValueError, match="`carried` is None"):
+        classifier(tokenizer).reader(tokenizer).load_state_dict({**state, "carried": None})
+    torch.manual_seed(0)
+    model = classifier(tokenizer, summary="mean")
+    other = classifier(tokenizer, summary="mean")
+    cut = classifier(tokenizer, summary="mean", window_overlap=0)
+    largest = classifier(tokenizer, summary="max")
+    for another in (cut, largest):
+        another.load_state_dict(model.state_dict())
+    reader = model.reader(tokenizer)
+    reader.append(long_text(40))
+    for another in (other, cut, largest):
+        opened = another.reader(tokenizer)
+        opened.append("some words")
+        with pytest.raises(ValueError, match="`read_by`"):
+            opened.load_state_dict(reader.state_dict())
+        assert opened.num_tokens == len(tokenizer("some words")["input_ids"])
+    same = classifier(tokenizer, summary="mean")
+    same.load_state_dict(model.state_dict())
+    for dtype in (torch.float32, torch.float64):
+        same.to(dtype).reader(tokenizer).load_state_dict(reader.state_dict())
     with pytest.raises(ValueError, match="The state of a reader has"):
         classifier(tokenizer).reader(tokenizer).load_state_dict({"tail": state["tail"]})

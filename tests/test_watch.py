@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.inference.watch import END, NEW_DOCUMENT, Sighting, follow_file, watch
+from modeling_roberta_gru.inference import watch as watching
+from modeling_roberta_gru.inference.watch import END, NEW_DOCUMENT, Sighting, follow_file, read_stream, watch
 
 from .test_reader import FAMILIES, long_text, whole
 from .tiny import TINY_ENCODER, tiny_config
@@ -125,6 +127,9 @@ def test_a_followed_file_is_read_as_it_grows_and_anew_once_it_is_another(tmp_pat
             lambda: path.write_bytes(b"cut"),
             rotate,
             lambda: path.write_bytes(b"rotated"),
+            lambda: path.write_bytes(b"anew"),
+            lambda: path.write_bytes(b"anew, longer"),
+            lambda: path.write_bytes(b"another text, longer still"),
             interrupt,
         ]
     )
@@ -132,7 +137,13 @@ def test_a_followed_file_is_read_as_it_grows_and_anew_once_it_is_another(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         seen.extend(follow_file(path, pause=lambda: next(script)()))
     documents = b"".join(b"|" if piece is None else piece for piece in seen).split(b"|")
-    assert documents == ["first é word".encode(), b"cut late", b"rotated"]
+    assert documents == [
+        "first é word".encode(),
+        b"cut late",
+        b"rotated",
+        b"anew, longer",
+        b"another text, longer still",
+    ]
     with pytest.raises(InputError, match="--follow"):
         next(follow_file(tmp_path / "nowhere"))
 
@@ -144,6 +155,30 @@ def test_a_new_document_owes_nothing_to_the_one_before():
     *_, alone = watch(model, TOKENIZER, [b"other words"])
     assert end == alone
     assert change.characters == len("other words")
+
+
+def test_a_stream_that_does_not_wait_is_waited_for(monkeypatch):
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    waits = []
+
+    def write_late(seconds: float) -> None:
+        waits.append(seconds)
+        os.write(write, b"late")
+        os.close(write)
+
+    monkeypatch.setattr(time, "sleep", write_late)
+    with os.fdopen(read, "rb") as stream:
+        assert list(read_stream(stream)) == [b"late"]
+    assert len(waits) == 1
+
+
+def test_a_text_without_white_space_is_said_once_to_be_slow(monkeypatch, capsys):
+    monkeypatch.setattr(watching, "MOST_HELD", 100)
+    list(watch(classifier(), TOKENIZER, [b"word " * 60]))
+    assert capsys.readouterr().err == ""
+    list(watch(classifier(), TOKENIZER, [b"x" * 350], every=30))
+    assert capsys.readouterr().err.count("no white space") == 1
 
 
 def test_the_command_reads_standard_input_to_its_end(saved, roberta_gru):

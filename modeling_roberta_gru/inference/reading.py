@@ -436,6 +436,8 @@ def html(
     """
     followed = label or (trace.leading if attribution is None else attribution.label)
     heading, places = landmarks(trace, followed)
+    pieces = _pieces(trace)
+    places = places if pieces else []  # a text that leaves no token has none to point at
     view = {
         "id": "reading" if whole_page else f"reading-{uuid4().hex[:8]}",  # a notebook may hold several
         "title": f"{prediction(trace)} after {len(trace.tokens):,} tokens",
@@ -445,8 +447,8 @@ def html(
         "turns": [_turn_row(trace, turn) for turn in places],
         "running": {
             "legend": _score_legend(trace, followed),
-            "spans": _spans(trace, _score_cells(trace, followed), _anchors(trace, places)),
-            "rest": trace.text[_pieces(trace)[-1][1] if _pieces(trace) else 0 :],
+            "spans": _spans(trace, _score_cells(trace, followed), _anchors(trace, places) if places else {}),
+            "rest": trace.text[pieces[-1][1] if pieces else 0 :],
         },
         "attribution": attribution and _attribution_view(trace, attribution),
     }

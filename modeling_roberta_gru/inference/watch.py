@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,13 +15,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
-from ..errors import InputError
+from ..errors import InputError, say
 from ..modeling_roberta_gru import RobertaGRUReader
 from ..training.loading import load_classifier
 from .scorer import THRESHOLD, decide
 
 READ_AT_ONCE = 2**16  # bytes
 SECONDS_BETWEEN_LOOKS = 0.2
+REMEMBERED = 64  # of the last bytes read of a file: one that was written anew in place has others there
+MOST_HELD = 20_000  # characters whose tokens later text may change, without a word to the user
 CHANGE, NEW_DOCUMENT, END = "change", "new document", "end"
 
 
@@ -29,7 +32,7 @@ class Sighting:
     """What is said of a document that is still being written.
 
     Attributes:
-        event: "change" of the prediction, "new document" (the followed file was replaced or cut), or "end".
+        event: "change" of the prediction, "new document" (the followed file was replaced, cut or written anew), "end".
         tokens: number of tokens read so far, special tokens included; 0 if there was no text.
         characters: number of characters read so far.
         prediction: the label, the list of labels, or the value; None if there was no text.
@@ -48,7 +51,7 @@ class Sighting:
 
     def __str__(self) -> str:
         if self.event == NEW_DOCUMENT:
-            return "The file was replaced or cut: a new document begins."
+            return "The file was replaced, cut or written anew: a new document begins."
         if self.prediction is None:
             return "End: there was no text."
         words = {CHANGE: "At", END: "End, after"}[self.event]
@@ -104,14 +107,22 @@ def watch(
     labels = LabelSpace.from_config(model.config)
     reader = model.reader(tokenizer)
     decoder = _decoder()
-    num_characters, now = 0, Sighting(END)
+    num_characters, now, is_warned = 0, Sighting(END), False
 
     def read_on(text: str) -> Iterator[Sighting]:
-        nonlocal now, num_characters
+        nonlocal now, num_characters, is_warned
         for start in range(0, len(text), every):
             piece = text[start : start + every]
             probabilities = reader.append(piece)
             num_characters += len(piece)
+            if not is_warned and num_characters % MOST_HELD < len(piece):
+                is_warned = len(reader.state_dict()["text"]) > MOST_HELD
+                if is_warned:
+                    say(
+                        "This text has no white space to cut at (or none that this tokenizer cuts at): what has been "
+                        "written since the last one is read again at every piece, ever more slowly.",
+                        error=True,
+                    )
             before, now = now, _sighting(reader, probabilities.float().cpu().numpy(), num_characters, labels)
             if _differs(before.prediction, now.prediction):
                 yield now
@@ -132,7 +143,14 @@ def watch(
 
 def read_stream(stream: BinaryIO) -> Iterator[bytes]:
     """Yield what a stream brings, as it comes, to its end."""
-    while piece := os.read(stream.fileno(), READ_AT_ONCE):
+    while True:
+        try:
+            piece = os.read(stream.fileno(), READ_AT_ONCE)
+        except BlockingIOError:  # who shares the stream has told it not to wait
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
+        if not piece:
+            return
         yield piece
 
 
@@ -146,29 +164,32 @@ def follow_file(
         pause: called whenever there is nothing new.
 
     Yields:
-        Bytes; None where the file was replaced by another or cut: a new document begins.
+        Bytes; None where the file was replaced by another, cut or written anew: a new document begins.
 
     Raises:
         InputError: if there is no such file in the beginning.
     """
     try:
-        file: BinaryIO = open(path, "rb")  # noqa: SIM115  # replaced below
+        file = _open(path)
     except OSError as error:
         raise InputError(f"--follow {path} cannot be read: {error.strerror}.") from error
+    place, seen = 0, b""  # up to where the file has been read, and the last bytes before
     try:
         while True:
-            if piece := file.read(READ_AT_ONCE):
-                yield piece
-            elif os.fstat(file.fileno()).st_size < file.tell():
-                file.seek(0)
+            file.seek(place - len(seen))
+            found = file.read(len(seen) + READ_AT_ONCE)
+            if not found.startswith(seen):
+                place, seen = 0, b""
                 yield None
+            elif piece := found[len(seen) :]:
+                place, seen = place + len(piece), found[-REMEMBERED:]
+                yield piece
             elif (successor := _successor(path, file)) is not None:
-                if piece := file.read(READ_AT_ONCE):  # written between the last look and the change
+                if file.read(1):  # written between the last look and the change
                     successor.close()
-                    yield piece
                     continue
                 file.close()
-                file = successor
+                file, place, seen = successor, 0, b""
                 yield None
             else:
                 pause()
@@ -176,10 +197,14 @@ def follow_file(
         file.close()
 
 
-def _successor(path: Path, file: BinaryIO) -> BinaryIO | None:
+def _open(path: Path) -> FileIO:
+    return open(path, "rb", buffering=0)  # a buffer would hold what the file held before
+
+
+def _successor(path: Path, file: FileIO) -> FileIO | None:
     """Open the file that has taken another's name, if one has."""
     try:
-        other = open(path, "rb")  # noqa: SIM115  # the caller's
+        other = _open(path)
     except OSError:  # between two files
         return None
     if os.path.sameopenfile(other.fileno(), file.fileno()):
