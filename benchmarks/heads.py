@@ -30,6 +30,7 @@ from torch import nn
 from transformers import AutoTokenizer, RobertaModel, set_seed
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
+from modeling_roberta_gru.data.documents import clean_html
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 from modeling_roberta_gru.training.arguments import has_bfloat16
@@ -90,6 +91,7 @@ def long_imdb(data: Path) -> pd.DataFrame:
     test, train = (pd.read_parquet(data / "imdb" / f"{split}.parquet") for split in ("test", "train"))
     movies = pd.read_parquet(data / "imdb-meta" / "train_meta.parquet")["movie"]
     rows = pd.concat([test.assign(fold=0), train.assign(fold=1 + pd.factorize(movies)[0] % 9)])
+    rows["text"] = rows["text"].map(clean_html)  # as the recipe has it
     tokenizer = AutoTokenizer.from_pretrained(measuring.SHARED / "encoders" / "minilm-l6-roberta")
     return rows[[len(ids) > 512 for ids in tokenizer(rows["text"].tolist(), verbose=False)["input_ids"]]]
 
