@@ -26,6 +26,9 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 from transformers import AutoTokenizer, RobertaModel, set_seed
 
@@ -34,7 +37,7 @@ from modeling_roberta_gru.data.documents import clean_html
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 from modeling_roberta_gru.training.arguments import has_bfloat16
-from modeling_roberta_gru.training.bag_of_words import BagOfWords
+from modeling_roberta_gru.training.bag_of_words import INVERSE_REGULARISATION, BagOfWords
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.optimizers import NAdam
 from modeling_roberta_gru.training.record import describe_platform
@@ -506,6 +509,17 @@ def predict(
     return torch.cat(logits).numpy()[order.argsort()]
 
 
+def predict_by_words(known: list[str], targets: np.ndarray, asked: list[str]) -> np.ndarray:
+    """Return logits by TF-IDF and logistic regression, a label at a time; of a value, by ridge regression."""
+    if targets.ndim == 1:
+        return BagOfWords().fit(known, targets).predict_logits(asked)
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(known)
+    if targets.shape[1] == 1:
+        return Ridge().fit(words.transform(known), targets).predict(words.transform(asked)).reshape(-1, 1)
+    labels = OneVsRestClassifier(LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000))
+    return labels.fit(words.transform(known), targets).decision_function(words.transform(asked))
+
+
 # Commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -563,8 +577,8 @@ def _cross_validated(
     logits, shuffled = (np.empty((len(documents.texts), documents.num_outputs), np.float32) for _ in range(2))
     if system.summary is None:
         for test in in_fold:
-            bag = BagOfWords().fit([documents.texts[row] for row in np.flatnonzero(~test)], documents.targets[~test])
-            logits[test] = shuffled[test] = bag.predict_logits([documents.texts[row] for row in np.flatnonzero(test)])
+            known, asked = ([documents.texts[row] for row in np.flatnonzero(rows)] for rows in (~test, test))
+            logits[test] = shuffled[test] = predict_by_words(known, documents.targets[~test], asked)
     else:
         states = _states(folder, every, system.view)
         fitted = fit(system, states, documents.targets, ~in_fold, documents.num_outputs, seed)

@@ -181,6 +181,17 @@ def test_metrics_are_scikit_learns(heads):
     assert heads.loss_of(torch.tensor([[0.5], [0.0]]), torch.tensor([[0.0], [0.0]])) == pytest.approx(0.125)
 
 
+def test_words_tell_classes_labels_and_values(heads):
+    texts = [" ".join([word] * 3 + WORDS[:4]) for word in ("dreadful", "splendid")] * 10
+    positive = np.arange(20) % 2
+    asked = ["dreadful dreadful plot", "splendid splendid plot"]
+    for targets in (positive, np.stack([positive, 1 - positive], axis=1), positive[:, None].astype(np.float32)):
+        predicted = heads.predict_by_words(texts, targets, asked)
+        assert predicted.shape == (2, 1 if targets.shape[1:] == (1,) else 2)
+        assert predicted[1, -1] != predicted[0, -1]
+        assert (predicted[1, -1] > predicted[0, -1]) == (targets.ndim == 1 or targets.shape[1] == 1)
+
+
 @pytest.mark.parametrize(
     ("task", "columns"),
     [
