@@ -107,6 +107,25 @@ def test_calls_of_whole_pools_give_the_bits_of_one_call(scorers, monkeypatch, dt
     assert (whole == parts).all()
 
 
+def test_a_stream_that_is_given_up_waits_for_no_thread(scorers, monkeypatch) -> None:
+    scorer, begun, may_end = scorers["float32"], threading.Event(), threading.Event()
+    stream = scorer.stream(TEXTS[0] for _ in count())
+    next(stream)
+
+    def tokenise(texts):
+        begun.set()
+        assert may_end.wait(60)
+        return [[0, 2] for _ in texts]
+
+    monkeypatch.setattr(scorer, "_tokenise", tokenise)
+    for _ in stream:
+        if begun.is_set():
+            break
+    stream.close()
+    assert any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    may_end.set()
+
+
 def test_an_endless_stream_is_read_three_pools_ahead_at_most(scorers, monkeypatch) -> None:
     monkeypatch.setattr(scorer, "POOL_SIZE", 4)
     taken = []

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import json
+import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -418,3 +419,20 @@ def test_a_missing_file_is_said_with_what_lies_near(tmp_path):
 
 def test_scratch_files_of_one_name_are_apart():
     assert len({scratch_file("part.parquet") for _ in range(3)}) == 3
+
+
+def test_a_reading_that_is_given_up_waits_for_no_thread(tmp_path, monkeypatch) -> None:
+    read_plain, may_end = tables._read_plain, threading.Event()
+
+    def read_late(block, *arguments):
+        assert bytes(block[:2]) == b"0," or may_end.wait(60)
+        return read_plain(block, *arguments)
+
+    monkeypatch.setattr(tables, "_read_plain", read_late)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 2**10)
+    path = write(tmp_path / "rows.csv", "id,text\n" + "".join(f"{row},some words\n" for row in range(2_000)))
+    chunks = open_table(path).chunks()
+    assert next(chunks).values("id")[0] == "0"
+    chunks.close()
+    assert any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    may_end.set()

@@ -290,16 +290,22 @@ class CsvTable(Table):
         self, dialect: Dialect, columns: Sequence[str] | None
     ) -> Iterator[tuple[int, pa.RecordBatch | None]]:
         """Yield the size and the rows of each block, parsed on several cores; None for rows that are not plain."""
-        with self._opened() as file, ThreadPoolExecutor(PARSERS) as parsers:
-            _pass_over(file, self.header_bytes)
-            waiting: deque[tuple[int, Future[pa.RecordBatch | None]]] = deque()
-            for block in _plain_blocks(file, dialect):
-                waiting.append((len(block), parsers.submit(_read_plain, block, dialect, self.names, columns)))
-                if len(waiting) > PARSERS:
-                    size, rows = waiting.popleft()
+        parsers = ThreadPoolExecutor(PARSERS)
+        waiting: deque[tuple[int, Future[pa.RecordBatch | None]]] = deque()
+        try:
+            with self._opened() as file:
+                _pass_over(file, self.header_bytes)
+                for block in _plain_blocks(file, dialect):
+                    waiting.append((len(block), parsers.submit(_read_plain, block, dialect, self.names, columns)))
+                    if len(waiting) > PARSERS:
+                        size, rows = waiting.popleft()
+                        yield size, rows.result()
+                for size, rows in waiting:
                     yield size, rows.result()
-            for size, rows in waiting:
-                yield size, rows.result()
+        finally:
+            # Waiting for them may last for ever: whoever reads no further leaves this to the garbage collector, which
+            # may run where another thread is being started, under a lock that a thread needs to end.
+            parsers.shutdown(wait=False, cancel_futures=True)
 
     def _careful_chunks(self, lines: Iterator[str], first: int, columns: Sequence[str] | None) -> Iterator[Chunk]:
         assert self.dialect is not None

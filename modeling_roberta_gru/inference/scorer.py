@@ -213,25 +213,23 @@ class Scorer:
         self._check_process()
         texts = iter(texts)
         engine = self.engine
-        # Left in this order: first what fills the queue, then what empties it.
-        with (
-            ThreadPoolExecutor(engine.num_workers, initializer=_begin_worker, initargs=(engine,)) as workers,
-            ThreadPoolExecutor(1) as tokenisation,
-        ):
-            pools: deque[tuple[int, Future]] = deque()
-            first = 0
-            try:
-                while pool := list(islice(texts, POOL_SIZE)):
-                    pools.append((len(pool), tokenisation.submit(self._submit, pool, first, workers)))
-                    first += len(pool)
-                    if len(pools) > 2:
-                        yield self._collect(*pools.popleft(), on_scored)
-                while pools:
+        workers = ThreadPoolExecutor(engine.num_workers, initializer=_begin_worker, initargs=(engine,))
+        tokenisation = ThreadPoolExecutor(1)
+        pools: deque[tuple[int, Future]] = deque()
+        first = 0
+        try:
+            while pool := list(islice(texts, POOL_SIZE)):
+                pools.append((len(pool), tokenisation.submit(self._submit, pool, first, workers)))
+                first += len(pool)
+                if len(pools) > 2:
                     yield self._collect(*pools.popleft(), on_scored)
-            except BaseException:
-                tokenisation.shutdown(cancel_futures=True)
-                workers.shutdown(cancel_futures=True)
-                raise
+            while pools:
+                yield self._collect(*pools.popleft(), on_scored)
+        finally:
+            for threads in (tokenisation, workers):  # first what fills the queue, then what empties it
+                # Waiting for them may last for ever: whoever reads no further leaves this to the garbage collector,
+                # which may run where another thread is being started, under a lock that a thread needs to end.
+                threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process and not self.engine.survives_fork:
