@@ -489,58 +489,17 @@ def score(
             raise InputError("--agreement takes no effect with --engine ray: leave one of them out.")
         if verify or excel_safe:
             raise InputError(f"{'--verify' if verify else '--excel-safe'} takes effect only with --engine local.")
-        from .inference import cluster
-
-        options = cluster.PartOptions(
-            text_column=text_column,
-            prefix=prefix,
-            all_scores=all_scores,
-            csv_encoding=csv_encoding,
-            csv_delimiter=csv_delimiter,
-            csv_quoting=csv_quoting,
-            csv_escape=csv_escape,
-            skip_bad_rows=skip_bad_rows,
-            scorer={
-                "dtype": dtype,
-                "device": device,
-                "max_length": max_length,
-                "tokens_per_batch": tokens_per_batch,
-            },
-        )
-        scored = cluster.score_folder(
-            model,
-            source,
-            target,
-            options,
-            address=address,
-            workers=_read_workers(workers),
-            gpus_per_worker=gpus_per_worker,
-            restart=restart,
-        )
-        say(cluster.report(scored))
-        return
-    for option, given in {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}.items():
-        if given:
-            raise InputError(f"{option} takes effect only with --engine ray.")
-    check_table(source)
-    check_table(target, exists=False)
-    _check_model(model)
+    else:
+        of_ray = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}
+        for option, given in of_ray.items():
+            if given:
+                raise InputError(f"{option} takes effect only with --engine ray.")
+        check_table(source)
+        check_table(target, exists=False)
+        _check_model(model)
     from .inference import score_file as scoring
-    from .inference.scorer import Scorer
 
-    scorer = Scorer(
-        model,
-        dtype=dtype,
-        device=device,
-        max_length=max_length,
-        tokens_per_batch=tokens_per_batch,
-        agreement=agreement,
-    )
-    say(f"Scoring in {scorer.description}.", error=True)
-    result = scoring.score_file(
-        scorer,
-        source,
-        target,
+    options = scoring.ScoreOptions(
         text_column=text_column,
         prefix=prefix,
         all_scores=all_scores,
@@ -549,15 +508,37 @@ def score(
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
         skip_bad_rows=skip_bad_rows,
-        restart=restart,
-        excel_safe=excel_safe,
     )
+    of_scorer: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "max_length": max_length,
+        "tokens_per_batch": tokens_per_batch,
+    }
+    if engine == "ray":
+        from .inference import cluster
+
+        scored = cluster.score_folder(
+            model,
+            source,
+            target,
+            cluster.PartOptions(**vars(options), scorer=of_scorer),
+            address=address,
+            workers=_read_workers(workers),
+            gpus_per_worker=gpus_per_worker,
+            restart=restart,
+        )
+        say(cluster.report(scored))
+        return
+    from .inference.scorer import Scorer
+
+    scorer = Scorer(model, **of_scorer, agreement=agreement)
+    say(f"Scoring in {scorer.description}.", error=True)
+    result = scoring.score_file(scorer, source, target, options, restart=restart, excel_safe=excel_safe)
     say(scoring.report(result))
     if verify:
         reference = Scorer(model, dtype="float32", device=device, max_length=max_length)
-        texts = scoring.read_texts(
-            source, text_column, csv_encoding, delimiter=csv_delimiter, quoting=csv_quoting, escape=csv_escape
-        )
+        texts = scoring.read_texts(source, options)
         say(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import HfApi
@@ -40,6 +40,7 @@ RELEASED: dict[str, str] = {}
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
 NAMES_CODE = ("auto_map", "custom_pipelines")
 NAMES_NO_CODE = ("tokenizer.json", "vocab.json", "run.json", "metrics.json", INDEX)
 ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
@@ -240,7 +241,7 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
         )
     fields = read_json(config)
     check_fields(config, fields)
-    shapes = _read_shapes(name, revision)
+    shapes = {tensor: stored.shape for tensor, stored in find_tensors(name, revision).items()}
     _check_sizes(config, fields, shapes)
     if not trust_remote_code:
         _check_shapes(config, build_on_meta(config.parent), shapes)
@@ -345,8 +346,19 @@ def _check_field(path: Path, field: str, value: Any) -> None:
         raise InputError(f"{path}: `{field}` is {value!r}, and must be one of {', '.join(known[field])}.")
 
 
-def _read_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
-    """Return the shapes of a checkpoint's tensors, by name, from the headers of its files."""
+class Stored(NamedTuple):
+    """Where a tensor lies."""
+
+    path: Path
+    shape: list[int]
+
+
+def find_tensors(name: str, revision: str | None = None) -> dict[str, Stored]:
+    """Return where the tensors of a folder or a model of the Hub lie, by name, from the headers of its files.
+
+    Raises:
+        InputError: if weights are missing or not whole, or lie in a pickle.
+    """
     whole = _find(name, WEIGHTS, revision)
     if whole is not None:
         return read_header(whole)
@@ -355,32 +367,41 @@ def _read_shapes(name: str, revision: str | None) -> dict[str, list[int]]:
         pickle = next((file for file in PICKLES if _find(name, file, revision) is not None), None)
         if pickle is not None:
             raise InputError(
-                f"{name} has its weights in {pickle}, a pickle, which can run code where it is loaded, and no "
-                f"{WEIGHTS}. Where you trust it, load it and save it again with `save_pretrained`."
+                f"{Path(name) / pickle} is a pickle, which can run code where it is loaded, and {WEIGHTS} is missing. "
+                "Where you trust it, load it and save it again with `save_pretrained`."
             )
-        raise InputError(f"{name} has no {WEIGHTS}: name a folder with weights, as `save_pretrained` leaves it.")
-    held = read_json(index)
-    files = held.get("weight_map") if isinstance(held, dict) else None
-    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise InputError(f"{index} has no `weight_map` from tensors to files. Save the model again.")
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(set(files.values())):
+        raise InputError(f"{Path(name) / WEIGHTS} is missing. {SAVE_AGAIN}")
+    stored: dict[str, Stored] = {}
+    for file in sorted(set(read_index(index).values())):
         path = _find(name, file, revision) if Path(file).name == file else None
         if path is None:
-            raise InputError(f"{index} names {file}, which is missing. Save the model again, or fetch it whole.")
-        shapes |= read_header(path)
-    return shapes
+            raise InputError(f"{Path(name) / file} is missing, which {INDEX} names. {SAVE_AGAIN}")
+        stored |= read_header(path)
+    return stored
 
 
-def read_header(path: Path) -> dict[str, list[int]]:
-    """Return the shapes of a safetensors file's tensors; its header says where it ends, so one cut off is found out.
+def read_index(path: Path) -> dict[str, str]:
+    """Return the files that an index names, by tensor.
+
+    Raises:
+        InputError: if it names none.
+    """
+    held = read_json(path)
+    files = held.get("weight_map") if isinstance(held, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise InputError(f"{path} has no `weight_map` from tensors to files. {SAVE_AGAIN}")
+    return files
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """Return the tensors of a safetensors file; its header says where it ends, so one cut off is found out.
 
     Raises:
         InputError: if it is no such file.
     """
     try:
         with safe_open(path, "pt") as tensors:
-            return {name: tensors.get_slice(name).get_shape() for name in tensors.offset_keys()}
+            return {name: Stored(path, tensors.get_slice(name).get_shape()) for name in tensors.offset_keys()}
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a whole safetensors file ({one_line(error)}) It was cut off or is something else: fetch "

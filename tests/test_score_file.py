@@ -28,6 +28,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import score_file as module
 from modeling_roberta_gru.inference.score_file import (
     PredictedColumns,
+    ScoreOptions,
     read_texts,
     report,
     report_verified,
@@ -96,7 +97,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def score(source: Path, target: Path, scorer: StubScorer | None = None, **options: Any) -> dict[str, Any]:
-    return score_file(scorer or StubScorer(), source, target, **{"progress": False, **options})
+    settings = {name: options.pop(name) for name in ("restart", "excel_safe", "progress") if name in options}
+    made = ScoreOptions(**options)
+    return score_file(scorer or StubScorer(), source, target, made, **{"progress": False, **settings})
 
 
 def names(folder: Path) -> list[str]:
@@ -838,7 +841,7 @@ def test_texts_are_read_without_bad_rows(tmp_path):
     source = write_texts(tmp_path / "in.jsonl", [None, *TEXTS, " "])
     assert list(read_texts(source)) == TEXTS
     with pytest.raises(InputError, match="has no column 'txt'"):
-        list(read_texts(write_texts(tmp_path / "in.csv"), "txt"))
+        list(read_texts(write_texts(tmp_path / "in.csv"), ScoreOptions(text_column="txt")))
 
 
 def test_what_is_returned_is_written_for_people(tmp_path):

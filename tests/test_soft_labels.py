@@ -22,7 +22,7 @@ from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
 from modeling_roberta_gru.data.labels import LabelSpace, class_weights
 from modeling_roberta_gru.data.splits import Splits, assert_no_leak, load_splits
 from modeling_roberta_gru.errors import InputError
-from modeling_roberta_gru.inference.score_file import score_file
+from modeling_roberta_gru.inference.score_file import ScoreOptions, score_file
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.arguments import parse_run
@@ -402,7 +402,7 @@ def scored(reviews, stand_in, tmp_path_factory):
     with write_reviews(folder / "more.csv", 23, seed=1).open() as file:
         texts = [row["text"] for row in csv.DictReader(file)]
     source = write(folder / "texts.csv", [{"text": text} for text in [*texts, leak]])
-    score_file(teacher.scorer, source, folder / "scored.csv", all_scores=True, progress=False)
+    score_file(teacher.scorer, source, folder / "scored.csv", ScoreOptions(all_scores=True), progress=False)
     return folder / "scored.csv"
 
 

@@ -373,14 +373,23 @@ def _with_labels(
 
 def _has_columns(table: Table, columns: Sequence[str]) -> bool:
     """Tell whether a table has some columns, or no row that says which it has."""
-    found = set(table.schema.names)
-    if found:
-        return found.issuperset(columns)
-    for chunk in table.chunks():  # JSON: its rows name them
-        found.update(name for at, record in enumerate(chunk.records) if at not in chunk.bad for name in record)
+    found: set[str] = set()
+    for names in columns_of(table):
+        found.update(names)
         if found.issuperset(columns):
             return True
     return not found
+
+
+def columns_of(table: Table) -> Iterator[list[str]]:
+    """Yield the columns of a table; of JSON, which has no header, those of a few rows at a time."""
+    if table.schema.names:
+        yield table.schema.names
+        return
+    for chunk in table.chunks():
+        good = (record for at, record in enumerate(chunk.records) if at not in chunk.bad)
+        if names := list(dict.fromkeys(name for record in good for name in record)):
+            yield names
 
 
 def _data_files(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..arguments import DataArguments
 from ..errors import InputError, unknown_name
-from .documents import Documents, Reader
+from .documents import Documents, Reader, columns_of
 from .labels import SCORE_PREFIX, LabelSpace, listed, to_number
 from .tables import Chunk, Table, open_table
 
@@ -58,7 +58,7 @@ class _SoftReader(Reader):
 
     def _find_lists(self, table: Table) -> bool:
         """Tell whether the label column holds the probabilities, and not a column of each class."""
-        found, column = _columns(table), self.args.label_column[0]
+        found, column = next(columns_of(table), []), self.args.label_column[0]
         scores = [name for name in found if name.startswith(SCORE_PREFIX)]
         if not found or (column in found and not set(scores) & set(self.columns)):
             return True
@@ -105,14 +105,3 @@ class _SoftReader(Reader):
             elif len(items) != size:
                 faults.setdefault(at, f"{column} is a list of {len(items)}, and there are {size} labels")
             yield items if at not in faults and items is not None else [0.0] * size
-
-
-def _columns(table: Table) -> list[str]:
-    """Return a table's columns; of JSON, those of its first rows."""
-    if table.schema.names:
-        return list(table.schema.names)
-    for chunk in table.chunks():
-        good = [record for at, record in enumerate(chunk.records) if at not in chunk.bad]
-        if good:
-            return list(dict.fromkeys(name for record in good for name in record))
-    return []

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
@@ -20,23 +20,27 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError
 from ..training.loading import quiet
-from ..trust import build_on_meta, check_code, check_fields, one_line, read_header, read_json
+from ..trust import (
+    CONFIG,
+    INDEX,
+    SAVE_AGAIN,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    Stored,
+    build_on_meta,
+    check_code,
+    check_fields,
+    find_tensors,
+    one_line,
+    read_header,
+    read_index,
+    read_json,
+)
 
-CONFIG, TOKENIZER, TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+TOKENIZER = "tokenizer.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_NAME = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 CLEAN_PROCESS = Path(__file__).with_name("clean_process.py")
-
-SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
-
-
-class Stored(NamedTuple):
-    """Where a tensor lies."""
-
-    path: Path
-    shape: list[int]
 
 
 def check_model(folder: Path) -> None:
@@ -51,7 +55,9 @@ def check_model(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one that holds a saved model.")
     config = _read_config(folder / CONFIG)
-    stored = _find_weights(folder)
+    stored = find_tensors(str(folder))
+    if not (folder / WEIGHTS).is_file():
+        _check_index(folder / INDEX, stored)
     _check_names(folder, dict(stored), _expected_shapes(folder))
     for path in sorted({tensor.path for tensor in stored.values()}):
         _check_values(path)
@@ -74,7 +80,7 @@ def check_adapter(folder: Path) -> None:
     whole = next((name for name in (WEIGHTS, INDEX) if (folder / name).exists()), None)
     if whole is not None:
         raise InputError(f"{folder} holds an adapter and, in {whole}, a model: put one of them into another folder.")
-    _stored(folder / ADAPTER_WEIGHTS)
+    read_header(folder / ADAPTER_WEIGHTS)
     _check_values(folder / ADAPTER_WEIGHTS)
     _check_tokenizer(folder, config)
 
@@ -144,35 +150,11 @@ def _check_named(path: Path, auto_class: str, named: Any, reference: str) -> Non
         raise InputError(f"{code} is missing, which {path.name} names for {auto_class}. {SAVE_AGAIN}")
 
 
-def _find_weights(folder: Path) -> dict[str, Stored]:
-    """Return where every tensor lies, by its name."""
-    if (folder / WEIGHTS).is_file():
-        return _stored(folder / WEIGHTS)
-    if (folder / INDEX).is_file():
-        return _find_shards(folder / INDEX)
-    pickle = next((path for pattern in PICKLES for path in sorted(folder.glob(pattern))), None)
-    if pickle is not None:
-        raise InputError(
-            f"{pickle} is a pickle, which can run code where it is loaded, and {WEIGHTS} is missing. Load it where "
-            "you trust it, and save the model again with `save_pretrained`."
-        )
-    raise InputError(f"{folder / WEIGHTS} is missing. {SAVE_AGAIN}")
-
-
-def _find_shards(index: Path) -> dict[str, Stored]:
-    shards = _read_object(index).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise InputError(f"{index} has no `weight_map` from tensors to files. {SAVE_AGAIN}")
-    stored: dict[str, Stored] = {}
-    for shard in sorted(set(shards.values())):
-        path = index.with_name(Path(shard).name)
-        if shard != path.name or not path.is_file():
-            raise InputError(f"{index.parent / shard} is missing, which {index.name} names. {SAVE_AGAIN}")
-        stored |= _stored(path)
-    for name in sorted(shards.keys() | stored.keys()):
-        if name not in shards or name not in stored or stored[name].path.name != shards[name]:
+def _check_index(index: Path, stored: dict[str, Stored]) -> None:
+    files = read_index(index)
+    for name in sorted(files.keys() | stored.keys()):
+        if name not in files or name not in stored or stored[name].path.name != files[name]:
             raise InputError(f"{index} and the files beside it do not agree on where {name} lies. {SAVE_AGAIN}")
-    return stored
 
 
 def _expected_shapes(folder: Path) -> list[tuple[set[str], list[int]]]:
@@ -226,10 +208,6 @@ def _check_tokenizer(folder: Path, config: PretrainedConfig) -> None:
         check_token_ids(tokenizer, config.vocab_size)
     except InputError as error:
         raise InputError(f"{folder / TOKENIZER} does not fit {CONFIG}: {error}") from error
-
-
-def _stored(path: Path) -> dict[str, Stored]:
-    return {name: Stored(path, shape) for name, shape in read_header(path).items()}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from ..arguments import all_options
 from ..errors import InputError
+from ..training.loading import model_folder
 from ..trust import read_json
 from .card import RUN_KEYS
 from .check import ADAPTER_CONFIG, check_adapter, check_model
@@ -173,7 +174,11 @@ def publish(
     api = _connect(repo_id, token, endpoint, is_dry_run=dry_run)
     branch = _checked_name("--revision", revision or "main")
     tag = None if tag is None else _checked_name("--tag", tag)
-    folder = model_folder(run)
+    if not Path(run).is_dir():
+        raise InputError(f"{run} is not a folder: name a run's folder, or a saved model's.")
+    folder = Path(model_folder(str(run)))
+    if folder != Path(run):
+        _check_no_link(folder)
     sizes = travelling_files(folder)
     if dry_run:
         return _rehearse(api, repo_id, branch, folder, sizes, tag, private)
@@ -271,19 +276,6 @@ def describe_publication(publication: Publication) -> str:
 
 
 # What travels
-
-
-def model_folder(run: str | os.PathLike[str]) -> Path:
-    """Return where the model of a run lies: in its folder `model`, or where the folder is a saved model's itself."""
-    folder = Path(run)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: name a run's folder, or a saved model's.")
-    if (folder / "model").is_dir():
-        _check_no_link(folder / "model")
-        return folder / "model"
-    if (folder / "metrics.json").is_file() and not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is a run without a model: the folder {folder / 'model'} does not exist.")
-    return folder
 
 
 def travelling_files(folder: Path) -> dict[str, int]:

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError, first_line
 from ..files import alone, delete, is_url, kind_of, location_name, redacted, without_passwords, writing_to
 from .batch_scorer import cpus_given, threads
-from .score_file import check_text_column, score_file
+from .score_file import ScoreOptions, check_text_column, score_file
 from .scorer import Scorer
 
 MANIFEST = "manifest.json"
@@ -55,23 +55,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class PartOptions:
-    """How every part is scored: arguments of [`score_file`], and `scorer`, those of [`Scorer`]."""
+class PartOptions(ScoreOptions):
+    """How every part is scored; `scorer` are arguments of [`Scorer`]."""
 
-    text_column: str = "text"
-    prefix: str = "predicted_"
-    all_scores: bool = False
-    csv_encoding: str = "utf-8"
-    csv_delimiter: str = "auto"
-    csv_quoting: str = "auto"
-    csv_escape: str = "auto"
-    skip_bad_rows: bool = False
     scorer: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def of_file(self) -> dict[str, Any]:
-        """The arguments of [`score_file`]."""
-        return {name: value for name, value in asdict(self).items() if name != "scorer"}
 
 
 class PartScorer:
@@ -151,10 +138,11 @@ def score_folder(
     started = perf_counter()
     with _alone_in(target):
         names = _names_in(target)
+        of_file = asdict(options)
         run = {
             "model_name": model,
-            "options": options.of_file,
-            "scorer": options.scorer,
+            "scorer": of_file.pop("scorer"),
+            "options": of_file,
             "parts": [asdict(part) for part in parts],
         }
         earlier = _begin(target, run, names, restart)
@@ -360,13 +348,8 @@ def report(result: dict[str, Any]) -> str:
 def _check_parts(parts: Sequence[Part], options: PartOptions) -> None:
     """Look at the columns of every part that lies here; of what is fetched whole to be looked at, at one only."""
     here = [part for part in parts if not is_url(part.source)] or parts[:1]
-    csv = {name: getattr(options, f"csv_{name}") for name in ("delimiter", "quoting", "escape")}
     with ThreadPoolExecutor(8) as readers:
-        list(
-            readers.map(
-                lambda part: check_text_column(part.source, options.text_column, options.csv_encoding, **csv), here
-            )
-        )
+        list(readers.map(lambda part: check_text_column(part.source, options), here))
 
 
 def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -> dict[str, Any]:
@@ -412,7 +395,7 @@ def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOp
     end = time.monotonic() + SECONDS_FOR_A_LOCK
     while True:
         try:
-            return score_file(scorer, source, target, **options.of_file, progress=False)
+            return score_file(scorer, source, target, options, progress=False)
         except InputError as error:
             if not isinstance(error.__context__, filelock.Timeout) or time.monotonic() > end:
                 raise

@@ -53,6 +53,34 @@ BEGINNING = 2**20
 
 
 @dataclass(frozen=True)
+class ScoreOptions:
+    """How a file is scored.
+
+    Attributes:
+        text_column: the column of the text.
+        prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
+        all_scores: also write each label's probability, as `score_` and its name.
+        csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
+        csv_delimiter, csv_quoting, csv_escape: how it is written; "auto": to be found.
+        skip_bad_rows: keep rows that cannot be read or have no text, with nothing in the new columns.
+    """
+
+    text_column: str = "text"
+    prefix: str = "predicted_"
+    all_scores: bool = False
+    csv_encoding: str = "utf-8"
+    csv_delimiter: str = "auto"
+    csv_quoting: str = "auto"
+    csv_escape: str = "auto"
+    skip_bad_rows: bool = False
+
+    @property
+    def csv(self) -> dict[str, Any]:
+        """Those that [`DataArguments`] has for CSV and TSV files."""
+        return {name: value for name, value in vars(self).items() if name.startswith("csv_")}
+
+
+@dataclass(frozen=True)
 class PredictedColumns:
     """The columns that a model adds.
 
@@ -110,15 +138,8 @@ def score_file(
     scorer: "Scorer",
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
+    options: ScoreOptions = ScoreOptions(),
     *,
-    text_column: str = "text",
-    prefix: str = "predicted_",
-    all_scores: bool = False,
-    csv_encoding: str = "utf-8",
-    csv_delimiter: str = "auto",
-    csv_quoting: str = "auto",
-    csv_escape: str = "auto",
-    skip_bad_rows: bool = False,
     restart: bool = False,
     excel_safe: bool = False,
     progress: bool = True,
@@ -129,12 +150,7 @@ def score_file(
         scorer: the model.
         source: a CSV, TSV, JSON Lines, JSON or Parquet file, or the URL of one.
         target: another file of any of these kinds. CSV to CSV keeps how cells are separated and quoted.
-        text_column: the column of the text.
-        prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
-        all_scores: also write each label's probability, as `score_` and its name.
-        csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
-        csv_delimiter, csv_quoting, csv_escape: how it is written; "auto": to be found.
-        skip_bad_rows: keep rows that cannot be read or have no text, with nothing in the new columns.
+        options: which column is read and how, and what is added.
         restart: forget what an unfinished run into `target` has scored.
         excel_safe: put an apostrophe before every cell of a CSV or TSV output that begins with = + - @, a tab or a
             carriage return and is not a number: a spreadsheet would run it as a formula.
@@ -149,27 +165,27 @@ def score_file(
             is kept, and the same call goes on.
     """
     source, target = location_name(source), Path(target)
-    csv = {"encoding": csv_encoding, "delimiter": csv_delimiter, "quoting": csv_quoting, "escape": csv_escape}
+    text_column = options.text_column
     started = perf_counter()
-    predictions = PredictedColumns(scorer.labels, scorer.problem_type, prefix, all_scores)
+    predictions = PredictedColumns(scorer.labels, scorer.problem_type, options.prefix, options.all_scores)
     _check_target(source, target)
     if excel_safe and not is_csv(target):
         raise InputError(f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.")
-    table = _open(source, csv, typed=kind_of(target) == PARQUET)
+    table = _open(source, options, typed=kind_of(target) == PARQUET)
     run = {
         "model": scorer.fingerprint,
         "dtype": scorer.dtype,
         "--max-length": scorer.max_length,
         "--agreement": scorer.agreement,
         "--text-column": text_column,
-        **{f"--csv-{name}": value for name, value in csv.items()},
-        "--skip-bad-rows": skip_bad_rows,
+        **{f"--{name.replace('_', '-')}": value for name, value in options.csv.items()},
+        "--skip-bad-rows": options.skip_bad_rows,
         "input": _identity(table.path),
         "pool size": POOL_SIZE,
     }
     with _disk_space(target), _parts_folder(target) as folder:
         _begin(folder, run, restart)
-        num_rows, bad = _survey(table, text_column, predictions, skip_bad_rows)
+        num_rows, bad = _survey(table, text_column, predictions, options.skip_bad_rows)
         num_texts = num_rows - bad.number
         unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
         schema = pa.schema([*table.schema, *predictions.schema], table.schema.metadata)
@@ -199,28 +215,24 @@ def score_file(
     }
 
 
-def read_texts(
-    source: str | os.PathLike[str], text_column: str = "text", csv_encoding: str = "utf-8", **csv: str
-) -> Iterator[str]:
-    """Yield the texts of a file that can be scored, in order; `csv` are delimiter, quoting and escape.
+def read_texts(source: str | os.PathLike[str], options: ScoreOptions = ScoreOptions()) -> Iterator[str]:
+    """Yield the texts of a file that can be scored, in order.
 
     Raises:
         InputError: if the file cannot be read, or has no such column.
     """
-    table = _open(location_name(source), {"encoding": csv_encoding, **csv})
-    _check_text_column(table, text_column)
-    yield from _texts(table, text_column, ())
+    table = _open(location_name(source), options)
+    _check_text_column(table, options.text_column)
+    yield from _texts(table, options.text_column, ())
 
 
-def check_text_column(
-    source: str | os.PathLike[str], text_column: str = "text", csv_encoding: str = "utf-8", **csv: str
-) -> None:
-    """Check that a file can be opened and has a column of texts; `csv` are delimiter, quoting and escape.
+def check_text_column(source: str | os.PathLike[str], options: ScoreOptions) -> None:
+    """Check that a file can be opened and has a column of texts.
 
     Raises:
         InputError: if not.
     """
-    _check_text_column(_open(location_name(source), {"encoding": csv_encoding, **csv}), text_column)
+    _check_text_column(_open(location_name(source), options), options.text_column)
 
 
 def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) -> dict[str, Any]:
@@ -280,11 +292,12 @@ def report_verified(figures: dict[str, Any]) -> str:
     return f"{what}: {labels}; {difference}."
 
 
-def _open(source: str, csv: dict[str, str], typed: bool = False) -> Table:
-    args = DataArguments(**{f"csv_{name}": value for name, value in csv.items()})  # type: ignore[arg-type]
-    for name in csv:
-        if getattr(args, f"csv_{name}") != getattr(DataArguments, f"csv_{name}") and not is_csv(source):
-            raise InputError(f"--csv-{name} takes effect only with CSV or TSV files: leave it out for {source}.")
+def _open(source: str, options: ScoreOptions, typed: bool = False) -> Table:
+    args = DataArguments(**options.csv)
+    for name, value in options.csv.items():
+        if value != getattr(DataArguments, name) and not is_csv(source):
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} takes effect only with CSV or TSV files: leave it out for {source}.")
     return open_table(source, args, typed)
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.stats import beta
-from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from ..configuration_roberta_gru import RobertaGRUConfig
@@ -168,7 +167,7 @@ def _why_not(config: PreTrainedConfig) -> str | None:
 
 
 def fit_model(
-    model: Any, documents: Sequence[Sequence[int]], max_length: int | None, at_once: int = 8, progress: bool = False
+    model: Any, documents: Sequence[Sequence[int]], max_length: int | None, at_once: int = 8
 ) -> dict[str, dict[str, Any]]:
     """Fit thresholds to documents, which need no labels.
 
@@ -177,7 +176,6 @@ def fit_model(
         documents: token ids.
         max_length: what they were cut to.
         at_once: windows that are encoded together.
-        progress: show a bar.
 
     Returns:
         What `config.stop_thresholds` holds; see [`fit_thresholds`].
@@ -189,10 +187,8 @@ def fit_model(
     if len(long) < least_documents(min(AGREEMENTS)):  # nothing can be promised: no need to read them
         return fit_thresholds([], [], problem_type, max_length, lengths)
     steps: list[list[Step]] = [[] for _ in long]
-    with tqdm(total=len(long), disable=not progress, desc="Reading by windows", unit=" texts") as bar:
-        for step in read_by_windows(model, long, at_once=at_once):
-            steps[step.row].append(step)
-            bar.update(step.is_last)
+    for step in read_by_windows(model, long, at_once=at_once):
+        steps[step.row].append(step)
     running = [np.stack([step.logits for step in some]) for some in steps]
     num_tokens = [np.array([step.num_tokens for step in some]) for some in steps]
     return fit_thresholds(running, num_tokens, problem_type, max_length, lengths)

@@ -84,14 +84,13 @@ def measure_bag_of_words(
     test: Mapping[str, Any],
     label_names: Sequence[str],
     num_resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Train on one split and measure on another.
 
     Args:
         train, test: data sets with the columns `text` and `label` (class ids).
         label_names: the C class names.
-        num_resamples, seed: as in `metrics.measure`.
+        num_resamples: as in `metrics.measure`.
 
     Returns:
         What `metrics.measure` gives.
@@ -102,4 +101,4 @@ def measure_bag_of_words(
     model = BagOfWords().fit(list(train["text"]), list(train["label"]), num_labels=len(label_names))
     probabilities = model.predict_probabilities(list(test["text"]))
     labels = list(test["label"])
-    return measure(probabilities, labels, SINGLE_LABEL, label_names, num_resamples, seed)
+    return measure(probabilities, labels, SINGLE_LABEL, label_names, num_resamples)

@@ -35,10 +35,13 @@ def model_folder(name: str) -> str:
     """
     folder = Path(name)
     if not (folder / "config.json").is_file():
-        if (folder / "model" / "config.json").is_file():
+        if (folder / "model").is_dir():
             return str(folder / "model")
         if (folder / "metrics.json").is_file():
-            raise InputError(f"{name} is the run of a bag of words, which keeps no model.")
+            raise InputError(
+                f"{name} is a run without a model: the folder {folder / 'model'} does not exist. A bag of words keeps "
+                "none."
+            )
     return name
 
 
