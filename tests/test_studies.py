@@ -1,9 +1,10 @@
 """Studies over options: each point is trained once, whoever is killed, and nothing is chosen by the test split."""
 
+import errno
 import json
 import math
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -34,6 +35,7 @@ SPACES = sorted((Path(__file__).parents[1] / "recipes" / "spaces").glob("*.yaml"
 GRID = "space:\n  optimizer: [sgd, adam]\n  learning_rate: [1e-4, 1e-5]\n"
 POINTS = list(product(["sgd", "adam"], [0.0001, 0.00001]))
 RATES = "space:\n  learning_rate: [1e-3, 1e-4, 1e-5]\n"
+FULL = OSError(errno.ENOSPC, "No space left on device")
 RANDOM = "sampler: random\ntrials: 3\nspace:\n  learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
 
 
@@ -238,6 +240,91 @@ def test_trials_say_who_trained_them(monkeypatch, stub, study_of, undrawn):
 # Going on
 
 
+def fail_at(rate: float, stub: Stub, error: BaseException) -> list[float]:
+    """Have each training at a rate end in an error; return the rates of all trainings that began."""
+    begun = []
+
+    def before(args):
+        begun.append(args.learning_rate)
+        if args.learning_rate == rate:
+            raise error
+
+    stub.before = before
+    return begun
+
+
+def test_a_point_that_fails_each_time_ends_no_command_and_is_left_out_after_three(
+    tmp_path, stub, study_of, finals, undrawn, capsys
+):
+    begun = fail_at(0.0001, stub, RuntimeError("CUDA out of memory: 2 | 3 GiB\nSee the manual."))
+    for said in ("failed in 1 of 3", "failed in 2 of 3", "left out after 3", "left out after 3"):
+        record = study_of(RATES)
+        assert [row["state"] for row in record["trials"]] == ["complete", "failed", "complete"]
+        assert record["trials"][1]["error"] == f"{said} attempts: RuntimeError: CUDA out of memory: 2 | 3 GiB"
+        assert record["best"] == 3
+        assert read(tmp_path / "study") == record
+        row = f"| 2 | 0.0001 | {said} attempts: RuntimeError: CUDA out of memory: 2 \\| 3 GiB | – | – |"
+        assert row in (tmp_path / "study" / "sweep.md").read_text().splitlines()
+    assert begun == [0.001, 0.0001, 0.00001, 0.0001, 0.0001]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Trial 2 of 3")]
+    assert len(lines) == 3
+    assert lines[0].endswith("out of memory: 2 | 3 GiB, best so far 0.7273 (trial 1)")
+    assert len(study_of(RATES, num_final_seeds=1)["final"]["runs"]) == 1
+
+
+def test_a_point_that_failed_is_trained_by_the_next_command(stub, study_of, undrawn):
+    stop_at(2, stub, RuntimeError("CUDA out of memory"))
+    study_of(RATES)
+    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
+    assert len(stub.trained) == 3
+
+
+def test_a_point_at_which_each_process_is_killed_is_left_out_after_three(tmp_path, stub, study_of, undrawn):
+    begun = fail_at(0.0001, stub, Killed())
+    for _ in range(3):
+        with pytest.raises(Killed):
+            study_of(RATES)
+        let_an_hour_pass(tmp_path / "study")
+    record = study_of(RATES)
+    assert begun == [0.001, 0.0001, 0.00001, 0.0001, 0.0001]
+    assert record["trials"][1]["error"] == "left out after 3 attempts: killed, perhaps for want of memory"
+
+
+def test_a_mistake_that_shows_at_one_point_ends_three_commands(stub, study_of, undrawn):
+    begun = fail_at(0.0001, stub, InputError("the encoder has 12 layers"))
+    for _ in range(3):
+        with pytest.raises(InputError, match=r"Trial 2 \(learning_rate=0.0001\): the encoder has 12 layers"):
+            study_of(RATES)
+    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete", "failed", "complete"]
+    assert begun == [0.001, 0.0001, 0.00001, 0.0001, 0.0001]
+
+
+def test_an_error_is_recorded_without_passwords(stub, study_of, undrawn):
+    fail_at(0.0001, stub, OSError("https://me:secret@host/model has gone"))
+    assert study_of(RATES)["trials"][1]["error"].endswith("OSError: https://***@host/model has gone")
+
+
+def test_options_that_were_drawn_and_cannot_go_together_are_left_out(stub, study_of, undrawn):
+    text = "sampler: random\ntrials: 5\nspace: {max_windows: [2, null], window_policy: [null, head]}\n"
+    for _ in range(3 * 5):
+        with suppress(InputError):
+            record = study_of(text)
+    cannot = [row["params"] == {"max_windows": None, "window_policy": "head"} for row in record["trials"]]
+    assert [row["state"] == "failed" for row in record["trials"]] == cannot
+    assert 0 < sum(cannot) < 5
+
+
+@pytest.mark.parametrize(("error", "raised"), [(KeyboardInterrupt(), KeyboardInterrupt), (FULL, InputError)])
+def test_interrupts_and_full_disks_are_no_failures_of_a_point(error, raised, stub, study_of, undrawn):
+    begun = fail_at(0.0001, stub, error)
+    for _ in range(4):
+        with pytest.raises(raised):
+            study_of(RATES)
+    stub.before = lambda args: None
+    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
+    assert begun == [0.001, 0.0001, 0.00001, 0.0001, 0.0001, 0.0001]
+
+
 def test_a_killed_study_finishes_exactly_what_is_missing(tmp_path, stub, study_of, undrawn):
     stop_at(2, stub, Killed())
     with pytest.raises(Killed):
@@ -327,17 +414,26 @@ def test_what_others_train_is_waited_for_and_taken_over_if_they_die(
     assert capsys.readouterr().out.count("Waiting for 1 that other processes train") == 1
 
 
-def test_two_workers_share_a_grid_and_do_no_point_twice(monkeypatch, stub, study_of, undrawn):
-    def second_worker(args):
-        stub.before = lambda args: None
-        with pytest.raises(Killed):  # it waits for the first worker's trial
-            study_of(GRID)
+@pytest.fixture
+def second_worker(monkeypatch, stub, study_of):
+    """Have another worker take up a study during the n-th training, until it waits for that one."""
+
+    def start(number: int, text: str) -> None:
+        def work(args):
+            if len(stub.trained) == number - 1:
+                stub.before = lambda args: None
+                with pytest.raises(Killed):
+                    study_of(text)
+
+        stub.before = work
 
     monkeypatch.setattr(studies, "POLL_SECONDS", 1e-9)
-    monkeypatch.setattr(
-        studies.time, "sleep", lambda seconds, nap=studies.time.sleep: kill() if seconds == 1e-9 else None
-    )
-    stub.before = second_worker
+    monkeypatch.setattr(studies.time, "sleep", lambda seconds: kill() if seconds == 1e-9 else None)
+    return start
+
+
+def test_two_workers_share_a_grid_and_do_no_point_twice(stub, study_of, second_worker, undrawn):
+    second_worker(1, GRID)
     record = study_of(GRID)
     assert stub.trained == [*POINTS[1:], POINTS[0]]
     assert [row["trial"] for row in record["trials"]] == [1, 2, 3, 4]
@@ -345,6 +441,19 @@ def test_two_workers_share_a_grid_and_do_no_point_twice(monkeypatch, stub, study
 
 def kill():
     raise Killed
+
+
+def test_what_fails_here_is_trained_by_another_worker(stub, study_of, second_worker, undrawn):
+    second_worker(1, RATES)
+    take_over = stub.before
+
+    def fail(args):
+        stub.before = take_over
+        raise RuntimeError("CUDA out of memory")
+
+    stub.before = fail
+    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
+    assert stub.trained == [("nadam", rate) for rate in (0.00001, 0.001, 0.0001)]
 
 
 def test_what_two_workers_queued_at_once_is_trained_once(stub, study_of, plan_of, undrawn):
@@ -446,6 +555,12 @@ def test_fewer_trials_than_were_queued_end_a_study(stub, study_of, undrawn):
         study_of(RANDOM.replace("trials: 3", "trials: 6"))
     record = study_of(RANDOM.replace("trials: 3", "trials: 2"))
     assert len(set(stub.trained)) == len(record["trials"]) == record["num_trials"] == 2
+
+
+def test_fewer_trials_on_one_machine_end_the_study_on_all(stub, study_of, second_worker, undrawn):
+    second_worker(2, RANDOM.replace("trials: 3", "trials: 2"))
+    record = study_of(RANDOM.replace("trials: 3", "trials: 6"))
+    assert len(stub.trained) == len(record["trials"]) == record["num_trials"] == 2
 
 
 def test_lists_are_varied_as_texts(plan_of):

@@ -5,10 +5,10 @@ it; run on several machines with one `--storage`, it shares the trials out. One 
 `accelerate launch` with several is not supported.
 
 A trial is for one point of the study: the n-th of a grid, or the n-th that is drawn. All points are queued when the
-study begins. A point whose trial was cut off (killed, interrupted, stopped by an error) is queued again. Two workers
-may queue a point at once: the lower trial counts. Optuna's GridSampler and RetryFailedTrialCallback are no substitute:
-the one hands a point that another machine still trains out again when no others are left, the other does not see an
-interrupt.
+study begins. A point whose trial ended without a result (killed, interrupted, stopped by an error) is queued again,
+but left out when three of its trials were killed or stopped by an error. Two workers may queue a point at once: the
+lower trial counts. Optuna's GridSampler and RetryHeartbeatStaleTrialCallback are no substitute: the one hands a point
+that another machine still trains out again when no others are left, the other sees neither interrupts nor errors.
 """
 
 import json
@@ -16,9 +16,10 @@ import math
 import shlex
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -27,12 +28,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.utils import logging
 
 from .. import experiment
 from ..arguments import LOSSES, DataArguments, ModelArguments, all_options, words_by_option
 from ..data.splits import load_splits
 from ..errors import InputError, first_line, say, unknown_name
-from ..files import delete, redacted, write_json, write_text, writing_to
+from ..files import delete, redacted, why_not_written, without_passwords, write_json, write_text, writing_to
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import measure, metric_names, to_probabilities
@@ -43,12 +45,15 @@ from .study_report import best_trial, draw_curves, draw_options, final_markdown,
 if TYPE_CHECKING:
     import optuna
 
+logger = logging.get_logger(__name__)
+
 NO_PART_OF_STUDY = (*OF_THE_STUDY, "dataloader_pin_memory", "disable_tqdm")
 """Options in which the machines of one study may differ."""
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 30
 POLL_SECONDS = 5.0
 STORAGE_ATTEMPTS = 5
+POINT_ATTEMPTS = 3
 RUNNING, WAITING, FAILED = "RUNNING", "WAITING", "FAIL"  # optuna's names
 
 
@@ -255,19 +260,23 @@ def _compared(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _work(study: "optuna.Study", plan: Plan) -> None:
-    """Take trials from the queue until none is left or running."""
+    """Take trials from the queue until none is left or running.
+
+    What failed here is left to other machines and to the next command: it would most likely fail again.
+    """
     import optuna
 
     said = 0
+    failed: set[int] = set()
     while True:
         with warnings.catch_warnings():
             # As for heartbeats.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
-        _queue_missing(study, plan.space)
+        _queue_missing(study, plan.space, failed)
         states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
         if WAITING in states:
-            callback = partial(_tell, plan=plan)
+            callback = partial(_tell, plan=plan, failed=failed)
             study.optimize(partial(_objective, plan=plan), n_trials=1, gc_after_trial=True, callbacks=[callback])
         elif RUNNING in states:
             if states.count(RUNNING) != said:
@@ -288,33 +297,53 @@ def _is_cut_off(trial: "optuna.trial.FrozenTrial") -> bool:
     return trial.state.name == FAILED and not has_diverged
 
 
-def _queue_missing(study: "optuna.Study", space: Space) -> None:
-    """Queue the points that have no trial, or none that was not cut off."""
+def _failures(trials: Sequence["optuna.trial.FrozenTrial"]) -> defaultdict[int, list["optuna.trial.FrozenTrial"]]:
+    """Return, by point, the trials that began to train and were killed or stopped by an error."""
+    failures = defaultdict(list)
+    for trial in trials:
+        if _is_cut_off(trial) and trial.params and "interrupted" not in trial.user_attrs:
+            failures[trial.user_attrs["point"]].append(trial)
+    return failures
+
+
+def _points(study: "optuna.Study", space: Space) -> list[dict[str, Any]]:
+    """Return the study's points: as many as the latest command asked for, on whatever machine."""
+    return replace(space, trials=study.user_attrs["study"]["space"]["trials"]).points
+
+
+def _queue_missing(study: "optuna.Study", space: Space, failed: set[int]) -> None:
+    """Queue the points that have no trial, or none that was not cut off; not those that failed here or too often."""
     trials = study.get_trials(deepcopy=False)
-    taken = {trial.user_attrs.get("point") for trial in trials if not _is_cut_off(trial)}
-    for point, params in enumerate(space.points):
-        if point not in taken:
+    taken = {trial.user_attrs.get("point") for trial in trials if not _is_cut_off(trial)} | failed
+    failures = _failures(trials)
+    for point, params in enumerate(_points(study, space)):
+        if point not in taken and len(failures[point]) < POINT_ATTEMPTS:
             study.enqueue_trial(params, user_attrs={"point": point})
 
 
 def _is_idle(trial: "optuna.Trial", space: Space) -> bool:
     """Tell whether there is nothing to do: the queue was empty after all, or a lower trial has the same point.
 
-    Nor is there where fewer points are wanted by now than were queued.
+    Nor is there where fewer points are wanted by now than were queued, or the point has failed too often.
     """
-    point = trial.user_attrs.get("point")
+    point, trials = trial.user_attrs.get("point"), trial.study.get_trials(deepcopy=False)
     return (
         point is None
-        or point >= len(space.points)
+        or point >= len(_points(trial.study, space))
+        or len(_failures(trials)[point]) >= POINT_ATTEMPTS
         or any(
             other.number < trial.number and other.user_attrs.get("point") == point and not _is_cut_off(other)
-            for other in trial.study.get_trials(deepcopy=False)
+            for other in trials
         )
     )
 
 
 def _objective(trial: "optuna.Trial", plan: Plan) -> float:
-    """Train a point and return its metric; nan, which optuna counts as failed, where there is none."""
+    """Train a point and return its metric; nan, which optuna counts as failed, where there is none.
+
+    Raises:
+        InputError: for a user's mistake, which the other points would most likely meet too.
+    """
     import optuna
 
     if _is_idle(trial, plan.space):
@@ -325,12 +354,21 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
     trial.study.sampler = sampler(seed=trial.study.user_attrs["study"]["seed"] + point)
     params = space.draw(trial)
     folder = plan.output_dir / "trials" / str(trial.number)
-    model_args, data_args, args = plan.parse(params, folder)
+    name = f"Trial {point + 1} ({named(params)})"
     pruning = PruningCallback(trial, space.metric)
     try:
+        model_args, data_args, args = plan.parse(params, folder)
         result = _result(experiment.train(model_args, data_args, args, callbacks=[pruning]), space.metric)
-    except InputError as error:
-        raise InputError(f"Trial {point + 1} ({named(params)}): {error}") from error
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or why_not_written(error):
+            # No doing of this point's options: it does not count among its failures.
+            trial.set_user_attr("interrupted", True)
+            raise
+        trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
+        if isinstance(error, InputError):
+            raise InputError(f"{name}: {error}") from error
+        logger.error("%s failed.", name, exc_info=True)
+        return math.nan
     finally:
         delete(folder)
     trial.set_user_attr("result", {**result, "platform": describe_platform(args)})
@@ -383,17 +421,20 @@ class PruningCallback(TrainerCallback):
 # What a study leaves
 
 
-def _tell(study: "optuna.Study", trial: "optuna.trial.FrozenTrial", plan: Plan) -> None:
-    """Write the outputs anew after a trial, and say how it ended."""
-    if _is_cut_off(trial):
+def _tell(study: "optuna.Study", trial: "optuna.trial.FrozenTrial", plan: Plan, failed: set[int]) -> None:
+    """Write the outputs anew after a trial, and say how it ended; keep the point of one that failed."""
+    if "error" in trial.user_attrs:
+        failed.add(trial.user_attrs["point"])
+    elif _is_cut_off(trial):
         return
     record, metric = write_outputs(study, plan), plan.space.metric
     row = next(row for row in record["trials"] if row["trial"] == trial.user_attrs["point"] + 1)
     best = best_trial(record)
     so_far = f"{best['metrics'][metric]['value']:.4f} (trial {best['trial']})" if best else "none"
+    seconds = "" if row["seconds"] is None else f", {row['seconds']:.0f} s"
     say(
         f"Trial {row['trial']} of {record['num_trials']}: {named(row['params'])}: {metric} {outcome(row, metric)}, "
-        f"best so far {so_far}, {row['seconds']:.0f} s"
+        f"best so far {so_far}{seconds}"
     )
 
 
@@ -413,24 +454,25 @@ def _record(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
     described = study.user_attrs["study"]
     platforms: list[dict[str, Any]] = []
     rows = []
-    for trial in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
         if trial.state.is_finished() and not _is_cut_off(trial):
             result = dict(trial.user_attrs["result"])
             platform = result.pop("platform")
             if platform not in platforms:
                 platforms.append(platform)
-            rows.append(
-                {
-                    "trial": trial.user_attrs["point"] + 1,
-                    "params": {name: trial.params[name] for name in plan.space.options},
-                    "state": "failed" if trial.state.name == FAILED else trial.state.name.lower(),
-                    **result,
-                    "platform": platforms.index(platform),
-                }
-            )
+            rows.append({**_row(trial, plan.space), **result, "platform": platforms.index(platform)})
+    with_result = {row["trial"] for row in rows}
+    for point, attempts in _failures(trials).items():
+        errors = [trial.user_attrs["error"] for trial in attempts if "error" in trial.user_attrs]
+        if point + 1 not in with_result and (errors or len(attempts) >= POINT_ATTEMPTS):
+            num, error = len(attempts), errors[-1] if errors else "killed, perhaps for want of memory"
+            times = f"left out after {num}" if num >= POINT_ATTEMPTS else f"failed in {num} of {POINT_ATTEMPTS}"
+            result = {"metrics": None, "curve": [], "best_step": None, "seconds": None, "platform": None}
+            rows.append({**_row(attempts[-1], plan.space), **result, "error": f"{times} attempts: {error}"})
     record = {
         **described,
-        "num_trials": max(len(plan.space.points), len(rows)),
+        "num_trials": max(len(_points(study, plan.space)), len(rows)),
         "command": plan.command,
         "recipe": plan.config and Path(plan.config).stem,
         "optuna": version("optuna"),
@@ -439,6 +481,14 @@ def _record(study: "optuna.Study", plan: Plan) -> dict[str, Any]:
     }
     best = best_trial(record)
     return {**record, "best": best and best["trial"], "final": _final_runs(plan, best["params"]) if best else None}
+
+
+def _row(trial: "optuna.trial.FrozenTrial", space: Space) -> dict[str, Any]:
+    return {
+        "trial": trial.user_attrs["point"] + 1,
+        "params": {name: trial.params.get(name) for name in space.options},
+        "state": "failed" if trial.state.name == FAILED else trial.state.name.lower(),
+    }
 
 
 # The best options, on the test split

@@ -43,7 +43,7 @@ def _ranked(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def outcome(row: Mapping[str, Any], metric: str) -> str:
     """Say how a trial ended."""
     if row["state"] == "failed":
-        return "failed: training diverged, its logits are not finite"
+        return str(row.get("error", "failed: training diverged, its logits are not finite"))
     return written(row["metrics"][metric]) + (", stopped early" if row["state"] == "pruned" else "")
 
 
@@ -55,9 +55,9 @@ def study_markdown(record: Mapping[str, Any], name: str) -> str:
         [
             str(row["trial"]),
             *(cell(_shown(row["params"][option])) for option in names),
-            outcome(row, metric),
+            cell(outcome(row, metric)),
             "–" if row["best_step"] is None else f"{row['best_step']:,}",
-            f"{row['seconds']:,.0f}",
+            "–" if row["seconds"] is None else f"{row['seconds']:,.0f}",
         ]
         for row in _ranked(record)
     ]
