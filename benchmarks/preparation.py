@@ -156,7 +156,7 @@ def read_ours(path: str, _: Any) -> dict[str, Any]:
 
     num_texts = 0
     for chunk in open_table(path).chunks():
-        num_texts += len(chunk) - len(faults_of(chunk, "text"))
+        num_texts += len(chunk) - len(faults_of(chunk, ["text"]))
     return {"counts": {"texts": num_texts}}
 
 

@@ -99,8 +99,8 @@ def train(
             dictionary of columns, with the columns that `text_column` and `label_column` name ("text" and "label"
             unless told); or texts and labels as a pair. Unset: what the options name (`train_file`, `dataset_name`),
             or the built-in corpus.
-        eval_dataset: the same for validation; unset: carved out of training.
-        test_dataset: the same for the final measurement; unset: carved out of training too.
+        eval_dataset: the same for validation; unset: split off from training.
+        test_dataset: the same for the final measurement; unset: split off from training too.
         config: a recipe's name ("quickstart") or a YAML file of options; `options` win.
         options: any option of `roberta-gru train`, by the same names. `output_dir` may be left out: the run then lies
             in a temporary folder. `verify_load` is off unless asked for.
@@ -115,6 +115,9 @@ def train(
     tables = {split: table for split, table in tables.items() if table is not None}
     if tables and "train" not in tables:
         raise InputError("There are no training rows: give train_dataset too.")
+    for split, table in tables.items():
+        if isinstance(table, str | os.PathLike):
+            raise InputError(f"{str(table)!r} is a name, not rows: give a file as {split}_file={str(table)!r}.")
     source = next((name for name in SOURCES if name in options), None)
     if tables and source:
         raise InputError(
@@ -145,7 +148,7 @@ def evaluate(
     model: str | os.PathLike[str] | TrainedClassifier,
     data: Any,
     *,
-    slice_by: Sequence[str] = (),
+    slice_by: str | Sequence[str] = (),
     batch_size: int = 32,
     **options: Any,
 ) -> dict[str, Any]:
@@ -154,9 +157,10 @@ def evaluate(
     Args:
         model: what [`train`] returned, a run's folder, a saved model's folder or a Hub id.
         data: a file, a folder, a Hub id, or texts in memory as [`train`] takes them.
-        slice_by: columns whose values are measured apart, beside length and label.
+        slice_by: columns whose values are measured apart, beside length and label; one may be given as it is.
         batch_size: texts per batch.
-        options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `max_length`.
+        options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `max_length`
+            (unset: what [`train`] cut texts to, where it returned the model).
 
     Returns:
         The metrics, each with n and a 95 % interval, and under "slices" those of each slice.
@@ -168,8 +172,11 @@ def evaluate(
     for name in options:
         if name not in known:
             raise unknown_name("option", name, known)
+    if isinstance(model, TrainedClassifier):
+        options.setdefault("max_length", model.max_length)
     if isinstance(data, os.PathLike):
         data = str(data)
+    slice_by = [slice_by] if isinstance(slice_by, str) else slice_by
     return evaluate_model(_name(model), data, DataArguments(**_accepted(options)), slice_by, batch_size)
 
 

@@ -878,7 +878,7 @@ def find_recipe(name: str, folder: str = "recipes") -> Path:
         return path
     known = {file.stem: file for file in carried(folder).glob("*.yaml")}
     if name not in known:
-        raise InputError(f"Unknown recipe {name!r}. There are: {', '.join(sorted(known))}; or name a file.")
+        raise unknown_name("space" if folder.endswith("spaces") else "recipe", name, known)
     return known[name]
 
 

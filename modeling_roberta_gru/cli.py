@@ -74,8 +74,8 @@ def exit_status(program: Callable[[], object]) -> int:
         return 2
     except KeyboardInterrupt:
         say(
-            "Interrupted. What was saved is whole: --resume_from_checkpoint true resumes training from a checkpoint; "
-            "a study, or the scoring of a file, resumes by the same command.",
+            "Interrupted. What was saved is whole: --resume_from_checkpoint auto resumes training from the last "
+            "checkpoint, if there is one; a study, or the scoring of a file, resumes by the same command.",
             error=True,
         )
         return 130
@@ -122,9 +122,9 @@ def _with_status(function: Callable[..., None]) -> Callable[..., None]:
 @raw_command(help_option_names=[])
 def train(context: typer.Context) -> None:
     """Train a classifier on labelled texts, measure it, and save it."""
-    for option in ("--help", "--help-all", "--help_all"):
+    for option in ("-h", "--help", "--help-all", "--help_all"):
         if option in context.args:
-            print(help_text(full=option != "--help"))
+            print(help_text(full=option not in ("-h", "--help")))
             return
     options = read_options(context.args)
     for path in options.data.paths:
@@ -423,7 +423,9 @@ def score(
             help="The file to write, of any of these kinds: the same rows, scored; with --engine ray a folder.",
         ),
     ],
-    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    text_column: Annotated[
+        list[str] | None, typer.Option(help="Column of the text; give it again to join several, as in training.")
+    ] = None,
     prefix: Annotated[
         str, typer.Option(help="Prefix of the new columns, label and score (of a regression: value).")
     ] = "predicted_",
@@ -500,7 +502,7 @@ def score(
     from .inference import score_file as scoring
 
     options = scoring.ScoreOptions(
-        text_column=text_column,
+        text_column=text_column or ["text"],
         prefix=prefix,
         all_scores=all_scores,
         csv_encoding=csv_encoding,

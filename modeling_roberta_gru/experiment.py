@@ -40,7 +40,15 @@ from .training.architectures import Architecture, WordCounts, check_options
 from .training.arguments import RobertaGRUTrainingArguments
 from .training.bag_of_words import measure_bag_of_words
 from .training.loading import longest_read, model_folder
-from .training.metrics import combined_metrics, fit_temperature, measure, metric_names, to_probabilities, written
+from .training.metrics import (
+    combined_metrics,
+    fit_temperature,
+    is_bound,
+    measure,
+    metric_names,
+    to_probabilities,
+    written,
+)
 from .training.optimizers import freeze
 from .training.plots import draw_confusion
 from .training.record import (
@@ -343,7 +351,15 @@ def _fit_temperature(trained: Trained) -> float | None:
     splits = trained.splits
     if splits.labels.problem_type != SINGLE_LABEL or not trained.architecture.has_temperature:
         return None
-    return fit_temperature(trained.validation_logits, splits.validation["label"][:])
+    temperature = fit_temperature(trained.validation_logits, splits.validation["label"][:])
+    if is_bound(temperature):
+        logger.warning(
+            "Probabilities are not calibrated: the best temperature for the %s validation rows lies beyond %.1f, the "
+            "bound. More validation rows, or longer training, would help.",
+            f"{len(splits.validation):,}",
+            temperature,
+        )
+    return temperature
 
 
 def _fit_stopping(trained: Trained, args: RobertaGRUTrainingArguments) -> dict[str, Any] | None:
@@ -355,7 +371,9 @@ def _fit_stopping(trained: Trained, args: RobertaGRUTrainingArguments) -> dict[s
     model = trained.model.eval()
     at_once = args.per_device_eval_batch_size
     with torch.autocast(args.device.type, torch.bfloat16, enabled=bool(args.bf16)):
-        model.config.stop_thresholds = fit_model(model, documents, trained.max_length, at_once)
+        model.config.stop_thresholds = fit_model(
+            model, documents, trained.max_length, at_once, progress=not args.disable_tqdm
+        )
     return model.config.stop_thresholds
 
 

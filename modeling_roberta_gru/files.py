@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -108,8 +109,8 @@ def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
         return
     check_ending(path, "read" if exists else "write")
     if exists and not Path(path).is_file():
-        what = "it is a folder" if Path(path).is_dir() else "there is none"
-        raise InputError(f"No file {path!r}: {what}.", file=path)
+        what = "is a folder, not a file" if Path(path).is_dir() else "does not exist"
+        raise InputError(f"The file {path!r} {what}.", file=path)
 
 
 @contextmanager
@@ -290,8 +291,13 @@ def check_writable(option: str, folder: Path) -> None:
         InputError: naming the option and what stands in the way.
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder} cannot be used: {existing} is not a folder that can be written to.")
+    try:
+        with TemporaryDirectory(dir=existing):
+            return
+    except OSError as error:
+        raise InputError(
+            f"{option} {folder} cannot be used: {existing} is not a folder that can be written to ({error.strerror})."
+        ) from error
 
 
 def refuse_overwriting_inputs(output: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:

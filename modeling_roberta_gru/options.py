@@ -110,7 +110,7 @@ class Option:
 
 def stray_word(word: str) -> InputError:
     """Build the error for a word that belongs to no option."""
-    return InputError(f"{word!r} belongs to no option; options look like --learning_rate 2e-5.")
+    return InputError(f"Unexpected argument {word!r}: options look like --learning_rate 2e-5.")
 
 
 def options_of(dataclass_type: type) -> list[Option]:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from datasets import ClassLabel, Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import modeling_roberta_gru
-from modeling_roberta_gru import evaluate, explain, publish, train
+from modeling_roberta_gru import Scorer, evaluate, explain, publish, train
 from modeling_roberta_gru.errors import InputError
 
 TINY = {
@@ -94,6 +96,8 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, config="quikstart"), "Unknown recipe 'quikstart'"),
         (lambda frame: train(eval_dataset=frame), "no training rows"),
         (lambda frame: train(7), "not as int"),
+        (lambda frame: train("reviews.csv"), "give a file as train_file='reviews.csv'"),
+        (lambda frame: train(frame, test_dataset=Path("a.csv")), "give a file as test_file='a.csv'"),
         (lambda frame: train(frame, test_file="test.csv"), "test_file is given beside rows in memory"),
         (lambda frame: train(frame, eval_dataset=frame, dataset_name="imdb"), "dataset_name is given beside rows"),
         (lambda frame: evaluate("nowhere", frame, text_colum="text"), "Did you mean 'text_column'?"),
@@ -105,6 +109,25 @@ def test_mistakes_are_named(call, message, frame):
     with pytest.raises(InputError) as error:
         call(frame)
     assert message in str(error.value)
+
+
+def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, frame, tmp_path):
+    folder = classifier.save(tmp_path / "saved")
+    texts = frame["text"].tolist()
+    assert Scorer(folder, dtype="float32").predict(texts).tolist() == Scorer(str(folder)).predict(texts).tolist()
+    with pytest.raises(InputError, match="`output_dir`"):
+        Scorer(classifier)
+    with pytest.raises(InputError, match="its tokenizer"):
+        Scorer(classifier.model)
+    for table in (frame, {"text": texts}):
+        with pytest.raises(InputError, match="texts is a table"):
+            classifier.predict(table)
+    assert len(classifier.predict(frame["text"])) == len(frame)
+    cut = replace(classifier, max_length=4)
+    expected = evaluate(classifier, frame, max_length=4)["log_loss"]
+    assert evaluate(cut, frame)["log_loss"] == expected != evaluate(classifier, frame)["log_loss"]
+    some = frame.assign(author=["ann", "bob"] * (len(frame) // 2) + ["ann"] * (len(frame) % 2))
+    assert "author" in evaluate(classifier, some, slice_by="author")["slices"]
 
 
 def test_every_public_name_is_there_and_importing_them_is_light():

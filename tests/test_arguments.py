@@ -131,8 +131,8 @@ MISTAKES = [
     (["--gru-hiden-size=3"], None, "Did you mean '--gru-hidden-size'?"),
     (["--learning", "1"], None, "Unknown option '--learning'"),
     ([], "sumary: max", "recipe.yaml: 'sumary'. Did you mean 'summary'?"),
-    (["--calibrate=true", "stray"], None, "'stray' belongs to no option"),
-    (["--config", "quickstart", "imdb"], None, "'imdb' belongs to no option"),
+    (["--calibrate=true", "stray"], None, "argument 'stray'"),
+    (["--config", "quickstart", "imdb"], None, "argument 'imdb'"),
     (["--learning_rate", "fast"], None, "--learning_rate must be a number, got 'fast'"),
     (["--seed", "1.5"], None, "--seed must be a whole number, got '1.5'"),
     (["--calibrate", "perhaps"], None, "--calibrate must be true or false, got 'perhaps'"),
@@ -146,7 +146,7 @@ MISTAKES = [
     (["--per_device_train_batch_size", "0"], None, "--per_device_train_batch_size must be at least 1, got 0"),
     (["--num_train_epochs", "0"], None, "--num_train_epochs must be above 0, got 0"),
     (["--deepspeed", "ds.json"], None, "pip install deepspeed"),
-    ([], "learning_rate: [1, 2]", "'2' belongs to no option"),
+    ([], "learning_rate: [1, 2]", "argument '2'"),
     (["--push_to_hub", "true"], None, "--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME"),
     (["--hub_token", "hf_x"], None, "--hub_token would stand in the run's record: use `hf auth login`"),
     (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
@@ -166,7 +166,7 @@ MISTAKES = [
     ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),
     ([], "a: b: c", "is not YAML"),
     (["--config", "nowhere.yaml"], None, "--config nowhere.yaml cannot be read: No such file"),
-    (["--config", "quikstart"], None, "Unknown recipe 'quikstart'. There are: airline, "),
+    (["--config", "quikstart"], None, "Unknown recipe 'quikstart'. Did you mean 'quickstart'?"),
 ]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modeling_roberta_gru.training.metrics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature
+from modeling_roberta_gru.training.metrics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature, is_bound
 
 
 def log_loss(logits, labels, temperature=1.0):
@@ -61,3 +61,10 @@ def test_a_split_that_is_always_wrong_ends_at_the_upper_bound():
 def test_huge_logits_do_not_overflow():
     logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, -1e4]])
     assert fit_temperature(logits, [0, 1, 1]) == pytest.approx(HIGHEST_TEMPERATURE)
+
+
+def test_a_temperature_at_its_bound_is_told_from_one_that_was_found():
+    right = np.eye(2)[[0, 1] * 20]
+    assert is_bound(fit_temperature(right, [0, 1] * 20))
+    assert is_bound(fit_temperature(right, [1, 0] * 20))
+    assert not is_bound(fit_temperature(right, [0, 1] * 15 + [1, 0] * 5))

@@ -54,7 +54,7 @@ def record():
         "best_step": 150,
         "tokens_seen": 123456,
         "data": {
-            "source": "stanfordnlp/imdb; validation carved out of train",
+            "source": "stanfordnlp/imdb; validation split off from train",
             "hub_id": "stanfordnlp/imdb",
             "built_in": False,
             "counts": {
@@ -197,7 +197,7 @@ def test_regression_and_several_labels_have_cards_too(record, metrics):
         ("/home/ann/my data/secret project/a.csv", "…/a.csv"),
         ("file:///home/ann/a.csv", "…/a.csv"),
         (r"\\server\ann\a.csv", "…/a.csv"),
-        ("/home/ann/a.csv; test carved out", "…/a.csv; test carved out"),
+        ("/home/ann/a.csv; test split off", "…/a.csv; test split off"),
         ("rows of /home/ann/a.csv", "rows of …/a.csv"),
         (r"C:\Users\ann\a.csv", "…/a.csv"),
         ("../data/imdb and/or runs/mine", "../data/imdb and/or runs/mine"),

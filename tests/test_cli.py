@@ -122,7 +122,7 @@ def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, t
     ("argv", "message"),
     [
         (["evaluate", "{model}", "nowhere.csv"], "nowhere.csv"),
-        (["score", "{model}", "nowhere.csv", "{scored}"], "No file 'nowhere.csv'"),
+        (["score", "{model}", "nowhere.csv", "{scored}"], "'nowhere.csv' does not exist"),
         (["score", "{model}", "{data}", "scored.xlsx"], "scored.xlsx: cannot write .xlsx"),
         (["score", "{model}", "{data}", "{scored}", "--text-column", "txt"], "Did you mean 'text'?"),
         (["score", "{model}", "{data}", "{scored}", "--dtype", "int9"], "Unknown --dtype 'int9'"),

@@ -414,7 +414,7 @@ def write_bert(folder: Path) -> None:
 BAD_RUNS = {
     "missing file": (["--train_file", "{tmp}/nowhere.csv"], "nowhere.csv"),
     "unknown metric": (["--metric_for_best_model", "acuracy"], "Did you mean 'accuracy'?"),
-    "one class": (["--train_file", "{tmp}/one.csv"], "Two classes are needed"),
+    "one class": (["--train_file", "{tmp}/one.csv"], "two classes are needed"),
     "blank rows": (["--train_file", "{tmp}/blank.csv"], "--on_bad_row skip"),
     "targets that are not numbers": (
         ["--train_file", "{tmp}/targets.csv", "--problem_type", "regression"],

@@ -190,7 +190,7 @@ def test_a_saved_model_with_one_output_is_a_regression():
 
 @pytest.mark.parametrize("labels", [["pos"] * 3, [1, 1.0], [["pos"], [], ["pos"]]])
 def test_one_class_only_is_an_error(labels):
-    with pytest.raises(InputError, match=r"Two classes are needed at least, but --label_column 'label' holds only '"):
+    with pytest.raises(InputError, match=r"At least two classes are needed, but --label_column 'label' holds only '"):
         infer_labels(labels)
 
 

@@ -487,7 +487,7 @@ def test_a_run_killed_while_it_writes_scores_nothing_again(tmp_path, monkeypatch
         ({"fingerprint": "two"}, {}, "another model"),
         ({"dtype": "int8"}, {}, "another dtype"),
         ({"max_length": 64}, {}, "another --max-length"),
-        ({}, {"text_column": "id"}, "another --text-column"),
+        ({}, {"text_column": ["id"]}, "another --text-column"),
         ({}, {"csv_encoding": "latin-1"}, "another --csv-encoding"),
         ({}, {"skip_bad_rows": True}, "another --skip-bad-rows"),
         ({"fingerprint": "two", "dtype": "int8"}, {}, "another model and another dtype"),
@@ -671,11 +671,28 @@ def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeyp
 # what stands in the way
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_several_text_columns_are_joined_as_in_training(tmp_path, ending):
+    rows = [("A", "b"), (None, "c"), ("d", None), (None, None), ("", "e"), ("", " "), ("f", "g")]
+    expected = ["A\nb", "c", "d", "\ne", "f\ng"]
+    if ending == "csv":  # has no null
+        rows = [("" if title is None else title, "" if body is None else body) for title, body in rows]
+        expected[1:3] = ["\nc", "d\n"]
+    source = write(tmp_path / f"in.{ending}", [{"title": title, "body": body} for title, body in rows])
+    scorer, columns = StubScorer(), ["title", "body"]
+    score(source, tmp_path / f"out.{ending}", scorer, text_column=columns, skip_bad_rows=True)
+    assert scorer.texts == list(read_texts(source, ScoreOptions(text_column=columns))) == expected
+    labels = [record["predicted_label"] for record in read(tmp_path / f"out.{ending}")]
+    assert [bool(label) for label in labels] == [True, True, True, False, True, False, True]
+    with pytest.raises(InputError, match="2 of 7 rows cannot be scored"):
+        score(source, tmp_path / f"other.{ending}", text_column=columns)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_column": "txt"}, "in.csv has no column 'txt'. Did you mean 'text'. It has: id, text"),
-        ({"prefix": "", "text_column": "text"}, None),
+        ({"text_column": ["txt"]}, "in.csv has no column 'txt'. Did you mean 'text'. It has: id, text"),
+        ({"prefix": "", "text_column": ["text"]}, None),
         ({"csv_encoding": "latin-140"}, "'latin-140' is not a text encoding"),
     ],
 )
@@ -841,7 +858,7 @@ def test_texts_are_read_without_bad_rows(tmp_path):
     source = write_texts(tmp_path / "in.jsonl", [None, *TEXTS, " "])
     assert list(read_texts(source)) == TEXTS
     with pytest.raises(InputError, match="has no column 'txt'"):
-        list(read_texts(write_texts(tmp_path / "in.csv"), ScoreOptions(text_column="txt")))
+        list(read_texts(write_texts(tmp_path / "in.csv"), ScoreOptions(text_column=["txt"])))
 
 
 def test_what_is_returned_is_written_for_people(tmp_path):

@@ -84,7 +84,7 @@ def test_training_rows_alone_are_split_by_the_fractions_with_each_label_in_propo
     assert sizes(splits) == (120, 20, 60)
     assert [sum(part["label"]) for part in (splits.train, splits.validation, splits.test)] == [30, 5, 15]
     assert sorted(ids(splits)) == sorted(f"train:{i}" for i in range(200))
-    assert splits.source == "train.jsonl; validation and test carved out of train"
+    assert splits.source == "train.jsonl; validation and test split off from train"
 
 
 @pytest.mark.parametrize(("given", "carved", "size"), [("test", "validation", 20), ("validation", "test", 60)])
@@ -94,7 +94,7 @@ def test_the_one_missing_split_is_carved_out_of_training_in_proportion(load, giv
     splits = load({"train": rows("a", 100), given: rows("b", 40)}, split=fractions)
     assert len(getattr(splits, carved)) == size
     assert getattr(splits, given)["row_id"][:] == [f"{given}:{i}" for i in range(40)]
-    assert splits.source.endswith(f"; {carved} carved out of train")
+    assert splits.source.endswith(f"; {carved} split off from train")
 
 
 def test_pooling_splits_anew(load):
@@ -196,7 +196,7 @@ def test_a_column_may_say_the_split_of_each_row(load):
     assert sizes(splits) == (20, 10, 10)
     assert splits.test["row_id"][:3] == ["train:1", "train:5", "train:9"]
     splits = load({"train": rows("a", 40, part=lambda i: names[i % 2])}, split_column="part")
-    assert (len(splits.test), splits.source) == (20, "train.jsonl; validation carved out of train")
+    assert (len(splits.test), splits.source) == (20, "train.jsonl; validation split off from train")
 
 
 @pytest.mark.parametrize("written", [int, float, str])
@@ -496,7 +496,7 @@ def test_an_unknown_label_in_test_is_an_error(load):
 
 
 def test_too_few_rows_to_split_are_an_error(load):
-    with pytest.raises(InputError, match="2 rows are too few to split; give --validation_file and --test_file"):
+    with pytest.raises(InputError, match=r"2 usable rows are too few to split .* --validation_file and --test_file"):
         load({"train": rows("a", 2)})
 
 

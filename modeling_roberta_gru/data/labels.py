@@ -256,7 +256,7 @@ def infer_labels(documents: Documents, args: DataArguments, labels: Labels | Non
     label_column = " ".join(args.label_column)
     if len(found) < 2:
         only = f"only {found[0]!r}" if found else "no label"
-        raise InputError(f"Two classes are needed at least, but --label_column {label_column!r} holds {only}.")
+        raise InputError(f"At least two classes are needed, but --label_column {label_column!r} holds {only}.")
     names = args.class_names
     if not names:
         return LabelSpace(problem_type, tuple(found))

@@ -418,13 +418,16 @@ def _fill_splits(pool: _Pool, args: DataArguments) -> str:
         pool.splits["train"], pool.splits[split] = _carve(pool, pool.splits["train"], part, args)
     if pool.groups is not None and len(missing) < 2:
         _warn_of_shared_groups(pool, str(args.group_column))
-    return f"{' and '.join(reversed(missing))} carved out of train" if missing else ""
+    return f"{' and '.join(reversed(missing))} split off from train" if missing else ""
 
 
 def _carve(pool: _Pool, rows: np.ndarray, share: float, args: DataArguments) -> tuple[np.ndarray, np.ndarray]:
     """Part rows in two, the second with about `share` of them, stratified; groups stay together."""
     if len(rows) < 3:
-        raise InputError(f"{len(rows)} rows are too few to split; give --validation_file and --test_file.")
+        raise InputError(
+            f"{len(rows)} usable rows are too few to split into training, validation and test: label more, or give "
+            "--validation_file and --test_file."
+        )
     if pool.groups is not None:
         return _carve_groups(pool, rows, share, str(args.group_column), args.split_seed)
     return _carve_rows(pool, rows, max(1, round(share * len(rows))), args.split_seed)

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError, first_line
 from ..files import alone, delete, is_url, kind_of, location_name, redacted, without_passwords, writing_to
 from .batch_scorer import cpus_given, threads
-from .score_file import ScoreOptions, check_text_column, score_file
+from .score_file import ScoreOptions, check_text_columns, score_file
 from .scorer import Scorer
 
 MANIFEST = "manifest.json"
@@ -349,7 +349,7 @@ def _check_parts(parts: Sequence[Part], options: PartOptions) -> None:
     """Look at the columns of every part that lies here; of what is fetched whole to be looked at, at one only."""
     here = [part for part in parts if not is_url(part.source)] or parts[:1]
     with ThreadPoolExecutor(8) as readers:
-        list(readers.map(lambda part: check_text_column(part.source, options), here))
+        list(readers.map(lambda part: check_text_columns(part.source, options), here))
 
 
 def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -> dict[str, Any]:

@@ -9,9 +9,10 @@ pools of the scorer begin where parts do, its output is the same to the byte.
 import errno
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import file_digest, sha256
 from itertools import chain, count, islice
@@ -26,6 +27,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.dialect import BadRows, is_decoded
+from ..data.documents import join_columns
 from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
     PARQUET,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED, NOTED = "unfinished", "run.json"
+IS_NULL, IS_EMPTY = "the text is null", "the text is empty"
 BEGINNING = 2**20
 """Bytes by which, with size and time, a file is known again."""
 
@@ -57,7 +60,7 @@ class ScoreOptions:
     """How a file is scored.
 
     Attributes:
-        text_column: the column of the text.
+        text_column: the columns of the text, joined as in training.
         prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
         all_scores: also write each label's probability, as `score_` and its name.
         csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
@@ -65,7 +68,7 @@ class ScoreOptions:
         skip_bad_rows: keep rows that cannot be read or have no text, with nothing in the new columns.
     """
 
-    text_column: str = "text"
+    text_column: list[str] = field(default_factory=lambda: ["text"])
     prefix: str = "predicted_"
     all_scores: bool = False
     csv_encoding: str = "utf-8"
@@ -165,7 +168,7 @@ def score_file(
             is kept, and the same call goes on.
     """
     source, target = location_name(source), Path(target)
-    text_column = options.text_column
+    text_columns = options.text_column
     started = perf_counter()
     predictions = PredictedColumns(scorer.labels, scorer.problem_type, options.prefix, options.all_scores)
     _check_target(source, target)
@@ -177,7 +180,7 @@ def score_file(
         "dtype": scorer.dtype,
         "--max-length": scorer.max_length,
         "--agreement": scorer.agreement,
-        "--text-column": text_column,
+        "--text-column": text_columns,
         **{f"--{name.replace('_', '-')}": value for name, value in options.csv.items()},
         "--skip-bad-rows": options.skip_bad_rows,
         "input": _identity(table.path),
@@ -185,7 +188,7 @@ def score_file(
     }
     with _disk_space(target), _parts_folder(target) as folder:
         _begin(folder, run, restart)
-        num_rows, bad = _survey(table, text_column, predictions, options.skip_bad_rows)
+        num_rows, bad = _survey(table, text_columns, predictions, options.skip_bad_rows)
         num_texts = num_rows - bad.number
         unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
         schema = pa.schema([*table.schema, *predictions.schema], table.schema.metadata)
@@ -193,11 +196,11 @@ def score_file(
         write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
         before = _num_scored(folder)
         scoring = perf_counter()
-        _score(scorer, _texts(table, text_column, bad.reasons), folder, before, num_texts, progress)
+        _score(scorer, _texts(table, text_columns, bad.reasons), folder, before, num_texts, progress)
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
             raise InputError(f"{table.name} has changed while it was scored. Start over with --restart.")
-        rows = _rows(table, text_column, predictions, chain.from_iterable(map(np.load, _parts(folder))))
+        rows = _rows(table, text_columns, predictions, chain.from_iterable(map(np.load, _parts(folder))))
         write_table(unfinished, schema, rows, dialect, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
         _forget(folder)
@@ -222,17 +225,17 @@ def read_texts(source: str | os.PathLike[str], options: ScoreOptions = ScoreOpti
         InputError: if the file cannot be read, or has no such column.
     """
     table = _open(location_name(source), options)
-    _check_text_column(table, options.text_column)
+    _check_text_columns(table, options.text_column)
     yield from _texts(table, options.text_column, ())
 
 
-def check_text_column(source: str | os.PathLike[str], options: ScoreOptions) -> None:
-    """Check that a file can be opened and has a column of texts.
+def check_text_columns(source: str | os.PathLike[str], options: ScoreOptions) -> None:
+    """Check that a file can be opened and has the columns of the text.
 
     Raises:
         InputError: if not.
     """
-    _check_text_column(_open(location_name(source), options), options.text_column)
+    _check_text_columns(_open(location_name(source), options), options.text_column)
 
 
 def verify(scorer: "Scorer", reference: "Scorer", texts: Iterable[str], n: int) -> dict[str, Any]:
@@ -388,22 +391,25 @@ def _num_scored(folder: Path) -> int:
     return sum(len(np.load(part, mmap_mode="r")) for part in _parts(folder))
 
 
-def _survey(table: Table, text_column: str, predictions: PredictedColumns, skip_bad_rows: bool) -> tuple[int, BadRows]:
+def _survey(
+    table: Table, text_columns: Sequence[str], predictions: PredictedColumns, skip_bad_rows: bool
+) -> tuple[int, BadRows]:
     """Read a whole file, stop at what would stop its scoring, and return its number of rows and the bad ones."""
     num_rows, bad = 0, BadRows()
-    _check_columns(table, text_column, predictions)
+    _check_columns(table, text_columns, predictions)
     for chunk in table.chunks():
         table.learn(chunk)
         num_rows += len(chunk)
-        bad.add(faults_of(chunk, text_column), chunk.first)
+        bad.add(faults_of(chunk, text_columns), chunk.first)
     if not num_rows:
         raise InputError(f"{table.name} has no rows.")
-    _check_columns(table, text_column, predictions)
+    _check_columns(table, text_columns, predictions)
     said = "; ".join(
         f"{reason} ({number:,}, the first in row {rows[0] + 1:,})" for reason, (number, rows) in bad.reasons.items()
     )
     if bad.number == num_rows:
-        raise InputError(f"{table.name}: column {text_column!r} has no text in any row: {said}.")
+        named = " and ".join(map(repr, text_columns))
+        raise InputError(f"{table.name}: column {named} has no text in any row: {said}.")
     if bad.number and not skip_bad_rows:
         raise InputError(
             f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
@@ -412,8 +418,8 @@ def _survey(table: Table, text_column: str, predictions: PredictedColumns, skip_
     return num_rows, bad
 
 
-def _check_columns(table: Table, text_column: str, predictions: PredictedColumns) -> None:
-    _check_text_column(table, text_column)
+def _check_columns(table: Table, text_columns: Sequence[str], predictions: PredictedColumns) -> None:
+    _check_text_columns(table, text_columns)
     there = [name for name in predictions.schema.names if name in table.schema.names]
     if there and there[0].startswith(predictions.prefix):
         raise InputError(f"{table.name} has a column {there[0]!r} already. Name the new ones by another --prefix.")
@@ -421,47 +427,60 @@ def _check_columns(table: Table, text_column: str, predictions: PredictedColumns
         raise InputError(f"{table.name} has a column {there[0]!r} already. Rename it, or leave --all-scores out.")
 
 
-def _check_text_column(table: Table, column: str) -> None:
+def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
     names = table.schema.names
-    if not names:  # of JSON Lines, whose rows have not been read
-        return
-    if column not in names:
-        near = get_close_matches(column, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{table.name} has no column {column!r}.{hint} It has: {', '.join(names)}.")
-    kind = table.schema.field(column).type
-    item = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (is_text(item) or pa.types.is_null(item)):
-        raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
+    for column in columns if names else ():  # JSON Lines have none before their rows have been read
+        if column not in names:
+            near = get_close_matches(column, names, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Name yours by --text-column {shlex.quote(names[0])}."
+            raise InputError(f"{table.name} has no column {column!r}. {hint} It has: {', '.join(names)}.")
+        kind = table.schema.field(column).type
+        item = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (is_text(item) or pa.types.is_null(item)):
+            raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
 
 
-def faults_of(chunk: Chunk, column: str) -> dict[int, str]:
-    """Return the rows of a chunk, from 0, that cannot be scored, and why."""
+def faults_of(chunk: Chunk, columns: Sequence[str]) -> dict[int, str]:
+    """Return the rows of a chunk, from 0, that cannot be scored, and why: of several columns, one may be empty."""
+    first, *others = [_faults_of_column(chunk, column) for column in columns]
+    if others:
+        faults = [first, *others]
+        for row in sorted(set().union(*faults)):
+            reasons = [fault.get(row, "") for fault in faults]
+            broken = [reason for reason in reasons if reason not in ("", IS_NULL, IS_EMPTY)]
+            first[row] = broken[0] if broken else min(reasons)
+    return {row: reason for row, reason in first.items() if reason} | chunk.bad
+
+
+def _faults_of_column(chunk: Chunk, column: str) -> dict[int, str]:
     texts = chunk.array(column)
     if isinstance(texts, list):
         rows: Iterable[int] = range(len(texts))
     else:
         rows = np.flatnonzero(~begins_with_text(texts)).tolist()
         texts = {row: texts[row].as_py() for row in rows}
-    return {row: fault for row in rows if (fault := why_not_scored(texts[row]))} | chunk.bad
+    return {row: fault for row in rows if (fault := why_not_scored(texts[row]))}
 
 
 def why_not_scored(text: Any) -> str:
     """Say why a value of a text column cannot be scored; "" if it can."""
     if text is None:
-        return "the text is null"
+        return IS_NULL
     if not isinstance(text, str):
         return "the text is not text"
     if not text.strip():
-        return "the text is empty"
+        return IS_EMPTY
     return "" if text.isascii() or is_decoded(text) else f"the text is not {UTF_8} text"
 
 
-def _texts(table: Table, column: str, faults_found: Collection[str]) -> Iterator[str]:
+def _texts(table: Table, columns: Sequence[str], faults_found: Collection[str]) -> Iterator[str]:
     # A cell of another column may make a row bad: where there are bad rows, those are found that are written.
-    for chunk in table.chunks(None if faults_found else [column]):
-        texts, faults = chunk.values(column), faults_of(chunk, column)
-        yield from [text for at, text in enumerate(texts) if at not in faults] if faults else texts
+    for chunk in table.chunks(None if faults_found else columns):
+        faults = faults_of(chunk, columns)
+        texts = [chunk.values(column) for column in columns]
+        if faults:
+            texts = [[text for at, text in enumerate(column) if at not in faults] for column in texts]
+        yield from join_columns(texts)  # type: ignore[misc]  # none is null
 
 
 def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_texts: int, progress: bool) -> None:
@@ -479,11 +498,11 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_
 
 
 def _rows(
-    table: Table, text_column: str, predictions: PredictedColumns, scores: Iterator[np.ndarray]
+    table: Table, text_columns: Sequence[str], predictions: PredictedColumns, scores: Iterator[np.ndarray]
 ) -> Iterator[tuple[Chunk, Columns]]:
     """Yield a file's rows and their new columns, which are null for rows without a text."""
     for chunk in table.chunks():
-        faults = faults_of(chunk, text_column)
+        faults = faults_of(chunk, text_columns)
         are_texts = [at not in faults for at in range(len(chunk))]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
         columns = predictions.columns(probabilities.reshape(-1, len(predictions.labels)))

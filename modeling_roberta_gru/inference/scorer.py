@@ -6,7 +6,7 @@ import json
 import os
 import reprlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -72,7 +72,7 @@ class Scorer:
 
     def __init__(
         self,
-        model: str | PreTrainedModel,
+        model: str | os.PathLike[str] | PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         dtype: str = AUTO,
@@ -81,10 +81,13 @@ class Scorer:
         tokens_per_batch: int | None = None,
         agreement: float | None = None,
     ) -> None:
-        if isinstance(model, str):
-            model, tokenizer = load_classifier(model)
-        if tokenizer is None:
-            raise ValueError("A model that is given as such needs its tokenizer beside it.")
+        if isinstance(model, str | os.PathLike):
+            model, tokenizer = load_classifier(os.fspath(model))
+        if not isinstance(model, PreTrainedModel) or tokenizer is None:
+            raise InputError(
+                "A scorer takes a folder, a Hub id, or a model and its tokenizer. What `train` returned predicts by "
+                "itself; a scorer takes its `output_dir`, or its `model` and `tokenizer`."
+            )
         labels = LabelSpace.from_config(model.config)
         self.labels, self.problem_type = labels.names, labels.problem_type
         self.classes_ = np.array(self.labels)
@@ -317,6 +320,8 @@ def _checked(texts: Iterable[Any]) -> Iterator[str]:
     """Yield texts, and stop at the first that is none."""
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):
         raise InputError(f"texts is {reprlib.repr(texts)}, neither a text nor a list of texts.")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise InputError('texts is a table: give its column of texts, such as table["text"].')
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"texts[{row}] is {reprlib.repr(text)}, not text: leave it out.")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.stats import beta
+from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from ..configuration_roberta_gru import RobertaGRUConfig
@@ -167,7 +168,7 @@ def _why_not(config: PreTrainedConfig) -> str | None:
 
 
 def fit_model(
-    model: Any, documents: Sequence[Sequence[int]], max_length: int | None, at_once: int = 8
+    model: Any, documents: Sequence[Sequence[int]], max_length: int | None, at_once: int = 8, progress: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Fit thresholds to documents, which need no labels.
 
@@ -176,6 +177,7 @@ def fit_model(
         documents: token ids.
         max_length: what they were cut to.
         at_once: windows that are encoded together.
+        progress: show a bar.
 
     Returns:
         What `config.stop_thresholds` holds; see [`fit_thresholds`].
@@ -187,8 +189,10 @@ def fit_model(
     if len(long) < least_documents(min(AGREEMENTS)):  # nothing can be promised: no need to read them
         return fit_thresholds([], [], problem_type, max_length, lengths)
     steps: list[list[Step]] = [[] for _ in long]
-    for step in read_by_windows(model, long, at_once=at_once):
-        steps[step.row].append(step)
+    with tqdm(total=len(long), disable=not progress, desc="Fitting when to stop", unit=" texts") as bar:
+        for step in read_by_windows(model, long, at_once=at_once):
+            steps[step.row].append(step)
+            bar.update(step.is_last)
     running = [np.stack([step.logits for step in some]) for some in steps]
     num_tokens = [np.array([step.num_tokens for step in some]) for some in steps]
     return fit_thresholds(running, num_tokens, problem_type, max_length, lengths)

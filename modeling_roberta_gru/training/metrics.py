@@ -456,3 +456,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         else:
             high = middle
     return float(np.exp((low + high) / 2))
+
+
+def is_bound(temperature: float) -> bool:
+    """Tell whether a temperature is the lowest or the highest that [`fit_temperature`] finds: the best lies beyond."""
+    return not LOWEST_TEMPERATURE * 1.001 < temperature < HIGHEST_TEMPERATURE * 0.999

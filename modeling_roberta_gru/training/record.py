@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Trainer
 
 from ..arguments import DataArguments, ModelArguments
 from ..data.corpus import BUILT_IN_CORPORA
-from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from ..data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL, label_array
 from ..data.splits import Splits
 from ..files import redacted, replacing
 from .adapter import count_parameters
@@ -213,18 +213,31 @@ def rows_line(rows: dict[str, int]) -> str:
 
 def data_lines(splits: Splits) -> str:
     """Say what the data are, as a run begins."""
-    counts = splits.counts
+    counts, names = splits.counts, splits.labels.names
     duplicates, rows = counts["removed_duplicates"], counts["rows"]
+    removed = {
+        "repeated rows before splitting": counts["removed_repeats"],
+        "training rows whose text has several labels": counts["removed_conflicting"],
+        "training rows whose text is in validation or test": duplicates["train"],
+        "validation rows whose text is in test": duplicates["validation"],
+    }
     lines = [
         rows_line(rows),
         f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
         f"{counts['test']:,} test rows.",
-        f"Labels: {', '.join(splits.labels.names[:10])} ({splits.labels.problem_type.replace('_', ' ')})"
-        f"{f'; {splits.note}' if splits.note else ''}.",
-        f"Removed: {counts['removed_repeats']} repeated rows before splitting, {counts['removed_conflicting']} "
-        f"training rows whose equal texts disagree, {duplicates['train']} training and {duplicates['validation']} "
-        "validation rows whose text stands in a later split.",
+        f"Labels: {', '.join(names[:10])}{f' and {len(names) - 10:,} more' if len(names) > 10 else ''} "
+        f"({splits.labels.problem_type.replace('_', ' ')}){f'; {splits.note}' if splits.note else ''}.",
     ]
+    if any(removed.values()):
+        said = ", ".join(f"{number:,} {which}" for which, number in removed.items() if number)
+        lines.append(f"Removed: {said}.")
+    if splits.labels.problem_type == SINGLE_LABEL:
+        labels = label_array(splits.train)  # or distributions over them
+        are_seen = (labels > 0).any(axis=0) if labels.ndim > 1 else np.bincount(labels, minlength=len(names)) > 0
+        never = [name for name, is_seen in zip(names, are_seen, strict=True) if not is_seen]
+        if never:
+            said = ", ".join(map(repr, never[:10]))
+            lines.append(f"No training row has the label {said}, so it is never predicted: label more rows.")
     if "oversampled" in counts:
         added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())
         lines.append(f"Over-sampled by {counts['oversampled']['method']}: {added or 'none'}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import delete, location_name, replacing
+from ..files import check_writable, delete, location_name, replacing
 from .arguments import RobertaGRUTrainingArguments
 
 RUN_FILES = {
@@ -116,11 +116,7 @@ def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) 
             "another folder, resume that run by --resume_from_checkpoint true, or replace it by "
             "--overwrite_output_dir true."
         )
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(
-            f"--output_dir {args.output_dir} cannot be made: {existing} is not a folder that can be written to."
-        )
+    check_writable("--output_dir", folder)
 
 
 def check_inputs_stay(args: RobertaGRUTrainingArguments, inputs: Iterable[str | None]) -> None:
