@@ -231,8 +231,11 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     """
     config = _find(name, CONFIG, revision)
     if config is None:
+        where = (
+            f"{name} has no {CONFIG}" if Path(name).is_dir() else f"there is no folder {name}, and the Hub gives none"
+        )
         raise InputError(
-            f"No model can be read from {name}, which has no {CONFIG}. Name a saved model's folder or a Hub id."
+            f"No model can be read from {name}: {where}. Name a run's or saved model's folder, or a Hub id."
         )
     if find_adapter_config_file(name, revision=revision) is not None:
         raise InputError(

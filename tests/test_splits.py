@@ -24,6 +24,7 @@ from modeling_roberta_gru.data.splits import (
     text_key,
 )
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.record import data_lines
 
 SHARED = Path(os.environ.get("ROBERTA_GRU_SHARED", "../shared"))
 POLARITY = LabelSpace("single_label_classification", ("neg", "pos"))
@@ -498,6 +499,21 @@ def test_an_unknown_label_in_test_is_an_error(load):
 def test_too_few_rows_to_split_are_an_error(load):
     with pytest.raises(InputError, match=r"2 usable rows are too few to split .* --validation_file and --test_file"):
         load({"train": rows("a", 2)})
+
+
+def test_a_class_that_is_never_trained_is_said_as_the_run_begins(load):
+    rare = [{"text": "c", "label": "rare"}]
+    never = []
+    for seed in range(5):
+        splits = load({"train": [*rows("a", 20), *rare]}, split="0.4,0.3,0.3", split_seed=seed)
+        said = data_lines(splits)
+        never.append("No training row has the label 'rare'" in said)
+        assert never[-1] == (splits.labels.names.index("rare") not in splits.train["label"][:])
+        assert "Removed" not in said  # nothing was
+    assert any(never)
+    said = data_lines(load({"train": [*rows("a", 20), *rare], "validation": rows("b", 4), "test": rows("a", 3)}))
+    assert "No training row" not in said
+    assert "Removed: 3 training rows whose text is in validation or test." in said
 
 
 # evaluation

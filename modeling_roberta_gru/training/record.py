@@ -28,6 +28,7 @@ from .trainer import document_lengths
 
 POOLED = "The given splits were pooled: these metrics compare with nothing reported on the official test split."
 
+FEW_PARAMETERS = 20_000_000  # which a corpus of labelled texts may train from random weights
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 
 
@@ -234,7 +235,7 @@ def data_lines(splits: Splits) -> str:
     if splits.labels.problem_type == SINGLE_LABEL:
         labels = label_array(splits.train)  # or distributions over them
         are_seen = (labels > 0).any(axis=0) if labels.ndim > 1 else np.bincount(labels, minlength=len(names)) > 0
-        never = [name for name, is_seen in zip(names, are_seen, strict=True) if not is_seen]
+        never = [names[index] for index in np.flatnonzero(np.logical_not(are_seen)).tolist()]
         if never:
             said = ", ".join(map(repr, never[:10]))
             lines.append(f"No training row has the label {said}, so it is never predicted: label more rows.")
@@ -257,11 +258,17 @@ def model_lines(model: PreTrainedModel, args: ModelArguments, optimizer: str, ma
     """Say what is trained, from where on and by what, as a run begins."""
     total, trainable = count_parameters(model)
     start = args.model_name_or_path or "random weights" + (f" and {args.embeddings}" if args.embeddings else "")
-    cut = "" if max_length is None else f"\nTexts are cut to {max_length:,} tokens."
-    return (
-        f"Model: {args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "
-        f"{optimizer}.{cut}"
-    )
+    lines = [
+        f"Model: {args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by {optimizer}."
+    ]
+    if args.model_name_or_path is None and total > FEW_PARAMETERS:
+        lines.append(
+            "So many random weights need very many texts. To start from a pretrained encoder: --model_name_or_path "
+            "roberta-base, or any other of its kind."
+        )
+    if max_length is not None:
+        lines.append(f"Texts are cut to {max_length:,} tokens.")
+    return "\n".join(lines)
 
 
 def write_predictions(splits: Splits, predictions: np.ndarray, path: Path) -> None:
