@@ -49,13 +49,13 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "A Hub data set, a local folder of tables, or a built-in corpus. Of a folder's files (CSV, TSV, "
-            "JSON Lines, Parquet) the names tell the splits (train.csv, dev-00.parquet); built in are "
+            "help": "A Hub data set, a local folder of tables, or a built-in corpus. The names of a folder's files "
+            "(CSV, TSV, JSON Lines, Parquet) say the split (train.csv, dev-00.parquet). The built-in corpora are "
             "'built-in' (short reviews; used if no data is named) and 'built-in-long' (up to 8,000 tokens)."
         },
     )
     dataset_config_name: str | None = field(
-        default=None, metadata={"help": "The configuration of a Hub data set that has several (glue: sst2)."}
+        default=None, metadata={"help": "Configuration of a Hub data set that has several (glue: sst2)."}
     )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a Hub data set. A commit makes the run repeatable."}
@@ -63,33 +63,33 @@ class DataArguments:
     train_file: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Training files: .csv, .tsv, .jsonl, .json or .parquet. A .json file holds lines or one list."
+            "help": "Training files: .csv, .tsv, .jsonl, .json or .parquet. A .json file holds JSON Lines or one list."
         },
     )
     validation_file: list[str] | None = field(
-        default=None, metadata={"help": "Validation files. Without any, validation is carved out of training."}
+        default=None, metadata={"help": "Validation files; unset: taken from the training rows (--split)."}
     )
     test_file: list[str] | None = field(
-        default=None, metadata={"help": "Test files, read once, at the end. Without any, test is carved out too."}
+        default=None, metadata={"help": "Test files, read once, at the end; unset: taken from training rows."}
     )
     soft_train_file: list[str] | None = field(
         default=None,
         metadata={
-            "help": "More training files, with a teacher's probabilities for labels. They stand in the columns "
-            "score_LABEL, one for each label, that `score --all-scores` writes, or as lists in --label_column, in the "
-            "order of the labels. A text of validation, test or a labelled training row is left out."
+            "help": "More training files, with a teacher's probabilities as labels. The probabilities are in columns "
+            "score_LABEL, one per label, as `score --all-scores` writes them, or in --label_column as lists in the "
+            "order of the labels. Texts that are also in validation, test or the labelled training rows are left out."
         },
     )
     csv_columns: list[str] | None = field(
         default=None,
-        metadata={"help": "Names of the columns of CSV and TSV files without a header."},
+        metadata={"help": "Column names of CSV and TSV files without a header."},
     )
     csv_encoding: str = field(
         default="utf-8", metadata={"help": "Encoding of CSV and TSV files, such as latin-1 or cp1252."}
     )
     csv_delimiter: str = field(
         default="auto",
-        metadata={"help": "What stands between cells of CSV: a character, tab, or auto. auto: it is found."},
+        metadata={"help": "Field separator of CSV: a character, tab or auto (detected)."},
     )
     csv_quoting: Literal["auto", "doubled", "none"] = field(
         default="auto",
@@ -100,29 +100,29 @@ class DataArguments:
     )
     csv_escape: str = field(
         default="auto",
-        metadata={"help": "What escapes quotes in CSV: a character, backslash, none or auto. auto: it is found."},
+        metadata={"help": "Escape character of CSV, or backslash, none, auto. auto: detected."},
     )
     text_column: list[str] = field(
         default_factory=lambda: ["text"],
         metadata={
-            "help": "The column of the text; several are joined. Those of --text_column title body become one text, "
-            "by a line break."
+            "help": "Column of the text; several are joined. With --text_column title body, both are joined by a line "
+            "break."
         },
     )
     label_column: list[str] = field(
         default_factory=lambda: ["label"],
         metadata={
-            "help": "The column of the label. It holds a name, an integer, a list of either (several labels a text), "
-            "or a number with a fraction (a regression target). Several columns (toxic insult threat) of 0 and 1 are "
-            "a label each."
+            "help": "Column of the label, or several columns of 0 and 1. One column holds names, integers, lists of "
+            "either (several labels per text) or decimal numbers (regression targets). Of several columns (toxic "
+            "insult threat), each is a label."
         },
     )
     # not `label_names`: that is an option of TrainingArguments
     class_names: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names of integer labels, the smallest first (0 4 → bad good). With labels that are names "
-            "already: their order."
+            "help": "Names for integer labels, the smallest first (0 4 → bad good). If the labels are names already: "
+            "their order."
         },
     )
     label_delimiter: str | None = field(
@@ -132,47 +132,50 @@ class DataArguments:
     problem_type: Literal["auto", "single_label_classification", "multi_label_classification", "regression"] = field(
         default="auto",
         metadata={
-            "help": "What the labels mean. auto: lists are several labels a text, numbers with a fraction are "
-            "targets, all else is one label a text. For whole-number targets, say 'regression'."
+            "help": "What the labels mean. auto: lists are several labels per text, decimal numbers are regression "
+            "targets, everything else is one label per text. For targets that are whole numbers, give regression."
         },
     )
     group_column: str | None = field(
         default=None,
-        metadata={"help": "Rows with the same value here (an author) stay together. So do rows without one."},
+        metadata={
+            "help": "Keep rows with the same value here (an author) in one split. Rows without a value also stay "
+            "together."
+        },
     )
     split_column: str | None = field(
         default=None,
         metadata={
-            "help": "A column that says each training row's split, or its fold. It holds train, validation or test, "
-            "or a number (see --test_fold)."
+            "help": "Column with the split or the fold of each training row. It holds train, validation or test, "
+            "or the number of a fold (see --test_fold)."
         },
     )
     test_fold: int | None = field(
-        default=None, metadata={"help": "The fold of --split_column to test on. Others are trained on."}
+        default=None, metadata={"help": "Fold of --split_column to test on. The other folds are trained on."}
     )
     validation_fold: int | None = field(
-        default=None, metadata={"help": "The fold of --split_column to validate on. Unset: carved out."}
+        default=None, metadata={"help": "Fold of --split_column to validate on; unset: taken from training."}
     )
     split: str = field(
         default="0.8,0.1,0.1",
         metadata={
-            "help": "Shares of training, validation and test where splits are missing. Where only training rows are "
-            "given, both others are carved out of them; where one other split is missing, it is carved out "
-            "of training in these proportions. Splits that are given are kept."
+            "help": "Shares of training, validation and test rows. They apply only to splits that are not given: if "
+            "only training rows are given, validation and test are taken from them; if one of these is missing, it is "
+            "taken from training in these proportions. Splits that are given are kept."
         },
     )
     pool_splits: bool = field(
         default=False,
         metadata={
-            "help": "Pool the given splits and split again by --split. Results can then not be compared with any that "
-            "are reported on the official test split."
+            "help": "Pool the given splits and split again by --split. The results are then not comparable with those "
+            "reported on the official test split."
         },
     )
     drop_repeats: bool = field(
         default=False,
         metadata={
-            "help": "Drop repeated training texts before anything is split off. The first of equal texts stays, and "
-            "none where their labels disagree."
+            "help": "Drop repeated training texts before splitting. The first of equal texts is kept, or none if "
+            "their labels disagree."
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of the split and of the --max_*_samples subsets."})
@@ -181,68 +184,71 @@ class DataArguments:
     )
     on_bad_row: Literal["error", "skip"] = field(
         default="error",
-        metadata={"help": "Rows without a usable text or label: error names them, skip skips."},
+        metadata={
+            "help": "Rows without a usable text or label. error: stop and name the row; skip: leave such rows out "
+            "and count them."
+        },
     )
     max_train_samples: int | None = field(
         default=None,
-        metadata={"help": "Train on a seeded, stratified subset of so many rows. It is taken after splitting."},
+        metadata={"help": "Train on a seeded, stratified subset of this many rows. It is taken after splitting."},
     )
     max_validation_samples: int | None = field(
-        default=None, metadata={"help": "The same for validation: frequent evaluation becomes cheap."}
+        default=None, metadata={"help": "The same for validation rows, for cheaper evaluation."}
     )
     max_test_samples: int | None = field(
-        default=None, metadata={"help": "The same for test: for trials, never for a number to report."}
+        default=None, metadata={"help": "The same for test rows: for trials, never for results to report."}
     )
     max_length: int | str | None = field(
         default="none",
-        metadata={"help": "Cut all texts to so many tokens; none: read whole texts. Special tokens are counted."},
+        metadata={"help": "Truncate texts to this many tokens; none: read whole texts. Special tokens are counted."},
     )
     max_windows: int | None = field(
         default=None,
         metadata={
-            "help": "Train on so many encoder windows of a text at most. This bounds memory in training; validation "
+            "help": "Train on at most this many encoder windows of a text. This bounds memory in training; validation "
             "and test texts are read whole."
         },
     )
     window_policy: Literal["head", "head_tail", "random"] | None = field(
         default=None,
         metadata={
-            "help": "Which tokens --max_windows leaves. Beside the first and the last token: head, the first ones; "
-            "head_tail, half from the start and half from the end; random, a stretch at a random place, "
-            "drawn anew each epoch. Unset: head."
+            "help": "Which tokens --max_windows keeps. In addition to the first and the last token, head keeps "
+            "those at the start; head_tail, half from the start and half from the end; random, a span at a random "
+            "place, drawn anew in each epoch. Unset: head."
         },
     )
     oversample: Literal["none", "copies", "neighbours"] = field(
         default="none",
         metadata={
-            "help": "Add training rows to rare classes. copies: rows are repeated, after splitting; neighbours: they"
-            " are repeated with some words replaced by near ones of --word_vectors."
+            "help": "Add training rows to rare classes. copies: rows are repeated, after splitting; neighbours: rows "
+            "are repeated, with some words replaced by their nearest neighbours in --word_vectors."
         },
     )
     oversample_to: float = field(
         default=1.0,
-        metadata={"help": "Add until each class has this share of the largest one's rows."},
+        metadata={"help": "Raise each class to this share of the largest class."},
     )
     word_vectors: str | None = field(
         default=None,
-        metadata={"help": "For neighbours: a text file of word vectors, as GloVe's."},
+        metadata={"help": "For neighbours: text file of word vectors, in GloVe's format."},
     )
     replace_share: float = field(
         default=0.2,
         metadata={
             "help": "For neighbours: replace this share of a text's words. Only words that have neighbours count; "
-            "one is replaced at least."
+            "at least one is replaced."
         },
     )
     replace_neighbours: int = field(
-        default=10, metadata={"help": "For neighbours: replace a word by one of so many nearest ones."}
+        default=10, metadata={"help": "For neighbours: choose among this many nearest words."}
     )
     replace_similarity: float = field(
-        default=0.6, metadata={"help": "For neighbours: the lowest cosine of a word and its replacement."}
+        default=0.6, metadata={"help": "For neighbours: minimum cosine similarity of a replacement."}
     )
     replace_vocabulary: int = field(
         default=20000,
-        metadata={"help": "For neighbours: use the first so many words of --word_vectors."},
+        metadata={"help": "For neighbours: number of words to use from the start of --word_vectors."},
     )
     oversample_seed: int = field(default=0, metadata={"help": "Seed of --oversample."})
 
@@ -370,19 +376,19 @@ class ModelArguments:
         field(
             default="roberta-gru",
             metadata={
-                "help": "What to train. RoBERTa-GRU; or what it is compared with: a transformer with its stock linear "
-                "head (BERT, ELECTRA, RoBERTa, XLM-R, …), which reads no more than its window; a recurrent net "
-                "on word embeddings; TF-IDF with logistic regression, which leaves metrics and predictions but "
-                "no model."
+                "help": "Model to train. roberta-gru, or a baseline. transformer: any encoder with its stock linear "
+                "head (BERT, ELECTRA, RoBERTa, XLM-R, …), which reads no more than its window; rnn, lstm, bilstm, "
+                "gru, bigru: a recurrent net on word embeddings; bag-of-words: TF-IDF with logistic regression, which "
+                "writes metrics and predictions but no model."
             },
         )
     )
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id to start from. A roberta, xlm-roberta, camembert or roberta-gru checkpoint; "
-            "for --architecture transformer, any encoder's. Unset: random weights, and a tokenizer trained "
-            "on the training texts unless --tokenizer_name is given."
+            "help": "Folder or Hub id to start from; unset: random weights. A roberta, xlm-roberta, "
+            "camembert or roberta-gru checkpoint; for --architecture transformer, that of any encoder. If unset, "
+            "the tokenizer is trained on the training texts unless --tokenizer_name is given."
         },
     )
     model_revision: str | None = field(
@@ -394,9 +400,9 @@ class ModelArguments:
     trust_remote_code: bool = field(
         default=False,
         metadata={
-            "help": "Run code that the model or the tokenizer brings along. It is a program of whoever wrote it, and "
-            "can do whatever you can: read it first, and pin it by --model_revision. A model trained so "
-            "keeps that code and cannot be published."
+            "help": "Run code that comes with the model or the tokenizer. Such code can do whatever you can: read it "
+            "first, and pin it by --model_revision. A model trained in this way keeps that code and cannot be "
+            "published."
         },
     )
     gru_hidden_size: int | None = field(
@@ -407,7 +413,7 @@ class ModelArguments:
     )
     gru_bidirectional: bool | None = field(
         default=None,
-        metadata={"help": "Also read from right to left. Unset: as the checkpoint, else not, as in the paper."},
+        metadata={"help": "Also read from right to left. Unset: as in the checkpoint, else false, as in the paper."},
     )
     gru_dropout: float | None = field(
         default=None, metadata={"help": "Dropout between GRU layers. Unset: the checkpoint's, else 0."}
@@ -415,24 +421,25 @@ class ModelArguments:
     skip_connection: bool | None = field(
         default=None,
         metadata={
-            "help": "Concatenate the encoder's state of each token to the GRU's. Unset: as in the checkpoint; true "
+            "help": "Concatenate the encoder's state of each token with the GRU's. Unset: as in the checkpoint; true "
             "for a new GRU on a pretrained encoder; otherwise false, as in the paper."
         },
     )
     summary: Literal["last", "mean", "max", "attention"] | None = field(
         default=None,
         metadata={
-            "help": "What the head sees of the GRU's states. The last one, or mean, max or attention over all. "
-            "Unset: as the checkpoint; attention where a GRU starts on a pretrained encoder, since it is steadier "
-            "there (docs/reproducing.md); else last, as in the paper."
+            "help": "Pooling of the GRU's states. The head sees the last one, or mean, max or attention over all of "
+            "them. Unset: as in the checkpoint; attention for a new GRU on a pretrained encoder, where it is more "
+            "stable (docs/reproducing.md); otherwise last, as in the paper."
         },
     )
     attention_horizons: list[int] | None = field(
         default=None,
         metadata={
-            "help": "How far back each attention of the summary looks, in tokens. Roughly, counted from the end; 0: "
-            "the whole text. One number per attention. Unset: the checkpoint's; 0 1024 512 256 for a new GRU "
-            "on a pretrained encoder, which gives late words more weight (docs/reproducing.md); otherwise 0."
+            "help": "How far back each attention of the summary looks, in tokens. The distance is approximate, and "
+            "counted from the end; 0: the whole text. One number per attention. Unset: the checkpoint's; 0 1024 512 "
+            "256 for a new GRU on a pretrained encoder, which gives late words more weight (docs/reproducing.md); "
+            "otherwise 0."
         },
     )
     head_hidden_size: int | None = field(
@@ -448,22 +455,22 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Other fields of the configuration: 'hidden_size=128, …'. For example 'hidden_size=128, "
-            "num_hidden_layers=2, hidden_dropout_prob=0.2'; of a recurrent net, 'vocab_size=5000, "
+            "num_hidden_layers=2, hidden_dropout_prob=0.2'; for a recurrent net, 'vocab_size=5000, "
             "embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'. On a CPU, "
-            "attention_probs_dropout_prob=0 trains up to 1.6 times as fast: the fused attention there has no"
-            " dropout."
+            "attention_probs_dropout_prob=0 trains up to 1.6 times as fast, since fused attention there does not "
+            "support dropout."
         },
     )
     embeddings: str | None = field(
         default=None,
         metadata={
-            "help": "A GloVe or word2vec text file for a recurrent net to start from. It sets the width of the net's"
-            " embeddings too."
+            "help": "GloVe or word2vec text file to initialise a recurrent net from. It also sets the width of the "
+            "embeddings."
         },
     )
-    freeze_embeddings: bool = field(default=False, metadata={"help": "Keep --embeddings as they are in the file."})
+    freeze_embeddings: bool = field(default=False, metadata={"help": "Do not train --embeddings."})
     card_license: str = field(
-        default="apache-2.0", metadata={"help": "Licence of the weights for the model card, as the Hub spells it."}
+        default="apache-2.0", metadata={"help": "Licence of the weights, for the model card. Spelt as on the Hub."}
     )
     card_language: str = field(default="en", metadata={"help": "Language of the texts, for the model card."})
 
@@ -531,10 +538,14 @@ class TrainingOptions:
 
     output_dir: str = field(  # transformers names one where it is unset
         default=None,  # type: ignore[assignment]
-        metadata={"help": "The folder to leave the run in."},
+        metadata={"help": "Output folder of the run."},
     )
     resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "Resume: true, from the run's last checkpoint; or from the one of this path."}
+        default=None,
+        metadata={
+            "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no checkpoint yet, "
+            "true is an error, and auto starts from the beginning."
+        },
     )
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
@@ -544,7 +555,7 @@ class TrainingOptions:
     per_device_train_batch_size: int = 16
     per_device_eval_batch_size: int = 32
     train_sampling_strategy: str = "group_by_length"
-    hub_model_id: str | None = field(default=None, metadata={"help": "The repository of --push_to_hub: USER/NAME."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository for --push_to_hub: USER/NAME."})
     logging_steps: float = 20
     logging_nan_inf_filter: bool = False
     restore_callback_states_from_checkpoint: bool = True
@@ -553,43 +564,46 @@ class TrainingOptions:
     bf16_if_available: bool = field(
         default=False,
         metadata={
-            "help": "Use bfloat16 where the device computes in it natively. This turns --bf16 on unless --fp16 is."
+            "help": "Use bfloat16 if the device supports it natively. This turns on --bf16, unless --fp16 is given."
         },
     )
     optimizer: Literal["nadam", "sgd", "adam", "rmsprop", "adamw", "optim"] = field(
         default="nadam",
         metadata={
-            "help": "The optimizer. nadam, adam and adamw take --adam_beta1, --adam_beta2 and --adam_epsilon; all "
-            "take --weight_decay and --optim_args (momentum=0.9). optim: whatever --optim names."
+            "help": "Optimizer. nadam, adam and adamw take --adam_beta1, --adam_beta2 and --adam_epsilon; all take "
+            "--weight_decay and --optim_args (momentum=0.9). optim: the one that --optim names."
         },
     )
     head_learning_rate: float | None = field(
         default=None,
         metadata={
-            "help": "Learning rate of GRU, summary and head. Of other models than RoBERTa-GRU, of the head. Unset: "
+            "help": "Learning rate of GRU, summary and head. In models other than RoBERTa-GRU, of the head. Unset: "
             "--learning_rate."
         },
     )
     layer_decay: float = field(
         default=1.0,
-        metadata={"help": "Each encoder layer learns at this times the rate of the next one."},
+        metadata={
+            "help": "Layer-wise learning-rate decay. Each encoder layer's rate is this factor times that of the "
+            "layer above."
+        },
     )
     freeze_encoder: bool = field(
         default=False,
         metadata={
-            "help": "Train GRU, summary and head only. The encoder then reads each text once, without dropout; its "
-            "states are kept on disk for further epochs, seeds and heads (--cache_limit)."
+            "help": "Train only GRU, summary and head. The encoder then reads each text once, without dropout, and "
+            "its states are cached on disk for further epochs, seeds and heads (--cache_limit)."
         },
     )
     cache_limit: float = field(
         default=20.0,
         metadata={
-            "help": "GiB that kept states of frozen encoders may take. In roberta-gru/states of $XDG_CACHE_HOME "
-            "(~/.cache); those used least recently go first. 0: none are kept."
+            "help": "Size limit, in GiB, of the cached states of frozen encoders. They are in roberta-gru/states in "
+            "$XDG_CACHE_HOME (~/.cache); the least recently used are deleted first. 0: no cache."
         },
     )
     freeze_layers: int = field(
-        default=0, metadata={"help": "Freeze the embeddings and so many of the lowest encoder layers."}
+        default=0, metadata={"help": "Freeze embeddings and this many of the lowest encoder layers."}
     )
     lora: int | None = field(
         default=None,
@@ -600,49 +614,51 @@ class TrainingOptions:
         },
     )
     lora_alpha: float | None = field(
-        default=None, metadata={"help": "What LoRA adds is multiplied by this over the rank. Unset: the rank."}
+        default=None, metadata={"help": "LoRA scaling: alpha / rank. Unset: alpha is the rank, a scaling of 1."}
     )
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on what the LoRA matrices read."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the input of the LoRA matrices."})
     lora_target_modules: list[str] | None = field(
         default=None,
         metadata={
-            "help": "The encoder's linear layers to train beside. By the ends of their names, or all-linear. Unset: "
-            "as peft has it, query and value of each RoBERTa layer."
+            "help": "Linear layers of the encoder that get LoRA matrices. Given by the ends of their names, or "
+            "all-linear. Unset: peft's default, query and value of each RoBERTa layer."
         },
     )
     class_weights: str = field(
         default="none",
         metadata={
-            "help": "Weight of each label in the loss: none, balanced, or a mapping. balanced: rows / (labels · rows"
-            ' of the label); a mapping: \'{"negative": 1, "positive": 3}\'.'
+            "help": "Label weights in the loss: none, balanced or a JSON mapping. balanced: rows / (labels · rows "
+            'of the label); a mapping: \'{"negative": 1, "positive": 3}\'.'
         },
     )
     length_curriculum: int = field(
         default=0,
         metadata={
-            "help": "Train on short documents only, for this many first epochs. With 3: the shortest quarter, half, "
-            "three quarters; afterwards all. A model with random weights needs this to learn long documents."
+            "help": "Number of initial epochs on short documents only. With 3: on the shortest quarter, half, "
+            "three quarters; afterwards on all. A model with random weights needs this to learn long documents."
         },
     )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many evaluations without a better score. The score is --metric_for_best_model. "
+            "help": "Stop after this many evaluations without a better score. The score is --metric_for_best_model. "
             "Unset: never."
         },
     )
     calibrate: bool = field(
-        default=True, metadata={"help": "Fit the temperature of the probabilities on validation rows."}
+        default=True, metadata={"help": "Fit a temperature for the probabilities on validation rows."}
     )
     bag_of_words: bool = field(
         default=True,
-        metadata={"help": "Also measure TF-IDF with logistic regression on the same rows."},
+        metadata={
+            "help": "Also measure a bag-of-words baseline on the same rows. It is TF-IDF with logistic regression."
+        },
     )
     verify_load: bool = field(
         default=True,
         metadata={
-            "help": "Load the saved model in a clean process; predict four texts. That process cannot import this "
-            "package, as other people's cannot."
+            "help": "Check that the saved model loads in a clean process. Four texts are predicted there. The process "
+            "cannot import this package, as on a machine where it is not installed."
         },
     )
     push_to_hub: bool = field(
@@ -652,7 +668,8 @@ class TrainingOptions:
         },
     )
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Replace the run that --output_dir holds. Without it, that is an error."}
+        default=False,
+        metadata={"help": "Replace a run that is already in --output_dir. Without it, that is an error."},
     )
 
 
@@ -754,7 +771,9 @@ class RunOptions:
 @cache
 def all_options() -> dict[str, Option]:
     """Return every option by name: of the model, the data, training; the Trainer's that we leave as they are last."""
-    of_trainer = {option.name: option for option in trainer_options()}
+    of_trainer = {
+        option.name: replace(option, help=TRAINER_HELP.get(option.name, option.help)) for option in trainer_options()
+    }
     ours = [*options_of(ModelArguments), *options_of(DataArguments), *options_of(TrainingOptions)]
     options = {option.name: option for option in ours}
     for name in options.keys() & of_trainer.keys():
@@ -909,19 +928,42 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
 # Help
 
 WIDTH = 100
+TRAINER_HELP = {
+    "seed": "Random seed of weights, dropout and the order of texts.",
+    "report_to": "Experiment trackers to log to, such as tensorboard. all: every one that is installed.",
+    "hub_private_repo": "Make a new repository private. Unset: public, unless the organisation's default is private.",
+    "num_train_epochs": "Total number of training epochs.",
+    "max_steps": "Total number of training steps (overrides --num_train_epochs). -1: as the epochs say.",
+    "gradient_accumulation_steps": "Batches to accumulate gradients over before each update. The effective batch "
+    "size is --per_device_train_batch_size times this times the number of devices.",
+    "metric_for_best_model": "Metric that picks the checkpoint, e.g. macro_f1; unset: loss. One label per text: "
+    "accuracy, macro_precision, macro_recall, macro_f1, log_loss, calibration_error; several: the same without "
+    "calibration_error, and micro_precision, micro_recall, micro_f1; regression: mse, mae, r2, spearman.",
+    "train_sampling_strategy": "Sampler, such as random or sequential. group_by_length: texts of similar length "
+    "share a batch; batch_rebalance: each process gets texts of all lengths.",
+    "per_device_train_batch_size": "Training batch size per device.",
+    "per_device_eval_batch_size": "Evaluation batch size per device.",
+    "eval_strategy": "When to evaluate. steps: every --eval_steps.",
+    "save_strategy": "When to save checkpoints. steps: every --save_steps; best: whenever the metric improves.",
+    "logging_steps": "Steps between two log entries. Below 1: a share of all steps.",
+    "activation_checkpointing": "Recompute activations to save memory. Training takes about 20 % longer.",
+}
+"""Our words for options of the Trainer whose own help is cut in the short help, or does not know our metrics."""
 SHOWN = {
     "Run": (
         *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "seed", "verify_load", "bag_of_words"),
         *("report_to", "push_to_hub", "hub_model_id", "hub_private_repo", "card_license"),
+        "card_language",
     ),
     "Data": (
         *("dataset_name", "dataset_config_name", "dataset_revision", "train_file", "validation_file", "test_file"),
         "soft_train_file",
         *("text_column", "label_column", "class_names", "label_delimiter", "problem_type", "csv_columns"),
-        *("csv_encoding", "csv_delimiter", "clean_html", "on_bad_row"),
+        *("csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape", "clean_html", "on_bad_row"),
     ),
     "Splits": (
-        *("split", "split_seed", "group_column", "split_column", "test_fold", "pool_splits"),
+        *("split", "split_seed", "group_column", "split_column", "test_fold", "validation_fold"),
+        "pool_splits",
         "drop_repeats",
         *("max_train_samples", "max_validation_samples", "max_test_samples"),
     ),
@@ -934,7 +976,8 @@ SHOWN = {
     "Training": (
         *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
         *("optimizer", "learning_rate", "head_learning_rate", "layer_decay", "lr_scheduler_type", "warmup_steps"),
-        *("weight_decay", "label_smoothing_factor", "freeze_encoder", "freeze_layers", "train_sampling_strategy"),
+        *("weight_decay", "label_smoothing_factor", "freeze_encoder", "cache_limit", "freeze_layers"),
+        "train_sampling_strategy",
         *("bf16_if_available", "lora", "lora_alpha", "lora_dropout", "lora_target_modules"),
     ),
     "Evaluation and checkpoints": (
@@ -942,11 +985,16 @@ SHOWN = {
         *("early_stopping_patience", "calibrate", "save_strategy", "save_total_limit", "logging_steps"),
     ),
 }
-"""What the short help shows, by its headings."""
+"""The options that either help shows, by its headings."""
+ONLY_IN_FULL = (
+    *("card_language", "cache_limit", "freeze_embeddings", "oversample_seed"),
+    *("replace_similarity", "replace_vocabulary"),
+)
+"""Options of [`SHOWN`] that the short help leaves out."""
 
 
 def help_text(full: bool = False) -> str:
-    """Return what `train --help` says: a line for each option of [`SHOWN`], or in full, every option's whole help."""
+    """Return what `train --help` says: a line or two for the main options, or in full, every option's whole help."""
     options = all_options()
     shown = [name for names in SHOWN.values() for name in names]
     groups = SHOWN | (
@@ -960,12 +1008,15 @@ def help_text(full: bool = False) -> str:
     for title, names in groups.items():
         lines += ["", f"{title}:"] if full else [f"{title}:"]
         for option in (options[name] for name in names if name in options):
-            lines += _full_help(option) if full else [_short_help(option)]
-    more = [] if full else ["`roberta-gru train --help-all` explains each, and lists the Trainer's other options."]
-    return "\n".join([*lines, "In brackets: defaults. Within names, dashes are as good as underscores.", *more])
+            if full:
+                lines += _full_help(option)
+            elif option.name not in ONLY_IN_FULL:
+                lines += _short_help(option)
+    more = "" if full else " --help-all: every option, explained."
+    return "\n".join([*lines, f"In brackets: defaults. Option names may use - or _.{more}"])
 
 
-def _short_help(option: Option) -> str:
+def _short_help(option: Option) -> list[str]:
     sentence = option.help.partition(". ")[0].rstrip(".")
     start = f"  --{option.name:<29} "
     default = f" [{_written(option.default)}]" if _is_told(option.default) else ""
@@ -973,7 +1024,11 @@ def _short_help(option: Option) -> str:
     choices = f"{sentence}: {', '.join(option.choices)}"
     if option.choices and len(choices) <= room:
         sentence = choices
-    return start + shorten(sentence, room, placeholder=" …") + default
+    line = start + shorten(sentence, room, placeholder=" …") + default
+    values = "|".join(option.choices)
+    if not option.choices or sentence == choices or len(values) > WIDTH - 6:
+        return [line]
+    return [line, " " * min(len(start), WIDTH - len(values)) + values]
 
 
 def _full_help(option: Option) -> list[str]:
@@ -982,7 +1037,7 @@ def _full_help(option: Option) -> list[str]:
     )
     default = f" [{_written(option.default)}]" if _is_told(option.default) else ""
     indent = " " * 6
-    text = fill(option.help + default, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    text = fill(option.help.replace("%%", "%") + default, WIDTH, initial_indent=indent, subsequent_indent=indent)
     return [f"  --{option.name} {values}{' …' if option.is_list else ''}", *([text] if text.strip() else [])]
 
 

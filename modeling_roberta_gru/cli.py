@@ -30,12 +30,14 @@ from .files import (
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine has.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine supports.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")]
-CsvEncoding = Annotated[str, typer.Option(help="Encoding of a CSV or TSV file that is read.")]
-CsvDelimiter = Annotated[str, typer.Option(help="What stands between cells: a character, tab or auto.")]
-CsvQuoting = Annotated[str, typer.Option(help="Quotation marks: doubled, none (no meaning) or auto.")]
-CsvEscape = Annotated[str, typer.Option(help="What escapes quotes: a character, none or auto.")]
+CsvEncoding = Annotated[str, typer.Option(help="Encoding of the CSV or TSV input file.")]
+CsvDelimiter = Annotated[str, typer.Option(help="Field separator: a character, tab, or auto (detected).")]
+CsvQuoting = Annotated[
+    str, typer.Option(help="Quoting: doubled, none (quotation marks have no meaning), or auto (detected).")
+]
+CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, none, or auto (detected).")]
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 EPILOG = """An example, which needs nothing but this package and minutes:
 
@@ -143,30 +145,32 @@ def adapt(
         list[str],
         typer.Argument(metavar="TEXTS", help="CSV, TSV, JSON Lines or Parquet files of unlabelled texts."),
     ],
-    output_dir: Annotated[Path, typer.Option(help="The folder to write; an unfinished run in it is resumed.")],
+    output_dir: Annotated[Path, typer.Option(help="Output folder; an unfinished run in it is resumed.")],
     exclude: Annotated[
-        list[str] | None, typer.Option(help="A file whose texts are left out, such as a test split; again for more.")
+        list[str] | None,
+        typer.Option(help="File whose texts are left out, such as a test split. Repeat it for several."),
     ] = None,
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a window. Unset: as many as the encoder can read.")
+        int | None, typer.Option(min=1, help="Tokens per window. Unset: as many as the encoder can read.")
     ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the texts.")] = 1.0,
     learning_rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 1e-4,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows per batch.")] = 16,
     validation_share: Annotated[
-        float, typer.Option(help="Share of the texts, 500 at most, that only measure the loss.")
+        float, typer.Option(help="Share of the texts, at most 500, on which only the loss is measured.")
     ] = 0.01,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
-    whole_words: Annotated[bool, typer.Option(help="Hide whole words, not single tokens.")] = True,
+    whole_words: Annotated[bool, typer.Option(help="Mask whole words, not single tokens.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of masks, order and validation texts.")] = 42,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the code that the encoder's tokenizer brings along.")
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the encoder's tokenizer.")
     ] = False,
 ) -> None:
     """Continue an encoder's pretraining on unlabelled texts.
 
-    `train --model_name_or_path` takes the folder. An interrupted run resumes when the same command is run again.
+    `train --model_name_or_path` accepts the output folder. An interrupted run resumes when the same command is run
+    again.
     """
     from .training.pretraining import AdaptOptions, adapt_encoder
 
@@ -195,41 +199,49 @@ def evaluate(
         typer.Argument(metavar="DATA", help="A labelled CSV, TSV, JSON Lines or Parquet file, a folder, or a Hub id."),
     ],
     text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text; give it again to join several.")
+        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: text.")
     ] = None,
     label_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the label; give it again for several columns of 0 and 1.")
+        list[str] | None,
+        typer.Option(help="Column of the label. Repeat it for several columns of 0 and 1. Unset: label."),
     ] = None,
-    label_delimiter: Annotated[str | None, typer.Option(help="Splits a cell into several labels.")] = None,
-    slice_by: Annotated[list[str] | None, typer.Option(help="Also measure each value of this column apart.")] = None,
+    label_delimiter: Annotated[str | None, typer.Option(help="Splits a label cell into several labels.")] = None,
+    slice_by: Annotated[
+        list[str] | None,
+        typer.Option(help="Also measure each value of this column separately. Repeat it for more columns."),
+    ] = None,
     csv_columns: Annotated[
-        list[str] | None, typer.Option(help="Column of a CSV file without a header; give it again for each.")
+        list[str] | None, typer.Option(help="Column name of a CSV file without a header. Repeat it for each column.")
     ] = None,
     csv_encoding: CsvEncoding = "utf-8",
     csv_delimiter: CsvDelimiter = "auto",
     csv_quoting: CsvQuoting = "auto",
     csv_escape: CsvEscape = "auto",
-    clean_html: Annotated[bool, typer.Option(help="Turn tags into line breaks, as in training.")] = False,
-    skip_bad_rows: Annotated[bool, typer.Option(help="Leave rows without usable text or label out.")] = False,
+    clean_html: Annotated[
+        bool, typer.Option(help="Turn <br /> and <p> into line breaks, drop other tags, as in training.")
+    ] = False,
+    skip_bad_rows: Annotated[
+        bool, typer.Option(help="Leave out rows without a usable text or label, instead of stopping.")
+    ] = False,
     max_length: Annotated[
-        str, typer.Option(help="Cut texts to this many tokens, special tokens included. none: read whole texts.")
+        str, typer.Option(help="Truncate texts to this many tokens, with special tokens. none: read whole texts.")
     ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 32,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the code that the model brings along.")
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
     agreements: Annotated[
         bool,
         typer.Option(
             "--agreements",
-            help="Also fit the thresholds of score --agreement to these texts; writes the model's config.json.",
+            help="Also fit the thresholds of score --agreement to these texts. Changes the model's config.json.",
         ),
     ] = False,
 ) -> None:
     """Measure a model on labelled texts: metrics with intervals, also by any column.
 
-    The intervals are 95 % bootstrap intervals over the rows. Lengths and classes are always measured apart.
+    The intervals are 95 % bootstrap intervals over the rows. Results by text length and by class are always included.
     """
     if output is not None and output.is_dir():
         raise InputError(f"--output {output} is a folder: name a file, such as {output / 'metrics.json'}.")
@@ -264,20 +276,21 @@ def evaluate(
 def explain(
     model: Model,
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="The text itself; for a longer one, give --file.")
+        str | None, typer.Argument(metavar="TEXT", help="The text, in quotes. For a longer one use --file.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="A text file (UTF-8), in place of TEXT.")] = None,
-    output_dir: Annotated[Path, typer.Option(help="Folder of explanation.png and explanation.html.")] = Path(
+    file: Annotated[Path | None, typer.Option(help="A text file (UTF-8), instead of TEXT.")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Output folder for explanation.png and explanation.html.")] = Path(
         "explanation"
     ),
-    label: Annotated[
-        str | None, typer.Option(help="The label in question; unset: the one that scores highest.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label to explain. Unset: the one with the highest score.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the attributions' integral, a pass each; more are more exact.")
+        int | None,
+        typer.Option(
+            min=1, help="Integration steps for the attributions, one pass each; more is more accurate. Unset: 32."
+        ),
     ] = None,
     attributions: Annotated[
-        bool, typer.Option(help="Also attribute the prediction to the words, which takes most of the time.")
+        bool, typer.Option(help="Also attribute the prediction to single words, which takes most of the time.")
     ] = True,
 ) -> None:
     """Show how a prediction came about: where it turned, and the most influential words."""
@@ -306,15 +319,18 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Folders of finished runs; the others are compared with the first one's system."
+            metavar="RUN", help="Folders of finished runs. All are compared with the system of the first one."
         ),
     ],
     output_dir: Annotated[
-        Path | None, typer.Option(help="Also write comparison.md, .json and .png into this folder.")
+        Path | None, typer.Option(help="Also write comparison.md, .json and .png to this folder.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=1, help="Number of bootstrap resamples.")] = 2000,
 ) -> None:
-    """Compare runs on the same test rows: paired differences, McNemar's test. Folds of a system are put together."""
+    """Compare runs on the same test rows: paired differences, McNemar's test.
+
+    Cross-validation folds of one system are pooled.
+    """
     for run in runs:
         if not Path(run).is_dir():
             raise InputError(f"{run} is not a folder: name the folders of finished runs.")
@@ -337,7 +353,7 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
-    """Show a model in the browser: predictions, how they came about, scored files."""
+    """Show a model in the browser: predictions, explanations, files to score."""
     _check_model(model)
     from .inference.demo import demo as serve_demo
 
@@ -349,15 +365,15 @@ def export(
     model: Model,
     to: Annotated[str, typer.Option(help="The format: onnx.")] = "onnx",
     quantize: Annotated[
-        str | None, typer.Option(help="int8: smaller and faster, and not quite the model. Unset: float32.")
+        str | None, typer.Option(help="int8: smaller and faster, slightly different predictions. Unset: float32.")
     ] = None,
-    output_dir: Annotated[Path, typer.Option(help="The folder to write; an export that is there is replaced.")] = Path(
+    output_dir: Annotated[Path, typer.Option(help="Output folder; an earlier export in it is replaced.")] = Path(
         "onnx"
     ),
 ) -> None:
     """Write a model as an ONNX graph, which runs without torch.
 
-    It reads texts of any length, and is checked against the model.
+    The graph reads texts of any length. Its predictions are compared with the model's.
     """
     if to != "onnx":
         raise unknown_name("--to", to, ["onnx"])
@@ -374,21 +390,21 @@ def export(
 def publish(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder or a saved model's folder.")],
     name: Annotated[
-        str, typer.Argument(metavar="USER/NAME", help="The repository on the Hub; made if it is not there.")
+        str, typer.Argument(metavar="USER/NAME", help="Repository on the Hub; created if it does not exist.")
     ],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="If the repository is new, make it private.")] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, begun at main if it is not there. Unset: main.")
+        str | None, typer.Option(help="Branch; created from main if it does not exist. Unset: main.")
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Name of this version. Unset: the next of v1, v2, …")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be pushed; push nothing.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Tag of this version. Unset: the next of v1, v2, …")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be pushed.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask before overwriting what the repository already holds.")
     ] = False,
 ) -> None:
     """Publish a model on the Hub, in one commit with a tag.
 
-    What was cut off resumes when the same command is run again.
+    An interrupted upload resumes when the same command is run again.
     """
     if not run.is_dir():
         raise InputError(f"{run} is not a folder: name a run's folder or a saved model's.")
@@ -413,40 +429,42 @@ def score(
         str,
         typer.Argument(
             metavar="IN",
-            help="A CSV, TSV, JSON Lines or Parquet file, of any size; with --engine ray a folder or glob of such.",
+            help="A CSV, TSV, JSON Lines or Parquet file of any size; with --engine ray, a folder or glob of them.",
         ),
     ],
     target: Annotated[
         str,
         typer.Argument(
             metavar="OUT",
-            help="The file to write, of any of these kinds: the same rows, scored; with --engine ray a folder.",
+            help="Output file, in any of these formats: the same rows, scored; with --engine ray, a folder.",
         ),
     ],
     text_column: Annotated[
         list[str] | None, typer.Option(help="Column of the text; give it again to join several, as in training.")
     ] = None,
     prefix: Annotated[
-        str, typer.Option(help="Prefix of the new columns, label and score (of a regression: value).")
+        str, typer.Option(help="Prefix of the new columns, label and score (for regression: value).")
     ] = "predicted_",
     all_scores: Annotated[
         bool,
-        typer.Option("--all-scores", help="Also write every label's probability, as score_LABEL whatever the prefix."),
+        typer.Option(
+            "--all-scores", help="Also write every label's probability, as score_LABEL, whatever --prefix says."
+        ),
     ] = False,
     dtype: Dtype = "auto",
     device: Device = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=1, help="Cut texts to so many tokens, special tokens included. Unset: read whole texts."),
+        typer.Option(min=1, help="Truncate texts to this many tokens, with special tokens. Unset: read whole texts."),
     ] = None,
     tokens_per_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens read at once. Unset: 512 to 2,048 on a processor, 65,536 on a GPU."),
+        typer.Option(min=1, help="Tokens per batch. Unset: 512 to 2,048 on a CPU, 65,536 on a GPU."),
     ] = None,
     agreement: Annotated[
         float | None,
         typer.Option(
-            help="Read only as far as needed for this share of labels (such as 0.99) to equal those of whole texts."
+            help="Read each text only as far as needed for this share of labels (0.99) to agree with whole texts."
         ),
     ] = None,
     csv_encoding: CsvEncoding = "utf-8",
@@ -454,33 +472,40 @@ def score(
     csv_quoting: CsvQuoting = "auto",
     csv_escape: CsvEscape = "auto",
     skip_bad_rows: Annotated[
-        bool, typer.Option("--skip-bad-rows", help="Keep rows without a text, with nothing in the new columns.")
+        bool, typer.Option("--skip-bad-rows", help="Leave rows without text unscored instead of stopping.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Delete what an unfinished run into OUT has scored, and begin anew.")
+        bool,
+        typer.Option(
+            "--restart", help="Delete the results of an unfinished run into OUT, and start from the beginning."
+        ),
     ] = False,
     excel_safe: Annotated[
         bool,
-        typer.Option("--excel-safe", help="CSV and TSV: an apostrophe before cells that a spreadsheet would run."),
+        typer.Option(
+            "--excel-safe",
+            help="CSV and TSV: put an apostrophe before cells that a spreadsheet would treat as formulas.",
+        ),
     ] = False,
     verify: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="Afterwards score the first N texts in float32 too, and compare."),
+        typer.Option(min=0, metavar="N", help="Afterwards also score the first N texts in float32, and compare."),
     ] = 0,
     engine: Annotated[
         str, typer.Option(help="local: a file on this machine. ray: every file of a folder, on a Ray cluster.")
     ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster. Unset: RAY_ADDRESS, or this machine alone.")
+        str | None, typer.Option(help="Address of the Ray cluster. Unset: RAY_ADDRESS, or only this machine.")
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="MIN:MAX", help="Ray workers. Unset: as many as there is room for.")
+        str | None,
+        typer.Option(metavar="MIN:MAX", help="Number of Ray workers. Unset: as many as the cluster has room for."),
     ] = None,
-    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs of a Ray worker.")] = 0,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs per Ray worker.")] = 0,
 ) -> None:
-    """Score the texts of a file: the same rows come out, each with its prediction.
+    """Score the texts of a file: write the same rows, each with its prediction.
 
-    What was cut off resumes when the same command is run again.
+    An interrupted run resumes when the same command is run again.
     """
     if dtype not in DTYPES:
         raise unknown_name("--dtype", dtype, DTYPES)
@@ -553,10 +578,10 @@ def serve(
     device: Device = None,
     tokens_per_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens read at once; 1: every text alone. Unset: as suits the machine."),
+        typer.Option(min=1, help="Tokens per batch; 1: every text alone. Unset: as suits the machine."),
     ] = None,
     waiting_texts: Annotated[
-        int, typer.Option(min=1, help="Texts that may wait. Further requests are told when to retry.")
+        int, typer.Option(min=1, help="Texts that may wait in the queue. Beyond that, clients are told when to retry.")
     ] = 1024,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
 ) -> None:
@@ -585,26 +610,24 @@ def serve(
 def sweep(
     context: typer.Context,
     space: Annotated[str, typer.Option(help="What to vary and how: a name (optimizers, …) or a YAML file.")],
-    config: Annotated[str | None, typer.Option(help="The recipe that every trial starts from.")] = None,
+    config: Annotated[str | None, typer.Option(help="Recipe that every trial starts from.")] = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the study. Unset: runs/sweeps/ and the names of recipe and space.")
+        Path | None, typer.Option(help="Folder of the study. Unset: runs/sweeps/RECIPE-SPACE.")
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(
-            help="A database's URL, for several machines to share the trials. Unset: study.db in the folder."
-        ),
+        typer.Option(help="URL of a database, to share the trials among machines. Unset: study.db in the folder."),
     ] = None,
     final: Annotated[
-        bool, typer.Option("--final", help="Afterwards train the best options again, and read the test split.")
+        bool,
+        typer.Option("--final", help="Afterwards train with the best options again, and measure on the test split."),
     ] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds of --final. Unset: 3.")] = None,
 ) -> None:
-    """Vary options over many runs, and choose by the validation split.
+    """Search options over many runs, and choose by the validation split.
 
-    Any other option of `train` applies to every trial.
-
-    An interrupted study resumes when the same command is run again.
+    Any other option of `train` applies to every trial. An interrupted study resumes when the same command is run
+    again.
     """
     space_file = find_recipe(space, "recipes/spaces")
     recipe = find_recipe(config) if config else None
@@ -627,16 +650,18 @@ def watch(
     model: Model,
     follow: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Read this file as it grows, to Ctrl-C. Unset: standard input, to its end."),
+        typer.Option(
+            metavar="FILE", help="Read this file as it grows, until Ctrl-C. Unset: read standard input to its end."
+        ),
     ] = None,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print JSON Lines, for programs.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print JSON Lines.")] = False,
     every: Annotated[
-        int, typer.Option(min=1, help="Characters read at once at most; fewer: more exact places, more work.")
+        int, typer.Option(min=1, help="Most characters to read at a time. Fewer: more exact positions, more work.")
     ] = 200,
 ) -> None:
-    """Read a text while it is written, and say when its prediction changes.
+    """Read a text while it is written, and report when its prediction changes.
 
-    A file that is replaced, cut or written anew, as logs are, begins a new document.
+    A file that is replaced, truncated or rewritten, as logs are, starts a new document.
     """
     if follow is not None and not follow.is_file():
         raise InputError(f"--follow {follow} cannot be read: there is no such file.")
