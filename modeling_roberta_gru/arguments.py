@@ -543,7 +543,7 @@ class TrainingOptions:
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={
-            "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no checkpoint yet, "
+            "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no checkpoint, "
             "true is an error, and auto starts from the beginning."
         },
     )
