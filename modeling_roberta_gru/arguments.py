@@ -543,8 +543,8 @@ class TrainingOptions:
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={
-            "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no checkpoint, "
-            "true is an error, and auto starts from the beginning."
+            "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no "
+            "checkpoint yet, true is an error, and auto starts from the beginning."
         },
     )
     eval_strategy: str = "epoch"
@@ -936,8 +936,8 @@ TRAINER_HELP = {
     "max_steps": "Total number of training steps (overrides --num_train_epochs). -1: as the epochs say.",
     "gradient_accumulation_steps": "Batches to accumulate gradients over before each update. The effective batch "
     "size is --per_device_train_batch_size times this times the number of devices.",
-    "metric_for_best_model": "Metric that picks the checkpoint, e.g. macro_f1; unset: loss. One label per text: "
-    "accuracy, macro_precision, macro_recall, macro_f1, log_loss, calibration_error; several: the same without "
+    "metric_for_best_model": "Metric that picks the checkpoint, such as macro_f1; unset: loss. One label per "
+    "text: accuracy, macro_precision, macro_recall, macro_f1, log_loss, calibration_error; several: the same without "
     "calibration_error, and micro_precision, micro_recall, micro_f1; regression: mse, mae, r2, spearman.",
     "train_sampling_strategy": "Sampler, such as random or sequential. group_by_length: texts of similar length "
     "share a batch; batch_rebalance: each process gets texts of all lengths.",

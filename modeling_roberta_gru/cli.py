@@ -224,7 +224,7 @@ def evaluate(
         bool, typer.Option(help="Leave out rows without a usable text or label, instead of stopping.")
     ] = False,
     max_length: Annotated[
-        str, typer.Option(help="Truncate texts to this many tokens, with special tokens. none: read whole texts.")
+        str, typer.Option(help="Truncate texts to this many tokens, including special tokens. none: read whole texts.")
     ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 32,
     trust_remote_code: Annotated[
@@ -319,7 +319,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Folders of finished runs. All are compared with the system of the first one."
+            metavar="RUN", help="Folders of finished runs. The others are compared with the system of the first."
         ),
     ],
     output_dir: Annotated[
@@ -455,7 +455,9 @@ def score(
     device: Device = None,
     max_length: Annotated[
         int | None,
-        typer.Option(min=1, help="Truncate texts to this many tokens, with special tokens. Unset: read whole texts."),
+        typer.Option(
+            min=1, help="Truncate texts to this many tokens, including special ones. Unset: read whole texts."
+        ),
     ] = None,
     tokens_per_batch: Annotated[
         int | None,
