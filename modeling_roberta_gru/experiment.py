@@ -354,8 +354,8 @@ def _fit_temperature(trained: Trained) -> float | None:
     temperature = fit_temperature(trained.validation_logits, splits.validation["label"][:])
     if is_bound(temperature):
         logger.warning(
-            "Probabilities are not calibrated: the best temperature for the %s validation rows lies beyond %.1f, the "
-            "bound. More validation rows, or longer training, would help.",
+            "Probabilities may be far from calibrated: the best temperature for %s validation rows lies beyond the "
+            "bound of %.1f. More validation rows, or longer training, would help.",
             f"{len(splits.validation):,}",
             temperature,
         )

@@ -1055,11 +1055,12 @@ class RobertaGRUReader:
             tensors[name] = None if value is None else value.to(device)
         if state["read_by"] != own["read_by"]:
             raise ValueError(
-                "`read_by` is another model: other weights, windows, summary or tokenizer read this text."
+                "`read_by` differs: other weights (or another dtype), windows or tokenizer read this text."
             )
+        tail = state["tail"].tolist()
         self._summary = Part(*(tensors[f"summary_{name}"] for name in Part._fields))
         self.logits, self._carried, self._window = tensors["logits"], tensors["carried"], tensors["window"]
-        self._tail = state["tail"].tolist()
+        self._tail = tail
         self._text, self._num_seen = state["text"], state["num_seen"]
         self.num_tokens, self._num_windows = state["num_tokens"], state["num_windows"]
         self._is_closed = state["is_closed"]
@@ -1070,21 +1071,15 @@ class RobertaGRUReader:
         return copy
 
     def _digest(self) -> str:
-        """Tell one model and tokenizer from others: by how they cut a text, and the small ones of the weights."""
+        """Tell one model and tokenizer from others: by how they cut a text, and the small ones of the parameters."""
         model, tokenizer = self._model, self._tokenizer
         config = model.config
-        cut = (
-            config.window_stride,
-            config.summary,
-            config.attention_horizons,
-            tokenizer.separators,
-            tokenizer.opening,
-        )
-        digest = hashlib.sha256(repr((*cut, tokenizer.closing)).encode())
-        for name, weights in model.state_dict().items():
-            if weights.ndim == 1 or name.startswith("head."):
-                # As bfloat16: the same model may be loaded in another dtype.
-                digest.update(weights.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+        cut = (config.encoder_window, config.window_stride, config.summary, list(config.attention_horizons))
+        split = (tokenizer.separators, tokenizer.opening, tokenizer.closing)
+        digest = hashlib.sha256(repr((cut, split)).encode())
+        for name, weights in model.named_parameters():
+            if not weights.is_meta and (weights.ndim == 1 or name.startswith("head.")):
+                digest.update(weights.detach().to("cpu", torch.float64).numpy().tobytes())
         return digest.hexdigest()
 
     def _move(self, device: torch.device) -> None:

@@ -684,6 +684,8 @@ def test_several_text_columns_are_joined_as_in_training(tmp_path, ending):
     assert scorer.texts == list(read_texts(source, ScoreOptions(text_column=columns))) == expected
     labels = [record["predicted_label"] for record in read(tmp_path / f"out.{ending}")]
     assert [bool(label) for label in labels] == [True, True, True, False, True, False, True]
+    assert ScoreOptions(text_column="title").text_column == ["title"]
+    assert ScoreOptions(text_column=("title", "body", "title")).text_column == columns
     with pytest.raises(InputError, match="2 of 7 rows cannot be scored"):
         score(source, tmp_path / f"other.{ending}", text_column=columns)
 

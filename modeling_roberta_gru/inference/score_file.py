@@ -60,7 +60,7 @@ class ScoreOptions:
     """How a file is scored.
 
     Attributes:
-        text_column: the columns of the text, joined as in training.
+        text_column: the columns of the text, joined as in training; one may be given as it is.
         prefix: begins the names of the columns `label` and `score` or, of a regression, `value`.
         all_scores: also write each label's probability, as `score_` and its name.
         csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
@@ -76,6 +76,12 @@ class ScoreOptions:
     csv_quoting: str = "auto"
     csv_escape: str = "auto"
     skip_bad_rows: bool = False
+
+    def __post_init__(self) -> None:
+        columns = [self.text_column] if isinstance(self.text_column, str) else list(dict.fromkeys(self.text_column))
+        if not columns:
+            raise InputError("text_column names no column.", field="text_column")
+        object.__setattr__(self, "text_column", columns)
 
     @property
     def csv(self) -> dict[str, Any]:

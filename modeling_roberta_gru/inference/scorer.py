@@ -83,7 +83,7 @@ class Scorer:
     ) -> None:
         if isinstance(model, str | os.PathLike):
             model, tokenizer = load_classifier(os.fspath(model))
-        if not isinstance(model, PreTrainedModel) or tokenizer is None:
+        if not hasattr(model, "config") or tokenizer is None:
             raise InputError(
                 "A scorer takes a folder, a Hub id, or a model and its tokenizer. What `train` returned predicts by "
                 "itself; a scorer takes its `output_dir`, or its `model` and `tokenizer`."

@@ -262,7 +262,7 @@ def _compared(described: Mapping[str, Any]) -> dict[str, Any]:
 def _work(study: "optuna.Study", plan: Plan) -> None:
     """Take trials from the queue until none is left or running.
 
-    What failed here is left to other machines and to the next command: it would most likely fail again.
+    What failed here is not queued again here: it would most likely fail again.
     """
     import optuna
 
@@ -355,18 +355,22 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
     params = space.draw(trial)
     folder = plan.output_dir / "trials" / str(trial.number)
     name = f"Trial {point + 1} ({named(params)})"
-    pruning = PruningCallback(trial, space.metric)
+    pruning, are_parsed = PruningCallback(trial, space.metric), False
     try:
         model_args, data_args, args = plan.parse(params, folder)
+        are_parsed = True
         result = _result(experiment.train(model_args, data_args, args, callbacks=[pruning]), space.metric)
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) or why_not_written(error):
+        is_mistake = isinstance(error, InputError)
+        if isinstance(error, KeyboardInterrupt) or (is_mistake and are_parsed) or why_not_written(error):
             # No doing of this point's options: it does not count among its failures.
             trial.set_user_attr("interrupted", True)
-            raise
-        trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
-        if isinstance(error, InputError):
+        else:
+            trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
+        if is_mistake:
             raise InputError(f"{name}: {error}") from error
+        if "interrupted" in trial.user_attrs:
+            raise
         logger.error("%s failed.", name, exc_info=True)
         return math.nan
     finally:

@@ -261,7 +261,8 @@ def model_lines(model: PreTrainedModel, args: ModelArguments, optimizer: str, ma
     lines = [
         f"Model: {args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by {optimizer}."
     ]
-    if args.model_name_or_path is None and total > FEW_PARAMETERS:
+    is_transformer = args.architecture in ("roberta-gru", "transformer")
+    if is_transformer and args.model_name_or_path is None and total > FEW_PARAMETERS:
         lines.append(
             "So many random weights need very many texts. To start from a pretrained encoder: --model_name_or_path "
             "roberta-base, or any other of its kind."
