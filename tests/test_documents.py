@@ -26,7 +26,7 @@ from modeling_roberta_gru.data.documents import (
     stack,
     text_key,
 )
-from modeling_roberta_gru.data.tables import Table
+from modeling_roberta_gru.data.tables import Table, open_table
 from modeling_roberta_gru.errors import InputError
 
 
@@ -194,6 +194,21 @@ def test_what_is_kept_beside_must_be_text_that_can_be_written(tmp_path):
             from_file(tmp_path / name, group_column="author")
         assert raised.value.row == 2
         assert from_file(tmp_path / name, group_column="author", on_bad_row="skip").rows["author"][:] == ["Ann"]
+
+
+def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
+    for name, content in (
+        ("a.csv", b"text,label\ncaf\xe9,x\nb,y\n"),
+        ("a.jsonl", b'{"text": "caf\xe9", "label": 1}\n'),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError) as error:
+            build_documents("train", [open_table(tmp_path / name)], DataArguments())
+        assert ("--csv_encoding cp1252" in str(error.value)) == name.endswith(".csv")
+    read = build_documents(
+        "train", [open_table(tmp_path / "a.csv", DataArguments(csv_encoding="cp1252"))], DataArguments()
+    )
+    assert read.rows["text"][:] == ["café", "b"]
 
 
 def test_only_the_first_five_bad_rows_are_named():

@@ -671,6 +671,14 @@ def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeyp
 # what stands in the way
 
 
+def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
+    for content in (b"text\ncaf\xe9\nb\n", b"text\ncaf\xe9\n"):
+        (tmp_path / "in.csv").write_bytes(content)
+        with pytest.raises(InputError, match="--csv_encoding cp1252"):
+            score(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert score(tmp_path / "in.csv", tmp_path / "out.csv", csv_encoding="cp1252")["rows"] == 1
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_several_text_columns_are_joined_as_in_training(tmp_path, ending):
     rows = [("A", "b"), (None, "c"), ("d", None), (None, None), ("", "e"), ("", " "), ("f", "g")]

@@ -414,6 +414,11 @@ def not_text(encoding: str) -> str:
     return f"the row is not {encoding} text"
 
 
+def encoding_hint(said: str) -> str:
+    """Name the likely encoding to whoever is told that rows are not UTF-8 text; "" in all other cases."""
+    return " If Excel wrote the file: --csv_encoding cp1252." if not_text("UTF-8") in said else ""
+
+
 def is_decoded(text: str) -> bool:
     """Tell whether `text` can be written: bytes that could not be decoded stand in it as lone surrogates."""
     try:

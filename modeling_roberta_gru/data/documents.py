@@ -32,7 +32,7 @@ from ..arguments import BUILT_IN, DataArguments
 from ..errors import MOST_LISTED, InputError, first_line
 from ..files import TABLE_ENDINGS, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
-from .dialect import BadRows, is_decoded, not_text
+from .dialect import BadRows, encoding_hint, is_decoded, not_text
 from .tables import (
     CSV_DELIMITERS,
     UTF_8,
@@ -41,6 +41,7 @@ from .tables import (
     Table,
     TextChunk,
     check_once,
+    is_csv,
     is_text,
     listing,
     open_table,
@@ -663,6 +664,7 @@ def report_bad_rows(bad: BadRows, name: str, num_rows: int, on_bad_row: str) -> 
     if on_bad_row == "error":
         which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
         message = f"{name}, {bad}. Mend {which} or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
+        message += encoding_hint(message) if is_csv(name) else ""
         raise InputError(message, file=name, row=bad.first)
     logger.warning("%s: %s of %s rows left out: %s.", name, f"{num_bad:,}", f"{num_rows:,}", bad)
 

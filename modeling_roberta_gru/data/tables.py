@@ -330,8 +330,7 @@ class CsvTable(Table):
         wanted = [place for place, name in enumerate(self.names) if columns is None or name in columns]
         for at, row in enumerate(cells):
             if not is_decoded("".join(row[place] for place in wanted)):
-                hint = " (if it comes from Excel: --csv_encoding cp1252)" if self.called == UTF_8 else ""
-                bad.setdefault(at, not_text(self.called) + hint)
+                bad.setdefault(at, not_text(self.called))
         return TextChunk(first, [dict(zip(self.names, row, strict=True)) for row in cells], bad=bad)
 
     def _check_no_header(self, row: dict[str, str]) -> None:

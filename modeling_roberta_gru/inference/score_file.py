@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
-from ..data.dialect import BadRows, is_decoded
+from ..data.dialect import BadRows, encoding_hint, is_decoded
 from ..data.documents import join_columns
 from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
@@ -413,13 +413,14 @@ def _survey(
     said = "; ".join(
         f"{reason} ({number:,}, the first in row {rows[0] + 1:,})" for reason, (number, rows) in bad.reasons.items()
     )
+    hint = encoding_hint(said) if is_csv(table.name) else ""
     if bad.number == num_rows:
         named = " and ".join(map(repr, text_columns))
-        raise InputError(f"{table.name}: column {named} has no text in any row: {said}.")
+        raise InputError(f"{table.name}: column {named} has no text in any row: {said}.{hint}")
     if bad.number and not skip_bad_rows:
         raise InputError(
             f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
-            "Mend them, or keep them without a prediction by --skip-bad-rows."
+            f"Mend them, or keep them without a prediction by --skip-bad-rows.{hint}"
         )
     return num_rows, bad
 
