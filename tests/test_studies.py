@@ -4,15 +4,18 @@ import errno
 import json
 import math
 import sqlite3
-from contextlib import closing, suppress
-from functools import cache
+from contextlib import closing, redirect_stdout
+from functools import cache, partial
+from io import StringIO
 from itertools import product
 from pathlib import Path
+from shutil import copytree
 from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
@@ -25,8 +28,9 @@ from modeling_roberta_gru.studies import space as spaces
 from modeling_roberta_gru.studies import study as studies
 from modeling_roberta_gru.studies import study_report as reports
 from modeling_roberta_gru.training import plots
+from modeling_roberta_gru.training.arguments import parse_run
 from modeling_roberta_gru.training.metrics import METRICS, to_probabilities
-from modeling_roberta_gru.training.record import changed_options
+from modeling_roberta_gru.training.record import changed_options, describe_platform
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .tiny import assert_is_small_picture, write_reviews
@@ -35,6 +39,8 @@ SPACES = sorted((Path(__file__).parents[1] / "recipes" / "spaces").glob("*.yaml"
 GRID = "space:\n  optimizer: [sgd, adam]\n  learning_rate: [1e-4, 1e-5]\n"
 POINTS = list(product(["sgd", "adam"], [0.0001, 0.00001]))
 RATES = "space:\n  learning_rate: [1e-3, 1e-4, 1e-5]\n"
+TWO = "space:\n  learning_rate: [1e-3, 1e-4]\n"
+ONE = "space:\n  learning_rate: [1e-4]\n"
 FULL = OSError(errno.ENOSPC, "No space left on device")
 RANDOM = "sampler: random\ntrials: 3\nspace:\n  learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
 
@@ -49,6 +55,22 @@ def unwritten():
     event.listen(Engine, "connect", connect)
     yield
     event.remove(Engine, "connect", connect)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once(save_plot):
+    """Have optuna's migrations read once, not at each opening of a database; leave pictures blank."""
+    from_config, scripts = ScriptDirectory.from_config, []
+
+    def kept(config):
+        if not scripts:
+            scripts.append(from_config(config))
+        return scripts[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", kept)
+        patch.setattr(reports, "save", plots.save)
+        yield
 
 
 class Killed(BaseException):
@@ -91,6 +113,9 @@ class Stub:
         return SimpleNamespace(splits=splits, trainer=trainer, validation_logits=logits, training_seconds=41.6)
 
 
+platform, parsed = cache(describe_platform), cache(parse_run)
+
+
 @cache
 def splits_of(dataset_name: str | None, train_file: str | None) -> Splits:
     return load_splits(DataArguments(dataset_name=dataset_name, train_file=train_file and [train_file]))
@@ -100,22 +125,69 @@ def refuse_to_wait(seconds: float) -> None:
     assert seconds < 1, "a study waits for trials that nobody trains"
 
 
+def load(args: DataArguments) -> Splits:
+    return load_splits(args) if args.train_file else splits_of(args.dataset_name, None)
+
+
+def put_in_place(patch: pytest.MonkeyPatch) -> Stub:
+    stub = Stub()
+    patch.setattr(experiment, "train", stub.train)
+    patch.setattr(studies, "describe_platform", lambda args: platform())
+    patch.setattr(studies, "load_splits", load)
+    patch.setattr(studies, "parse_run", lambda words: parsed(tuple(words)))
+    patch.setattr(studies.time, "sleep", refuse_to_wait)
+    patch.setattr("gc.collect", lambda *generation: 0)  # after each trial: a second in a process that holds torch
+    return stub
+
+
 @pytest.fixture
 def stub(monkeypatch):
-    stub = Stub()
-    monkeypatch.setattr(experiment, "train", stub.train)
-    monkeypatch.setattr(studies.time, "sleep", refuse_to_wait)
-    monkeypatch.setattr(
-        "gc.collect", lambda *generation: 0
-    )  # after each trial: a second in a process that holds torch
-    return stub
+    return put_in_place(monkeypatch)
+
+
+def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
+    for name in ("draw_options", "draw_curves"):
+        patch.setattr(studies, name, lambda record, path: None)
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the pictures out, which take most of the time."""
-    for name in ("draw_options", "draw_curves"):
-        monkeypatch.setattr(studies, name, lambda record, path: None)
+    leave_out_pictures(monkeypatch)
+
+
+@pytest.fixture
+def in_memory(monkeypatch):
+    """Keep studies in memory, at a fifth of the time: for tests that kill no trial and read no database."""
+
+    @cache
+    def open_storage(url: str) -> optuna.storages.InMemoryStorage:
+        storage = optuna.storages.InMemoryStorage()
+        storage.engine = SimpleNamespace(dispose=lambda: None)
+        return storage
+
+    monkeypatch.setattr(studies, "_open_storage", open_storage)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory, reviews):
+    """Return a study of a grid that came to its end: its folder and record, what was trained, and what was said."""
+    folder, said = tmp_path_factory.mktemp("grid"), StringIO()
+    (folder / "space.yaml").write_text(GRID)
+    command = ["roberta-gru", "sweep", "--space", "a b"]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        stub = put_in_place(patch)
+        leave_out_pictures(patch)
+        words = ["--dataset_name", str(reviews), "--seed", "7"]
+        record = studies.sweep(None, folder / "space.yaml", words, folder / "study", command=command)
+    return SimpleNamespace(folder=folder / "study", record=record, trained=stub.trained, said=said.getvalue())
+
+
+@pytest.fixture
+def study_of_grid(tmp_path, grid, stub, study_of, undrawn):
+    """Run the study of a grid again, in a copy of its folder."""
+    copytree(grid.folder, tmp_path / "study")
+    return partial(study_of, GRID, "--seed", "7", command=["roberta-gru", "sweep", "--space", "a b"])
 
 
 @pytest.fixture
@@ -161,13 +233,13 @@ def stop_at(number: int, stub: Stub, error: BaseException):
 # The order of things
 
 
-def test_a_grid_is_trained_point_by_point_with_the_last_option_fastest(stub, study_of, undrawn, capsys):
-    record = study_of(GRID, "--seed", "7", command=["roberta-gru", "sweep"])
-    assert stub.trained == POINTS
+def test_a_grid_is_trained_point_by_point_with_the_last_option_fastest(grid):
+    record = grid.record
+    assert grid.trained == POINTS
     assert [tuple(row["params"].values()) for row in record["trials"]] == POINTS
     values = [row["metrics"]["accuracy"]["value"] for row in record["trials"]]
     assert values == pytest.approx([n / 11 for n in (6, 5, 10, 9)])
-    assert (record["best"], record["num_trials"], record["command"]) == (3, 4, "roberta-gru sweep")
+    assert (record["best"], record["num_trials"], record["command"]) == (3, 4, "roberta-gru sweep --space 'a b'")
     assert record["seed"] == record["options"]["seed"] == 7
     assert {"optimizer", "learning_rate", "output_dir"}.isdisjoint(record["options"])
     first = record["trials"][0]
@@ -175,7 +247,7 @@ def test_a_grid_is_trained_point_by_point_with_the_last_option_fastest(stub, stu
     # at temperature 1: 6 of 11 rows are right, all with logits 4 apart
     assert first["metrics"]["log_loss"]["value"] == pytest.approx(math.log1p(math.exp(-4)) + 4 * 5 / 11)
     assert first["curve"] == [[epoch, pytest.approx(6 / 11)] for epoch in (1, 2, 3)]
-    lines = capsys.readouterr().out.splitlines()
+    lines = grid.said.splitlines()
     assert len(lines) == 4
     figure = record["trials"][1]["metrics"]["accuracy"]
     assert figure["low"] < 5 / 11 < figure["high"]
@@ -185,7 +257,7 @@ def test_a_grid_is_trained_point_by_point_with_the_last_option_fastest(stub, stu
     )
 
 
-def test_outputs_are_written_after_every_trial_and_checkpoints_deleted(tmp_path, stub, study_of):
+def test_outputs_are_written_after_every_trial_and_checkpoints_deleted(tmp_path, stub, study_of, drawn):
     folder = tmp_path / "study"
     counts = []
 
@@ -195,8 +267,8 @@ def test_outputs_are_written_after_every_trial_and_checkpoints_deleted(tmp_path,
         counts.append(len(read(folder)["trials"]) if stub.trained else 0)
 
     stub.before = look
-    record = study_of(RATES)
-    assert counts == [0, 1, 2]
+    record = study_of(TWO)
+    assert counts == [0, 1]
     assert read(folder) == record
     outputs = {"sweep.json", "sweep.md", "heat-map.png", "curves.png"}
     assert {path.name for path in folder.iterdir()} == {"study.db", *outputs}
@@ -208,9 +280,8 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "sweep.json").read_text())
 
 
-def test_the_table_is_sorted_by_the_metric_and_says_how_it_came_about(tmp_path, stub, study_of, undrawn):
-    record = study_of(GRID, command=["roberta-gru", "sweep", "--space", "a b"])
-    text = (tmp_path / "study" / "sweep.md").read_text()
+def test_the_table_is_sorted_by_the_metric_and_says_how_it_came_about(grid):
+    text = (grid.folder / "sweep.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
     assert [row[0] for row in rows] == [f"| {n}" for n in (3, 4, 1, 2)]
     assert rows[0][1:3] == ["adam", "0.0001"]
@@ -218,17 +289,17 @@ def test_the_table_is_sorted_by_the_metric_and_says_how_it_came_about(tmp_path, 
     assert "chosen by validation; the test split was not read" in text
     assert "n = 11 validation rows" in text
     assert "Command: `roberta-gru sweep --space 'a b'`" in text
-    assert record["data"]["fingerprint"] in text
-    assert record["platforms"][0]["hardware"]["processor"] in text
+    assert grid.record["data"]["fingerprint"] in text
+    assert grid.record["platforms"][0]["hardware"]["processor"] in text
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "calibration_error"])
-def test_of_a_loss_less_is_better(metric, tmp_path, stub, study_of, undrawn):
-    assert study_of(f"metric: {metric}\n{RATES}")["best"] == 2  # right most often, at equal confidence
+def test_of_a_loss_less_is_better(metric, tmp_path, stub, study_of, undrawn, in_memory):
+    assert study_of(f"metric: {metric}\n{TWO}")["best"] == 2  # right most often, at equal confidence
     assert (tmp_path / "study" / "sweep.md").read_text().split("| --- |\n")[1].startswith("| 2 |")
 
 
-def test_trials_say_who_trained_them(monkeypatch, stub, study_of, undrawn):
+def test_trials_say_who_trained_them(monkeypatch, stub, study_of, undrawn, in_memory):
     platforms = [{"commit": commit, "hardware": {}, "versions": {}} for commit in "aba"]
     monkeypatch.setattr(studies, "study_markdown", lambda record, name: "")
     monkeypatch.setattr(studies, "describe_platform", lambda args: platforms.pop(0))
@@ -254,7 +325,7 @@ def fail_at(rate: float, stub: Stub, error: BaseException) -> list[float]:
 
 
 def test_a_point_that_fails_each_time_ends_no_command_and_is_left_out_after_three(
-    tmp_path, stub, study_of, finals, undrawn, capsys
+    tmp_path, stub, study_of, finals, undrawn, in_memory, capsys
 ):
     begun = fail_at(0.0001, stub, RuntimeError("CUDA out of memory: 2 | 3 GiB\nSee the manual."))
     for said in ("failed in 1 of 3", "failed in 2 of 3", "left out after 3", "left out after 3"):
@@ -273,69 +344,67 @@ def test_a_point_that_fails_each_time_ends_no_command_and_is_left_out_after_thre
 
 
 def test_a_point_that_failed_is_trained_by_the_next_command(stub, study_of, undrawn):
-    stop_at(2, stub, RuntimeError("CUDA out of memory"))
-    study_of(RATES)
-    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
-    assert len(stub.trained) == 3
+    stop_at(1, stub, RuntimeError("CUDA out of memory"))
+    assert [study_of(ONE)["trials"][0]["state"] for _ in range(2)] == ["failed", "complete"]
 
 
 def test_a_point_at_which_each_process_is_killed_is_left_out_after_three(tmp_path, stub, study_of, undrawn):
     begun = fail_at(0.0001, stub, Killed())
     for _ in range(3):
         with pytest.raises(Killed):
-            study_of(RATES)
+            study_of(ONE)
         let_an_hour_pass(tmp_path / "study")
-    record = study_of(RATES)
-    assert begun == [0.001, 0.0001, 0.00001, 0.0001, 0.0001]
-    assert record["trials"][1]["error"] == "left out after 3 attempts: killed, perhaps for want of memory"
+    record = study_of(ONE)
+    assert len(begun) == 3
+    assert record["trials"][0]["error"] == "left out after 3 attempts: killed, perhaps for want of memory"
 
 
-def test_a_mistake_in_what_all_points_need_ends_each_command_and_is_no_failure_of_a_point(stub, study_of, undrawn):
+def test_a_mistake_in_what_all_points_need_ends_each_command_and_is_no_failure_of_a_point(
+    stub, study_of, undrawn, in_memory
+):
     fail_at(0.0001, stub, InputError("the Hub cannot be reached"))
     for _ in range(4):
-        with pytest.raises(InputError, match=r"Trial 2 \(learning_rate=0.0001\): the Hub cannot be reached"):
-            study_of(RATES)
+        with pytest.raises(InputError, match=r"Trial 1 \(learning_rate=0.0001\): the Hub cannot be reached"):
+            study_of(ONE)
     stub.before = lambda args: None
-    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
+    assert [row["state"] for row in study_of(ONE)["trials"]] == ["complete"]
 
 
-def test_an_error_is_recorded_without_passwords(stub, study_of, undrawn):
+def test_an_error_is_recorded_without_passwords(stub, study_of, undrawn, in_memory):
     fail_at(0.0001, stub, OSError("https://me:secret@host/model has gone"))
-    assert study_of(RATES)["trials"][1]["error"].endswith("OSError: https://***@host/model has gone")
+    assert study_of(ONE)["trials"][0]["error"].endswith("OSError: https://***@host/model has gone")
 
 
-def test_options_that_were_drawn_and_cannot_go_together_are_left_out(stub, study_of, undrawn):
-    text = "sampler: random\ntrials: 5\nspace: {max_windows: [2, null], window_policy: [null, head]}\n"
-    for _ in range(3 * 5):
-        with suppress(InputError):
-            record = study_of(text)
-    cannot = [row["params"] == {"max_windows": None, "window_policy": "head"} for row in record["trials"]]
-    assert [row["state"] == "failed" for row in record["trials"]] == cannot
-    assert 0 < sum(cannot) < 5
+def test_options_that_were_drawn_and_cannot_go_together_are_left_out(stub, study_of, undrawn, in_memory):
+    text = "sampler: random\ntrials: 2\nspace: {max_windows: [2, null], window_policy: [null, head]}\n"
+    for _ in range(3):
+        with pytest.raises(InputError, match="max_windows=null, window_policy=head"):
+            study_of(text)
+    assert [row["state"] for row in study_of(text)["trials"]] == ["complete", "failed"]
 
 
 @pytest.mark.parametrize(("error", "raised"), [(KeyboardInterrupt(), KeyboardInterrupt), (FULL, InputError)])
-def test_interrupts_and_full_disks_are_no_failures_of_a_point(error, raised, stub, study_of, undrawn):
+def test_interrupts_and_full_disks_are_no_failures_of_a_point(error, raised, stub, study_of, undrawn, in_memory):
     begun = fail_at(0.0001, stub, error)
-    for _ in range(4):
+    for _ in range(3):
         with pytest.raises(raised):
-            study_of(RATES)
+            study_of(ONE)
     stub.before = lambda args: None
-    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
-    assert begun == [0.001, 0.0001, 0.00001, 0.0001, 0.0001, 0.0001]
+    assert study_of(ONE)["trials"][0]["state"] == "complete"
+    assert len(begun) == 3
 
 
 def test_a_killed_study_finishes_exactly_what_is_missing(tmp_path, stub, study_of, undrawn):
     stop_at(2, stub, Killed())
     with pytest.raises(Killed):
-        study_of(GRID)
-    assert stub.trained == POINTS[:1]
+        study_of(RATES)
+    assert stub.trained == [("nadam", 0.001)]
     let_an_hour_pass(tmp_path / "study")
-    record = study_of(GRID)
-    assert stub.trained == [POINTS[0], *POINTS[2:], POINTS[1]]
-    assert [row["trial"] for row in record["trials"]] == [1, 2, 3, 4]
-    assert study_of(GRID) == record
-    assert len(stub.trained) == 4
+    record = study_of(RATES)
+    assert stub.trained == [("nadam", rate) for rate in (0.001, 0.00001, 0.0001)]
+    assert [row["trial"] for row in record["trials"]] == [1, 2, 3]
+    assert study_of(RATES) == record
+    assert len(stub.trained) == 3
 
 
 def test_a_trial_killed_after_its_training_is_trained_again(tmp_path, monkeypatch, stub, study_of, undrawn):
@@ -348,13 +417,13 @@ def test_a_trial_killed_after_its_training_is_trained_again(tmp_path, monkeypatc
 
     monkeypatch.setattr(optuna.Trial, "set_user_attr", kill_after)
     with pytest.raises(Killed):
-        study_of(RATES)
+        study_of(TWO)
     let_an_hour_pass(tmp_path / "study")
-    assert [row["state"] for row in study_of(RATES)["trials"]] == ["complete"] * 3
-    assert stub.trained == [("nadam", rate) for rate in (0.001, 0.0001, 0.00001, 0.0001)]
+    assert [row["state"] for row in study_of(TWO)["trials"]] == ["complete"] * 2
+    assert stub.trained == [("nadam", rate) for rate in (0.001, 0.0001, 0.0001)]
 
 
-def test_a_study_killed_while_it_was_begun_misses_nothing(monkeypatch, stub, study_of, undrawn):
+def test_a_study_killed_while_it_was_begun_misses_nothing(monkeypatch, stub, study_of, undrawn, in_memory):
     enqueue = optuna.Study.enqueue_trial
 
     def queue_two(study, params, **given):
@@ -371,14 +440,14 @@ def test_a_study_killed_while_it_was_begun_misses_nothing(monkeypatch, stub, stu
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("the data are gone")])
-def test_an_interrupted_trial_is_trained_by_the_next_command(error, tmp_path, stub, study_of, undrawn):
+def test_an_interrupted_trial_is_trained_by_the_next_command(error, stub, study_of, plan_of, undrawn, in_memory):
     stop_at(2, stub, error)
     with pytest.raises(type(error)) as raised:
         study_of(RATES)
     if isinstance(error, InputError):
         assert str(raised.value) == "Trial 2 (learning_rate=0.0001): the data are gone"
-    with closing(sqlite3.connect(tmp_path / "study" / "study.db")) as base, base:
-        assert ("RUNNING",) not in base.execute("SELECT state FROM trials").fetchall()
+    with studies.open_study(plan_of(RATES)) as study:
+        assert "RUNNING" not in [trial.state.name for trial in study.trials]
     assert len(study_of(RATES)["trials"]) == 3
     assert sorted(stub.trained, reverse=True) == [("nadam", rate) for rate in (0.001, 0.0001, 0.00001)]
 
@@ -386,9 +455,9 @@ def test_an_interrupted_trial_is_trained_by_the_next_command(error, tmp_path, st
 def test_a_full_disk_is_said_in_one_line(stub, study_of, undrawn):
     error = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
     error.__cause__ = sqlite3.OperationalError("database or disk is full")
-    stop_at(2, stub, error)
+    stop_at(1, stub, error)
     with pytest.raises(InputError, match="study cannot be written: the disk is full"):
-        study_of(RATES)
+        study_of(ONE)
 
 
 def test_what_others_train_is_waited_for_and_taken_over_if_they_die(
@@ -396,7 +465,7 @@ def test_what_others_train_is_waited_for_and_taken_over_if_they_die(
 ):
     stop_at(1, stub, Killed())
     with pytest.raises(Killed):
-        study_of(RATES)
+        study_of(TWO)
     naps = []
 
     def nap(seconds):
@@ -407,10 +476,10 @@ def test_what_others_train_is_waited_for_and_taken_over_if_they_die(
                 let_an_hour_pass(tmp_path / "study")
 
     monkeypatch.setattr(studies.time, "sleep", nap)
-    record = study_of(RATES)
-    assert naps == [2, 2]
+    record = study_of(TWO)
+    assert naps == [1, 1]
     assert stub.trained[-1] == ("nadam", 0.001)
-    assert [row["trial"] for row in record["trials"]] == [1, 2, 3]
+    assert [row["trial"] for row in record["trials"]] == [1, 2]
     assert capsys.readouterr().out.count("Waiting for 1 that other processes train") == 1
 
 
@@ -433,17 +502,17 @@ def second_worker(monkeypatch, stub, study_of):
 
 
 def test_two_workers_share_a_grid_and_do_no_point_twice(stub, study_of, second_worker, undrawn):
-    second_worker(1, GRID)
-    record = study_of(GRID)
-    assert stub.trained == [*POINTS[1:], POINTS[0]]
-    assert [row["trial"] for row in record["trials"]] == [1, 2, 3, 4]
+    second_worker(1, RATES)
+    record = study_of(RATES)
+    assert stub.trained == [("nadam", rate) for rate in (0.0001, 0.00001, 0.001)]
+    assert [row["trial"] for row in record["trials"]] == [1, 2, 3]
 
 
 def kill():
     raise Killed
 
 
-def test_what_fails_here_is_trained_by_another_worker(stub, study_of, second_worker, undrawn):
+def test_what_fails_here_is_trained_by_another_worker(stub, study_of, second_worker, undrawn, in_memory):
     second_worker(1, RATES)
     take_over = stub.before
 
@@ -456,7 +525,7 @@ def test_what_fails_here_is_trained_by_another_worker(stub, study_of, second_wor
     assert stub.trained == [("nadam", rate) for rate in (0.00001, 0.001, 0.0001)]
 
 
-def test_what_two_workers_queued_at_once_is_trained_once(stub, study_of, plan_of, undrawn):
+def test_what_two_workers_queued_at_once_is_trained_once(stub, study_of, plan_of, undrawn, in_memory):
     plan = plan_of(GRID)
     (plan.output_dir).mkdir()
     with studies.open_study(plan) as study:
@@ -467,13 +536,12 @@ def test_what_two_workers_queued_at_once_is_trained_once(stub, study_of, plan_of
     assert len(record["trials"]) == 4
 
 
-def test_a_worker_that_finds_the_queue_empty_after_all_trains_nothing(stub, study_of, plan_of, undrawn):
-    record = study_of(RATES)
-    plan = plan_of(RATES)
+def test_a_worker_that_finds_the_queue_empty_after_all_trains_nothing(grid, stub, study_of_grid, plan_of):
+    plan = plan_of(GRID)
     with studies.open_study(plan) as study:
         study.optimize(lambda trial: studies._objective(trial, plan), n_trials=1)
-    assert len(stub.trained) == 3
-    assert study_of(RATES) == record
+    assert study_of_grid() == grid.record
+    assert stub.trained == []
 
 
 def test_a_data_base_that_another_process_makes_meanwhile_is_no_error(monkeypatch, stub, study_of, undrawn):
@@ -486,11 +554,11 @@ def test_a_data_base_that_another_process_makes_meanwhile_is_no_error(monkeypatc
         make(storage, *given, **named)
 
     monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", collide)
-    assert len(study_of(RATES)["trials"]) == 3
+    assert len(study_of(ONE)["trials"]) == 1
     assert next(failures, None) is None
 
 
-def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub, study_of, capsys):
+def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub, study_of, in_memory, capsys):
     train = stub.train
 
     def diverge(model_args, data_args, args, callbacks=()):
@@ -502,10 +570,10 @@ def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub,
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "train", diverge)
-        study_of(RATES)
-        record = study_of(RATES)
-    assert len(stub.trained) == 3
-    assert [row["state"] for row in record["trials"]] == ["failed", "complete", "complete"]
+        study_of(TWO)
+        record = study_of(TWO)
+    assert len(stub.trained) == 2
+    assert [row["state"] for row in record["trials"]] == ["failed", "complete"]
     assert record["trials"][0]["metrics"] is None
     assert record["best"] == 2
     assert "learning_rate=0.001: accuracy failed: training diverged" in capsys.readouterr().out
@@ -514,7 +582,9 @@ def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub,
 
 
 @pytest.mark.parametrize(("metric", "pruning"), [("accuracy", "median"), ("log_loss", "median"), ("accuracy", "none")])
-def test_a_trial_behind_the_median_of_the_others_is_stopped(metric, pruning, stub, study_of, undrawn, capsys):
+def test_a_trial_behind_the_median_of_the_others_is_stopped(
+    metric, pruning, stub, study_of, undrawn, in_memory, capsys
+):
     stub.num_right = lambda args: 3 if args.warmup_steps == 6 else 4 + round(args.warmup_steps)
     record = study_of(f"metric: {metric}\npruning: {pruning}\nspace: {{warmup_steps: [1, 2, 3, 4, 5, 6]}}\n")
     is_stopped = pruning == "median"
@@ -534,11 +604,10 @@ def test_a_training_that_is_at_its_end_is_not_stopped():
         assert course.is_behind == control.should_training_stop == is_behind
 
 
-def test_an_interrupted_study_draws_what_an_uninterrupted_one_draws(tmp_path, stub, study_of, undrawn):
-    drawn = [row["params"]["learning_rate"] for row in study_of(RANDOM)["trials"]]
+def test_an_interrupted_study_draws_what_an_uninterrupted_one_draws(stub, study_of, undrawn, in_memory):
+    drawn = [row["params"]["learning_rate"] for row in study_of(RANDOM, storage="memory:///another")["trials"]]
     assert len(set(drawn)) == 3
     assert all(1e-5 <= rate <= 1e-3 for rate in drawn)
-    (tmp_path / "study").rename(tmp_path / "uninterrupted")
     stub.trained.clear()
     stop_at(2, stub, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -549,7 +618,7 @@ def test_an_interrupted_study_draws_what_an_uninterrupted_one_draws(tmp_path, st
     assert len(more["trials"]) == len(set(stub.trained)) == len(stub.trained) == 4
 
 
-def test_fewer_trials_than_were_queued_end_a_study(stub, study_of, undrawn):
+def test_fewer_trials_than_were_queued_end_a_study(stub, study_of, undrawn, in_memory):
     stop_at(2, stub, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         study_of(RANDOM.replace("trials: 3", "trials: 6"))
@@ -557,7 +626,7 @@ def test_fewer_trials_than_were_queued_end_a_study(stub, study_of, undrawn):
     assert len(set(stub.trained)) == len(record["trials"]) == record["num_trials"] == 2
 
 
-def test_fewer_trials_on_one_machine_end_the_study_on_all(stub, study_of, second_worker, undrawn):
+def test_fewer_trials_on_one_machine_end_the_study_on_all(stub, study_of, second_worker, undrawn, in_memory):
     second_worker(2, RANDOM.replace("trials: 3", "trials: 2"))
     record = study_of(RANDOM.replace("trials: 3", "trials: 6"))
     assert len(stub.trained) == len(record["trials"]) == record["num_trials"] == 2
@@ -568,7 +637,7 @@ def test_lists_are_varied_as_texts(plan_of):
     assert [plan.parse(point)[0].attention_horizons for point in plan.space.points] == [[0], [0, 1024, 512]]
 
 
-def test_tpe_draws_whole_numbers_fractions_and_choices(stub, study_of, undrawn):
+def test_tpe_draws_whole_numbers_fractions_and_choices(stub, study_of, undrawn, in_memory):
     ranges = "gru_hidden_size: {low: 8, high: 64, log: true}, label_smoothing_factor: {low: 0, high: 0.3}"
     record = study_of(f"sampler: tpe\ntrials: 11\nspace: {{{ranges}, optimizer: [sgd, adam]}}\n")
     drawn = [row["params"] for row in record["trials"]]
@@ -581,29 +650,23 @@ def test_tpe_draws_whole_numbers_fractions_and_choices(stub, study_of, undrawn):
 # What is refused
 
 
-def test_another_study_in_the_same_folder_is_refused(stub, study_of, undrawn):
-    study_of(RATES)
+def test_another_study_in_the_same_folder_is_refused(stub, study_of, study_of_grid):
+    header, optimizers, rates = GRID.splitlines(keepends=True)
     for text, words, message in (
-        (RATES, ["--num_train_epochs", "9"], "num_train_epochs was null and is 9.0"),
-        (RATES, ["--seed", "1"], "seed was null and is 1"),
-        (RATES.replace("1e-5", "1e-6"), [], r"learning_rate was \[.* 1e-05\] and is \[.* 1e-06\]"),
-        (f"metric: log_loss\n{RATES}", [], 'metric was "accuracy" and is "log_loss"'),
-        (f"{RATES}  optimizer: [sgd]\n", [], r'optimizer was null and is \["sgd"\]'),
+        (GRID, ["--seed", "7", "--num_train_epochs", "9"], "num_train_epochs was null and is 9.0"),
+        (GRID, [], "seed was 7 and is null"),
+        (GRID.replace("1e-5", "1e-6"), ["--seed", "7"], r"learning_rate was \[.* 1e-05\] and is \[.* 1e-06\]"),
+        (f"metric: log_loss\n{GRID}", ["--seed", "7"], 'metric was "accuracy" and is "log_loss"'),
+        (f"{GRID}  warmup_steps: [6]\n", ["--seed", "7"], r"warmup_steps was null and is \[6.*\]"),
+        (header + rates + optimizers, ["--seed", "7"], "options in another order"),
     ):
         with pytest.raises(InputError, match=f"holds another study: {message}.*name another folder"):
             study_of(text, *words)
-    assert len(stub.trained) == 3
-
-
-def test_the_order_of_the_options_is_part_of_a_study(stub, study_of, undrawn):
-    study_of(GRID)
-    header, optimizers, rates = GRID.splitlines(keepends=True)
-    with pytest.raises(InputError, match="options in another order"):
-        study_of(header + rates + optimizers)
+    assert stub.trained == []
 
 
 def test_a_study_of_data_that_changed_is_refused(tmp_path, stub, plan_of, undrawn):
-    plan = plan_of(RATES)
+    plan = plan_of(ONE)
     for num_rows in (40, 44):
         file = write_reviews(tmp_path / "reviews.csv", num_rows, seed=0)
         given = (None, plan.space.path, ["--train_file", str(file)], plan.output_dir)
@@ -681,10 +744,11 @@ def test_options_of_the_data_that_can_be_varied_leave_the_validation_rows_alone(
     def validation(**options):
         return load_splits(DataArguments(train_file=[str(tmp_path / "train.csv")], **options)).validation["row_id"][:]
 
+    rows = validation()
     assert set(spaces.OF_TRAINING_ROWS) <= set(DataArguments.__dataclass_fields__)
     for options in ({"max_train_samples": 20}, {"oversample": "copies"}, {"max_length": 9}, {"max_windows": 1}):
         assert set(options) <= set(spaces.OF_TRAINING_ROWS)
-        assert validation(**options) == validation()
+        assert validation(**options) == rows
 
 
 @pytest.mark.parametrize(
@@ -725,7 +789,7 @@ def test_a_storage_that_cannot_be_used_is_one_line(storage, monkeypatch, stub, s
 
 def test_a_shared_storage_is_found_by_the_folder_s_name(tmp_path, stub, study_of, undrawn):
     storage = f"sqlite:///{tmp_path}/shared.db"
-    record = study_of(RATES, storage=storage, command=["sweep", "--storage", storage])
+    record = study_of(ONE, storage=storage, command=["sweep", "--storage", storage])
     assert not (tmp_path / "study" / "study.db").exists()
     with closing(sqlite3.connect(tmp_path / "shared.db")) as database:
         assert database.execute("SELECT study_name FROM studies").fetchall() == [("study",)]
@@ -770,39 +834,38 @@ def finals(monkeypatch):
     return seeds
 
 
-def test_the_best_options_are_trained_again_once_a_seed(tmp_path, stub, study_of, finals, undrawn, capsys):
-    assert study_of(GRID, "--seed", "50")["final"] is None
-    assert finals == []
-    record = study_of(GRID, "--seed", "50", num_final_seeds=2)
-    assert finals == [50, 51]
-    run = json.loads((tmp_path / "study" / "final" / "seed-51" / "run.json").read_text())
+def test_the_best_options_are_trained_again_once_a_seed(tmp_path, grid, study_of_grid, finals, capsys):
+    assert grid.record["final"] is None
+    record = study_of_grid(num_final_seeds=2)
+    assert finals == [7, 8]
+    run = json.loads((tmp_path / "study" / "final" / "seed-8" / "run.json").read_text())
     assert (run["options"]["optimizer"], run["options"]["learning_rate"]) == ("adam", 0.0001)
     assert run["command"][0] == "train.py"
-    assert [row["folder"] for row in record["final"]["runs"]] == ["final/seed-50", "final/seed-51"]
-    assert record["final"]["mean"]["accuracy"] == pytest.approx(0.505)
-    assert "| mean | 0.5050 |" in (tmp_path / "study" / "sweep.md").read_text()
-    assert "| 51 | 0.5100 (0.0000 to 1.0000) |" in capsys.readouterr().out
-    record = study_of(GRID, "--seed", "50", num_final_seeds=3)
-    assert finals == [50, 51, 52]
-    assert study_of(GRID, "--seed", "50")["final"] == record["final"] == read(tmp_path / "study")["final"]
+    assert [row["folder"] for row in record["final"]["runs"]] == ["final/seed-7", "final/seed-8"]
+    assert record["final"]["mean"]["accuracy"] == pytest.approx(0.075)
+    assert "| mean | 0.0750 |" in (tmp_path / "study" / "sweep.md").read_text()
+    assert "| 8 | 0.0800 (0.0000 to 1.0000) |" in capsys.readouterr().out
+    record = study_of_grid(num_final_seeds=3)
+    assert finals == [7, 8, 9]
+    assert study_of_grid()["final"] == record["final"] == read(tmp_path / "study")["final"]
 
 
-def test_final_runs_of_other_options_do_not_count(tmp_path, stub, study_of, finals, undrawn):
-    study_of(RANDOM, num_final_seeds=1)
-    path = tmp_path / "study" / "final" / "seed-42" / "run.json"
+def test_final_runs_of_other_options_do_not_count(tmp_path, study_of_grid, finals):
+    study_of_grid(num_final_seeds=1)
+    path = tmp_path / "study" / "final" / "seed-7" / "run.json"
     run = json.loads(path.read_text())
     path.write_text(json.dumps({"options": {**run["options"], "learning_rate": 0.5}}))
-    assert study_of(RANDOM)["final"] is None
-    assert study_of(RANDOM, num_final_seeds=1)["final"]["runs"][0]["seed"] == 42
-    assert finals == [42, 42]
+    assert study_of_grid()["final"] is None
+    assert study_of_grid(num_final_seeds=1)["final"]["runs"][0]["seed"] == 7
+    assert finals == [7, 7]
 
 
-def test_final_runs_wait_for_the_last_trial(stub, study_of, plan_of, finals, undrawn):
-    stop_at(3, stub, KeyboardInterrupt())
+def test_final_runs_wait_for_the_last_trial(stub, study_of, plan_of, finals, undrawn, in_memory):
+    stop_at(2, stub, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        study_of(RATES)
-    plan = plan_of(RATES)
-    with studies.open_study(plan) as study, pytest.raises(InputError, match="Only 2 of 3 trials are finished"):
+        study_of(TWO)
+    plan = plan_of(TWO)
+    with studies.open_study(plan) as study, pytest.raises(InputError, match="Only 1 of 2 trials are finished"):
         studies.train_best(study, plan, 1)
     assert finals == []
 
@@ -941,7 +1004,7 @@ def test_a_study_trains_real_models_and_reads_the_test_split_only_at_the_end(
     assert (folder / "model" / "model.safetensors").is_file()
 
 
-def test_a_real_training_is_stopped_without_an_error(monkeypatch, study_of, stand_in):
+def test_a_real_training_is_stopped_without_an_error(monkeypatch, study_of, stand_in, in_memory):
     monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     record = study_of(
         "pruning: median\nspace:\n  learning_rate: [1e-2, 1e-4]\n", "--model_name_or_path", str(stand_in), *TINY
@@ -950,7 +1013,7 @@ def test_a_real_training_is_stopped_without_an_error(monkeypatch, study_of, stan
     assert [len(row["curve"]) for row in record["trials"]] == [2, 1]
 
 
-def test_a_bag_of_words_can_be_studied_too(tmp_path, study_of):
+def test_a_bag_of_words_can_be_studied_too(tmp_path, study_of, in_memory):
     record = study_of("space: {class_weights: [none, balanced]}\n", "--architecture", "bag-of-words")
     assert [row["curve"] for row in record["trials"]] == [[], []]
     assert record["trials"][0]["metrics"]["accuracy"]["n"] == 11

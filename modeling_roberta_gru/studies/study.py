@@ -531,10 +531,13 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
 
 def _final_runs(plan: Plan, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the test metrics of the final runs that there are with these options, by seed, and their means."""
+    paths = list((plan.output_dir / "final").glob("seed-*/metrics.json"))
+    if not paths:
+        return None
     left_out = (*NO_PART_OF_STUDY, "seed")
     wanted = {name: value for name, value in plan.options(params).items() if name not in left_out}
     runs = []
-    for path in (plan.output_dir / "final").glob("seed-*/metrics.json"):
+    for path in paths:
         options = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["options"]
         if {name: value for name, value in options.items() if name not in left_out} == wanted:
             test = json.loads(path.read_text(encoding="utf-8"))["test"]
