@@ -83,7 +83,7 @@ EARLY = {
     "imdb-long": "IMDb's reviews of more than 512 tokens",
     "contracts-cap": "Contracts: is liability capped?",
 }
-MOST_CLOCKED = 250_000  # tokens, some, that whole models read for their time: of every so manyth document
+MOST_CLOCKED = 250_000  # about as many tokens are scored by whole models, to measure their time
 SHARES = [0.05, *(round(0.1 * tenth, 1) for tenth in range(1, 11))]
 # Each is one token of both tokenizers, behind a space.
 WORDS = (

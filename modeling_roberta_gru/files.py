@@ -16,10 +16,13 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 PACKAGE = Path(__file__).parent
 STAGING = "run"
@@ -111,6 +114,26 @@ def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:
     if exists and not Path(path).is_file():
         what = "is a folder, not a file" if Path(path).is_dir() else "does not exist"
         raise InputError(f"The file {path!r} {what}.", file=path)
+
+
+@contextmanager
+def threads(number: int, **options: Any) -> Iterator["ThreadPoolExecutor"]:
+    """Hold a pool of threads, and wait for none of them in the end.
+
+    Waiting may last for ever: whoever reads a generator no further leaves its end to the garbage collector, which may
+    run where another thread is being started, under a lock that a thread needs to end.
+
+    Args:
+        number: of threads.
+        options: of `ThreadPoolExecutor`.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(number, **options)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

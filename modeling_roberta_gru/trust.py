@@ -231,9 +231,7 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     """
     config = _find(name, CONFIG, revision)
     if config is None:
-        where = (
-            f"{name} has no {CONFIG}" if Path(name).is_dir() else f"there is no folder {name}, and the Hub gives none"
-        )
+        where = f"{name} has no {CONFIG}" if Path(name).is_dir() else f"there is no folder {name}, and none on the Hub"
         raise InputError(
             f"No model can be read from {name}: {where}. Name a run's or saved model's folder, or a Hub id."
         )

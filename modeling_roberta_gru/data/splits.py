@@ -212,7 +212,7 @@ def load_labelled(
         A data set with the columns of [`Splits`]; and how many rows were `read`, `skipped` as bad, and `used`.
 
     Raises:
-        InputError: if there is no labelled test split, or its columns, rows or labels cannot be used.
+        InputError: if there is no test split with labels, or if columns, rows or labels of it cannot be used.
     """
     args = replace(args, dataset_name=None, train_file=None, validation_file=None, test_file=None)
     tables = None

@@ -32,7 +32,7 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -57,6 +57,7 @@ from ..files import (
     kind_of,
     location_name,
     redacted,
+    threads,
     without_passwords,
 )
 from .dialect import (
@@ -290,22 +291,16 @@ class CsvTable(Table):
         self, dialect: Dialect, columns: Sequence[str] | None
     ) -> Iterator[tuple[int, pa.RecordBatch | None]]:
         """Yield the size and the rows of each block, parsed on several cores; None for rows that are not plain."""
-        parsers = ThreadPoolExecutor(PARSERS)
-        waiting: deque[tuple[int, Future[pa.RecordBatch | None]]] = deque()
-        try:
-            with self._opened() as file:
-                _pass_over(file, self.header_bytes)
-                for block in _plain_blocks(file, dialect):
-                    waiting.append((len(block), parsers.submit(_read_plain, block, dialect, self.names, columns)))
-                    if len(waiting) > PARSERS:
-                        size, rows = waiting.popleft()
-                        yield size, rows.result()
-                for size, rows in waiting:
+        with self._opened() as file, threads(PARSERS) as parsers:
+            _pass_over(file, self.header_bytes)
+            waiting: deque[tuple[int, Future[pa.RecordBatch | None]]] = deque()
+            for block in _plain_blocks(file, dialect):
+                waiting.append((len(block), parsers.submit(_read_plain, block, dialect, self.names, columns)))
+                if len(waiting) > PARSERS:
+                    size, rows = waiting.popleft()
                     yield size, rows.result()
-        finally:
-            # Waiting for them may last for ever: whoever reads no further leaves this to the garbage collector, which
-            # may run where another thread is being started, under a lock that a thread needs to end.
-            parsers.shutdown(wait=False, cancel_futures=True)
+            for size, rows in waiting:
+                yield size, rows.result()
 
     def _careful_chunks(self, lines: Iterator[str], first: int, columns: Sequence[str] | None) -> Iterator[Chunk]:
         assert self.dialect is not None

@@ -20,6 +20,7 @@ from ..data.dialect import is_decoded
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.tokenization import batches_by_length, check_max_length
 from ..errors import InputError
+from ..files import threads
 from ..training.loading import load_classifier, longest_read
 from ..training.metrics import to_probabilities
 from .engine import AUTO, Engine, prepare
@@ -216,11 +217,13 @@ class Scorer:
         self._check_process()
         texts = iter(texts)
         engine = self.engine
-        workers = ThreadPoolExecutor(engine.num_workers, initializer=_begin_worker, initargs=(engine,))
-        tokenisation = ThreadPoolExecutor(1)
         pools: deque[tuple[int, Future]] = deque()
         first = 0
-        try:
+        # Left in this order: first what fills the queue, then what empties it.
+        with (
+            threads(engine.num_workers, initializer=_begin_worker, initargs=(engine,)) as workers,
+            threads(1) as tokenisation,
+        ):
             while pool := list(islice(texts, POOL_SIZE)):
                 pools.append((len(pool), tokenisation.submit(self._submit, pool, first, workers)))
                 first += len(pool)
@@ -228,11 +231,6 @@ class Scorer:
                     yield self._collect(*pools.popleft(), on_scored)
             while pools:
                 yield self._collect(*pools.popleft(), on_scored)
-        finally:
-            for threads in (tokenisation, workers):  # first what fills the queue, then what empties it
-                # Waiting for them may last for ever: whoever reads no further leaves this to the garbage collector,
-                # which may run where another thread is being started, under a lock that a thread needs to end.
-                threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process and not self.engine.survives_fork:
