@@ -725,7 +725,8 @@ async def _classify(service: Service, request: Any) -> tuple[Any, list[str]]:
         data, asked, documents = await loop.run_in_executor(service.preparation, service.prepare, body)
     finally:
         service.open_bytes -= len(body)
-    answer = asyncio.wrap_future(service.submit(data, asked, documents))
+    work = service.submit(data, asked, documents)
+    answer = asyncio.wrap_future(work)
     gone = asyncio.ensure_future(_wait_until_gone(request))
     most = service.handler.max_seconds
     try:
@@ -735,7 +736,8 @@ async def _classify(service: Service, request: Any) -> tuple[Any, list[str]]:
     finally:
         gone.cancel()
     if not answer.done():
-        answer.cancel()  # what was not begun of it never will be
+        work.cancel()  # at once: what was not begun of it when the client is told never will be
+        answer.cancel()
         if gone.done() and not gone.cancelled():
             raise RefusedError(499, "The client is gone.")
         raise RefusedError(503, f"inputs: they take longer than {most:,} seconds. Send less.", Retry_After="30")

@@ -1,5 +1,6 @@
 """A served model: the handler's answers, whatever other clients do, and however many there are."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -295,6 +296,26 @@ def test_a_request_that_takes_too_long_is_left(serve, monkeypatch, held):
     assert len(begun) == served.service.scorer.engine.num_workers  # and not all the other texts
 
 
+def test_what_takes_too_long_is_left_before_the_client_is_told(scorer, monkeypatch, held):
+    go, begun = held
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "1")
+    app = create_app(scorer, limits=Limits())
+    texts = app.state.service.texts
+    messages = [{"type": "http.request", "body": json.dumps({"inputs": TEXTS}).encode(), "more_body": False}]
+
+    async def receive():
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        go.set()
+        wait_until(lambda: texts.num_texts == 0)  # without another turn of the loop
+
+    path = {"path": "/classify", "raw_path": b"/classify", "query_string": b"", "root_path": ""}
+    scope = {"type": "http", "method": "POST", "headers": [], "scheme": "http", "server": ("x", 80), **path}
+    asyncio.run(app(scope, receive, send))
+    assert len(begun) == scorer.engine.num_workers
+
+
 def test_a_client_that_goes_away_leaves_nothing_to_do(serve, held):
     go, begun = held
     served = serve()
@@ -302,7 +323,7 @@ def test_a_client_that_goes_away_leaves_nothing_to_do(serve, held):
     with served.socket() as client:
         client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         wait_until(lambda: served.service.texts.num_texts == len(TEXTS))
-    wait_until(lambda: "499" in served.ask(b"", path="/metrics", method="GET")[1])
+    wait_until(lambda: 'status="499"' in served.ask(b"", path="/metrics", method="GET")[1])
     go.set()
     wait_until(lambda: served.service.texts.num_texts == 0)
     assert len(begun) == served.service.scorer.engine.num_workers
