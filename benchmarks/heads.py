@@ -8,14 +8,13 @@ a fold's test rows: all heads are trained alike (HYPERPARAMETERS), for a fixed n
     python benchmarks/heads.py encode movies-polarity runs/imdb/model ../states/polarity
     python benchmarks/heads.py train movies-polarity ../states/polarity attention gru-attention --seed 0 --seed 1
 
-`train` writes benchmarks/results/heads/TASK-SYSTEM-SEED.json; what was predicted lies in the folder of states, so that
-the same command goes on after the last system and seed that was done. `compare` prints the table of docs/results.md.
+`train` keeps what was predicted in the folder of states, so that the same command goes on after the last system and
+seed that was done; the metrics of all of them go to benchmarks/results/heads/TASK.json. `compare` prints the table of
+docs/results.md.
 """
 
 import itertools
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -554,24 +553,21 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
 ) -> None:
-    """Train and test heads in cross-validation; what is done already is not done again."""
+    """Train and test heads in cross-validation, and record all that the folder of states holds of the task."""
     torch.set_num_threads(threads)
     documents = load(TASKS[task], data)
     for number in seed or [0]:
         for name in systems:
-            part = _cross_validated(task, name, number, every, documents, folder)
-            result = _result(task, name, number, every, documents, part, folder)
-            write_json(output / f"{task}-{name}-{number}.json", result)
+            _cross_validated(task, name, number, every, documents, folder)
+    write_json(output / f"{task}.json", _record(task, every, documents, folder))
 
 
-def _cross_validated(
-    task: str, name: str, seed: int, every: int, documents: Documents, folder: Path
-) -> dict[str, np.ndarray]:
-    """Predict every fold by a head trained on the others; or read what was predicted before."""
+def _cross_validated(task: str, name: str, seed: int, every: int, documents: Documents, folder: Path) -> None:
+    """Predict every fold by a head trained on the others, unless that is done already."""
     system = SYSTEMS[name]
-    place = folder / "predicted" / f"{task}-{name}-{every}-{seed}.npz"
+    place = _predicted(task, name, every, folder) / f"{seed}.npz"
     if place.is_file():
-        return dict(np.load(place))
+        return
     started = time.process_time()
     in_fold = documents.folds == np.unique(documents.folds)[:, None]  # (folds, n)
     logits, shuffled = (np.empty((len(documents.texts), documents.num_outputs), np.float32) for _ in range(2))
@@ -587,12 +583,15 @@ def _cross_validated(
             logits[rows] = shuffled[rows] = predict(head, states, rows, system.view)
             if system.is_ordered:
                 shuffled[rows] = predict(head, states, rows, system.view, np.random.default_rng(seed))
-    part = {"logits": logits, "shuffled": shuffled, "seconds": np.array(time.process_time() - started)}
-    place.parent.mkdir(exist_ok=True)
-    np.savez(place, **part)
+    seconds = time.process_time() - started
+    place.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(place, logits=logits, shuffled=shuffled, seconds=seconds, commit=describe_platform()["commit"])
     loss = float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets)))
-    print(f"{task} {name} seed {seed}: loss {loss:.4f}, {part['seconds']:.0f} s", flush=True)
-    return part
+    print(f"{task} {name} seed {seed}: loss {loss:.4f}, {seconds:.0f} s", flush=True)
+
+
+def _predicted(task: str, name: str, every: int, folder: Path) -> Path:
+    return folder / "predicted" / f"{task}-every-{every}" / name
 
 
 _opened: dict[tuple[Path, int], States] = {}
@@ -605,59 +604,7 @@ def _states(folder: Path, every: int, view: str) -> States:
     return _opened[place, every]
 
 
-def _result(
-    task: str,
-    name: str,
-    seed: int,
-    every: int,
-    documents: Documents,
-    part: dict[str, np.ndarray],
-    folder: Path,
-) -> dict[str, Any]:
-    """Return what is recorded of a system and seed: every row's prediction, and the conditions."""
-    logits, shuffled = part["logits"], part["shuffled"]
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "task": task,
-        "system": name,
-        "seed": seed,
-        "every": every,
-        "states": json.loads((folder / "encoded.json").read_text(encoding="utf-8")),
-        "hyperparameters": HYPERPARAMETERS,
-        "seconds": round(float(part["seconds"]), 1),
-        "loss": float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets))),
-        "targets": _rounded(documents.targets),
-        **_written(logits, documents.targets, TASKS[task].kind),
-        "shuffled": _written(shuffled, documents.targets, TASKS[task].kind) if SYSTEMS[name].is_ordered else None,
-        **describe_platform(),
-    }
-
-
-def _written(logits: np.ndarray, targets: np.ndarray, kind: str) -> dict[str, Any]:
-    """Write each document's prediction, and its loss in thousandths."""
-    losses = _losses(torch.from_numpy(logits), torch.from_numpy(targets))
-    return {
-        "predictions": _rounded(logits.argmax(axis=1) if kind == "classes" else logits),
-        "losses": " ".join(str(round(1000 * loss)) for loss in losses.tolist()),
-    }
-
-
-def _rounded(values: np.ndarray) -> Any:
-    """Write classes as one digit a row, values and labels' logits to three digits."""
-    if values.ndim == 1:
-        return "".join(map(str, values))
-    return [[round(float(value), 3) for value in row] for row in values]
-
-
-# What docs/results.md says of it
-
-
-def recorded(task: str) -> dict[str, list[dict[str, Any]]]:
-    """Return a task's recorded results, by system in the order of [`SYSTEMS`]."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
-    found = {name: [result for result in results if result["system"] == name] for name in SYSTEMS}
-    return {name: theirs for name, theirs in found.items() if theirs}
-
+# What is recorded
 
 NUM_RESAMPLES = 1000
 
@@ -667,15 +614,15 @@ class Metric(NamedTuple):
 
     Attributes:
         name: in the table.
-        read: which part of the record it is computed from, "predictions" or "losses".
-        compute: from that and the targets.
+        compute: from predictions (classes, labels' logits or values) and targets; or from each document's loss.
+        of_losses: whether it is computed from losses.
         scale: what its values are multiplied by.
         digits: after the point.
     """
 
     name: str
-    read: str
     compute: Callable[[np.ndarray, np.ndarray], float]
+    of_losses: bool = False
     scale: int = 1
     digits: int = 3
 
@@ -710,69 +657,71 @@ def mean_average_precision(logits: np.ndarray, targets: np.ndarray) -> float:
 
 METRICS = {
     "classes": [
-        Metric("accuracy, %", "predictions", accuracy, 100, 1),
-        Metric("log-loss", "losses", lambda losses, _: float(losses.mean()), 1, 4),
+        Metric("accuracy, %", accuracy, scale=100, digits=1),
+        Metric("log-loss", lambda losses, _: float(losses.mean()), of_losses=True, digits=4),
     ],
     "labels": [
-        Metric("macro-F1, %", "predictions", macro_f1, 100, 1),
-        Metric("mean average precision, %", "predictions", mean_average_precision, 100, 1),
+        Metric("macro-F1, %", macro_f1, scale=100, digits=1),
+        Metric("mean average precision, %", mean_average_precision, scale=100, digits=1),
     ],
-    "value": [Metric("root mean squared error", "predictions", root_mean_squared_error)],
+    "value": [Metric("root mean squared error", root_mean_squared_error)],
 }
-KAPPA = Metric("quadratic kappa", "predictions", quadratic_kappa)
-READERS: dict[str, Callable[[Any], np.ndarray]] = {
-    "predictions": lambda written: np.array(list(map(int, written)) if isinstance(written, str) else written),
-    "losses": lambda written: np.array(written.split(), dtype=float) / 1000,
-}
+KAPPA = Metric("quadratic kappa", quadratic_kappa)
 
 
-def table(task: str) -> list[str]:
-    """Return the lines of a task's Markdown table: each system, beside ours, and with windows shuffled."""
-    found = recorded(task)
-    targets = READERS["predictions"](next(iter(found.values()))[0]["targets"])
-    metrics = METRICS[TASKS[task].kind] + [KAPPA] * TASKS[task].is_ranked
-    heads = ["system", "seeds"]
-    for metric in metrics:
-        heads += [metric.name, "less RoBERTa-GRU", "change when windows are shuffled"]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for name, theirs in found.items():
-        cells = [SYSTEMS[name].name, str(len(theirs))]
+def metrics_of(task: Task) -> list[Metric]:
+    """Return the metrics of a task."""
+    return METRICS[task.kind] + [KAPPA] * task.is_ranked
+
+
+def _record(task: str, every: int, documents: Documents, folder: Path) -> dict[str, Any]:
+    """Return what is recorded of a task: every system's metrics, beside ours, and with its windows shuffled."""
+    found = {}
+    for name in SYSTEMS:
+        parts = sorted(_predicted(task, name, every, folder).glob("*.npz"), key=lambda part: int(part.stem))
+        if parts:
+            found[name] = {int(part.stem): dict(np.load(part)) for part in parts}
+    metrics, targets = metrics_of(TASKS[task]), documents.targets
+
+    def values(name: str, which: str, metric: Metric) -> np.ndarray:
+        """Return what a metric is computed from (seeds, n, …)."""
+        logits = np.array([part[which] for part in found[name].values()])
+        if metric.of_losses:
+            rows = torch.from_numpy(targets)
+            return np.array([_losses(torch.from_numpy(seed), rows).numpy() for seed in logits])
+        return logits.argmax(axis=2) if targets.ndim == 1 else logits
+
+    systems: dict[str, Any] = {}
+    for name, seeds in found.items():
+        measured: dict[str, Any] = {}
         for metric in metrics:
-            read = READERS[metric.read]
-            own = np.array([read(result[metric.read]) for result in theirs])  # (seeds, n, …)
-            ours = np.array([read(result[metric.read]) for result in found.get(OURS, [])])
-            cells.append(_difference(own, None, targets, metric))
-            cells.append(_difference(own, ours, targets, metric) if len(ours) and name != OURS else "")
-            shuffled = [read(result["shuffled"][metric.read]) for result in theirs if result["shuffled"]]
-            cells.append(_difference(np.array(shuffled), own, targets, metric) if shuffled else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *conditions(task)]
+            own = values(name, "logits", metric)
+            figures = {"value": _difference(own, None, targets, metric)}
+            if OURS in found and name != OURS:
+                figures["less_ours"] = _difference(own, values(OURS, "logits", metric), targets, metric)
+            if SYSTEMS[name].is_ordered:
+                figures["shuffled"] = _difference(values(name, "shuffled", metric), own, targets, metric)
+            measured[metric.name] = figures
+        systems[name] = {
+            "seeds": list(seeds),
+            "seconds": [round(float(part["seconds"]), 1) for part in seeds.values()],
+            "commits": sorted({str(part["commit"]) for part in seeds.values()}),
+            "metrics": measured,
+        }
+    return {
+        "command": f"python benchmarks/heads.py train {task} STATES SYSTEM --every {every}",
+        "n": len(targets),
+        "every": every,
+        "num_resamples": NUM_RESAMPLES,
+        "states": json.loads((folder / "encoded.json").read_text(encoding="utf-8")),
+        "hyperparameters": HYPERPARAMETERS,
+        "systems": systems,
+        **describe_platform(),
+    }
 
 
-def conditions(task: str) -> list[str]:
-    """Return the lines that say how a task's results were measured."""
-    results = [result for theirs in recorded(task).values() for result in theirs]
-    first = results[0]
-    commits, seeds = (sorted({result[name] for result in results}) for name in ("commit", "seed"))
-    every = sorted({result["every"] for result in results if SYSTEMS[result["system"]].summary is not None})
-    states = first["states"]
-    return [
-        f"- n = {len(first['targets']):,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
-        f"brackets: 95 % paired bootstrap over the documents, {NUM_RESAMPLES:,} resamples",
-        f"- command: `python benchmarks/heads.py train {task} STATES SYSTEM --every {every[0]}`, seeds "
-        f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
-        f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
-        f"{states['window']}, every {every[0]}th read; {first['hardware']['processor']}",
-    ]
-
-
-def name_of(encoder: str) -> str:
-    """Return an encoder's last two folders: a run's model is always called "model"."""
-    return "/".join(Path(encoder).parts[-2:])
-
-
-def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray, metric: Metric) -> str:
-    """Write a metric, or what it is above another's, with a 95 % interval: bootstrap over the rows."""
+def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray, metric: Metric) -> list[float]:
+    """Return a metric, or what it is above another's, and its 95 % interval: bootstrap over the rows."""
     rng = np.random.default_rng(0)
     everything = np.arange(len(targets))
 
@@ -784,18 +733,67 @@ def _difference(ours: np.ndarray, theirs: np.ndarray | None, targets: np.ndarray
     low, high = np.percentile(
         [value(rng.choice(everything, len(everything))) for _ in range(NUM_RESAMPLES)], [2.5, 97.5]
     )
-    style = f"{'' if theirs is None else '+'}.{metric.digits}f"
-    return (
-        f"{metric.scale * value(everything):{style}} ({metric.scale * low:{style}} to {metric.scale * high:{style}})"
-    )
+    return [float(number) for number in (value(everything), low, high)]
+
+
+# What docs/results.md says of it
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """Return what is recorded, by task in the order of [`TASKS`]."""
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")}
+    return {task: records[task] for task in TASKS if task in records}
+
+
+def table(task: str, record: dict[str, Any]) -> list[str]:
+    """Return the lines of a task's Markdown table: each system, beside ours, and with windows shuffled."""
+    metrics = metrics_of(TASKS[task])
+    heads = ["system", "seeds"]
+    for metric in metrics:
+        heads += [metric.name, "less RoBERTa-GRU", "change when windows are shuffled"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for name, measured in record["systems"].items():
+        cells = [SYSTEMS[name].name, str(len(measured["seeds"]))]
+        for metric in metrics:
+            figures = measured["metrics"][metric.name]
+            cells += [_written(figures.get(kind), metric, kind) for kind in ("value", "less_ours", "shuffled")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *_conditions(task, record)]
+
+
+def _written(figures: list[float] | None, metric: Metric, kind: str) -> str:
+    if figures is None:
+        return ""
+    style = f"{'' if kind == 'value' else '+'}.{metric.digits}f"
+    value, low, high = (format(metric.scale * figure, style) for figure in figures)
+    return f"{value} ({low} to {high})"
+
+
+def _conditions(task: str, record: dict[str, Any]) -> list[str]:
+    """Return the lines that say how a task's results were measured."""
+    systems, states, every = record["systems"].values(), record["states"], record["every"]
+    commits, seeds = (sorted({one for system in systems for one in system[name]}) for name in ("commits", "seeds"))
+    return [
+        f"- n = {record['n']:,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
+        f"brackets: 95 % paired bootstrap over the documents, {record['num_resamples']:,} resamples",
+        f"- command: `{record['command']}`, seeds "
+        f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
+        f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
+        f"{states['window']}, every {every}th read; {record['hardware']['processor']}",
+    ]
+
+
+def name_of(encoder: str) -> str:
+    """Return an encoder's last two folders: a run's model is always called "model"."""
+    return "/".join(Path(encoder).parts[-2:])
 
 
 @app.command()
 def compare(task: TaskName) -> None:
     """Print the table of what was recorded."""
-    if not recorded(task):
+    if task not in recorded():
         raise typer.BadParameter(f"Nothing is recorded of {task} in {RESULTS}.")
-    print("\n".join(table(task)))
+    print("\n".join(table(task, recorded()[task])))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,8 @@ def results_page(folder: Path) -> str:
     compared = [_comparison(name, title, folder) for name, title in recorded.items()]
     studies = [_study(path, folder) for path in sorted(RESULTS.glob("studies/*.json"))]
     frozen = [
-        "\n".join([f"## {task}: {HEADS}", "", *heads.table(task), ""]) for task in heads.TASKS if heads.recorded(task)
+        "\n".join([f"## {task}: {HEADS}", "", *heads.table(task, record), ""])
+        for task, record in heads.recorded().items()
     ]
     marked = ["\n".join([f"## {MARKED}", "", *rationales.section(found), ""]) for found in rationales.recorded()]
     return "\n".join([INTRODUCTION, *compared, *frozen, *marked, *studies, *(_section(run) for run in runs)])

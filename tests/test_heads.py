@@ -96,9 +96,19 @@ def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data
 
     monkeypatch.setattr(heads, "fit", None)  # what is done is not done again
     assert run(heads.app, arguments).exit_code == 0
-    record = json.loads((results / "toy-gru-attention-0.json").read_text())
-    assert len(record["predictions"]) == len(record["shuffled"]["predictions"]) == 40
-    assert json.loads((results / "toy-attention-0.json").read_text())["shuffled"] is None  # has no order
+    record = json.loads((results / "toy.json").read_text())
+    assert list(record["systems"]) == systems
+    for name, system in record["systems"].items():
+        for figures in system["metrics"].values():
+            value, low, high = figures["value"]
+            assert low <= value <= high
+            assert ("less_ours" in figures) == (name != "gru")
+            assert ("shuffled" in figures) == name.startswith("gru")  # the others have no order
+    predicted = np.load(states / "predicted" / "toy-every-2" / "gru" / "0.npz")
+    labels = np.arange(40) % 2
+    assert record["systems"]["gru"]["metrics"]["accuracy, %"]["value"][0] == pytest.approx(
+        (predicted["logits"].argmax(axis=1) == labels).mean()
+    )
 
     monkeypatch.setattr(heads, "RESULTS", results)
     outcome = run(heads.app, ["compare", task])
@@ -204,13 +214,16 @@ def test_words_tell_classes_labels_and_values(heads):
 def test_every_kind_of_task_has_its_table(heads, data, tmp_path, monkeypatch, task, columns):
     monkeypatch.setitem(heads.TASKS, "toy", heads.Task("toy/train.parquet", num_folds=4, **task))
     monkeypatch.setattr(heads, "RESULTS", tmp_path)
+    output = ["--output", str(tmp_path)]
     documents = heads.load(heads.TASKS["toy"], data)
     (tmp_path / "encoded.json").write_text('{"encoder": "a/b", "tokens": 9, "window": 8}')
     logits = np.random.default_rng(0).normal(size=(40, documents.num_outputs)).astype(np.float32)
     for name in ("mean", heads.OURS):
-        part = {"logits": logits, "shuffled": logits, "seconds": np.array(1.0)}
-        record = heads._result("toy", name, 0, 2, documents, part, tmp_path)
-        heads.write_json(tmp_path / f"toy-{name}-0.json", record)
-    lines = [line for line in heads.table("toy") if line.startswith("|")]
+        place = tmp_path / "predicted" / "toy-every-2" / name / "0.npz"
+        place.parent.mkdir(parents=True)
+        np.savez(place, logits=logits, shuffled=logits, seconds=1.0, commit="0")
+    outcome = CliRunner().invoke(heads.app, ["train", "toy", str(tmp_path), "mean", "--data", str(data), *output])
+    assert outcome.exit_code == 0, outcome.output
+    lines = [line for line in heads.table("toy", heads.recorded()["toy"]) if line.startswith("|")]
     assert len(lines) == 4
     assert all(line.count("|") - 1 == columns for line in lines)
