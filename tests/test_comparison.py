@@ -15,6 +15,9 @@ from modeling_roberta_gru.studies.comparison import compare, comparison_markdown
 from modeling_roberta_gru.training import metrics
 from modeling_roberta_gru.training.metrics import measure
 
+from .tiny import script
+
+systems = script("systems")
 NAMES = ["bad", "good"]
 SINGLE = "single_label_classification"
 NUM_RESAMPLES = 200
@@ -563,3 +566,18 @@ def test_the_figure_shows_every_system_its_interval_and_its_seeds(write_run, tmp
     assert ticks == ["roberta-gru, learning_rate 0.0001", 'roberta-gru, class_weights {"\\$": 1, "€":\n2}']
     with Image.open(tmp_path / "comparison.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_a_run_that_is_kept_compares_as_the_run_itself(systems, write_run, tmp_path):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(2, size=4000)
+    for name, options in ("a", {}), ("b", other()):
+        write_run(name, labels, drawn_probabilities(labels, generator), order=generator.permutation(4000), **options)
+        systems.keep(tmp_path / name, tmp_path / "kept" / name)
+        kept, whole = ((tmp_path / folder / name / "predictions.parquet").stat().st_size for folder in ("kept", "."))
+        assert kept < 0.35 * whole
+    expected = compare(["a", "b"], num_resamples=NUM_RESAMPLES)
+    found = compare(["kept/a", "kept/b"], num_resamples=NUM_RESAMPLES)
+    assert found["differences"] == expected["differences"]
+    for ours, theirs in zip(found["systems"], expected["systems"], strict=True):
+        assert ours["log_loss"]["value"] == pytest.approx(theirs["log_loss"]["value"], abs=1e-4)
