@@ -39,13 +39,13 @@ CsvQuoting = Annotated[
 ]
 CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, none, or auto (detected).")]
 DTYPES = ("auto", "float32", "bfloat16", "int8")
-EPILOG = """An example, which needs nothing but this package and minutes:
+EPILOG = """Example (offline, a few minutes; without --no-attributions, explain needs the extra `explain`):
 
 \b
   roberta-gru train --config quickstart
-  roberta-gru explain runs/quickstart "At first I adored it. In the end I thought it awful."
+  roberta-gru explain runs/quickstart "At first I adored it. In the end I thought it awful." --no-attributions
 
-`roberta-gru COMMAND --help` says more of each."""
+Run `roberta-gru COMMAND --help` for the options of a command."""
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -423,7 +423,7 @@ def test_a_student_learns_from_what_score_wrote(architecture, scored, reviews, s
     assert counts["soft"] == expected
     assert record["options"]["soft_train_file"] == [str(scored)]
     card = (folder / "model" / "README.md").read_text()
-    assert "Of the training rows, 23 have\nanother model's probabilities in the place of a label." in card
+    assert "Of the training rows, 23 are\nlabelled with another model's probabilities." in card
     assert "A teacher's rows: 24 read, 0 skipped, 23 of the training rows" in capsys.readouterr().out
     assert Scorer(str(folder)).predict(["a splendid plot"])
 

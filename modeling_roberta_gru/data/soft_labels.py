@@ -1,4 +1,4 @@
-"""A teacher's rows: each has a probability for every class in the place of a label."""
+"""A teacher's rows: each has a probability for every class instead of a label."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -26,7 +26,7 @@ from .adapter import count_parameters
 from .arguments import RobertaGRUTrainingArguments
 from .trainer import document_lengths
 
-POOLED = "The given splits were pooled: these metrics compare with nothing reported on the official test split."
+POOLED = "The given splits were pooled: these metrics are not comparable with those of the official test split."
 
 FEW_PARAMETERS = 20_000_000  # which a corpus of labelled texts may train from random weights
 RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
