@@ -38,6 +38,9 @@ CsvQuoting = Annotated[
     str, typer.Option(help="Quoting: doubled, none (quotation marks have no meaning), or auto (detected).")
 ]
 CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, none, or auto (detected).")]
+CleanHtml = Annotated[
+    bool, typer.Option(help="Turn <br /> and <p> into line breaks, drop other tags, as in training.")
+]
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 EPILOG = """Example (offline, a few minutes; without --no-attributions, explain needs the extra `explain`):
 
@@ -217,9 +220,7 @@ def evaluate(
     csv_delimiter: CsvDelimiter = "auto",
     csv_quoting: CsvQuoting = "auto",
     csv_escape: CsvEscape = "auto",
-    clean_html: Annotated[
-        bool, typer.Option(help="Turn <br /> and <p> into line breaks, drop other tags, as in training.")
-    ] = False,
+    clean_html: CleanHtml = False,
     skip_bad_rows: Annotated[
         bool, typer.Option(help="Leave out rows without a usable text or label, instead of stopping.")
     ] = False,
@@ -473,6 +474,7 @@ def score(
     csv_delimiter: CsvDelimiter = "auto",
     csv_quoting: CsvQuoting = "auto",
     csv_escape: CsvEscape = "auto",
+    clean_html: CleanHtml = False,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave rows without text unscored instead of stopping.")
     ] = False,
@@ -536,6 +538,7 @@ def score(
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
+        clean_html=clean_html,
         skip_bad_rows=skip_bad_rows,
     )
     of_scorer: dict[str, Any] = {

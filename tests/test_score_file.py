@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from modeling_roberta_gru.data import tables
+from modeling_roberta_gru.data.documents import clean_html
 from modeling_roberta_gru.data.labels import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import score_file as module
@@ -696,6 +697,19 @@ def test_several_text_columns_are_joined_as_in_training(tmp_path, ending):
     assert ScoreOptions(text_column=("title", "body", "title")).text_column == columns
     with pytest.raises(InputError, match="2 of 7 rows cannot be scored"):
         score(source, tmp_path / f"other.{ending}", text_column=columns)
+
+
+def test_html_is_cleaned_as_in_training_and_only_in_what_is_scored(tmp_path):
+    texts = ["Good.<br />Not <b>great</b> &amp; long", "<br /><p>", "plain", None]
+    source, target = write_texts(tmp_path / "in.jsonl", texts), tmp_path / "out.jsonl"
+    options = {"clean_html": True, "skip_bad_rows": True}
+    scorer = StubScorer()
+    score(source, target, scorer, **options)
+    assert scorer.texts == list(read_texts(source, ScoreOptions(**options))) == [clean_html(texts[0]), "plain"]
+    assert [record["text"] for record in read(target)] == texts
+    assert [bool(record["predicted_label"]) for record in read(target)] == [True, False, True, False]
+    with pytest.raises(InputError, match="2 of 4 rows cannot be scored"):
+        score(source, tmp_path / "other.jsonl", clean_html=True)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.dialect import BadRows, encoding_hint, is_decoded
-from ..data.documents import join_columns
+from ..data.documents import clean_html, join_columns
 from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
     PARQUET,
@@ -64,6 +64,7 @@ class ScoreOptions:
         all_scores: also write each label's probability, as `score_` and its name.
         csv_encoding: of a CSV or TSV file that is read; UTF-8 is written.
         csv_delimiter, csv_quoting, csv_escape: how it is written; "auto": to be found.
+        clean_html: remove HTML from the texts, as [`~.data.documents.clean_html`] does.
         skip_bad_rows: keep rows that cannot be read or have no text, with nothing in the new columns.
     """
 
@@ -74,6 +75,7 @@ class ScoreOptions:
     csv_delimiter: str = "auto"
     csv_quoting: str = "auto"
     csv_escape: str = "auto"
+    clean_html: bool = False
     skip_bad_rows: bool = False
 
     def __post_init__(self) -> None:
@@ -173,7 +175,6 @@ def score_file(
             is kept, and the same call goes on.
     """
     source, target = location_name(source), Path(target)
-    text_columns = options.text_column
     started = perf_counter()
     predictions = PredictedColumns(scorer.labels, scorer.problem_type, options.prefix, options.all_scores)
     _check_target(source, target)
@@ -185,15 +186,16 @@ def score_file(
         "dtype": scorer.dtype,
         "--max-length": scorer.max_length,
         "--agreement": scorer.agreement,
-        "--text-column": text_columns,
+        "--text-column": options.text_column,
         **{f"--{name.replace('_', '-')}": value for name, value in options.csv.items()},
+        "--clean-html": options.clean_html,
         "--skip-bad-rows": options.skip_bad_rows,
         "input": _identity(table.path),
         "pool size": POOL_SIZE,
     }
     with _disk_space(target), _parts_folder(target) as folder:
         _begin(folder, run, restart)
-        num_rows, bad = _survey(table, text_columns, predictions, options.skip_bad_rows)
+        num_rows, bad = _survey(table, options, predictions)
         num_texts = num_rows - bad.number
         unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
         schema = pa.schema([*table.schema, *predictions.schema], table.schema.metadata)
@@ -201,11 +203,11 @@ def score_file(
         write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
         before = _num_scored(folder)
         scoring = perf_counter()
-        _score(scorer, _texts(table, text_columns, bad.reasons), folder, before, num_texts, progress)
+        _score(scorer, _texts(table, options, bad.reasons), folder, before, num_texts, progress)
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
             raise InputError(f"{table.name} has changed while it was scored. Start over with --restart.")
-        rows = _rows(table, text_columns, predictions, chain.from_iterable(map(np.load, _parts(folder))))
+        rows = _rows(table, options, predictions, chain.from_iterable(map(np.load, _parts(folder))))
         write_table(unfinished, schema, rows, dialect, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
         _forget(folder)
@@ -231,7 +233,7 @@ def read_texts(source: str | os.PathLike[str], options: ScoreOptions = ScoreOpti
     """
     table = _open(location_name(source), options)
     _check_text_columns(table, options.text_column)
-    yield from _texts(table, options.text_column, ())
+    yield from _texts(table, options, ())
 
 
 def check_text_columns(source: str | os.PathLike[str], options: ScoreOptions) -> None:
@@ -396,27 +398,25 @@ def _num_scored(folder: Path) -> int:
     return sum(len(np.load(part, mmap_mode="r")) for part in _parts(folder))
 
 
-def _survey(
-    table: Table, text_columns: Sequence[str], predictions: PredictedColumns, skip_bad_rows: bool
-) -> tuple[int, BadRows]:
+def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) -> tuple[int, BadRows]:
     """Read a whole file, stop at what would stop its scoring, and return its number of rows and the bad ones."""
     num_rows, bad = 0, BadRows()
-    _check_columns(table, text_columns, predictions)
+    _check_columns(table, options.text_column, predictions)
     for chunk in table.chunks():
         table.learn(chunk)
         num_rows += len(chunk)
-        bad.add(faults_of(chunk, text_columns), chunk.first)
+        bad.add(faults_of(chunk, options), chunk.first)
     if not num_rows:
         raise InputError(f"{table.name} has no rows.")
-    _check_columns(table, text_columns, predictions)
+    _check_columns(table, options.text_column, predictions)
     said = "; ".join(
         f"{reason} ({number:,}, the first in row {rows[0] + 1:,})" for reason, (number, rows) in bad.reasons.items()
     )
     hint = encoding_hint(said) if is_csv(table.name) else ""
     if bad.number == num_rows:
-        named = " and ".join(map(repr, text_columns))
+        named = " and ".join(map(repr, options.text_column))
         raise InputError(f"{table.name}: column {named} has no text in any row: {said}.{hint}")
-    if bad.number and not skip_bad_rows:
+    if bad.number and not options.skip_bad_rows:
         raise InputError(
             f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
             f"Mend them, or keep them without a prediction by --skip-bad-rows.{hint}"
@@ -445,9 +445,9 @@ def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
             raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
 
 
-def faults_of(chunk: Chunk, columns: Sequence[str]) -> dict[int, str]:
+def faults_of(chunk: Chunk, options: ScoreOptions) -> dict[int, str]:
     """Return the rows of a chunk, from 0, that cannot be scored, and why: of several columns, one may be empty."""
-    first, *others = [_faults_of_column(chunk, column) for column in columns]
+    first, *others = [_faults_of_column(chunk, column, options.clean_html) for column in options.text_column]
     if others:
         faults = [first, *others]
         for row in sorted(set().union(*faults)):
@@ -457,8 +457,10 @@ def faults_of(chunk: Chunk, columns: Sequence[str]) -> dict[int, str]:
     return {row: reason for row, reason in first.items() if reason} | chunk.bad
 
 
-def _faults_of_column(chunk: Chunk, column: str) -> dict[int, str]:
+def _faults_of_column(chunk: Chunk, column: str, is_cleaned: bool) -> dict[int, str]:
     texts = chunk.array(column)
+    if is_cleaned:
+        texts = [clean_html(text) if isinstance(text, str) else text for text in chunk.values(column)]
     if isinstance(texts, list):
         rows: Iterable[int] = range(len(texts))
     else:
@@ -478,14 +480,15 @@ def why_not_scored(text: Any) -> str:
     return "" if text.isascii() or is_decoded(text) else f"the text is not {UTF_8} text"
 
 
-def _texts(table: Table, columns: Sequence[str], faults_found: Collection[str]) -> Iterator[str]:
+def _texts(table: Table, options: ScoreOptions, faults_found: Collection[str]) -> Iterator[str]:
     # A cell of another column may make a row bad: where there are bad rows, those are found that are written.
-    for chunk in table.chunks(None if faults_found else columns):
-        faults = faults_of(chunk, columns)
-        texts = [chunk.values(column) for column in columns]
+    for chunk in table.chunks(None if faults_found else options.text_column):
+        faults = faults_of(chunk, options)
+        columns = [chunk.values(column) for column in options.text_column]
         if faults:
-            texts = [[text for at, text in enumerate(column) if at not in faults] for column in texts]
-        yield from join_columns(texts)  # type: ignore[misc]  # none is null
+            columns = [[text for at, text in enumerate(column) if at not in faults] for column in columns]
+        texts: list[str] = join_columns(columns)  # type: ignore[assignment]  # none is null
+        yield from map(clean_html, texts) if options.clean_html else texts
 
 
 def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_texts: int, progress: bool) -> None:
@@ -503,11 +506,11 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_
 
 
 def _rows(
-    table: Table, text_columns: Sequence[str], predictions: PredictedColumns, scores: Iterator[np.ndarray]
+    table: Table, options: ScoreOptions, predictions: PredictedColumns, scores: Iterator[np.ndarray]
 ) -> Iterator[tuple[Chunk, Columns]]:
     """Yield a file's rows and their new columns, which are null for rows without a text."""
     for chunk in table.chunks():
-        faults = faults_of(chunk, text_columns)
+        faults = faults_of(chunk, options)
         are_texts = [at not in faults for at in range(len(chunk))]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
         columns = predictions.columns(probabilities.reshape(-1, len(predictions.labels)))
