@@ -130,6 +130,8 @@ def train(
     try:
         parsed = sort_options(given, recipe)
         args = RobertaGRUTrainingArguments(**parsed.training)
+        if args.world_size > 1:
+            raise InputError("train() is for one process. Use `accelerate launch train.py` for several.")
         splits = load_splits(parsed.data, tables) if tables else None
         result = run(parsed.model, parsed.data, args, parsed.recipe, splits=splits, names_folder=temporary is None)
     except BaseException:

@@ -703,8 +703,11 @@ def check_training_options(args: Any) -> None:
         raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.")
     if args.greater_is_better and is_loss(args.metric_for_best_model):
         raise InputError(f"--greater_is_better true: less {args.metric_for_best_model} is better. Leave it out.")
-    if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
-        raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
+    if args.early_stopping_patience is not None:
+        if args.early_stopping_patience < 1:
+            raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
+        if not args.load_best_model_at_end:
+            raise InputError("--early_stopping_patience needs --load_best_model_at_end true, to know what is better.")
     _check_curriculum(args)
     _check_lora(args)
     _check_cache(args)

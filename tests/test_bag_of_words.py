@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training import bag_of_words
 from modeling_roberta_gru.training.bag_of_words import BagOfWords, measure_bag_of_words
 
 WORDS = {0: ["dull", "flat", "weak"], 1: ["warm", "sharp", "rich"], 2: ["odd", "long", "blue"]}
@@ -99,3 +100,9 @@ def test_imdb_gives_the_accuracy_that_the_docstring_states():
     splits = load_dataset("parquet", data_files=files, cache_dir=str(Path().resolve()))
     measured = measure_bag_of_words(splits["train"], splits["test"], ["negative", "positive"])
     assert measured["accuracy"]["value"] == pytest.approx(0.907, abs=0.0005)
+
+
+def test_a_baseline_that_would_not_fit_in_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(bag_of_words, "MOST_COEFFICIENTS", 10)
+    with pytest.raises(InputError, match="coefficients"):
+        BagOfWords().fit(*write_texts([0, 1]))

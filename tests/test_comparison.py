@@ -581,3 +581,17 @@ def test_a_run_that_is_kept_compares_as_the_run_itself(systems, write_run, tmp_p
     assert found["differences"] == expected["differences"]
     for ours, theirs in zip(found["systems"], expected["systems"], strict=True):
         assert ours["log_loss"]["value"] == pytest.approx(theirs["log_loss"]["value"], abs=1e-4)
+
+
+def test_options_that_change_no_prediction_make_no_other_system(write_run):
+    labels = [0, 1] * 10
+    runs = [
+        write_run(
+            "a-1", labels, labels, seed=1, options={"run_name": "first", "hub_model_id": "me/a", "cache_limit": 5}
+        ),
+        write_run("a-2", labels, labels, seed=2, options={"run_name": "second"}),
+        write_run("b", labels, labels, seed=1, options={"lr_scheduler_kwargs": {"num_cycles": 1}}),
+        write_run("c", labels, labels, seed=1, options={"lr_scheduler_kwargs": {"num_cycles": 5}}),
+    ]
+    compared = compare(runs, num_resamples=NUM_RESAMPLES)
+    assert [system["seeds"] for system in compared["systems"]] == [[1, 2], [1], [1]]

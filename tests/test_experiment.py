@@ -385,8 +385,15 @@ def test_a_baseline_that_cannot_be_had_does_not_cost_the_model(tmp_path, stand_i
     (tmp_path / "data.csv").write_text("text,label\n" + "\n".join(lines))
     metrics = train_tiny(tmp_path / "run", "--train_file", tmp_path / "data.csv", "--model_name_or_path", stand_in)
     assert "bag_of_words" not in metrics
-    assert "No bag of words beside it" in caplog.text
+    assert "The bag-of-words baseline was skipped" in caplog.text
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_every_row_is_validated_and_tested_whatever_training_drops(tmp_path, finished, reviews, stand_in):
+    options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--per_device_eval_batch_size", 5]
+    metrics = train_tiny(tmp_path / "run", *options, "--dataloader_drop_last", "true", "--bag_of_words", "false")
+    for split in ("validation", "test"):
+        assert metrics[split]["n"] == finished.metrics[split]["n"]
 
 
 @pytest.mark.slow
@@ -434,6 +441,9 @@ BAD_RUNS = {
         "--max_windows 2 takes no effect: its windows hold 111 tokens, and --max_length cuts texts to 64",
     ),
     "impossible field": (["--gru_hidden_size", "-3"], "`gru_hidden_size` is -3"),
+    "losses alone": (["--prediction_loss_only", "true"], "--prediction_loss_only is set by the run itself"),
+    "classes by another option": (["--label_names", "bad", "good"], "Class names are --class_names"),
+    "every column": (["--remove_unused_columns", "false"], "--remove_unused_columns is set by the run itself"),
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
     "another optimizer": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--optimizer", "adamw", "--max_steps", "6"],

@@ -12,6 +12,7 @@ from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.optimizers import (
     OPTIMIZERS,
     NAdam,
+    check_optimizer_state,
     freeze,
     optimizer_class_and_kwargs,
     parameter_groups,
@@ -178,3 +179,17 @@ def test_freezing_takes_the_lowest_layers_or_the_whole_encoder(arguments, model)
     assert all(parameter.requires_grad for parameter in model.gru.parameters())
     with pytest.raises(InputError, match="--freeze_layers is 4; the encoder has 3 layers"):
         freeze(model, arguments(freeze_layers=4))
+
+
+def test_the_state_that_a_gpu_wrote_is_known_again(arguments, model, tmp_path, monkeypatch):
+    optimizer = RobertaGRUTrainer(model, arguments()).create_optimizer()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    monkeypatch.setattr(RobertaGRUTrainingArguments, "device", property(lambda _: torch.device("cuda")))
+    args = arguments()
+    assert optimizer_class_and_kwargs(args)[1]["capturable"]
+    check_optimizer_state(optimizer, args, str(tmp_path))
+    with pytest.raises(InputError, match="was written by another optimizer than sgd"):
+        check_optimizer_state(optimizer, arguments(optimizer="sgd"), str(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertConfig, RobertaForMaskedLM
+from transformers import AutoTokenizer, BertConfig, RobertaForMaskedLM, TrainingArguments
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
@@ -234,3 +234,43 @@ def test_a_folder_that_holds_something_else_is_not_touched(adapted, stand_in, te
     (unfinished / "adapt.json").write_text(json.dumps({"options": {**record["options"], "seed": 7}}))
     with pytest.raises(InputError, match="another"):
         adapt_encoder(str(stand_in), [texts], unfinished, QUICK)
+
+
+def test_something_is_hidden_of_every_validation_window(stand_in):
+    windows, tokenizer = windows_of(stand_in, ["slow", "the plot was long", *["music"] * 20], 12)
+    masking, hid_at_once = Masking(tokenizer, whole_words=True, seed=0), 0
+    for row in range(len(windows)):
+        masked = pretraining._hide_some(masking, windows[row])
+        assert (masked["labels"] != -100).any()
+        assert masking.epoch == 0
+        first = masking([windows[row]])
+        if (first["labels"] != -100).any():
+            hid_at_once += 1
+            assert torch.equal(masked["input_ids"], first["input_ids"][0])
+    assert 0 < hid_at_once < len(windows)
+
+
+@pytest.mark.parametrize("num_items", [None, 0, torch.tensor(0)])
+def test_a_batch_without_anything_hidden_has_no_loss(stand_in, num_items):
+    with quiet():
+        model = RobertaForMaskedLM.from_pretrained(stand_in).eval()
+    ids = torch.tensor([[0, 5, 6, 2]])
+    loss = masked_loss(model, ids, torch.ones_like(ids), torch.full_like(ids, -100), num_items)["loss"]
+    assert loss == 0
+
+
+def test_one_of_several_gpus_is_adapted_on(stand_in, monkeypatch, tmp_path):
+    found = TrainingArguments.device.fget
+
+    def device(args: TrainingArguments) -> torch.device:
+        is_first = "_n_gpu" not in vars(args)
+        place = found(args)
+        args._n_gpu = 2 if is_first else args._n_gpu
+        return place
+
+    monkeypatch.setattr(TrainingArguments, "device", property(device))
+    with quiet():
+        model = RobertaForMaskedLM.from_pretrained(stand_in)
+    windows, tokenizer = windows_of(stand_in, ["the plot was long"] * 4, 12)
+    parts = {"train": windows, "validation": windows}
+    assert pretraining._trainer(model, tokenizer, parts, tmp_path, QUICK, True).args.n_gpu == 1

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
-from modeling_roberta_gru.files import replacing
+from modeling_roberta_gru.files import alone, replacing
 from modeling_roberta_gru.training import state_cache
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.state_cache import StatesCollator, keep_states, states_folder
@@ -65,7 +67,7 @@ def test_training_on_kept_states_is_training_and_later_runs_read_nothing(reviews
     per_run = len(encoded)
     assert not cache.exists()
     first = train(tmp_path / "first", reviews, stand_in)
-    assert len(list(cache.iterdir())) == 2  # training and validation
+    assert len(list(cache.glob("*.npy"))) == 2  # training and validation
     assert first == pytest.approx(plain, rel=2e-3)  # float16 keeps 11 bits
     encoded.clear()
     again = train(tmp_path / "again", reviews, stand_in)
@@ -74,7 +76,7 @@ def test_training_on_kept_states_is_training_and_later_runs_read_nothing(reviews
     assert again == first
     other = train(tmp_path / "other", reviews, stand_in, "--seed", 7, "--summary", "max")
     assert other != first
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.glob("*.npy"))) == 2
 
 
 def rows_of(*lengths: int) -> Dataset:
@@ -121,7 +123,7 @@ def test_another_encoder_other_tokens_and_other_windows_have_states_of_their_own
     ):
         for _ in range(2):
             keep_states(one, tokens, collator, options(tmp_path), "training")
-            assert len(list(cache.iterdir())) == number
+            assert len(list(cache.glob("*.npy"))) == number
 
 
 def test_what_is_used_least_recently_makes_room(collator, tmp_path, cache, monkeypatch):
@@ -135,7 +137,7 @@ def test_what_is_used_least_recently_makes_room(collator, tmp_path, cache, monke
         assert isinstance(kept, StatesCollator)
         files.append(kept.path)
         os.utime(kept.path, (number, number))
-    assert set(cache.iterdir()) == set(files[1:])
+    assert set(cache.glob("*.npy")) == set(files[1:])
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(1.5, 1), (2.5, 2)])
@@ -195,3 +197,26 @@ def test_a_disk_without_room_is_found_full_before_states_are_written(collator, t
 def test_a_limit_that_is_none_is_refused(limit, tmp_path):
     with pytest.raises(InputError, match="--cache_limit"):
         options(tmp_path, cache_limit=limit)
+
+
+def test_what_another_run_deletes_stays_readable(collator, tmp_path):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    rows, kept = keep_states(model, rows_of(5, 9), collator, options(tmp_path), "training")
+    twin = pickle.loads(pickle.dumps(kept))  # as a worker gets it
+    before = kept([rows[1]])["encoder_states"]
+    kept.path.unlink()
+    for reader in (kept, twin):
+        assert reader([rows[1]])["encoder_states"].tolist() == before.tolist()
+
+
+def test_states_that_another_process_is_writing_are_waited_for(collator, tmp_path, monkeypatch):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    path = keep_states(model, rows_of(5), collator, options(tmp_path), "training")[1].path
+    written = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(state_cache, "_write", None)
+    with ThreadPoolExecutor(1) as threads:
+        with alone(path):
+            waiting = threads.submit(keep_states, model, rows_of(5), collator, options(tmp_path), "training")
+            path.write_bytes(written)
+        assert waiting.result(60)[1].path == path

@@ -32,12 +32,13 @@ from ..markdown import cell, code, table
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.metrics import METRICS, interval, resample_counts, written
 from ..training.plots import BLUE, GREY, ORANGE, save, tidy
+from ..training.record import WITHOUT_EFFECT
 
 FILES = ("metrics.json", "run.json", "predictions.parquet")
 NO_PART_OF_SYSTEM = (
     *("seed", "data_seed", "output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
     *("test_fold", "validation_fold"),
-    *("dataloader_pin_memory", "disable_tqdm"),  # what device and log level make of them
+    *WITHOUT_EFFECT,
 )
 """Options in which runs of one system may differ."""
 
@@ -450,7 +451,7 @@ def _notes(comparison: Mapping[str, Any]) -> list[str]:
         f"- n = {comparison['n']:,} test rows, the same for all; classes: {labels}",
         f"- in brackets: 95 % percentile bootstrap intervals, {comparison['num_resamples']:,} resamples (seed "
         f"{comparison['seed']}) of the rows; of a system with several seeds, its metrics are means over them, and "
-        "seeds and rows are resampled at once. Few seeds tell little of all others, and one tells nothing of them",
+        "seeds and rows are resampled at once. Few seeds say little about others, and one says nothing",
         "- differences: each resample draws the same rows for both systems, and each system's seeds apart; their "
         "intervals are not adjusted for the number of systems",
         f"- p: McNemar's exact test, on the lowest seed that both have, of the b rows that only {first} has right "

@@ -38,7 +38,7 @@ from ..files import delete, redacted, why_not_written, without_passwords, write_
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import measure, metric_names, to_probabilities
-from ..training.record import changed_options, describe_data, describe_platform
+from ..training.record import WITHOUT_EFFECT, changed_options, describe_data, describe_platform
 from .space import OF_THE_STUDY, Space, read_space
 from .study_report import best_trial, draw_curves, draw_options, final_markdown, named, outcome, study_markdown
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-NO_PART_OF_STUDY = (*OF_THE_STUDY, "dataloader_pin_memory", "disable_tqdm")
+NO_PART_OF_STUDY = (*OF_THE_STUDY, *WITHOUT_EFFECT)
 """Options in which the machines of one study may differ."""
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 30
@@ -243,7 +243,7 @@ def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str |
     if differing or list(old) != list(new):
         raise InputError(
             f"--output-dir {output_dir} holds another study: {'; '.join(differing) or 'options in another order'}. "
-            "Resume that one by the options it was begun with, or name another folder."
+            "Resume it with the options it was started with, or name another folder."
         )
     # Only the number of draws may have changed.
     study.set_user_attr("study", {**held, "space": described["space"]})
@@ -281,7 +281,7 @@ def _work(study: "optuna.Study", plan: Plan) -> None:
         elif RUNNING in states:
             if states.count(RUNNING) != said:
                 said = states.count(RUNNING)
-                say(f"Waiting for {said} that other processes train, or that were cut off just now.")
+                say(f"Waiting for {said} that other processes train, or that have just been interrupted.")
             time.sleep(POLL_SECONDS)
         else:
             # Processes that were killed left their checkpoints.
@@ -518,7 +518,7 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
         )
     best = best_trial(record)
     if best is None:
-        raise InputError("No trial came to a good end: there are no best options to train again.")
+        raise InputError("No trial finished with a result: there are no best options to train again.")
     finished = {run["seed"] for run in record["final"]["runs"]} if record["final"] else set()
     for seed in range(record["seed"], record["seed"] + num_seeds):
         if seed not in finished:

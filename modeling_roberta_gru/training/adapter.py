@@ -78,7 +78,7 @@ def adapt(
     target_modules: Sequence[str] | None = None,
     revision: str | None = None,
 ) -> Any:
-    """Put a fresh adapter into a model, in place: it changes nothing yet, and is all that trains from now on.
+    """Put a fresh adapter into a model, in place: it changes nothing yet; of the encoder, only it is trained.
 
     Args:
         model: a classifier that was loaded from a checkpoint.
@@ -101,8 +101,8 @@ def adapt(
         raise InputError("--lora needs peft: pip install peft.") from error
     if not model.name_or_path:
         raise InputError(
-            "--lora needs --model_name_or_path: an adapter is nothing without the encoder that it was trained on, and "
-            "random weights cannot be had again."
+            "--lora needs --model_name_or_path: an adapter is useless without the encoder that it was trained on, "
+            "and random weights are saved nowhere."
         )
     config = LoraConfig(
         r=rank,

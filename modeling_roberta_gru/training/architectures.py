@@ -1,4 +1,4 @@
-"""What can be trained: RoBERTa-GRU, and what it is compared with. One object each knows all that sets it apart.
+"""What can be trained: RoBERTa-GRU, and what it is compared with. One object holds all that is specific to each.
 
 Everything else of a run is shared, so that what two architectures differ in is what they are.
 """
@@ -217,7 +217,7 @@ class Transformer(Architecture):
         if config.model_type == RobertaGRUConfig.model_type:
             raise InputError(f"{name} is a RoBERTa-GRU: leave --architecture {self.name} out to train it.")
         if config.model_type == RecurrentConfig.model_type or config.is_encoder_decoder:
-            raise InputError(f"{name} is a {config.model_type}, and --architecture {self.name} wants an encoder.")
+            raise InputError(f"{name} is a {config.model_type}, and --architecture {self.name} needs an encoder.")
         if tokenizer.pad_token_id is None:
             raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another model.")
 
@@ -349,6 +349,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 LOGITS_ALONE = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 
 
+SET_BY_RUN = {"prediction_loss_only": False, "label_names": None, "remove_unused_columns": True}
+"""Options of the Trainer without which a run would have no predictions to measure."""
+
+
 def check_options(
     model_args: ModelArguments, data_args: DataArguments, args: RobertaGRUTrainingArguments
 ) -> Architecture:
@@ -365,6 +369,10 @@ def check_options(
                 f"--{name} has no effect with --architecture {architecture.name}: leave it out (--{name} null, "
                 "where a recipe names it)."
             )
+    for name, value in SET_BY_RUN.items():
+        if getattr(args, name) != value:
+            hint = " Class names are --class_names." if name == "label_names" else ""
+            raise InputError(f"--{name} is set by the run itself: leave it out.{hint}", field=name)
     if args.lora and is_sharded(args):
         raise InputError("--lora cannot go with FSDP, which leaves no process the whole model to merge it into.")
     return architecture

@@ -15,6 +15,8 @@ from .metrics import SMALLEST_PROBABILITY, measure
 INVERSE_REGULARISATION = 10.0
 """The best of 1, 10 and 30 on a held-out fifth of IMDB's training reviews."""
 
+MOST_COEFFICIENTS = 50_000_000  # fitting one takes some 200 bytes
+
 FEW_TEXTS = 100
 """From this many training texts on, a word or pair that stands in one text only is left out."""
 
@@ -60,6 +62,11 @@ class BagOfWords:
             features = self.vectorizer.fit_transform(texts)
         except ValueError as error:  # texts in a script without spaces, each of them one long word
             raise InputError("The bag-of-words baseline finds no word that stands in two texts.") from error
+        num_coefficients = features.shape[1] * len(np.unique(class_ids))
+        if num_coefficients > MOST_COEFFICIENTS:
+            raise InputError(
+                f"The bag-of-words baseline would have {num_coefficients:,} coefficients, too many to fit in memory."
+            )
         self.classifier.fit(features, class_ids)
         return self
 

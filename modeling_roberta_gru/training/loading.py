@@ -42,6 +42,8 @@ def model_folder(name: str) -> str:
                 f"{name} is a run without a model: the folder {folder / 'model'} does not exist. A bag of words keeps "
                 "none."
             )
+        if folder.is_absolute() and not folder.exists():
+            raise InputError(f"{name} does not exist. Name the folder of a run or of a saved model, or a Hub id.")
     return name
 
 

@@ -148,7 +148,7 @@ def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) 
 
     The encoder's top layer learns at `learning_rate`, each layer below at `layer_decay` times the rate above it, the
     embeddings below the lowest layer; all that is not the encoder at `head_learning_rate`. Matrices decay, vectors
-    (biases, norms, the summary's query) do not. LoRA matrices learn as the layer that they stand beside.
+    (biases and norms) do not. LoRA matrices learn as the layer that they stand beside.
     """
     model = base_of(model)
     num_layers = _num_layers(model)
@@ -225,6 +225,7 @@ def check_optimizer_state(
         return
     saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     optimizer_class, kwargs = optimizer_class_and_kwargs(args)
+    kwargs.pop("capturable", None)  # the probe is on the CPU, where its state has the same names
     probe = nn.Parameter(torch.zeros(1))
     probe.grad = torch.zeros(1)
     twin = optimizer_class([probe], **kwargs)

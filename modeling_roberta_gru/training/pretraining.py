@@ -30,7 +30,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     RobertaConfig,
     RobertaForMaskedLM,
-    TrainingArguments,
     set_seed,
 )
 
@@ -42,7 +41,7 @@ from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, first_line, say, unknown_name
 from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, remove_foreign_code
-from .arguments import has_bfloat16
+from .arguments import RobertaGRUTrainingArguments
 from .dropout import use_cpu_dropout
 from .loading import quiet, read_tokenizer
 from .run_folder import last_checkpoint
@@ -199,7 +198,8 @@ def masked_loss(
     is_masked = labels != -100
     logits = model.lm_head(states[is_masked])
     losses = nn.functional.cross_entropy(logits.float(), labels[is_masked], reduction="sum")
-    return {"loss": losses / (is_masked.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)}
+    num_items = is_masked.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+    return {"loss": losses / num_items.clamp(min=1)}  # none is masked in some batches of short texts
 
 
 def adapt_encoder(
@@ -285,7 +285,7 @@ def _adapt(
     say(
         f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
         f"({len(windows['train'].ids):,} tokens), {num_validation:,} to validate; {counts['excluded']:,} left out "
-        f"that stand in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
+        f"because they are in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
         f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}."
     )
     with writing_to(folder):
@@ -400,7 +400,7 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
             texts.append(text)
             seen.add(key)
     if not texts:
-        raise InputError(f"No text is left to train on: {counts['excluded']:,} stand in --exclude.")
+        raise InputError(f"No text is left to train on: {counts['excluded']:,} are in --exclude.")
     return texts, counts
 
 
@@ -427,7 +427,7 @@ def _check_column(column: str, names: Sequence[str], file: str | Path, option: s
     if column not in names:
         raise unknown_name(f"--text_column in {file} ({option})", column, names)
     if "label" in names and option == "TEXTS":
-        say(f"{file}: labels are not read, the texts alone are.")
+        say(f"{file}: only the texts are read; the labels are ignored.")
 
 
 def _wrapping(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -460,7 +460,7 @@ def _trainer(
     options: AdaptOptions,
     whole_words: bool,
 ) -> ResumingTrainer:
-    args = TrainingArguments(
+    args = RobertaGRUTrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -472,7 +472,9 @@ def _trainer(
         train_sampling_strategy="group_by_length",
         eval_strategy="steps",
         eval_steps=options.save_steps,
+        save_strategy="steps",
         save_steps=options.save_steps,
+        load_best_model_at_end=False,
         save_total_limit=1,
         logging_steps=max(1, options.save_steps // 10),
         report_to="none",
@@ -480,18 +482,15 @@ def _trainer(
         remove_unused_columns=False,
         label_names=["labels"],
         seed=options.seed,
-        **_precision(),
+        bf16_if_available=True,
     )
     if args.device.type == "cpu":
-        args.dataloader_pin_memory = False
         use_cpu_dropout(model)
     model.forward = partial(masked_loss, model)
     validation = windows["validation"]
     # What is hidden of the validation texts is the same at every evaluation.
     masking = Masking(tokenizer, whole_words, options.seed)
-    hidden = [
-        {name: values[0] for name, values in masking([validation[row]]).items()} for row in range(len(validation))
-    ]
+    hidden = [_hide_some(masking, validation[row]) for row in range(len(validation))]
     trainer = _Trainer(
         model,
         args,
@@ -516,6 +515,17 @@ class _Trainer(ResumingTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 
+def _hide_some(masking: Masking, window: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Hide words of a window, at least one: a batch without any has no loss."""
+    for epoch in range(1000):
+        masking.set_epoch(epoch)
+        masked = masking([window])
+        if (masked["labels"] != -100).any():
+            break
+    masking.set_epoch(0)
+    return {name: values[0] for name, values in masked.items()}
+
+
 def _collate(masking: Masking, padding: int, windows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Hide words of training windows; only pad validation windows, whose words are hidden already."""
     if "labels" not in windows[0]:
@@ -525,10 +535,3 @@ def _collate(masking: Masking, padding: int, windows: Sequence[dict[str, Any]]) 
         name: pad_sequence([window[name] for window in windows], batch_first=True, padding_value=value)
         for name, value in fill.items()
     }
-
-
-def _precision() -> dict[str, bool]:
-    """Return the options that turn bfloat16 on where the device computes in it natively."""
-    if torch.accelerator.is_available():
-        return {"bf16": has_bfloat16(on_cpu=False)}
-    return {"use_cpu": True, "bf16": has_bfloat16(on_cpu=True)}

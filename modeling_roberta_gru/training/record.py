@@ -33,7 +33,7 @@ RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokeniz
 
 
 def describe_times(started: float, training_seconds: float | None) -> dict[str, Any]:
-    """Return when the run started (seconds since 1970), and how long it and, where known, its training went on."""
+    """Return when the run started (seconds since 1970), and how long it took and, where known, its training."""
     return {
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "duration_seconds": round(time.time() - started, 1),
@@ -143,6 +143,14 @@ def describe_hyperparameters(
     }
 
 
+WITHOUT_EFFECT = (
+    *("dataloader_pin_memory", "disable_tqdm", "cache_limit", "verify_load", "bag_of_words"),
+    *("card_license", "card_language", "report_to", "run_name", "project"),
+    *("hub_model_id", "hub_private_repo", "hub_revision"),
+)
+"""Options that change no prediction."""
+
+
 def changed_options(*arguments: Any) -> dict[str, Any]:
     """Return the options that are not at their default: with the commit, the run's whole recipe."""
     changed = {}
@@ -150,7 +158,7 @@ def changed_options(*arguments: Any) -> dict[str, Any]:
         for field in fields(part):
             value = getattr(part, field.name)
             default = field.default if field.default_factory is MISSING else field.default_factory()
-            is_plain = isinstance(value, (str, int, float, bool, list))
+            is_plain = isinstance(value, (str, int, float, bool, list, dict))
             if field.init and is_plain and value != default and not field.name.endswith("_token"):
                 changed[field.name] = _recorded(getattr(value, "value", value))
     return changed
@@ -159,6 +167,8 @@ def changed_options(*arguments: Any) -> dict[str, Any]:
 def _recorded(value: Any) -> Any:
     if isinstance(value, list):
         return [_recorded(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _recorded(part) for name, part in value.items()}
     return redacted(value) if isinstance(value, str) else value
 
 
@@ -246,7 +256,7 @@ def data_lines(splits: Splits) -> str:
         soft = counts["soft"]
         lines.append(
             f"A teacher's rows: {soft['read']:,} read, {soft['skipped']:,} skipped, {soft['used']:,} of the training "
-            f"rows; left out: {soft['in_validation_or_test']:,} whose text stands in validation or test, "
+            f"rows; left out: {soft['in_validation_or_test']:,} whose text is in validation or test, "
             f"{soft['in_training']:,} in training, {soft['repeated']:,} repeated."
         )
     if splits.pooled:

@@ -91,7 +91,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _noted(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of its files, seed and data; one of old says nothing."""
+    """Return what a checkpoint says of its files, seed and data; an older one says nothing."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state.get("stateful_callbacks", {}).get(CHECKPOINT_FILES, {}).get("attributes", {})
 

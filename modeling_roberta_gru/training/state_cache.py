@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from ..data.tokenization import batches_by_length
 from ..errors import say
-from ..files import delete, is_being_written, replacing, writing_to
+from ..files import alone, delete, is_being_written, replacing, writing_to
 from .arguments import RobertaGRUTrainingArguments
 
 COLUMN = "encoder_states"
@@ -42,17 +42,18 @@ class StatesCollator:
 
     def __init__(self, collator: Collator, path: Path):
         self.collator, self.path = collator, path
-        self._states: np.ndarray | None = None  # opened where it is used: each worker has its own
+        self._states = np.load(path, mmap_mode="r")  # at once: what another run deletes meanwhile stays readable
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_states": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _states=np.load(state["path"], mmap_mode="r"))
 
     def __call__(self, rows: list[dict[str, Any]]) -> Any:
         """Return `encoder_states` `(B, T, D)` float32, `attention_mask` and `labels`."""
         if COLUMN not in rows[0]:
             return self.collator(rows)
-        if self._states is None:
-            self._states = np.load(self.path, mmap_mode="r")
         batch = self.collator([{name: value for name, value in row.items() if name != COLUMN} for row in rows])
         shape = batch.pop("input_ids").shape
         batch.pop("token_type_ids", None)
@@ -100,10 +101,10 @@ def keep_states(
             left = f", of which {room / GIB:.1f} are left" if needed else ""
             say(
                 f"The encoder's states of the {split} split would take {size / GIB:.1f} GiB and are not kept: "
-                f"--cache_limit is {args.cache_limit:g}{left}. Each epoch reads the texts anew."
+                f"--cache_limit is {args.cache_limit:g}{left}. The texts are encoded again in every epoch."
             )
         return tokens, collator
-    with args.main_process_first(desc="encoder states"):
+    with alone(path, waits=True):  # a barrier of torch's would time out
         if path.is_file():
             os.utime(path)
         else:

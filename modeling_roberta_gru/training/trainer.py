@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,24 @@ class RobertaGRUTrainer(ResumingTrainer):
             return super().get_train_dataloader()
         finally:
             self.data_collator = collator
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Return the batches of an evaluation, of every row: `dataloader_drop_last` is for training."""
+        with self._every_row():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Return the batches of a prediction, of every row."""
+        with self._every_row():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _every_row(self) -> Iterator[None]:
+        given, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = given
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         # Not `train_dataset`, which has lost its length column; and transformers would ask that for every row.
