@@ -178,6 +178,8 @@ def evaluate(
         options.setdefault("max_length", model.max_length)
     if isinstance(data, os.PathLike):
         data = str(data)
+    if isinstance(data, str) and options.keys() & {"dataset_config_name", "dataset_revision"}:
+        options["dataset_name"] = data
     slice_by = [slice_by] if isinstance(slice_by, str) else slice_by
     return evaluate_model(_name(model), data, DataArguments(**_accepted(options)), slice_by, batch_size)
 

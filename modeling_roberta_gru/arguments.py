@@ -253,14 +253,17 @@ class DataArguments:
     oversample_seed: int = field(default=0, metadata={"help": "Seed of --oversample."})
 
     def __post_init__(self) -> None:
+        if self.dataset_name == "" or "" in self.paths:
+            raise InputError("--dataset_name or the name of a file is empty: name the data, or leave the option out.")
         if self.dataset_name is not None and self.files:
             raise InputError(
                 f"Both --dataset_name and --{next(iter(self.files))}_file are given: name one source of data."
             )
         if self.dataset_name is None and (self.dataset_config_name or self.dataset_revision):
             raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
-        if isinstance(self.label_column, str):
-            self.label_column = [self.label_column]
+        for name in ("text_column", "label_column"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
         for name in ("text_column", "label_column", "csv_columns"):
             if getattr(self, name) == []:
                 raise InputError(f"--{name} names no column: name one, or leave it out.", field=name)

@@ -201,6 +201,8 @@ def evaluate(
         str,
         typer.Argument(metavar="DATA", help="A labelled CSV, TSV, JSON Lines or Parquet file, a folder, or a Hub id."),
     ],
+    dataset_config_name: Annotated[str | None, typer.Option(help="Configuration of a data set on the Hub.")] = None,
+    dataset_revision: Annotated[str | None, typer.Option(help="Its commit, tag or branch.")] = None,
     text_column: Annotated[
         list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: text.")
     ] = None,
@@ -252,6 +254,9 @@ def evaluate(
         refuse_overwriting_inputs(output, (data, model))
         check_writable("--output", output.absolute().parent)
     data_args = DataArguments(
+        dataset_name=data if dataset_config_name or dataset_revision else None,
+        dataset_config_name=dataset_config_name,
+        dataset_revision=dataset_revision,
         text_column=text_column or ["text"],
         label_column=label_column or ["label"],
         label_delimiter=label_delimiter,

@@ -112,7 +112,7 @@ class RecurrentConfig(PretrainedConfig):
 
 
 def _refuse_misspelt_fields(names: Iterable[str]) -> None:
-    # Other unknown names pass: a configuration written by a newer version must load. `num_labels` is no `num_layers`.
+    # Other unknown names pass: a configuration written by a newer version must load. `num_labels` is not `num_layers`.
     fields = [name for name in inspect.signature(RecurrentConfig).parameters if name != "kwargs"]
     for name in names:
         for field in fields:

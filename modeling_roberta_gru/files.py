@@ -39,7 +39,7 @@ URL = re.compile(r"^([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathl
 
 
 def carried(name: str) -> Path:
-    """Return where a file of the repository lies that is no code of this package, such as "model_card/template.md".
+    """Return where a file of the repository lies that is not code of this package, such as "model_card/template.md".
 
     An installed package has it inside itself, a checkout beside the package.
     """
@@ -93,7 +93,8 @@ def check_ending(location: str | os.PathLike[str], verb: str) -> str:
     if kind not in TABLE_ENDINGS:
         ending = f"{kind}{packing}" or "a file without an ending"
         known = f"{', '.join(TABLE_ENDINGS)}, each also packed ({', '.join(PACKED_ENDINGS)})"
-        raise InputError(f"{location}: cannot {verb} {ending}; known: {known}.", file=str(location))
+        name = redacted(location_name(location))
+        raise InputError(f"{name}: cannot {verb} {ending}; known: {known}.", file=name)
     return kind
 
 
@@ -328,7 +329,7 @@ def refuse_overwriting_inputs(output: Path, inputs: Iterable[str | os.PathLike[s
 
     Args:
         output: the file.
-        inputs: files, and folders, of which every file counts. Names that are no path, such as a Hub id, are passed.
+        inputs: files, and folders, of which every file counts. Names that are not paths, such as Hub ids, are skipped.
 
     Raises:
         InputError: if it is one of them.

@@ -20,7 +20,7 @@ documents of different lengths: token t_1 stands at position 0, t_n at position 
 
 The encoder sees documents of up to W tokens as they are. Longer ones it sees in overlapping windows, each wrapped in
 the document's first and last token; every token keeps its state from the window in which it lies farthest from an
-edge. The GRU runs over these states, one a token, from the first to the last: windows are no boundaries for it. It
+edge. The GRU runs over these states, one a token, from the first to the last: windows are not boundaries for it. It
 reads in *chunks*: all of the document at once where gradients are wanted, else a few windows at a time, carrying its
 state along, so that memory does not grow with n. A document that is still being written is read in the same way
 (`RobertaGRUReader`): what later text cannot change has been carried along, and the rest is read anew each time.
@@ -427,7 +427,7 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         Raises:
             ValueError: if the weights lack a part of the encoder, or if the configuration says that they are of this
                 very class and they are not: random values in their place would only look as if they worked. Weights
-                of which the model has none are no wrong ones: it starts at random, with the library's warning.
+                of which the model has none are not wrong ones: it starts at random, with the library's warning.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         # What is of another size is refused before, or was asked for by `ignore_mismatched_sizes`.
@@ -622,7 +622,7 @@ class Reading:
 
     def place(self, values: torch.Tensor, chunk: Chunk, into: torch.Tensor | None) -> torch.Tensor:
         """Put a chunk's values (R, S, C) where their tokens are in the packed batch, `into` (B, S, C)."""
-        # What is no token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
+        # What is not a token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
         values = values if self.packing.is_full else values.masked_fill(~chunk.mask[..., None], 0.0)
         if self.num_chunks == 1:
             return values

@@ -398,7 +398,7 @@ def read_header(path: Path) -> dict[str, Stored]:
     """Return the tensors of a safetensors file; its header says where it ends, so one cut off is found out.
 
     Raises:
-        InputError: if it is no such file.
+        InputError: if it is not such a file.
     """
     try:
         with safe_open(path, "pt") as tensors:

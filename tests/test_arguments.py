@@ -329,6 +329,9 @@ def test_an_unknown_encoding_is_refused(encoding):
     [
         ({"csv_delimiter": "::"}, "--csv_delimiter must be one character, got '::'"),
         ({"text_column": []}, "--text_column names no column"),
+        ({"dataset_name": ""}, "is empty: name the data"),
+        ({"train_file": [""]}, "is empty: name the data"),
+        ({"soft_train_file": ["a.csv", ""]}, "is empty: name the data"),
         ({"label_column": []}, "--label_column names no column"),
         ({"csv_columns": []}, "--csv_columns names no column"),
         ({"csv_escape": '"'}, "--csv_escape must be one character"),
@@ -340,6 +343,11 @@ def test_an_unknown_encoding_is_refused(encoding):
 def test_options_of_tables_and_folds_are_checked(options, message):
     with pytest.raises(InputError, match=message):
         DataArguments(**options)
+
+
+def test_one_column_may_be_given_as_it_is():
+    data = DataArguments(text_column="review", label_column="stars")
+    assert (data.text_column, data.label_column) == (["review"], ["stars"])
 
 
 def test_delimiter_and_escape_may_be_named():

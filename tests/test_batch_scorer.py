@@ -83,6 +83,14 @@ def test_no_rows_give_the_same_columns_of_the_same_types(folders, problem, kind)
     assert types[0] == types[1]
 
 
+@pytest.mark.parametrize("null", [None, float("nan"), pandas.NA], ids=str)
+def test_null_is_null_however_pandas_writes_it(folders, null):
+    frame = pandas.DataFrame({"text": pandas.Series(["a plot", null], dtype=object)})
+    with pytest.raises(InputError, match="the text is null") as error:
+        BatchScorer(folders["single"], dtype="float32")(frame)
+    assert error.value.row == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_rows_without_a_text_are_an_error_or_stay_without_a_prediction(folders, problem, kind):

@@ -222,7 +222,17 @@ def test_the_command_lines_options_are_frozen():
     evaluate = get_command(cli.app).commands["evaluate"]
     assert sorted(parameter.name for parameter in evaluate.params) == [
         *("agreements", "batch_size", "clean_html", "csv_columns", "csv_delimiter", "csv_encoding", "csv_escape"),
-        *("csv_quoting", "data", "label_column", "label_delimiter", "max_length", "model", "output"),
+        *(
+            "csv_quoting",
+            "data",
+            "dataset_config_name",
+            "dataset_revision",
+            "label_column",
+            "label_delimiter",
+            "max_length",
+            "model",
+            "output",
+        ),
         *("skip_bad_rows", "slice_by", "text_column", "trust_remote_code"),
     ]
     explain = get_command(cli.app).commands["explain"]

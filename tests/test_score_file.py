@@ -498,7 +498,7 @@ def test_an_unfinished_run_of_another_kind_is_refused_and_kept(tmp_path, fields,
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
     interrupt(source, target, 7)
     kept = names(tmp_path / ".unfinished-out.csv")
-    with pytest.raises(InputError, match=rf"/.unfinished-out.csv keeps .* scored with {what}\. .*--restart"):
+    with pytest.raises(InputError, match=rf"/.unfinished-out.csv holds .* with {what}\. .*--restart"):
         score(source, target, StubScorer(**fields), **options)
     assert names(tmp_path / ".unfinished-out.csv") == kept
     again = StubScorer()
@@ -523,7 +523,7 @@ def test_an_unfinished_run_on_a_changed_input_is_refused(tmp_path, monkeypatch, 
         source.write_bytes(content + b"999,more\r\n")
     moment = status.st_mtime_ns + (1 if change == "time" else 0)
     os.utime(source, ns=(status.st_atime_ns, moment))
-    with pytest.raises(InputError, match="scored with another input"):
+    with pytest.raises(InputError, match="with another input"):
         score(source, target)
 
 
@@ -699,6 +699,20 @@ def test_several_text_columns_are_joined_as_in_training(tmp_path, ending):
         score(source, tmp_path / f"other.{ending}", text_column=columns)
 
 
+def test_two_columns_of_one_name_are_one_line(tmp_path):
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(InputError, match="two columns are named 'text'"):
+        score(tmp_path / "in.parquet", tmp_path / "out.csv")
+
+
+def test_a_byte_order_mark_stays_whatever_the_encoding_is_called(tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"\xef\xbb\xbftext\na\n")
+    for encoding in ("utf-8", "utf-8-sig"):
+        score(tmp_path / "in.csv", tmp_path / f"{encoding}.csv", csv_encoding=encoding)
+        assert (tmp_path / f"{encoding}.csv").read_bytes().startswith(b"\xef\xbb\xbftext")
+
+
 def test_html_is_cleaned_as_in_training_and_only_in_what_is_scored(tmp_path):
     texts = ["Good.<br />Not <b>great</b> &amp; long", "<br /><p>", "plain", None]
     source, target = write_texts(tmp_path / "in.jsonl", texts), tmp_path / "out.jsonl"
@@ -816,7 +830,7 @@ def test_an_output_that_cannot_be_is_said(tmp_path):
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.scores_of", lambda *args: np.full(2, np.nan, dtype=np.float32))
-    with pytest.raises(InputError, match="no finite numbers: its weights are broken"):
+    with pytest.raises(InputError, match="not finite numbers: its weights are damaged"):
         score(write_texts(tmp_path / "in.csv"), tmp_path / "out.csv")
     assert names(tmp_path) == ["in.csv"]
 

@@ -152,7 +152,7 @@ def test_class_names_in_parquet_metadata_are_kept(tmp_path):
 
 def test_a_missing_file_names_what_lies_there(tmp_path):
     write(tmp_path / "notes.txt", "-")
-    with pytest.raises(InputError, match=r"No file .* lie: notes.txt\."):
+    with pytest.raises(InputError, match=r"No file .* contains: notes.txt\."):
         read(tmp_path / "review.csv")
     with pytest.raises(InputError, match=r"The folder '.*data' does not exist either"):
         read(tmp_path / "data" / "review.csv")

@@ -152,6 +152,15 @@ def test_groups_stay_together_near_the_fractions_and_the_proportions(load, fract
         assert sum(part["label"]) == pytest.approx(len(part) / 4, rel=0.35)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [120, 360])
+def test_a_group_too_large_for_a_split_stays_in_training(load, seed, count):
+    given = rows("a", 120, film=lambda i: str(i // 4)) + rows("b", count, film=lambda i: None)
+    splits = load({"train": given}, group_column="film", split_seed=seed)
+    assert None not in [*splits.validation["film"], *splits.test["film"]]
+    assert 0 < max(len(splits.validation), len(splits.test)) < 40
+
+
 def test_few_large_groups_stay_together(load):
     splits = load({"train": rows("a", 40, film=lambda i: i % 4)}, group_column="film")
     assert sizes(splits) == (20, 10, 10)
@@ -541,6 +550,21 @@ def test_a_test_split_without_labels_is_not_replaced_by_training_rows(tmp_path):
         patch.setattr("datasets.load_dataset", lambda *_, **__: splits)
         with pytest.raises(InputError, match="Split 'test' of some/reviews has no labels"):
             load_labelled("some/reviews", DataArguments(), POLARITY)
+
+
+def test_a_configuration_and_a_revision_of_the_hub_can_be_evaluated(monkeypatch):
+    asked = []
+
+    def load_dataset(*names, **options):
+        asked.append((*names, options["revision"]))
+        return DatasetDict({"test": Dataset.from_dict({"text": ["a"], "label": ["positive"]})})
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    args = DataArguments(dataset_name="some/reviews", dataset_config_name="short", dataset_revision="abc")
+    assert len(load_labelled("some/reviews", args, POLARITY)[0]) == 1
+    assert asked == [("some/reviews", "short", "abc")]
+    with pytest.raises(InputError, match="belong to a --dataset_name on the Hub"):
+        load_labelled("a.csv", args, POLARITY)
 
 
 def test_of_a_folder_the_test_split_is_evaluated(tmp_path):

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import gzip
 import json
 import threading
 from datetime import UTC, datetime
@@ -366,7 +367,7 @@ def test_rows_that_cannot_be_read_are_bad_and_the_others_are_read(tmp_path, name
         ("in.json", '[{"a": 1},', "in.json is not readable JSON"),
         ("in.json", '[{"a": 1} {"a": 2}]', "in.json is not readable JSON: ',' is missing"),
         ("in.json", '[{"a": 1}] x', "something follows the list"),
-        ("in.json", '{\n"a": [1, 2], "b": {}}', "one JSON document that is no table"),
+        ("in.json", '{\n"a": [1, 2], "b": {}}', "a JSON document but not a table"),
         ("in.parquet", "text\na\n", "in.parquet is not a readable Parquet file"),
         ("in.parquet", pa.table([["a"], ["b"]], names=["text", "text"]), "two columns are named 'text'"),
         ("in.csv.gz", "text\na\n", "in.csv.gz cannot be unpacked"),
@@ -437,3 +438,48 @@ def test_a_reading_that_is_given_up_waits_for_no_thread(tmp_path, monkeypatch) -
     chunks.close()
     assert set(threading.enumerate()) - threads  # still at work
     may_end.set()
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_that_python_cannot_hold_are_written_as_arrow_writes_them(tmp_path, unit):
+    most = 2**62 if unit == "ns" else {"s": 1, "ms": 10**3, "us": 10**6}[unit] * 253402300799  # the end of 9999
+    column = pa.array([most, None, 0], pa.timestamp(unit, tz="Asia/Tokyo"))
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "until": column}), tmp_path / "in.parquet")
+    table = copy(tmp_path / "in.parquet", tmp_path / "out.csv")
+    assert [row["text"] for row in read_json(copy(table, tmp_path / "out.jsonl"))] == ["a", "b", "c"]
+    (_, *cells) = (row[1] for row in read_csv(tmp_path / "out.csv"))
+    assert cells[1] == ""
+    assert cells[0][:4] in ("2116", "1000")
+    assert cells[2].startswith("1970-01-01")
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        (".csv", "text\na\nb\n"),
+        (".jsonl", '{"text": "a"}\n{"text": "b"}\n'),
+        (".json", '[{"text": "a"}, {"text": "b"}]'),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_urls_ending_is_known_whatever_is_hidden_of_its_name(ending, content, packed):
+    import fsspec
+
+    ending += ".gz" * packed
+    with fsspec.open(f"memory://R&D/year=2024/r{ending}", "wb") as file:
+        file.write(gzip.compress(content.encode()) if packed else content.encode())
+    assert values(open_table(f"memory://R&D/year=2024/r{ending}"), "text") == ["a", "b"]
+
+
+@pytest.mark.parametrize("location", ["https://me:s3cret@host/data.xlsx", "s3://b/a?token=s3cret"])
+def test_an_ending_that_is_none_is_said_without_the_password(location):
+    with pytest.raises(InputError) as error:
+        open_table(location)
+    assert "s3cret" not in f"{error.value}{error.value.file}"
+
+
+def test_of_the_lines_that_a_header_takes_only_their_size_is_kept():
+    lines = tables._TakenLines(iter(["abc\n", "é\n"] * 50))
+    assert sum(map(len, lines)) == 300
+    assert lines.num_bytes == 350
+    assert all(isinstance(value, int) for name, value in vars(lines).items() if name != "lines")

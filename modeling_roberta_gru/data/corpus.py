@@ -309,5 +309,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedT
     )
     trained = Tokenizer.from_str(bpe.to_str())
     trained.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    # What transformers 5.12 makes of a vocabulary and merges is no byte-level tokenizer.
+    # What transformers 5.12 makes of a vocabulary and merges is not a byte-level tokenizer.
     return RobertaTokenizerFast(tokenizer_object=trained, mask_token=mask)

@@ -35,7 +35,7 @@ class Dialect:
         quoting: "doubled": a cell may stand in quotation marks, doubled within it; "none": the marks mean nothing.
         escape: what takes the meaning from the character behind it, as Spark writes \" and MySQL \ and a tab.
         skip_spaces: whether spaces that follow a delimiter belong to no cell.
-        has_sep_line: whether a first line such as "sep=;", written for Excel, is no row.
+        has_sep_line: whether a first line such as "sep=;", written for Excel, is not a row.
         is_certain: whether the quoting was said and not found: then rows may span lines however they look.
     """
 
@@ -113,7 +113,7 @@ def find_dialect(
         escape: a character, or "" for none; None: to be found.
         preferred: the delimiter where several would do.
         width: the number of columns, where there is no header.
-        is_cut: whether the file goes on.
+        is_cut: whether the file continues.
     """
     base = Dialect(preferred, is_certain=quoting is not None)
     lines = split_lines(sample)
@@ -213,7 +213,7 @@ def without_trailing(header: list[str], first: Row | None) -> list[str]:
 
 
 def read_rows(lines: Iterable[str], dialect: Dialect) -> Iterator[Row]:
-    """Read rows from lines that keep their ends. Blank lines are no rows.
+    """Read rows from lines that keep their ends. Blank lines are not rows.
 
     A row whose quotes do not fit is a fault, and ends with its first line: what follows is read anew.
     """

@@ -1,4 +1,4 @@
-"""What to read, and what becomes of it: from files, folders, the Hub, memory or a built-in corpus to documents.
+"""Find and read the data: from files, folders, the Hub, memory or a built-in corpus to documents.
 
 A document is one text and one label; rows that give none are named or left out. Documents lie on disk, mapped into
 memory, once they are many: no row is a Python object for longer than its chunk.

@@ -1,9 +1,11 @@
 """What the labels mean: the kind of problem, the classes in order, and how raw labels become numbers."""
 
+import json
 import logging
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -265,7 +267,7 @@ def infer_labels(documents: Documents, args: DataArguments, labels: Labels | Non
     if set(names) == set(found):
         return LabelSpace(problem_type, tuple(names))
     if not is_named and not _all_numbers(found):
-        raise InputError(f"--class_names are others than those of the data: {_some(found)}.")
+        raise InputError(f"--class_names differ from the classes in the data: {_some(found)}.")
     places = {_key(label): index for index, label in enumerate(found)}
     for index, name in enumerate(names):
         if places.get(_key(name), index) != index:
@@ -315,10 +317,20 @@ def _split_text(column: pa.ChunkedArray, delimiter: str | None) -> pa.ChunkedArr
 
 
 def listed(text: str) -> list[str] | None:
-    """Return the items of a list as Python, JSON or numpy writes it, or None if the text is none."""
+    """Return the items of a list as Python, JSON, numpy or Spark writes it, or None if the text is none."""
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
+    with suppress(ValueError, RecursionError):
+        items = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+        if all(isinstance(item, str) for item in items):
+            return items
+    inner = text[1:-1]
+    if not re.search(r"""['"\[\]]""", inner):  # Java and Spark write no quotation marks, numpy no commas
+        items, words = inner.split(","), inner.split()
+        if len(items) == 1 and all(to_number(word) is not None or word in ("True", "False") for word in words):
+            items = words
+        return [item.strip() for item in items if item.strip()]
     items, at, end = [], 1, len(text) - 1
     while at < end:  # not by a search, which would look for the end of a quotation from each of its marks
         if text[at] in ", \t\n":

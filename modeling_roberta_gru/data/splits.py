@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetInfo, concatenate_datasets
 from sklearn import config_context
 from sklearn.model_selection import StratifiedGroupKFold
@@ -206,7 +207,7 @@ def load_labelled(
         name: a file, a local folder, a URL, a Hub id, "built-in", or rows in memory: see [`~.documents.in_memory`].
         args: columns, clean-up and `on_bad_row`; its own source is not read.
         labels: those of the model; a label it does not know is an error.
-        keep: columns that are wanted beside text and label.
+        keep: columns to keep in addition to text and label.
 
     Returns:
         A data set with the columns of [`Splits`]; and how many rows were `read`, `skipped` as bad, and `used`.
@@ -214,14 +215,14 @@ def load_labelled(
     Raises:
         InputError: if there is no test split with labels, or if columns, rows or labels of it cannot be used.
     """
-    args = replace(args, dataset_name=None, train_file=None, validation_file=None, test_file=None)
-    tables = None
+    tables, dataset, file = None, None, None
     if not isinstance(name, str | Path):
         tables, name = {"test": name}, "the data"
     elif kind_of(name) and (is_url(name) or not Path(name).is_dir()):
-        args = replace(args, test_file=[str(name)])
+        file = [str(name)]
     else:
-        args = replace(args, dataset_name=str(name))
+        dataset = str(name)
+    args = replace(args, dataset_name=dataset, train_file=None, validation_file=None, test_file=file)
     given = read_source(args, tables, must_have="test")
     split = "test" if "test" in given else next(iter(given))
     if len(given) > 1 and split != "test":
@@ -276,7 +277,7 @@ def take_sample(documents: Dataset, size: int | None, labels: LabelSpace, seed: 
 
 
 def take_rows(documents: Dataset, rows: np.ndarray) -> Dataset:
-    """Return some rows, ascending, written anew one behind the other: rows that are looked up are slow to read."""
+    """Return some rows, ascending, written anew one after another: rows behind an index are slow to read."""
     if len(rows) == len(documents):
         return documents
     spool, start = Spool(), 0
@@ -390,17 +391,12 @@ def _label_codes(encoded: np.ndarray, labels: LabelSpace) -> tuple[np.ndarray, l
 
 def _group_codes(rows: Dataset, column: str) -> np.ndarray:
     """Return a number for each group, in the order of their names; rows without one are one group."""
-    numbers: dict[str, int] = {}
-    codes = np.empty(len(rows), dtype=np.int32)
-    at = 0
-    for batch in rows.select_columns([column]).iter(10_000):
-        for value in batch[column]:
-            name = "" if value is None else plain_name(value)  # 1 of one file is 1.0 of another
-            codes[at] = numbers.setdefault(name, len(numbers))
-            at += 1
-    ranks = np.empty(len(numbers), dtype=np.int32)
-    ranks[[numbers[name] for name in sorted(numbers)]] = np.arange(len(numbers))
-    return ranks[codes]
+    values = rows.data.column(column)
+    distinct = pc.unique(values)
+    # 1 of one file is 1.0 of another
+    names = np.array(["" if name is None else plain_name(name) for name in distinct.to_pylist()], dtype=object)
+    ranks = np.unique(names, return_inverse=True)[1].astype(np.int32)
+    return ranks[pc.index_in(values, value_set=distinct).to_numpy()]
 
 
 def _sample(pool: _Pool, rows: np.ndarray, size: int | None, seed: int) -> np.ndarray:
@@ -486,6 +482,7 @@ def _carve_groups(
     strata = _strata(pool, rows, at_least=folds.denominator)
     splitter = StratifiedGroupKFold(folds.denominator, shuffle=True, random_state=seed)
     parts = [held_out for _, held_out in splitter.split(groups, strata, groups)]
+    parts.sort(key=lambda part: abs(len(part) - len(rows) / folds.denominator))  # what a large group fills stays
     held_out = np.sort(np.concatenate(parts[: folds.numerator]))
     rest = np.setdiff1d(np.arange(len(rows)), held_out)
     return rows[rest], rows[held_out]

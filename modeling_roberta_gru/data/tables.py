@@ -1,6 +1,6 @@
 """The one reader and writer of rows: CSV, TSV, JSON Lines, JSON and Parquet files, packed or not, here or at a URL.
 
-Rows come a few at a time, so files may be larger than memory (but for JSON documents that are no list). A row that
+Rows come a few at a time, so files may be larger than memory (but for JSON documents that are not a list). A row that
 cannot be read as it should is kept and said to be bad; who reads decides what becomes of it. Rows are counted from 1,
 without a header.
 
@@ -160,19 +160,35 @@ class ArrowChunk:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [{name: _plain(value) for name, value in record.items()} for record in self.rows.to_pylist()]
+        columns = [map(_plain, _python_values(column)) for column in self.rows.columns]
+        return [dict(zip(self.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def values(self, column: str) -> list[Any]:
         array = self.rows.column(column)
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             return array.to_numpy(zero_copy_only=False).tolist()  # a third of the time
-        return array.to_pylist()
+        return _python_values(array)
 
     def array(self, column: str) -> pa.Array | list[Any]:
         return self.rows.column(column)
 
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
         return self.rows
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    """Return a column's values; a time that Python cannot hold, such as one in the year 10000, as Arrow writes it."""
+    try:
+        return column.to_pylist()
+    except OverflowError:
+        return [_python_value(scalar) for scalar in column]
+
+
+def _python_value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except OverflowError:
+        return scalar.cast(pa.string()).as_py()
 
 
 @dataclass(frozen=True)
@@ -230,7 +246,7 @@ class CsvTable(Table):
     def __init__(self, path: Path, name: str, args: DataArguments):
         super().__init__(path, name)
         self.encoding, self.called = args.csv_encoding, args.csv_encoding
-        if codecs.lookup(self.encoding).name == "utf-8":
+        if codecs.lookup(self.encoding).name in ("utf-8", "utf-8-sig"):
             self.called = UTF_8
         with self._opened() as file:
             start = file.read(SAMPLE_BYTES)
@@ -240,7 +256,7 @@ class CsvTable(Table):
                 args.csv_delimiter_character,
                 args.csv_quoting_kind,
                 args.csv_escape_character,
-                preferred=CSV_DELIMITERS[endings_of(name)[0]],
+                preferred=CSV_DELIMITERS[endings_of(str(path))[0]],
                 width=len(args.csv_columns) if args.csv_columns else None,
                 is_cut=is_cut,
             )
@@ -256,7 +272,7 @@ class CsvTable(Table):
                 if self.dialect.has_sep_line:
                     next(lines, None)
                 header = Row(self.given)
-            self.header_bytes = len(lines.taken.encode(errors="surrogateescape"))
+            self.header_bytes = lines.num_bytes
             self.header = header.cells
             if self.header and not self.header[-1].strip():
                 first = next(read_rows(lines, replace(self.dialect, has_sep_line=False)), None)
@@ -385,17 +401,17 @@ def _pass_over(file: _Utf8, size: int) -> None:
 
 
 class _TakenLines:
-    """Lines, and the text of those that were taken."""
+    """Lines, and how many bytes of them were taken."""
 
     def __init__(self, lines: Iterator[str]):
-        self.lines, self.taken = lines, ""
+        self.lines, self.num_bytes = lines, 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         line = next(self.lines)
-        self.taken += line
+        self.num_bytes += len(line.encode(errors="surrogateescape"))
         return line
 
 
@@ -527,7 +543,7 @@ class JsonTable(Table):
         self.schema = pa.schema([])
         with unpacked(path, name) as file:
             start = file.read(SAMPLE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
-        is_lines = endings_of(name)[0] != ".json"
+        is_lines = endings_of(str(path))[0] != ".json"
         self.kind = "lines"
         if start.startswith(b"[") and not (is_lines and _is_row_of_many(start)):
             self.kind = "list"
@@ -684,7 +700,7 @@ class JsonTable(Table):
                 return [{name: cells[key] for name, cells in document.items()} for key in keys]
             return inner
         raise InputError(
-            f"{self.name} is one JSON document that is no table: write one object a line, as "
+            f"{self.name} is a JSON document but not a table: write one object a line, as "
             "DataFrame.to_json(orient='records', lines=True) does.",
             file=self.name,
         )
@@ -717,8 +733,8 @@ def _blocks_of_lines(file: IO[bytes]) -> Iterator[bytes]:
 def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | None:
     """Read some columns of JSON lines by Arrow; None where Python may read them otherwise.
 
-    So it may where a line is no object, where a column holds nothing, and where it holds values of several kinds or of
-    others than text, whole numbers, true and false.
+    So it may where a line is not an object, where a column holds nothing, and where it holds values of several kinds
+    or of others than text, whole numbers, true and false.
     """
     kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
     try:
@@ -742,7 +758,7 @@ def _message(error: Exception) -> str:
 
 
 UNREADABLE = "unreadable"
-"""The column that keeps, in what is written, a row that is no JSON object."""
+"""The column that keeps, in what is written, a row that is not a JSON object."""
 JSON_SPACE = " \t\r\n"
 JSON_GAP = re.compile(r"[ \t\r\n]*")
 
@@ -763,7 +779,7 @@ def _is_row_of_many(start: bytes) -> bool:
 
 
 def _names_cells(start: bytes) -> bool:
-    """Tell whether a JSON file is one document and not objects a line: its first line is no object by itself."""
+    """Tell whether a JSON file is one document and not objects a line: its first line is not an object by itself."""
     line, end, _ = start.partition(b"\n")
     try:
         record = json.loads(line)
@@ -830,16 +846,10 @@ def _decoded(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:
         try:
             column.validate(full=True)
         except pa.ArrowInvalid:
-            cells = [_text_or_none(cell) for cell in column.cast(_binary_of(column.type)).to_pylist()]
+            cells = [_text_or_none(cell) for cell in column.cast(pa.large_binary()).to_pylist()]
             bad |= {row: not_text(UTF_8) for row, cell in enumerate(cells) if cell is None and column[row].is_valid}
             rows = rows.set_column(at, rows.schema.field(at), pa.array(cells, column.type))
     return rows, bad
-
-
-def _binary_of(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_large_string(kind):
-        return pa.large_binary()
-    return pa.binary_view() if pa.types.is_string_view(kind) else pa.binary()
 
 
 def _text_or_none(cell: bytes | None) -> str | None:
@@ -914,7 +924,7 @@ def unpacked(path: Path, name: str) -> Iterator[IO[bytes]]:
     Raises:
         InputError: if it is packed and damaged or cut off.
     """
-    packing = endings_of(name)[1]
+    packing = endings_of(str(path))[1]
     if not packing:
         with open(path, "rb") as file:
             yield file
@@ -979,7 +989,7 @@ def fetch(url: str) -> Path:
 
 
 def _unpacked_copy(path: Path, name: str) -> Path:
-    """Unpack a file beside; the copy has its time."""
+    """Unpack a file to a scratch copy with the same modification time."""
     target = scratch_file(path.stem)
     with unpacked(path, name) as source, open(target, "wb") as file:
         while block := source.read(BLOCK_BYTES):
@@ -994,7 +1004,7 @@ def nearby(path: Path) -> str:
         return f"The folder {str(path.parent)!r} does not exist either."
     names = [file.name for file in path.parent.iterdir() if kind_of(file.name)]
     near = get_close_matches(path.name, names, n=3)
-    return f"Did you mean {near[0]!r}?" if near else f"In {str(path.parent)!r} lie: {listing(path.parent)}."
+    return f"Did you mean {near[0]!r}?" if near else f"{str(path.parent)!r} contains: {listing(path.parent)}."
 
 
 def listing(folder: Path) -> str:

@@ -118,7 +118,7 @@ def lift_limits(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let a tokenizer, also once it is saved, give every token of a text: the model reads texts of any length."""
     tokenizer.model_max_length = VERY_LARGE_INTEGER
     if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_truncation()  # the last cut would else be written to tokenizer.json
+        tokenizer.backend_tokenizer.no_truncation()  # otherwise the last truncation would be saved to tokenizer.json
 
 
 def check_token_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
@@ -212,7 +212,7 @@ def batches_by_length(lengths: Sequence[int] | np.ndarray, budget: int) -> Itera
 
 # Word vectors
 
-BLOCK = 10_000  # lines parsed at a time: a whole file's text would need several times the room of its numbers
+BLOCK = 10_000  # lines parsed at a time: a whole file's text takes several times the memory of its numbers
 
 Line = tuple[int, str, str]
 """Number in the file (from 1), word, and the numbers as written."""
@@ -368,7 +368,7 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int = 5000) -> PreTra
 
     Words are lower-cased; punctuation marks are words. `<pad>` has id 0 and `<unk>` id 1, then come the words, most
     frequent first (those of equal frequency by their code points). No token is put before or after a text, and there
-    is no length limit. A text of white space alone is one `<unk>`. Only the empty string has no token: no part of a
+    is not a length limit. A text of white space alone is one `<unk>`. Only the empty string has no token: no part of a
     tokenizer sees it; `documents.py` refuses it.
 
     Saved, it names a class that transformers 4.57 and 5 both know, so that `AutoTokenizer` loads it from its folder

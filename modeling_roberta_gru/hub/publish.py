@@ -518,7 +518,7 @@ def _may_pass(error: Exception) -> bool:
     response = _response(error)
     if isinstance(error, RuntimeError):  # an upload's address is good for a while: another attempt gets another one
         return True
-    if response is None:  # a page of a gateway's in the place of an answer is no JSON
+    if response is None:  # a page of a gateway's instead of an answer is not JSON
         return isinstance(error, JSONDecodeError) or not isinstance(error, ValueError)
     return response.status_code in WORTH_RETRYING or response.status_code >= 500
 

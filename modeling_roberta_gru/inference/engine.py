@@ -191,8 +191,8 @@ class OpenVINOEncoder(nn.Module):
 
         Args:
             roberta: the encoder, in float32 on the CPU.
-            dtype: "bfloat16" or "int8"; with int8, what is no matrix product with weights computes in bfloat16 where
-                the processor can and OpenVINO does it right.
+            dtype: "bfloat16" or "int8"; with int8, all but matrix products with weights computes in bfloat16 where the
+                processor can and OpenVINO does it right.
         """
         super().__init__()
         config = roberta.config

@@ -164,8 +164,8 @@ def export(name: str, folder: Path, to: str = "onnx", quantize: str | None = Non
         What `export.json` says: the model, versions, and how far the graph's probabilities lie from the model's.
 
     Raises:
-        InputError: if onnx is not installed, the model is no RoBERTa-GRU, its tokenizer has no `tokenizer.json`, the
-            folder holds something else, or the graph does not give what the model gives.
+        InputError: if onnx is not installed, the model is not a RoBERTa-GRU, its tokenizer has no `tokenizer.json`,
+            the folder holds something else, or the graph does not give what the model gives.
     """
     _check_request(folder, to, quantize)
     with alone(folder):

@@ -2,12 +2,13 @@
 
 The file is read three times, a few rows at a time: to look for what stands in the way before hours are spent, to score
 its texts, and to write its rows. What is scored is kept in parts of [`POOL_SIZE`] texts in a folder beside the output
-(`.unfinished-` and its name) until the output is whole. A run that was cut off goes on after its last part, and as
+(`.unfinished-` and its name) until the output is whole. A run that was cut off resumes after its last part, and as
 pools of the scorer begin where parts do, its output is the same to the byte.
 """
 
 import errno
 import json
+import math
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ from ..data.tables import (
     Columns,
     Table,
     begins_with_text,
+    check_once,
     is_csv,
     is_text,
     open_table,
@@ -51,7 +53,7 @@ DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED, NOTED = "unfinished", "run.json"
 IS_NULL, IS_EMPTY = "the text is null", "the text is empty"
 BEGINNING = 2**20
-"""Bytes by which, with size and time, a file is known again."""
+"""Bytes that are hashed to recognise a file, besides its size and time."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def score_file(
 
     Raises:
         InputError: if file, columns, rows or an unfinished run stand in the way, or the disk is full. What is scored
-            is kept, and the same call goes on.
+            is kept, and the same call resumes.
     """
     source, target = location_name(source), Path(target)
     started = perf_counter()
@@ -322,7 +324,7 @@ def _check_target(source: str, target: Path) -> None:
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """Return by what a file is known again."""
+    """Return what identifies a file."""
     status = path.stat()
     with open(path, "rb") as file:
         # A copy of what a URL names has no time of its own, so that all of it must tell.
@@ -339,8 +341,8 @@ def _disk_space(target: Path) -> Iterator[None]:
         if error.errno not in DISK_IS_FULL:
             raise
         raise InputError(
-            f"The disk of {target} is full. What is scored is kept in {_folder(target)}: make room, and the same "
-            "command goes on."
+            f"The disk of {target} is full. What is scored is kept in {_folder(target)}: make room and run the same "
+            "command again to resume."
         ) from error
 
 
@@ -379,8 +381,8 @@ def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
     changed = [name for name, value in run.items() if earlier.get(name) != value]
     if changed:
         raise InputError(
-            f"{folder} keeps what an unfinished run scored with another {' and another '.join(changed)}. Give what it "
-            "had and it goes on, or start over with --restart, which deletes that."
+            f"{folder} holds the results of an unfinished run with another {' and another '.join(changed)}. Repeat "
+            "its settings to resume it, or start over with --restart, which deletes them."
         )
 
 
@@ -439,6 +441,7 @@ def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
         if column not in names:
             hint = f"Name yours by --text-column {shlex.quote(names[0])}."
             raise no_column(table.name, column, names, otherwise=hint)
+        check_once([column], names, table.name)
         kind = table.schema.field(column).type
         item = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (is_text(item) or pa.types.is_null(item)):
@@ -471,7 +474,8 @@ def _faults_of_column(chunk: Chunk, column: str, is_cleaned: bool) -> dict[int, 
 
 def why_not_scored(text: Any) -> str:
     """Say why a value of a text column cannot be scored; "" if it can."""
-    if text is None:
+    is_nan = isinstance(text, float) and math.isnan(text)
+    if text is None or is_nan or type(text).__name__ == "NAType":  # pandas' ways to say null
         return IS_NULL
     if not isinstance(text, str):
         return "the text is not text"
@@ -500,7 +504,7 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_
             if not part:
                 return
             if not np.isfinite(part).all():
-                raise InputError("The model gives scores that are no finite numbers: its weights are broken.")
+                raise InputError("The model's scores are not finite numbers: its weights are damaged.")
             with replacing(folder / f"part-{number:08}.npy") as unfinished:
                 np.save(unfinished, np.stack(part))
 

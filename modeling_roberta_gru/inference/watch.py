@@ -214,7 +214,7 @@ def _successor(path: Path, file: FileIO) -> FileIO | None:
 
 
 def _decoder() -> codecs.IncrementalDecoder:
-    """Return what holds back the beginning of a character; bytes that are no UTF-8 become U+FFFD."""
+    """Return what holds back the beginning of a character; bytes that are not UTF-8 become U+FFFD."""
     return codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
 
 

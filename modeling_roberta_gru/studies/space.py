@@ -99,7 +99,7 @@ def read_space(path: str | Path) -> Space:
     """Read a space file; `recipes/spaces` has examples.
 
     Raises:
-        InputError: if the file is no such file, or varies what a study cannot compare.
+        InputError: if the file is not such a file, or varies what a study cannot compare.
     """
     try:
         # Everything as text, as recipes are read: YAML makes false of no, and a text of 1e-5.

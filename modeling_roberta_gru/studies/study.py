@@ -7,8 +7,9 @@ it; run on several machines with one `--storage`, it shares the trials out. One 
 A trial is for one point of the study: the n-th of a grid, or the n-th that is drawn. All points are queued when the
 study begins. A point whose trial ended without a result (killed, interrupted, stopped by an error) is queued again,
 but left out when three of its trials were killed or stopped by an error. Two workers may queue a point at once: the
-lower trial counts. Optuna's GridSampler and RetryHeartbeatStaleTrialCallback are no substitute: the one hands a point
-that another machine still trains out again when no others are left, the other sees neither interrupts nor errors.
+lower trial counts. Optuna's GridSampler and RetryHeartbeatStaleTrialCallback are not a substitute: the one hands a
+point that another machine still trains out again when no others are left, the other sees neither interrupts nor
+errors.
 """
 
 import json

@@ -39,7 +39,7 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     seed = None if checkpoint is None else _noted(Path(checkpoint)).get("seed")
     if seed is not None and seed != args.seed:
         raise InputError(
-            f"{checkpoint} was trained with --seed {seed}, not {args.seed}, and is no part of this run: give that "
+            f"{checkpoint} was trained with --seed {seed}, not {args.seed}, and is not part of this run: give that "
             "seed, or train anew in another --output_dir."
         )
     return checkpoint
