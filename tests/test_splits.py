@@ -557,7 +557,7 @@ def test_a_configuration_and_a_revision_of_the_hub_can_be_evaluated(monkeypatch)
 
     def load_dataset(*names, **options):
         asked.append((*names, options["revision"]))
-        return DatasetDict({"test": Dataset.from_dict({"text": ["a"], "label": ["positive"]})})
+        return DatasetDict({"test": Dataset.from_dict({"text": ["a"], "label": ["pos"]})})
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     args = DataArguments(dataset_name="some/reviews", dataset_config_name="short", dataset_revision="abc")
