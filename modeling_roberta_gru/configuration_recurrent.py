@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 CELLS = ("rnn", "lstm", "gru")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 # Complete from the start: saving one class must not hide the others from the Auto classes.
 AUTO_MAP = {
@@ -101,13 +102,33 @@ class RecurrentConfig(PretrainedConfig):
         temperature = self.calibration_temperature
         in_bounds = _is_number(temperature) and 0.01 <= temperature <= 100
         _require(in_bounds, "calibration_temperature", temperature, "from 0.01 to 100")
-        weights = self.class_weights
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        num_labels, weights, problem_type = self.num_labels, self.class_weights, self.problem_type
+        _require(_is_whole(num_labels) and num_labels >= 1, "num_labels", num_labels, "a whole number of at least 1")
+        _require(
+            {str(label) for label in self.id2label} == {str(label) for label in range(num_labels)},
+            "id2label",
+            self.id2label,
+            f"one name for each label from 0 to {num_labels - 1}",
+        )
+        _require(
+            problem_type is None or problem_type in PROBLEM_TYPES,
+            "problem_type",
+            problem_type,
+            f"unset, or one of {', '.join(PROBLEM_TYPES)}",
+        )
         _require(
             weights is None
-            or (len(weights) == self.num_labels and all(_is_number(weight) and weight >= 0 for weight in weights)),
+            or (
+                isinstance(weights, (list, tuple))
+                and len(weights) == num_labels
+                and all(_is_number(weight) and weight >= 0 for weight in weights)
+            ),
             "class_weights",
             weights,
-            f"unset, or {self.num_labels} numbers of at least 0, one per label",
+            f"unset, or {num_labels} numbers of at least 0, one per label",
         )
 
 

@@ -59,7 +59,7 @@ class RobertaGRUConfig(RobertaConfig):
             the `"mean"`, the `"max"` or a learned `"attention"` over the states.
         attention_horizons (`list[int]`, defaults to `[0]`): one attention for each, side by side in what the head sees
             of the summary `"attention"`; each looks back over about so many tokens from the document's end (a token's
-            weight falls by e for each so many tokens behind it), with 0 over the whole document alike.
+            weight falls by a factor of e over that many tokens), with 0 over the whole document alike.
         head_hidden_size (`int`, defaults to 256): width of the head's dense layer; 0 leaves a single linear layer.
         head_dropout (`float`, defaults to 0.1): dropout before each of the head's linear layers.
         window_overlap (`int`, *optional*): number of tokens that neighbouring windows of a long document share, 0 to

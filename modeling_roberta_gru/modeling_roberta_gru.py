@@ -344,6 +344,18 @@ class RobertaGRUSummary(nn.Module):
             return Part(self._join(states, at_begin), _no_weight(states), last)
         if self.kind == "max":
             return Part(states.cummax(dim=1).values, _no_weight(states), last)
+        # The smallest weights of a stretch must not vanish beside its largest: e⁻⁶⁴ is within float32.
+        most = int(64 / max(self.decays)) if any(self.decays) else states.shape[1]
+        parts: list[Part] = []
+        for begin in range(0, states.shape[1], most):
+            part = self._running_attention(states[:, begin : begin + most], first + begin)
+            if parts:
+                part = self.merge(Part(*(field[:, -1:] for field in parts[-1])), part)
+            parts.append(part)
+        return Part(*(torch.cat(fields, dim=1) for fields in zip(*parts, strict=True)))
+
+    def _running_attention(self, states: torch.Tensor, first: torch.Tensor) -> Part:
+        columns = torch.arange(states.shape[1], device=states.device)[None, :, None]
         # A sum of weights far apart must not lose the small ones; Apple's devices have no float64.
         scores = self._scores(states).to(torch.float32 if states.device.type == "mps" else torch.float64)
         decay = self._decay(columns[..., 0], scores)  # (1, S, A), to a token from the chunk's first
@@ -351,10 +363,11 @@ class RobertaGRUSummary(nn.Module):
         largest = scores.amax(dim=1, keepdim=True)
         weights = (scores - largest).exp()
         log_total = weights.cumsum(dim=1).log()
-        value = [(one * states).cumsum(dim=1) for one in weights.split(1, dim=-1)]
+        values = [(one * states).cumsum(dim=1) for one in weights.split(1, dim=-1)]
         shares = (-log_total).exp().repeat_interleave(states.shape[-1], dim=-1)
         log_weight = log_total + largest - decay
-        return Part((torch.cat(value, dim=-1) * shares).to(states.dtype), log_weight.to(states.dtype), last)
+        value = torch.cat(values, dim=-1) * shares
+        return Part(value.to(states.dtype), log_weight.to(states.dtype), first[:, None, None] + columns)
 
     def merge(self, one: Part, other: Part) -> Part:
         """Merge summaries of different tokens of the same documents."""
@@ -376,7 +389,7 @@ class RobertaGRUSummary(nn.Module):
         return Part(value, log_weight, torch.zeros(num_rows, 1, dtype=torch.long, device=value.device))
 
     def _join(self, at_end: torch.Tensor, at_begin: torch.Tensor) -> torch.Tensor:
-        """Take of states (…, E) the right-to-left part of those at the begin, and the rest of those at the end."""
+        """Take of states (…, E) the right-to-left part of those at the beginning, and the rest of those at the end."""
         left_to_right, _, encoded = at_end.split(self.sizes, dim=-1)
         return torch.cat([left_to_right, at_begin.split(self.sizes, dim=-1)[1], encoded], dim=-1)
 
@@ -497,12 +510,18 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         packed = {name: packing.pack(inputs, self.config.pad_token_id if name == "input_ids" else 0.0)}
         if name == "input_ids":
             self._check_token_ids(packed["input_ids"])
+        if token_type_ids is not None and token_type_ids.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"`token_type_ids` has shape {tuple(token_type_ids.shape)}; it must be {tuple(inputs.shape[:2])}, one "
+                "entry per token."
+            )
         if name != "encoder_states":
             packed["token_type_ids"] = (
                 torch.zeros_like(packing.mask, dtype=torch.long)
                 if token_type_ids is None
                 else packing.pack(token_type_ids, 0)
             )
+            self._check_token_types(packed["token_type_ids"])
         return Reading(self, packing, packed, ascending, kwargs)
 
     def _check_token_ids(self, input_ids: torch.Tensor) -> None:
@@ -514,6 +533,17 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
             raise ValueError(
                 f"Token id {int(wrong[0])} is outside the vocabulary of {self.config.vocab_size} entries: the "
                 "tokenizer is not the one this model was trained with."
+            )
+
+    def _check_token_types(self, token_type_ids: torch.Tensor) -> None:
+        if token_type_ids.device.type != "cpu" or not _values_can_be_read(token_type_ids):
+            return
+        number = self.config.type_vocab_size
+        wrong = token_type_ids[(token_type_ids < 0) | (token_type_ids >= number)]
+        if len(wrong):
+            raise ValueError(
+                f"`token_type_ids` holds {int(wrong[0])}, and this encoder knows the types 0 to {number - 1} only: "
+                "leave them out."
             )
 
     def _encode(self, mask: torch.Tensor, is_full: bool, **inputs: Any) -> Any:
@@ -845,7 +875,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Score every document after each of its tokens: what the verdict was when the GRU had come so far.
+        """Score every document after each of its tokens: the prediction once the GRU had read that far.
 
         The summary is taken over the tokens read so far; after the last token, the logits are those of `forward`. The
         encoder looks ahead as far as a token's window goes. A right-to-left GRU has read the whole document before:
@@ -1108,7 +1138,7 @@ class RobertaGRUReader:
     def _settle_windows(self) -> None:
         """Read for good, a few at a time, the windows whose tokens and neighbours are settled."""
         model, config = self._model, self._model.config
-        tail = [*self._tokenizer.opening[:1], *self._tail, *self._tokenizer.closing[-1:]]
+        tail = torch.tensor([*self._tokenizer.opening[:1], *self._tail, *self._tokenizer.closing[-1:]])
         num_windows = max(0, len(tail) - config.encoder_window) // config.window_stride
         for begin in range(0, num_windows, config.windows_per_chunk):
             end = min(begin + config.windows_per_chunk, num_windows)
@@ -1149,11 +1179,12 @@ class RobertaGRUReaders(Sequence[RobertaGRUReader]):
             `torch.FloatTensor` of shape `(R, C)`: a row of probabilities for each text, as it alone would give.
 
         Raises:
-            ValueError: as [`RobertaGRUReader.append`], or if `texts` does not name documents by their index. After any
-                error, no document has been read on.
+            ValueError: as [`RobertaGRUReader.append`], or if `texts` does not name documents by their index. After an
+                error every document is as it was before.
+            IndexError: if there is no such document.
         """
         if not isinstance(texts, Mapping) or not all(hasattr(index, "__index__") and index >= 0 for index in texts):
-            raise ValueError(f"`texts` is a dictionary from a document's index, 0 to {len(self) - 1}, to its text.")
+            raise ValueError(f"`texts` must map a document's index, 0 to {len(self) - 1}, to the text to append.")
         return _append([self[index] for index in texts], list(texts.values()))
 
 
@@ -1174,7 +1205,7 @@ def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.
     model = readers[0]._model
     if model.training:
         raise ValueError(
-            "The model is in training mode, in which dropout makes every reading another: `model.eval()`."
+            "The model is in training mode, in which dropout makes every reading different: call `model.eval()`."
         )
     before = [dict(vars(reader)) for reader in readers]  # whose values are replaced, never changed
     try:
@@ -1212,7 +1243,7 @@ def _read_on(
 def _encode_tails(
     model: RobertaGRUForSequenceClassification,
     readers: Sequence[RobertaGRUReader],
-    tails: Sequence[list[int]],
+    tails: Sequence[list[int] | torch.Tensor],
     begin: int = 0,
     end: int | None = None,
 ) -> tuple[Chunk, torch.Tensor]:
@@ -1229,7 +1260,7 @@ def _encode_tails(
     windows = Windows(torch.tensor([len(tail) for tail in tails]), config, unread)
     end = int(windows.counts.max()) if end is None else end
     cut = windows.cut(begin, end, device)
-    ids = pad_sequence([torch.tensor(tail) for tail in tails], batch_first=True).to(device)
+    ids = pad_sequence([torch.as_tensor(tail) for tail in tails], batch_first=True).to(device)
     ids = ids[cut.row_of_window[:, None], cut.positions].masked_fill(~cut.mask, config.pad_token_id)  # (N, W)
     first_windows = (windows.index[(windows.index >= begin) & (windows.index < end)] == 0).nonzero()[:, 0].tolist()
     known = {
@@ -1255,6 +1286,7 @@ def _to_probabilities(logits: torch.Tensor, config: RobertaGRUConfig) -> torch.T
     problem_type = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
     if problem_type == "regression":
         return logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # 8 bits would round 0.4998 to 0.5
     return logits.softmax(dim=-1) if problem_type == "single_label_classification" else logits.sigmoid()
 
 
@@ -1290,7 +1322,8 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
         """Score every token of a batch; see [`RobertaGRUModel.forward`] for the inputs and errors.
 
         Args:
-            labels (`torch.LongTensor` of shape `(B, T)`): one label per token; -100 does not count.
+            labels (`torch.LongTensor` of shape `(B, T)`): one label per token; -100, and one where the mask is 0,
+                does not count.
 
         Returns:
             `logits` `(B, T, C)` in the input's arrangement, zeros where the mask is 0. `loss` (scalar) if
@@ -1302,6 +1335,8 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
         for chunk in reading:
             logits = reading.place(self._calibrate(self.head(chunk.states)), chunk, logits)
         logits = reading.packing.unpack(logits)
+        if labels is not None and labels.shape == reading.packing.is_real.shape:
+            labels = labels.masked_fill(~reading.packing.is_real, IGNORED_LABEL)
         return TokenClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,

@@ -58,7 +58,7 @@ def register() -> None:
 class _Registration(MetaPathFinder):
     """Register our classes once transformers and the shipped modules have been imported, in any order and thread.
 
-    What is still being imported cannot be registered, and waiting for it might be for ever: it tells when it is there.
+    What is still being imported cannot be registered, and waiting for it could deadlock: it says when it is there.
     """
 
     def __init__(self) -> None:
@@ -69,17 +69,21 @@ class _Registration(MetaPathFinder):
         """Find what is waited for as the other finders do, and have it tell when it has been imported."""
         if name not in ("transformers", *_SHIPPED):
             return None
-        self.begun.add(name)
         others = [finder for finder in sys.meta_path if finder is not self]
         specs = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
+            create, execute = spec.loader.create_module, spec.loader.exec_module
+
+            def create_and_note(spec: ModuleSpec) -> ModuleType | None:
+                self.begun.add(name)  # not above: who only asks whether there is such a module imports nothing
+                return create(spec)
 
             def execute_and_tell(module: ModuleType) -> None:
                 execute(module)
                 self.tell(name)
 
+            spec.loader.create_module = create_and_note  # type: ignore[method-assign]
             spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
         return spec
 

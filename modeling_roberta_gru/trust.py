@@ -83,7 +83,7 @@ def check_code(folder: Path) -> None:
     """
     for path, entry in _foreign_entries(folder):
         raise InputError(
-            f"{path} names code of others in {entry}: it would run where the model is loaded. Take the entry out."
+            f"{path} names someone else's code in {entry}: it would run where the model is loaded. Remove the entry."
         )
     for name in known_code():
         if (folder / name).exists() and not is_known(folder / name):
@@ -130,7 +130,7 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
 def forget_code(config: PreTrainedConfig) -> None:
     """Take out of a configuration what names code of others, so that it is not saved."""
     for key in NAMES_CODE:
-        held = _without_foreign({key: getattr(config, key, None)}, Path(CONFIG))
+        held = _without_foreign({key: getattr(config, key, None)}, Path(CONFIG), [])
         if key in vars(config) and key not in held:
             delattr(config, key)
         elif key in vars(config):
@@ -145,7 +145,7 @@ def remove_foreign_code(folder: Path) -> list[str]:
     """
     removed = [f"{entry} in {path.name}" for path, entry in _foreign_entries(folder)]
     for path in {path for path, _ in _foreign_entries(folder)}:
-        write_json(path, _without_foreign(read_json(path), path))
+        write_json(path, _without_foreign(read_json(path), path, []))
     for path in sorted(folder.glob("*.py")):
         if not is_known(path):
             path.unlink()
@@ -163,7 +163,9 @@ def describe_remote_code(name: str, revision: str | None = None) -> str:
     except (HTTPError, OSError, ValueError) as error:
         return f"{name} at revision {revision or 'main'} (could not ask the Hub for its files: {one_line(error)})"
     files = [file.rfilename for file in info.siblings or [] if file.rfilename.endswith(".py")]
-    return f"{name} at revision {info.sha}: {', '.join(files) or 'no file of Python, but maybe of another repository'}"
+    return (
+        f"{name} at revision {info.sha}: {', '.join(files) or 'no Python file; its code may be in another repository'}"
+    )
 
 
 def _foreign_entries(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -175,43 +177,31 @@ def _foreign_entries(folder: Path) -> Iterator[tuple[Path, str]]:
             held = read_json(path)
         except InputError:  # which is told where the file is read for what it holds
             continue
-        yield from ((path, entry) for entry in _named_code(held, path))
-
-
-def _named_code(held: Any, path: Path, at: str = "") -> Iterator[str]:
-    if isinstance(held, dict):
-        for key, value in held.items():
-            if key not in NAMES_CODE or not isinstance(value, dict | list | str) or not value:
-                yield from _named_code(value, path, f"{at}{key}.")
-            elif not (_may_name_code(path, at, key) and isinstance(value, dict)):
-                yield f"{at}{key}"
-            else:
-                yield from (f"{at}{key}.{part}" for part, code in value.items() if not _is_ours(part, code))
-    elif isinstance(held, list):
-        for value in held:
-            yield from _named_code(value, path, at)
-
-
-def _may_name_code(path: Path, at: str, key: str) -> bool:
-    return path.name == CONFIG and not at and key == "auto_map"
+        foreign: list[str] = []
+        _without_foreign(held, path, foreign)
+        yield from ((path, entry) for entry in foreign)
 
 
 def _is_ours(part: str, code: Any) -> bool:
     return any(auto_map.get(part) == code for auto_map in SHIPPED.values())
 
 
-def _without_foreign(held: Any, path: Path, at: str = "") -> Any:
+def _without_foreign(held: Any, path: Path, foreign: list[str], at: str = "") -> Any:
+    """Return what a JSON file holds without the entries that name code of others, which are added to `foreign`."""
     if isinstance(held, list):
-        return [_without_foreign(value, path, at) for value in held]
+        return [_without_foreign(value, path, foreign, at) for value in held]
     if not isinstance(held, dict):
         return held
     kept = {}
     for key, value in held.items():
         if key not in NAMES_CODE or not isinstance(value, dict | list | str) or not value:
-            kept[key] = _without_foreign(value, path, f"{at}{key}.")
-        elif _may_name_code(path, at, key) and isinstance(value, dict):
+            kept[key] = _without_foreign(value, path, foreign, f"{at}{key}.")
+        elif path.name == CONFIG and not at and key == "auto_map" and isinstance(value, dict):
             ours = {part: code for part, code in value.items() if _is_ours(part, code)}
+            foreign += (f"{at}{key}.{part}" for part in value if part not in ours)
             kept |= {key: ours} if ours else {}
+        else:
+            foreign.append(f"{at}{key}")
     return kept
 
 
@@ -238,7 +228,7 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     if find_adapter_config_file(name, revision=revision) is not None:
         raise InputError(
             f"{name} has an adapter_config.json: transformers would put the adapter onto the model, or onto another "
-            "one that it names, unseen. Merge the adapter, or take the file out."
+            "model that it names, without saying so. Merge the adapter, or take the file out."
         )
     fields = read_json(config)
     check_fields(config, fields)
@@ -310,12 +300,17 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(".") + "."
 
 
+LABELS = ("id2label", "label2id")
+"""The fields whose own keys are not fields, but names that a user chose."""
+
+
 def _nested(fields: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fields of a configuration, and those of the configurations in it."""
     if isinstance(fields, dict):
         for field, value in fields.items():
             yield field, value
-            yield from _nested(value)
+            if field not in LABELS:
+                yield from _nested(value)
 
 
 def check_fields(path: Path, fields: Any) -> None:
@@ -405,8 +400,8 @@ def read_header(path: Path) -> dict[str, Stored]:
             return {name: Stored(path, tensors.get_slice(name).get_shape()) for name in tensors.offset_keys()}
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is not a whole safetensors file ({one_line(error)}) It was cut off or is something else: fetch "
-            "or save it again."
+            f"{path} is not a complete safetensors file ({one_line(error)}) It was cut off or is something else: "
+            "download or save it again."
         ) from error
 
 
@@ -422,7 +417,7 @@ def _check_sizes(path: Path, fields: Any, shapes: dict[str, list[int]]) -> None:
         if (is_count or is_size) and value > bound:
             raise InputError(
                 f"{path}: `{field}` is {value:,}, and the weights beside it have only {len(shapes):,} tensors of "
-                f"{num_numbers:,} numbers. Put the two that were saved together into one folder."
+                f"{num_numbers:,} numbers. Keep a configuration with the weights it was saved with."
             )
 
 
@@ -442,5 +437,5 @@ def _check_shapes(path: Path, model: PreTrainedModel, shapes: dict[str, list[int
     if num_fresh > 2 * num_held + SLACK:
         raise InputError(
             f"{path} asks for {num_fresh:,} numbers that the weights beside it, of {num_held:,} in all, do not hold. "
-            "Put the two that were saved together into one folder."
+            "Keep a configuration with the weights it was saved with."
         )

@@ -166,6 +166,8 @@ ORDERS = [
     "import modeling_roberta_gru; from transformers import AutoConfig",
     AFTER_TRANSFORMERS,
     "import modeling_roberta_gru.modeling_recurrent; from transformers import AutoConfig",
+    "import modeling_roberta_gru; from importlib.util import find_spec; "
+    "find_spec('modeling_roberta_gru.modeling_recurrent'); from transformers import AutoConfig",
 ]
 # transformers comes first: it puts another module in its own place at the end of its import, and a thread that waited
 # for that gets the empty one (`from transformers import` then fails in it, whatever else is imported).

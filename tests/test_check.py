@@ -169,12 +169,12 @@ def test_missing_weights_are_said(folder):
 @pytest.mark.parametrize("num_bytes", [0, -1])
 def test_weights_cut_off_anywhere_are_named(num_bytes, folder):
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:num_bytes])
-    assert complaint(folder).startswith(f"{folder / WEIGHTS} is not a whole safetensors file (SafetensorError: ")
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is not a complete safetensors file (SafetensorError: ")
 
 
 def test_a_pointer_in_place_of_the_weights_is_named(folder):
     (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n")
-    assert complaint(folder).startswith(f"{folder / WEIGHTS} is not a whole safetensors file")
+    assert complaint(folder).startswith(f"{folder / WEIGHTS} is not a complete safetensors file")
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def sharded(tokenizer, tmp_path):
 def test_a_shard_missing_or_cut_off_is_named(sharded):
     *_, last = sorted(sharded.glob("*.safetensors"))
     last.write_bytes(last.read_bytes()[:-1])
-    assert complaint(sharded).startswith(f"{last} is not a whole safetensors file")
+    assert complaint(sharded).startswith(f"{last} is not a complete safetensors file")
     last.unlink()
     assert complaint(sharded).startswith(f"{last} is missing, which {INDEX} names")
 
@@ -225,7 +225,7 @@ def test_foreign_weights_are_named(change, said, folder):
     rewrite(folder, change)
     message = complaint(folder)
     assert message.startswith(said)
-    assert message.endswith("put the two that were saved together into one folder.")
+    assert message.endswith("eep a configuration with the weights it was saved with.")
 
 
 def test_weights_of_another_number_of_layers_are_foreign(folder):

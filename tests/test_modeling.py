@@ -88,6 +88,19 @@ def test_padding_does_not_change_gradients():
         torch.testing.assert_close(wide[name], narrow[name], **FLOAT64, msg=name)
 
 
+def test_labels_of_padding_do_not_count():
+    config = tiny_config(num_labels=3)
+    model = RobertaGRUForTokenClassification(config).double().eval()
+    ids = documents(3, 8)
+    narrow, wide = batch(ids), batch(ids, side="scattered", extra=9)
+    labels = torch.randint(0, 3, narrow["input_ids"].shape)
+    expected = model(**narrow, labels=labels).loss
+    spread = torch.zeros_like(wide["input_ids"])
+    for row in range(2):
+        spread[row, wide["attention_mask"][row] == 1] = labels[row, narrow["attention_mask"][row] == 1]
+    torch.testing.assert_close(model(**wide, labels=spread).loss, expected, **FLOAT64)
+
+
 def test_a_real_token_with_the_padding_id_counts():
     model = classifier().double()
     tokens = torch.tensor([0, 9, 1, 9, 2])  # 1 is the padding id
@@ -375,6 +388,17 @@ def test_running_logits_equal_the_reference_and_end_in_the_models_own(fields, wi
         torch.testing.assert_close(running[row, mask], reference.running_logits(model, ids[row]), **FLOAT64)
         torch.testing.assert_close(running[row, mask][-1], model(**inputs).logits[row], **FLOAT64)
         assert (running[row, ~mask] == 0).all()
+
+
+@pytest.mark.parametrize("horizons", [[1], [0, 2], [0, 9, 3]], ids=str)
+def test_a_running_prediction_forgets_as_the_models_own_whatever_the_horizon(horizons):
+    model = classifier(summary="attention", attention_horizons=horizons, windows_per_chunk=64).double()
+    (ids,) = documents(50 * W)
+    running = model.running_logits(ids[None])[0]
+    assert running.isfinite().all()
+    torch.testing.assert_close(running[-1], model(ids[None]).logits[0], **FLOAT64)
+    model.config.windows_per_chunk = 1  # as the reference has it, which would take minutes
+    torch.testing.assert_close(model.running_logits(ids[None])[0], running, **FLOAT64)
 
 
 def test_short_rows_of_a_wide_batch_are_encoded_as_short():
@@ -729,6 +753,11 @@ def test_bad_input_is_refused_with_the_row_or_field():
         model(torch.tensor([[0, 61, 2]]))
     with pytest.raises(ValueError, match="`position_ids` are not accepted"):
         model(ids, position_ids=ids)
+    for types in (torch.zeros(3, 6, dtype=torch.long), torch.zeros(1, 5, dtype=torch.long)):
+        with pytest.raises(ValueError, match="`token_type_ids` has shape"):
+            model(ids, token_type_ids=types)
+    with pytest.raises(ValueError, match="`token_type_ids` holds 1, and this encoder knows the types 0 to 0"):
+        model(ids, token_type_ids=torch.ones(3, 5, dtype=torch.long))
     with pytest.raises(ValueError, match="The batch holds no document"):
         model(ids[:0])
     with pytest.raises(ValueError, match="exactly one of `input_ids` and `inputs_embeds`"):

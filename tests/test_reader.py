@@ -269,6 +269,29 @@ def test_one_long_append_is_read_in_chunks():
     assert max(shape[0] for shape in shapes) == 2
 
 
+def test_the_cost_of_one_long_append_is_in_proportion_to_it(monkeypatch):
+    tokenizer = FAMILIES["byte_level_bpe"]
+    sizes, tensor = [], torch.tensor
+
+    def counting(data, *args, **kwargs):
+        sizes.append(len(data) if isinstance(data, list) else 0)
+        return tensor(data, *args, **kwargs)
+
+    reader = classifier(tokenizer, windows_per_chunk=2).reader(tokenizer)
+    monkeypatch.setattr(torch, "tensor", counting)
+    reader.append(long_text(2000))
+    assert sum(sizes) < 4 * reader.num_tokens
+
+
+def test_probabilities_have_the_precision_of_float32_whatever_the_models():
+    tokenizer = FAMILIES["byte_level_bpe"]
+    model = classifier(tokenizer, problem_type="multi_label_classification").to(torch.bfloat16)
+    reader = model.reader(tokenizer)
+    probabilities = reader.append("the plot was long ")
+    assert probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities, reader.logits.float().sigmoid(), atol=0, rtol=0)
+
+
 def test_many_documents_are_read_in_one_batch_each_as_if_alone():
     tokenizer = FAMILIES["byte_level_bpe"]
     model = classifier(tokenizer, summary="mean").double()
@@ -365,7 +388,7 @@ def test_bad_input_is_refused_before_any_document_is_read_on():
     assert all(torch.equal(value, after[name]) for name, value in before.items() if isinstance(value, torch.Tensor))
     assert before["text"] == after["text"]
     for texts in ({}, ["fine"], {-1: "fine"}, {"0": "fine"}):
-        with pytest.raises(ValueError, match=r"`append` needs at least one text|a dictionary from a document's index"):
+        with pytest.raises(ValueError, match=r"`append` needs at least one text|must map a document's index"):
             readers.append(texts)
     with pytest.raises(IndexError):
         readers.append({0: "fine", 2: "fine"})

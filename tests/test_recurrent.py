@@ -276,6 +276,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(problem_type):
         (modeling_roberta_gru.classification_loss, modeling_recurrent.classification_loss),
         (modeling_roberta_gru._problem_type, modeling_recurrent._problem_type),
         (modeling_roberta_gru.RobertaGRUPreTrainedModel._calibrate, RecurrentForSequenceClassification._calibrate),
+        (configuration_roberta_gru.RobertaGRUConfig._check_labels, RecurrentConfig._check_labels),
         (modeling_roberta_gru._take_columns, modeling_recurrent._take_columns),
         (modeling_roberta_gru._is_loaded, modeling_recurrent._is_loaded),
         (configuration_roberta_gru._require, configuration_recurrent._require),
@@ -430,6 +431,9 @@ def test_every_field_survives_saving(tmp_path):
         ("calibration_temperature", 1e-300, "from 0.01 to 100"),
         ("class_weights", [1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("class_weights", [1.0, -1.0], "unset, or 2 numbers of at least 0, one per label"),
+        ("class_weights", 1.0, "unset, or 2 numbers of at least 0, one per label"),
+        ("problem_type", "several", "unset, or one of single_label_classification"),
+        ("id2label", {1: "a", 2: "b"}, "one name for each label from 0 to 1"),
     ],
 )
 def test_impossible_values_are_refused_by_name_also_when_set_later(name, value, allowed):

@@ -564,11 +564,16 @@ def _score_legend(trace: Trace, followed: str) -> dict[str, Any]:
         keys = [_key(colour, trace.labels[label]) for label, colour in label_colours(trace).items()]
         if len(trace.labels) > len(keys):
             keys.append(_key(GREY, "another label"))
-        before = "Which label led when the model had read so far:"
-        return {"before": before, "keys": keys, "between": "", "after": "The stronger, the farther it led."}
+        before = "Which label led when the model had read up to that point:"
+        return {
+            "before": before,
+            "keys": keys,
+            "between": "",
+            "after": "The stronger the colour, the larger the lead.",
+        }
     middle, half = _range(trace, trace.labels.index(followed))
     low, none, high = (trace.written(score) for score in (middle - half, middle, middle + half))
-    before, after = f"{followed} when the model had read so far:", f"no colour at {none}."
+    before, after = f"{followed} when the model had read up to that point:", f"no colour at {none}."
     return {"before": before, "keys": [_key(ORANGE, low), _key(BLUE, high)], "between": "to", "after": after}
 
 

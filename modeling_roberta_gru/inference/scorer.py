@@ -22,9 +22,8 @@ from ..data.tokenization import batches_by_length, check_max_length
 from ..errors import InputError
 from ..files import threads
 from ..training.loading import load_classifier, longest_read
-from ..training.metrics import to_probabilities
 from .engine import AUTO, Engine, prepare
-from .reading import has_more_tokens
+from .reading import has_more_tokens, to_scores
 from .stopping import certainty, find_threshold, read_by_windows
 
 DOCUMENTS_PER_TURN = 8
@@ -206,9 +205,7 @@ class Scorer:
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Turn logits (n, C) into probabilities, or a regression's values, in float32."""
-        if self.problem_type == REGRESSION or not len(logits):
-            return logits
-        return to_probabilities(logits, self.problem_type).astype(np.float32)
+        return to_scores(logits, self.problem_type).astype(np.float32)
 
     def _stream_logits(
         self, texts: Iterable[str | np.ndarray], on_scored: Callable[[int], object]

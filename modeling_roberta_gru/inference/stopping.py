@@ -20,7 +20,7 @@ from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..errors import InputError
 from ..modeling_roberta_gru import Part, Windows
-from ..training.metrics import to_probabilities
+from .reading import to_scores
 
 AGREEMENTS = (0.95, 0.975, 0.99, 0.995, 0.999)
 CONFIDENCE = 0.95
@@ -135,17 +135,16 @@ def _read_window(model: Any, documents: Sequence[_Document]) -> np.ndarray:
 
 
 def certainty(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Return how certain predictions (…, C) are, (…): the largest probability; of several labels, that of the label
-    nearest to one half of being as predicted."""
-    shape = np.shape(logits)
-    probabilities = to_probabilities(np.reshape(logits, (-1, shape[-1])), problem_type).reshape(shape)
+    """Return how certain predictions (…, C) are, (…): the largest probability; of several labels, the probability that
+    the least certain one is as predicted."""
+    probabilities = to_scores(np.asarray(logits), problem_type)
     if problem_type == MULTI_LABEL:
         return np.maximum(probabilities, 1 - probabilities).min(axis=-1)
     return probabilities.max(axis=-1)
 
 
 def predicted(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Return what equal labels are equal in: (…) class ids, or (…, C) booleans."""
+    """Return the predictions that are compared: (…) class ids, or (…, C) booleans."""
     return logits >= 0 if problem_type == MULTI_LABEL else logits.argmax(axis=-1)
 
 
@@ -282,7 +281,7 @@ def find_threshold(config: PreTrainedConfig, agreement: float, max_length: int |
         InputError: if the model has no running prediction, or no threshold for this agreement and length.
     """
     check_can_stop(config)
-    fit = "Fit some by: roberta-gru evaluate MODEL DATA --agreements"
+    fit = "Fit some with: roberta-gru evaluate MODEL DATA --agreements"
     known = config.stop_thresholds or {}
     entry = next((entry for name, entry in known.items() if math.isclose(float(name), agreement)), None)
     if not known:
@@ -319,8 +318,8 @@ def report(fitted: dict[str, dict[str, Any]]) -> str:
         if entry["threshold"] is None:
             least = least_documents(float(name))
             lines.append(
-                f"  {float(name):.1%} of labels: not to be promised, everything is read: at least {least:,} texts "
-                "must stop early."
+                f"  {float(name):.1%} of labels: cannot be promised, so everything is read: at least {least:,} "
+                "texts must stop early."
             )
         else:
             lines.append(

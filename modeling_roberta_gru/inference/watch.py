@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,8 +79,8 @@ def load_watcher(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model, tokenizer = load_classifier(name)
     if model.config.model_type != RobertaGRUConfig.model_type:
         raise InputError(
-            f"{name} is a {model.config.model_type}, which would read all of the text anew at every word: only "
-            "RoBERTa-GRU reads on from where it was."
+            f"{name} is a {model.config.model_type}, which would have to read the whole text again at every word: "
+            "only RoBERTa-GRU can continue where it stopped."
         )
     try:
         model.reader(tokenizer)
@@ -120,7 +120,7 @@ def watch(
                 if is_warned:
                     say(
                         "This text has no white space to cut at (or none that this tokenizer cuts at): what has been "
-                        "written since the last one is read again at every piece, ever more slowly.",
+                        "written since the last one is read again with every piece, more and more slowly.",
                         error=True,
                     )
             before, now = now, _sighting(reader, probabilities.float().cpu().numpy(), num_characters, labels)
@@ -138,7 +138,7 @@ def watch(
         yield from read_on(decoder.decode(b"", final=True))
     except KeyboardInterrupt:  # how a followed file ends
         pass
-    yield Sighting(**{**asdict(now), "event": END})
+    yield replace(now, event=END)
 
 
 def read_stream(stream: BinaryIO) -> Iterator[bytes]:

@@ -221,7 +221,7 @@ def test_what_is_trusted_is_named_runs_and_is_not_published(stand_in, reviews, l
     said = capsys.readouterr().out
     assert f"Trusted to run: the code of {base} (a folder): evil.py" in said
     assert "Predictions of a clean process" not in said
-    with pytest.raises(InputError, match="names code of others in"):
+    with pytest.raises(InputError, match="names someone else's code in"):
         check_model(tmp_path / "run" / "model")
 
 
@@ -272,7 +272,7 @@ def test_a_tokenizer_reads_no_other_file_of_this_machine(field, stand_in, tmp_pa
 def test_a_folder_that_names_code_of_others_is_refused_until_it_is_removed(trap, ours, lay, tmp_path, marker) -> None:
     folder = lay(ours, tmp_path / "model", trap)
     for refuse in (check_model, lambda folder: predict_in_clean_process(folder, ["text"])):
-        with pytest.raises(InputError, match=r"\.json names code of others in"):
+        with pytest.raises(InputError, match=r"\.json names someone else's code in"):
             refuse(folder)
     assert remove_foreign_code(folder)
     check_code(folder)

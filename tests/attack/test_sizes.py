@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.arguments import ModelArguments
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.loading import load_classifier
 from modeling_roberta_gru.trust import check_checkpoint
 
+from ..tiny import tiny_config
 from .test_code import edit, ours  # noqa: F401 (a fixture)
 
 WEIGHTS = "model.safetensors"
@@ -168,3 +170,10 @@ def test_a_longest_text_that_is_no_number_is_one_line(folder) -> None:
     edit(folder / "tokenizer_config.json", model_max_length="long")
     with pytest.raises(InputError, match="`model_max_length` is 'long'"):
         load_classifier(str(folder))
+
+
+def test_labels_may_be_called_as_fields_are(tmp_path):
+    names = ["dtype", "hidden_act", "quantization_config", "num_layers", "auto_map", *map(str, range(80))]
+    config = tiny_config(id2label=dict(enumerate(names)), label2id={name: row for row, name in enumerate(names)})
+    RobertaGRUForSequenceClassification(config).save_pretrained(tmp_path)
+    check_checkpoint(str(tmp_path))
