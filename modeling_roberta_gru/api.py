@@ -213,7 +213,7 @@ def explain(
     *,
     label: str | None = None,
     attributions: bool = True,
-    steps: int = explanation.NUM_STEPS,
+    steps: int | None = None,
     output_dir: str | os.PathLike[str] | None = None,
 ) -> Explanation:
     """Show how a RoBERTa-GRU's prediction came about: where it turned, and the most influential words.
@@ -223,7 +223,8 @@ def explain(
         text: of any length.
         label: the label in question; unset: the one that scores highest.
         attributions: also attribute the prediction to the words, which takes most of the time and the extra `explain`.
-        steps: steps of the attributions' integral; more are more exact.
+        steps: of the attributions' integral, 32 where unset; more are more exact. Texts of more than 16,384 tokens get
+            attributions only if it is set.
         output_dir: a folder for explanation.png and explanation.html; unset: nothing is written.
 
     Raises:
@@ -231,8 +232,8 @@ def explain(
     """
     with TemporaryDirectory() as scratch:
         folder = Path(scratch if output_dir is None else output_dir)
-        num_steps = steps if attributions else None
-        trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, num_steps)
+        found = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
+        trace, attribution, files = found
     return Explanation(trace, attribution, label, () if output_dir is None else tuple(files))
 
 

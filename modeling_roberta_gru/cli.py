@@ -70,6 +70,9 @@ def exit_status(program: Callable[[], object]) -> int:
         say(f"Error: {without_passwords(str(error))}", error=True)
         return 2
     except OSError as error:
+        if isinstance(error, PermissionError) and error.filename is not None:
+            say(f"Error: {error.filename} cannot be reached: {error.strerror}. Name another place.", error=True)
+            return 2
         if error.errno != errno.ENAMETOOLONG:
             raise
         say(
@@ -310,12 +313,9 @@ def explain(
     _check_model(model)
     for name in ("explanation.png", "explanation.html"):
         refuse_overwriting_inputs(output_dir / name, [] if file is None else [file])
-    from .inference.explanation import MOST_ATTRIBUTED, NUM_STEPS, explain_model, report
+    from .inference.explanation import explain_model, report
 
-    num_steps = (steps or NUM_STEPS) if attributions else None
-    trace, attribution, files = explain_model(
-        model, text, output_dir, label, num_steps, MOST_ATTRIBUTED if steps is None else None
-    )
+    trace, attribution, files = explain_model(model, text, output_dir, label, steps, attributions)
     say(report(trace, attribution, label))
     say(f"\nDrawn in {' and '.join(map(str, files))}")
 
@@ -467,7 +467,7 @@ def score(
     ] = None,
     tokens_per_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens per batch. Unset: 512 to 2,048 on a CPU, 65,536 on a GPU."),
+        typer.Option(min=1, help="Tokens per batch. Unset: 256 to 2,048 on a CPU, 65,536 on a GPU."),
     ] = None,
     agreement: Annotated[
         float | None,

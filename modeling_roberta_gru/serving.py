@@ -70,6 +70,10 @@ class Limits:
     piece_characters: int = 20_000
 
 
+CHARACTERS_AT_ONCE = (
+    20_000  # of pieces that are read together: who waits for a short one must not wait for all long ones
+)
+
 READS_IN_PART = (
     "This server cuts texts (max_length) or stops early (agreement), and what reads them whole would contradict it. "
     "Start one without these options."
@@ -77,7 +81,7 @@ READS_IN_PART = (
 
 
 class RefusedError(Exception):
-    """An answer that is not the one hoped for: its status, and what the client is told."""
+    """A refusal: its HTTP status and the message for the client."""
 
     def __init__(self, status: int, message: str, **headers: str):
         super().__init__(message)
@@ -268,6 +272,7 @@ class ReadingLine(_Line):
         """Queue a piece of a document, one at a time; the future holds probabilities (C,) and the number of tokens."""
         answer: Future[tuple[np.ndarray, int]] = Future()
         with self._changed:
+            self._accept()
             self._pieces[number] = piece, answer
             self._changed.notify_all()
         return answer
@@ -279,8 +284,15 @@ class ReadingLine(_Line):
             self._free.append(number)
 
     def _take(self) -> list[tuple[int, str, Future]]:
-        taken = [(number, piece, answer) for number, (piece, answer) in self._pieces.items()]
-        self._pieces.clear()
+        taken: list[tuple[int, str, Future]] = []
+        size = 0
+        while self._pieces:
+            number, (piece, answer) = next(iter(self._pieces.items()))
+            size += len(piece)
+            if taken and size > CHARACTERS_AT_ONCE:
+                break
+            del self._pieces[number]
+            taken.append((number, piece, answer))
         for number in self._is_new.intersection(number for number, _, _ in taken):
             # Here, where nothing is being read: what the number stood for before may have been given up meanwhile.
             self._readers[number].reset()
@@ -291,9 +303,12 @@ class ReadingLine(_Line):
         pieces = {number: piece for number, piece, _ in taken}
         try:
             probabilities = self._readers.append(pieces).float().cpu().numpy()
-        except Exception as error:  # whatever it is, those who wait are told
-            for _, _, answer in taken:
-                _settle(answer, None, error)
+        except Exception as error:  # whatever it is: none suffers from a piece beside its own, and its client is told
+            if len(taken) == 1:
+                _settle(taken[0][2], None, error)
+                return
+            for one in taken:
+                self._work([one])
             return
         for (number, _, answer), row in zip(taken, probabilities, strict=True):
             _settle(answer, (row, self._readers[number].num_tokens), None)
@@ -412,7 +427,10 @@ def _handler_of(model: Any, tokenizer: Any, device: torch.device) -> Any:
 
     class Handler(handler.EndpointHandler):  # type: ignore[name-defined]
         def __init__(self) -> None:
-            handler.Contract.__init__(self, model.config)
+            try:
+                handler.Contract.__init__(self, model.config)
+            except ValueError as error:  # of an environment variable
+                raise InputError(str(error)) from None
             self.model, self.tokenizer, self.device = model, tokenizer, device
             self.time = TimeLimit(model)
             self.tokenizer("", truncation=False, padding=False)
@@ -588,7 +606,10 @@ def serve(
     app = create_app(model, limits=limits, log_texts=log_texts, **options)
     say(f"Serving in {app.state.service.scorer.description}: http://{host}:{port}/classify", error=True)
     if host not in (HOST, "localhost", "::1") and not os.environ.get(TOKEN):
-        say(f"Whoever reaches {host} is served: {TOKEN}, set in the environment, asks for a token.", error=True)
+        say(
+            f"Anyone who can reach {host} can use this server. Set {TOKEN} in the environment to require a token.",
+            error=True,
+        )
     with suppress(KeyboardInterrupt):
         make_server(app, host, port).run()
 

@@ -386,7 +386,7 @@ def test_only_a_roberta_gru_can_be_explained(encoder, tmp_path):
     for part in (AutoModelForSequenceClassification, AutoTokenizer):
         part.from_pretrained(encoder).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="only a RoBERTa-GRU says what it thought on the way"):
-        explain_model(str(tmp_path / "model"), "splendid", tmp_path / "explanation", num_steps=None)
+        explain_model(str(tmp_path / "model"), "splendid", tmp_path / "explanation", attributions=False)
 
 
 def test_null_on_the_command_line_takes_a_recipes_key_back(tmp_path):

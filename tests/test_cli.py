@@ -134,6 +134,7 @@ def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, t
             "must be a positive whole number or none, got 'all'",
         ),
         (["evaluate", "{model}", "{data}", "--slice-by", "length"], "always measured apart"),
+        (["evaluate", "{model}", "{data}", "--slice-by", "label", "--label-column", "venue"], "'label'"),
         (["evaluate", "{model}", "{other}"], "Unknown label 'fair'"),
         (["sweep", "--space", "optimizers", "--seeds", "2"], "--seeds takes effect only with --final"),
         (["evaluate", "{model}", "{data}", "--output", "{model}"], "is a folder: name a file"),
@@ -215,6 +216,17 @@ def test_what_cannot_explain_is_said(saved, stand_in, roberta_gru, monkeypatch, 
     assert (status, "pip install captum" in said) == (2, True)
     assert list(tmp_path.iterdir()) == []
     assert roberta_gru("explain", saved, "a text", "--no-attributions")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "/x/m"), OSError(36, "too long", "x" * 999)]
+)
+def test_a_name_that_the_system_refuses_is_one_line(error, capsys):
+    def program():
+        raise error
+
+    assert cli.exit_status(program) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_command_lines_options_are_frozen():

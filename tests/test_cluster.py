@@ -150,7 +150,7 @@ def run(model, monkeypatch):
     """Return a function that scores a folder on workers of this process."""
 
     def score(source, target, ray=None, **options):
-        settings = {name: options.pop(name) for name in ("workers", "restart") if name in options}
+        settings = {name: options.pop(name) for name in ("workers", "restart", "address") if name in options}
         name = options.pop("model", model)
 
         @contextmanager
@@ -324,6 +324,48 @@ def test_a_folder_of_something_else_is_left_as_it_is(run, parts, tmp_path):
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
     with pytest.raises(InputError, match="is a file"):
         run(parts, tmp_path / "out" / "thesis.txt")
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "my web app"}', "[1]", "no JSON"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_manifest_that_is_none_of_ours_is_left_as_it_is(run, parts, tmp_path, manifest, restart):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match="not empty"):
+        run(parts, tmp_path / "out", restart=restart)
+    assert (tmp_path / "out" / "manifest.json").read_text() == manifest
+
+
+def test_a_restart_leaves_files_that_are_no_parts(run, parts, tmp_path, expected):
+    run(parts, tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    run(parts, tmp_path / "out", restart=True)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert rows_of(tmp_path / "out") == expected
+
+
+def test_what_is_named_is_found_whatever_its_name(tmp_path):
+    folder = tmp_path / "reviews [2024]"
+    folder.mkdir()
+    for name in ("a.csv", "_b.csv", ".c.csv"):
+        (folder / name).write_text("text\na\n")
+    for named, found in {
+        folder: ["a.csv"],
+        folder / "a.csv": ["a.csv"],
+        folder / "_b.csv": ["_b.csv"],
+        tmp_path / "reviews*" / "*.csv": ["a.csv"],
+    }.items():
+        assert [Path(part.source).name for part in find_parts(str(named))] == found
+
+
+def test_who_waits_for_workers_is_told_so(run, parts, tmp_path, capsys):
+    class Small(FakeRay):
+        def wait(self, answers, num_returns):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, tmp_path / "out", Small(num_cpus=1), workers=(3, 3), address="10.0.0.1:6379")
+    assert "room for 1" in capsys.readouterr().err
 
 
 def test_two_runs_into_one_folder_are_one_too_many(run, parts, tmp_path):

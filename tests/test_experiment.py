@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 from contextlib import redirect_stdout
 from functools import wraps
 from pathlib import Path
@@ -172,6 +173,13 @@ def test_a_clean_process_gets_the_calibrated_probabilities(finished):
     for row, prediction in zip(rows, finished.predicted, strict=True):
         assert prediction["label"] == row["prediction"]
         assert prediction["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_clean_process_finds_libraries_wherever_they_are_installed(finished, monkeypatch):
+    monkeypatch.setattr(sys, "executable", sys._base_executable)
+    monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
+    assert predict_in_clean_process(finished.folder / "model", ["a text"])
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast, dynamic_module_utils
 from transformers.utils import logging
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, explain
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import explanation, reading
@@ -407,16 +407,17 @@ def test_names_that_no_font_can_write_are_escaped_without_a_warning(tmp_path):
         assert plots.can_draw(drawn)
 
 
-def test_a_very_long_text_is_attributed_only_where_that_is_asked_for(byte_level, tmp_path, caplog):
+def test_a_very_long_text_is_attributed_only_where_that_is_asked_for(byte_level, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(explanation, "MOST_ATTRIBUTED", 20)
     folder = tmp_path / "model"
     classifier(vocab_size=len(byte_level)).save_pretrained(folder)
     byte_level.save_pretrained(folder)
     text = "abcdefghij" * 8
-    left_out = explain_model(str(folder), text, tmp_path / "out", num_steps=2, most_tokens=20)[1]
-    assert left_out is None
-    assert "Attributions are left out" in caplog.text
-    made = explain_model(str(folder), text, tmp_path / "out", num_steps=2, most_tokens=None)[1]
-    assert made.num_steps == 2
+    assert explain_model(str(folder), text, tmp_path / "out")[1] is None
+    assert "--steps" in caplog.text
+    assert explain_model(str(folder), text, tmp_path / "out", steps=2)[1].num_steps == 2
+    assert explain(folder, text, steps=2).attribution.num_steps == 2
+    assert explain(folder, text).attribution is None
 
 
 def test_progress_is_shown_on_standard_error(byte_level, capsys):
@@ -488,9 +489,9 @@ def test_text_stands_out_from_every_colour_in_light_and_dark(background, text):
     ],
 )
 def test_texts_that_cannot_be_read_are_refused(text, message, byte_level):
-    for explain in (trace, attribute):
+    for compute in (trace, attribute):
         with pytest.raises(InputError, match=message):
-            explain(classifier(), byte_level, text)
+            compute(classifier(), byte_level, text)
 
 
 def test_models_and_tokenizers_that_cannot_do_it_are_refused(byte_level, monkeypatch):

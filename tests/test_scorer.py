@@ -107,6 +107,18 @@ def test_calls_of_whole_pools_give_the_bits_of_one_call(scorers, monkeypatch, dt
     assert (whole == parts).all()
 
 
+def test_scoring_leaves_other_threads_the_processors_they_had(scorers) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        scorers["float32"].predict(TEXTS)
+        with ThreadPoolExecutor(1) as others:
+            assert others.submit(torch.get_num_threads).result() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_stream_that_is_given_up_waits_for_no_thread(scorers, monkeypatch) -> None:
     scorer, begun, may_end = scorers["float32"], threading.Event(), threading.Event()
     threads = set(threading.enumerate())

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,16 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import reading
 from modeling_roberta_gru.inference import scorer as scorer_module
 from modeling_roberta_gru.inference.demo import check_port
-from modeling_roberta_gru.serving import TOKEN, Limits, RefusedError, TextLine, create_app, load_handler, make_server
+from modeling_roberta_gru.serving import (
+    TOKEN,
+    Limits,
+    ReadingLine,
+    RefusedError,
+    TextLine,
+    create_app,
+    load_handler,
+    make_server,
+)
 
 from .tiny import ROOT, script, tiny_config
 
@@ -130,7 +140,12 @@ def serve(scorer):
 
 @pytest.fixture(scope="module")
 def served(serve):
-    return serve(Limits(seconds_to_send=1.0, body_bytes=100_000, readings=2))
+    return serve(Limits(body_bytes=100_000, readings=2))
+
+
+@pytest.fixture(scope="module")
+def impatient(serve):
+    return serve(Limits(seconds_to_send=1.0, readings=2))
 
 
 @pytest.fixture
@@ -293,7 +308,7 @@ def test_a_request_that_takes_too_long_is_left(serve, monkeypatch, held):
     assert (status, "retry-after" in headers) == (503, True)
     go.set()
     wait_until(lambda: served.service.texts.num_texts == 0)
-    assert len(begun) == served.service.scorer.engine.num_workers  # and not all the other texts
+    assert len(begun) <= served.service.scorer.engine.num_workers  # and not all the other texts
 
 
 def test_what_takes_too_long_is_left_before_the_client_is_told(scorer, monkeypatch, held):
@@ -313,7 +328,7 @@ def test_what_takes_too_long_is_left_before_the_client_is_told(scorer, monkeypat
     path = {"path": "/classify", "raw_path": b"/classify", "query_string": b"", "root_path": ""}
     scope = {"type": "http", "method": "POST", "headers": [], "scheme": "http", "server": ("x", 80), **path}
     asyncio.run(app(scope, receive, send))
-    assert len(begun) == scorer.engine.num_workers
+    assert len(begun) <= scorer.engine.num_workers
 
 
 def test_a_client_that_goes_away_leaves_nothing_to_do(serve, held):
@@ -323,6 +338,7 @@ def test_a_client_that_goes_away_leaves_nothing_to_do(serve, held):
     with served.socket() as client:
         client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         wait_until(lambda: served.service.texts.num_texts == len(TEXTS))
+        wait_until(lambda: len(begun) == served.service.scorer.engine.num_workers)
     wait_until(lambda: 'status="499"' in served.ask(b"", path="/metrics", method="GET")[1])
     go.set()
     wait_until(lambda: served.service.texts.num_texts == 0)
@@ -361,15 +377,13 @@ def test_a_large_body_is_refused_before_it_is_sent(served):
     assert served.answer({"inputs": "a"})
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(served):
-    with served.socket() as client:
+def test_a_body_that_does_not_come_is_not_waited_for(impatient):
+    with impatient.socket() as client:
         client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"inputs"')
-        wait_until(lambda: served.service.open_bytes == len('{"inputs"'))
-        assert served.answer({"inputs": "a"})
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
-    with served.socket() as client:
+    with impatient.socket() as client:
         client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"inputs"')
-    wait_until(lambda: served.service.open_bytes == 0)
+    wait_until(lambda: impatient.service.open_bytes == 0)
 
 
 def test_what_all_clients_send_at_once_is_bounded(serve):
@@ -381,15 +395,22 @@ def test_what_all_clients_send_at_once_is_bounded(serve):
         assert served.answer({"inputs": "a"})
 
 
-def test_silent_connections_keep_nobody_out_and_are_closed(served):
-    clients = [served.socket() for _ in range(300)]
+def test_silent_connections_keep_nobody_out(served):
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(served.socket()) for _ in range(300)]
+        for client in clients[::2]:
+            client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-")  # a head that has no end
+        assert served.answer({"inputs": TEXTS[0]})
+
+
+def test_silent_connections_are_closed(impatient):
+    clients = [impatient.socket() for _ in range(50)]
     for client in clients[::2]:
-        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-")  # a head that has no end
-    assert served.answer({"inputs": TEXTS[0]})
+        client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-")
     for client in clients:
         with client:
             assert client.recv(100)[:12] in (b"", b"HTTP/1.1 400")
-    wait_until(lambda: not served.server.server_state.connections)
+    wait_until(lambda: not impatient.server.server_state.connections)
 
 
 def test_a_connection_is_used_again(served):
@@ -488,6 +509,56 @@ def test_a_text_without_white_space_is_not_read_again_for_ever(served):
     assert len(served.service.readings._free) == 2
 
 
+class Reading:
+    """Stands for `model.readers`: holds every batch back until it may go, and reads no "bad" piece."""
+
+    def __init__(self):
+        self.go, self.batches = threading.Event(), []
+
+    def readers(self, tokenizer, number):
+        return self
+
+    def __getitem__(self, number):
+        return SimpleNamespace(reset=lambda: None, num_tokens=7)
+
+    def append(self, pieces):
+        self.batches.append(list(pieces.values()))
+        assert self.go.wait(SOON)
+        if "bad" in pieces.values():
+            raise MemoryError("too much")
+        return torch.full((len(pieces), 2), 0.5)
+
+
+def test_a_piece_that_breaks_breaks_no_other_and_batches_are_bounded():
+    model = Reading()
+    line = ReadingLine(model, None, 8)
+    first, *numbers = [line.open() for _ in range(6)]
+    held = line.append(first, "held")
+    wait_until(lambda: len(model.batches) == 1)
+    answers = [
+        line.append(number, piece) for number, piece in zip(numbers, ["a", "bad", "b", "c" * 20_000, "d"], strict=True)
+    ]
+    model.go.set()
+    assert held.result(SOON)[1] == 7
+    for answer, piece in zip(answers, ["a", "bad", "b", "c", "d"], strict=True):
+        if piece == "bad":
+            with pytest.raises(MemoryError):
+                answer.result(SOON)
+        else:
+            assert answer.result(SOON)[0].tolist() == [0.5, 0.5]
+    assert all(sum(map(len, batch)) <= 20_001 for batch in model.batches)
+    line.close()
+    with pytest.raises(RefusedError) as refused:
+        line.append(first, "late")
+    assert refused.value.status == 503
+
+
+def test_a_limit_in_the_environment_that_is_none_is_said(scorer, monkeypatch):
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "2.5")
+    with pytest.raises(InputError, match="ROBERTA_GRU_MAX_SECONDS"):
+        create_app(scorer)
+
+
 @pytest.mark.parametrize("options", [{"max_length": 20}, {"agreement": 0.95}])
 def test_what_reads_whole_texts_is_refused_where_texts_are_read_in_part(serve, folder, options, monkeypatch):
     monkeypatch.setattr(scorer_module, "find_threshold", lambda *_: 0.5)
@@ -514,13 +585,15 @@ def test_a_port_is_tried_in_the_hosts_own_family(host):
     check_port(host, port)
 
 
-def test_a_document_that_falls_silent_is_given_up(served):
-    with served.socket() as client:
+def test_a_document_that_falls_silent_is_given_up(impatient):
+    with impatient.socket() as client:
         client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
         said = b""
         while b'"status": 408' not in said:
-            said += client.recv(1000)
-    wait_until(lambda: len(served.service.readings._free) == 2)
+            part = client.recv(1000)
+            assert part
+            said += part
+    wait_until(lambda: len(impatient.service.readings._free) == 2)
 
 
 def test_what_cannot_be_read_while_it_is_written_is_said(serve, folder):

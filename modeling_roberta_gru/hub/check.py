@@ -106,7 +106,7 @@ def predict_in_clean_process(folder: str | os.PathLike[str], texts: Sequence[str
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             environment.pop(name, None)
         process = subprocess.run(
-            [sys.executable, "-I", CLEAN_PROCESS],
+            [sys.executable, "-P", CLEAN_PROCESS],  # not -I: libraries may lie in the user's site or on PYTHONPATH
             input=json.dumps(request),
             capture_output=True,
             text=True,

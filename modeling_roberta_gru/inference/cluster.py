@@ -26,7 +26,7 @@ import filelock
 import fsspec
 from tqdm.auto import tqdm
 
-from ..errors import InputError, first_line
+from ..errors import InputError, first_line, say
 from ..files import alone, delete, is_url, kind_of, location_name, redacted, without_passwords, writing_to
 from .batch_scorer import cpus_given, threads
 from .score_file import ScoreOptions, check_text_columns, score_file
@@ -202,6 +202,8 @@ class _Crew:
         if least > room and not self.can_grow:
             each = f" of {self.gpus_per_worker:g} GPUs each" if self.gpus_per_worker else ""
             raise InputError(f"--workers {least}: this machine has room for {room}{each}. Ask for fewer.")
+        if least > room:
+            say(f"Waiting for {least} workers: the cluster has room for {room} now.", error=True)
         for _ in range(min(most or max(room, least), len(parts))):
             self._start()
         least = min(least, len(parts))
@@ -286,7 +288,7 @@ class _Crew:
             if found[name] != self.noted[name]:
                 raise InputError(
                     f"{self.target} was begun with {what} than node {node} has loaded ({found[name][:12]}, not "
-                    f"{self.noted[name][:12]}). Give what it had (--dtype says the type), or begin anew by --restart."
+                    f"{self.noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
                 )
 
 
@@ -298,7 +300,8 @@ def find_parts(source: str) -> list[Part]:
     """
     try:
         filesystem, path = fsspec.url_to_fs(source)
-        if any(mark in path for mark in "*?["):
+        is_glob = any(mark in path for mark in "*?[") and not filesystem.exists(path)  # "reviews [2024]" is a name
+        if is_glob:
             found = filesystem.glob(path, detail=True)
         elif filesystem.isdir(path):
             filesystem.ls(path, detail=False)  # which raises where it may not; `find` would find nothing
@@ -309,12 +312,15 @@ def find_parts(source: str) -> list[Part]:
         raise InputError(
             f"Could not list {redacted(source)}: {_said(error)}. Is it spelt right, and may you read it?"
         ) from None
-    root = path[: next((at for at, mark in enumerate(path) if mark in "*?["), len(path))]
-    root = root.rpartition("/")[0] if root != path or path in found else path.rstrip("/")
+    root = path.rstrip("/")
+    if is_glob:
+        root = path[: next(at for at, mark in enumerate(path) if mark in "*?[")].rpartition("/")[0]
     names = sorted(
         name
         for name, about in found.items()
-        if about["type"] == "file" and kind_of(name) and not _is_hidden(name.removeprefix(root))
+        if about["type"] == "file"
+        and kind_of(name)
+        and (name == path or not _is_hidden(name.removeprefix(root)))  # what is named itself may be hidden
     )
     if not names:
         raise InputError(f"{source} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
@@ -441,26 +447,27 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
     """Return what is noted of an unfinished run into a folder of these files, if it is this one."""
     names = {name for name in names if not name.startswith(".")}
     filesystem, path = fsspec.url_to_fs(target)
-    earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
+    earlier = None
+    with suppress(ValueError):
+        earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
+    if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", "parts"}):  # none of ours
+        if names:
+            raise InputError(f"{target} is not empty ({min(names)}), and no run was begun there. Name another folder.")
+        return None
     if restart:
-        ours = {part["target"] for part in (earlier or {}).get("parts", [])} | {MANIFEST}
-        for name in sorted(names & ours, key=MANIFEST.__eq__):  # last what says whose the parts are
+        parts = {part["target"] for part in earlier["parts"]} & names
+        for name in [*sorted(parts), MANIFEST]:  # last what says whose the parts are
             filesystem.rm_file(f"{path}/{name}")
         if not is_url(target):
             for unfinished in Path(target).glob(".unfinished-part-*"):
                 delete(unfinished)
-        names -= ours
-        earlier = None
-    if earlier is None:
-        if names:
-            raise InputError(f"{target} is not empty ({min(names)}), and no run was begun there. Name another folder.")
         return None
     changed = [name.replace("_", " ") for name, value in run.items() if earlier.get(name) != value]
     changed = [name for name in changed if name != "model name"]  # the fingerprint tells
     if changed:
         raise InputError(
-            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, or begin "
-            "anew by --restart, which deletes its parts."
+            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, or start "
+            "over with --restart, which deletes its parts."
         )
     return earlier
 
@@ -495,6 +502,8 @@ def _connected(address: str | None) -> Iterator[Any]:
             _knock(address)
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:  # it has one of its own for each way in which nobody answers
+        if address is None:
+            raise InputError(f"Ray could not start on this machine ({first_line(error)}).") from None
         raise InputError(
             f"No Ray cluster answers at {address} ({first_line(error)}). Is it up (ray status), and the address "
             "right? Without --address this machine alone is used."

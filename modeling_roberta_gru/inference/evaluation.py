@@ -45,7 +45,7 @@ def evaluate_model(
         agreements: also fit to these texts when reading may stop, and write that into the model's configuration.
 
     Returns:
-        The figures of [`~.training.metrics.measure`]; how many `rows` were read, skipped and used; the figures of each
+        The metrics of [`~.training.metrics.measure`]; how many `rows` were read, skipped and used; the metrics of each
         slice (`slices`); and, if asked for, what [`~.inference.stopping.fit_thresholds`] returns (`stopping`).
 
     Raises:
@@ -58,7 +58,9 @@ def evaluate_model(
     if agreements:
         stopping.check_can_stop(model.config)
         if not (Path(folder) / "config.json").is_file():
-            raise InputError(f"--agreements writes into the model's folder, and {name} is none: download it into one.")
+            raise InputError(
+                f"--agreements writes into the model's folder, and {name} is not a folder: download the model first."
+            )
         check_writable("--agreements", Path(folder))
     labels = LabelSpace.from_config(model.config)
     if "length" in slice_by:
@@ -66,8 +68,8 @@ def evaluate_model(
             "--slice-by length: lengths in tokens are always measured apart. Rename the column in the data.",
             field="length",
         )
-    slice_by = ["label" if [column] == data_args.label_column else column for column in slice_by]
-    kept = [column for column in slice_by if column != "label"]
+    kept = [column for column in slice_by if [column] != data_args.label_column]
+    slice_by = [column if column in kept else "label" for column in slice_by]
     documents, counts = load_labelled(data, data_args, labels, kept)
     tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants one; nothing is written

@@ -156,8 +156,8 @@ def explain_model(
     text: str,
     output_dir: Path,
     label: str | None = None,
-    num_steps: int | None = NUM_STEPS,
-    most_tokens: int | None = MOST_ATTRIBUTED,
+    steps: int | None = None,
+    attributions: bool = True,
 ) -> tuple[Trace, Attribution | None, list[Path]]:
     """Explain what a saved model says of a text, and leave a picture and a page in a folder.
 
@@ -166,8 +166,9 @@ def explain_model(
         text: text of any length.
         output_dir: the folder; made if need be. Earlier explanations there are replaced, other files kept.
         label: the label in question; unset: the one with the highest score.
-        num_steps: steps of the attributions' integral; None: no attributions.
-        most_tokens: of a longer text the attributions are left out, with a warning; None: they never are.
+        steps: of the attributions' integral; unset: [`NUM_STEPS`], but with a warning none are computed for a text of
+            more than [`MOST_ATTRIBUTED`] tokens.
+        attributions: whether to compute them.
 
     Returns:
         Trace, attribution if asked for, and the files written.
@@ -175,26 +176,26 @@ def explain_model(
     Raises:
         InputError: if anything given is not usable; nothing is written then.
     """
-    if num_steps is not None:
+    if attributions:
         check_captum()
     check_writable("--output-dir", output_dir)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):
-        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU says what it thought on the way.")
+        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU has running predictions.")
     if label is not None:
         label_index(LabelSpace.from_config(model.config).names, label)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     traced = trace(model, tokenizer, text)
     attribution = None
-    if num_steps is not None and most_tokens is not None and len(traced.tokens) > most_tokens:
+    if attributions and steps is None and len(traced.tokens) > MOST_ATTRIBUTED:
         logger.warning(
-            "Attributions are left out: %s tokens would be read %d times, there and back. They are made all the same "
-            "where --steps says how often.",
+            "Attributions were skipped: %s tokens would need %d forward and backward passes. Pass --steps to compute "
+            "them anyway.",
             f"{len(traced.tokens):,}",
-            num_steps,
+            NUM_STEPS,
         )
-    elif num_steps is not None:
-        attribution = attribute(model, tokenizer, text, label, num_steps)
+    elif attributions:
+        attribution = attribute(model, tokenizer, text, label, steps or NUM_STEPS)
     picture, page = output_dir / "explanation.png", output_dir / "explanation.html"
     with alone(output_dir, waits=True), writing_to(output_dir):  # of two processes, both files of one
         draw_trace(traced, attribution, picture, label)
@@ -262,7 +263,7 @@ def check_captum() -> None:
     """
     if find_spec("captum") is None:
         raise InputError(
-            "Attributions need Captum: pip install captum. The command line goes without them by --no-attributions."
+            "Attributions need Captum: pip install captum. On the command line, --no-attributions skips them."
         )
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -325,9 +326,17 @@ def _checked(texts: Iterable[Any]) -> Iterator[str]:
         yield text
 
 
+_beginning = Lock()
+
+
 def _begin_worker(engine: Engine) -> None:
     if engine.device.type == "cpu":
-        torch.set_num_threads(1)  # of this thread
+        with _beginning:
+            before = torch.get_num_threads()
+            torch.set_num_threads(1)  # of this thread, and of all that begin later: so another one sets it back
+            other = Thread(target=torch.set_num_threads, args=(before,))
+            other.start()
+            other.join()
 
 
 def decide(probabilities: np.ndarray, labels: Sequence[str], problem_type: str) -> list[Any]:
