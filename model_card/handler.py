@@ -229,7 +229,7 @@ class EndpointHandler(Contract):
         token_ids = self._check_tokens(texts)
         for row, ids in enumerate(token_ids):
             if not ids:  # of a recurrent net, whose tokenizer adds no special tokens
-                raise RequestError(f"inputs[{row}]", "there is no word in it. Leave it out.")
+                raise RequestError(f"inputs[{row}]", "the text has no words. Leave it out.")
         logits = np.empty((len(texts), len(self.labels)), dtype=np.float32)
         for rows in _batches([len(row) for row in token_ids], self.batch_tokens):
             documents = [torch.tensor(token_ids[row]) for row in rows]

@@ -388,7 +388,7 @@ class Service:
                 "before it, which is what a request may hold in all. Send less, or several requests.",
             ) from None
         if not len(documents[0]):  # of a recurrent net, whose tokenizer adds no special tokens
-            raise RefusedError(400, f"inputs[{row}]: there is no word in it. Leave it out.")
+            raise RefusedError(400, f"inputs[{row}]: the text has no words. Leave it out.")
         return documents
 
     def submit(self, data: Any, request: Any, documents: list[np.ndarray]) -> Future:

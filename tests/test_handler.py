@@ -455,5 +455,5 @@ def test_a_recurrent_nets_folder_is_served_but_not_explained(module, tmp_path):
     )
     with pytest.raises(module.RequestError, match=r"^parameters\.explain: a Recurrent.* Leave it out\.$"):
         handler({"inputs": "slow", "parameters": {"explain": True}})
-    with pytest.raises(module.RequestError, match=r"^inputs\[1\]: there is no word in it"):
+    with pytest.raises(module.RequestError, match=r"^inputs\[1\]: the text has no words"):
         handler({"inputs": ["slow", ""]})

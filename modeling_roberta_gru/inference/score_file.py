@@ -421,7 +421,7 @@ def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) 
     if bad.number and not options.skip_bad_rows:
         raise InputError(
             f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
-            f"Mend them, or keep them without a prediction by --skip-bad-rows.{hint}"
+            f"Fix them, or pass --skip-bad-rows to keep them without a prediction.{hint}"
         )
     return num_rows, bad
 

@@ -32,7 +32,7 @@ class Sighting:
     """What is said of a document that is still being written.
 
     Attributes:
-        event: "change" of the prediction, "new document" (the followed file was replaced, cut or written anew), "end".
+        event: "change" of the prediction, "new document" (the followed file was replaced, truncated or rewritten), "end".
         tokens: number of tokens read so far, special tokens included; 0 if there was no text.
         characters: number of characters read so far.
         prediction: the label, the list of labels, or the value; None if there was no text.
@@ -51,7 +51,7 @@ class Sighting:
 
     def __str__(self) -> str:
         if self.event == NEW_DOCUMENT:
-            return "The file was replaced, cut or written anew: a new document begins."
+            return "The file was replaced, truncated or rewritten: a new document begins."
         if self.prediction is None:
             return "End: there was no text."
         words = {CHANGE: "At", END: "End, after"}[self.event]
