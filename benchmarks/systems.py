@@ -8,6 +8,7 @@ prints the commands.
 """
 
 import argparse
+import contextlib
 import shlex
 import shutil
 import subprocess
@@ -172,11 +173,14 @@ def main() -> None:
             print(shlex.join(["python", *words]), flush=True)
             if not options.dry_run:
                 subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
+    for folder, _ in commands(options.study, ""):
         if is_kept and is_done(folder):
             keep(folder, place(folder))
     finished = [place(folder) for folder, _ in commands(options.study, "") if is_done(place(folder))]
     if len(finished) > 1 and not options.dry_run:
-        write_json(RESULTS / options.study / "comparison.json", compare(finished))
+        with contextlib.chdir(ROOT):  # which the record does not name
+            compared = compare([folder.relative_to(ROOT) for folder in finished])
+        write_json(RESULTS / options.study / "comparison.json", compared)
 
 
 if __name__ == "__main__":
