@@ -18,6 +18,7 @@ import preparation
 import rationales
 import scoring
 import soak
+import systems
 import training_speed
 from measuring import RESULTS, ROOT, cores
 
@@ -158,7 +159,11 @@ def _comparison(name: str, title: str, folder: Path) -> str:
     comparison.draw_comparison(compared, folder / f"{name}.png")
     picture = f"![Accuracy and macro-F1 of every system]({name}.png)"
     command = f"- recorded by `python benchmarks/systems.py {name}`"
-    return "\n".join([f"## {title}", "", picture, "", comparison.comparison_markdown(compared), command, ""])
+    section = [f"## {title}", "", picture, "", comparison.comparison_markdown(compared), command, ""]
+    lengths = RESULTS / name / "by-length.json"
+    if lengths.is_file():
+        section += [*systems.length_table(json.loads(lengths.read_text(encoding="utf-8"))), ""]
+    return "\n".join(section)
 
 
 def _study(path: Path, folder: Path) -> str:

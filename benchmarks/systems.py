@@ -13,20 +13,23 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measuring import RESULTS, SHARED, table_of
+from transformers import AutoTokenizer
 
+from modeling_roberta_gru.data.documents import clean_html
 from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.studies.comparison import compare
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "systems"
-RESULTS = ROOT / "benchmarks" / "results"
 GLOVE = "../shared/data/glove/glove.6B.50d.subset.txt"
 RECURRENT_NETS = ("rnn", "lstm", "bilstm", "gru", "bigru")
 
@@ -153,6 +156,62 @@ def keep(run: Path, kept: Path) -> None:
     )
 
 
+def by_length(kept: Sequence[Path]) -> dict[str, Any]:
+    """Compare the first system with the others on reviews that an encoder reads whole and on longer ones.
+
+    Args:
+        kept: the folders of runs, `SYSTEM/seed-SEED`, tested on all of IMDb's test split.
+
+    Returns:
+        What JSON can hold: for both parts, n, and of each system accuracy and paired difference, with 95 % intervals.
+    """
+    rows = pd.read_parquet(SHARED / "data" / "imdb" / "test.parquet")
+    tokenizer = AutoTokenizer.from_pretrained(SHARED / "encoders" / "minilm-l6-roberta")
+    ids = tokenizer([clean_html(text) for text in rows["text"]], verbose=False)["input_ids"]
+    is_long = np.array([len(tokens) > 512 for tokens in ids])
+    hits: dict[str, list[np.ndarray]] = {}
+    for folder in kept:
+        table = pq.read_table(folder / "predictions.parquet").to_pandas()
+        table.index = table["row_id"].str.removeprefix("test:").astype(int)
+        table = table.sort_index()
+        predicted = np.vstack(table["probabilities"]).argmax(axis=1)
+        hits.setdefault(folder.parent.name, []).append(predicted == (table["label"] == "positive"))
+    means = {name: np.mean(seeds, axis=0) for name, seeds in hits.items()}
+    first = next(iter(means.values()))
+    rng = np.random.default_rng(0)
+    parts = {}
+    for name, part in {"up to 512 tokens": ~is_long, "over 512 tokens": is_long}.items():
+        draws = [rng.choice(np.flatnonzero(part), part.sum()) for _ in range(2000)]
+
+        def figure(values: np.ndarray, draws: list[np.ndarray] = draws, part: np.ndarray = part) -> list[float]:
+            low, high = np.percentile([values[rows].mean() for rows in draws], [2.5, 97.5])
+            return [float(values[part].mean()), float(low), float(high)]
+
+        systems = {
+            name: {"accuracy": figure(theirs), "less_first": None if theirs is first else figure(theirs - first)}
+            for name, theirs in means.items()
+        }
+        parts[name] = {"n": int(part.sum()), "systems": systems}
+    return parts
+
+
+def length_table(parts: dict[str, Any]) -> list[str]:
+    """Return the lines of a Markdown table of what [`by_length`] found."""
+    rows = []
+    for system in next(iter(parts.values()))["systems"]:
+        cells = [system]
+        for part in parts.values():
+            found = part["systems"][system]
+            value, low, high = (f"{100 * number:.1f}" for number in found["accuracy"])
+            cells.append(f"{value} ({low} to {high})")
+            if found["less_first"]:
+                value, low, high = (f"{100 * number:+.1f}" for number in found["less_first"])
+                cells[-1] += f"; {value} ({low} to {high})"
+        rows.append(cells)
+    heads = [f"{name}, n = {part['n']:,}" for name, part in parts.items()]
+    return table_of(["accuracy, %; less the first system", *heads], rows, num_left=3)
+
+
 def main() -> None:
     """Train and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,6 +240,8 @@ def main() -> None:
         with contextlib.chdir(ROOT):  # which the record does not name
             compared = compare([folder.relative_to(ROOT) for folder in finished])
         write_json(RESULTS / options.study / "comparison.json", compared)
+        if options.study == "imdb-all":
+            write_json(RESULTS / options.study / "by-length.json", by_length(finished))
 
 
 if __name__ == "__main__":

@@ -326,7 +326,9 @@ def checked(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise mistake(f"Character {error.start + 1:,} of the text is half a character: paste the text again.") from None
+        raise mistake(
+            f"Character {error.start + 1:,} of the text is half a character: paste the text again."
+        ) from None
     return text
 
 

@@ -194,7 +194,8 @@ def publish(
         version = _version(remote, branch, tag, plan)
         if plan.objection and not confirm(f"{repo_id} holds {plan.objection}. Overwrite it?"):
             raise InputError(
-                f"Nothing was pushed: {repo_id} holds {plan.objection}. Choose another name, or pass --yes to overwrite it."
+                f"Nothing was pushed: {repo_id} holds {plan.objection}. Choose another name, or pass --yes to "
+                "overwrite it."
             )
         oid = _commit(api, repo_id, branch, folder, plan, remote, version)
         if version not in remote.tags:
@@ -318,7 +319,9 @@ def _check_card(path: Path) -> None:
         data = ModelCard.load(path).data
     except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a valid model card (see the block between its --- lines): {reason}") from error
+        raise InputError(
+            f"{path} is not a valid model card (see the block between its --- lines): {reason}"
+        ) from error
     if not data.license:
         raise InputError(f"{path} names no licence: write `license: apache-2.0`, or yours, between its --- lines.")
 

@@ -32,7 +32,8 @@ class Sighting:
     """What is said of a document that is still being written.
 
     Attributes:
-        event: "change" of the prediction, "new document" (the followed file was replaced, truncated or rewritten), "end".
+        event: "change" of the prediction, "new document" (the followed file was replaced, truncated or rewritten) or
+            "end".
         tokens: number of tokens read so far, special tokens included; 0 if there was no text.
         characters: number of characters read so far.
         prediction: the label, the list of labels, or the value; None if there was no text.
