@@ -303,7 +303,7 @@ def test_a_recurrent_net_is_no_transformer_to_start_from(reviews, stand_in, tmp_
     RecurrentForSequenceClassification(RecurrentConfig(vocab_size=400, hidden_size=5)).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path)
     options = ["--architecture", "transformer", "--model_name_or_path", tmp_path, "--dataset_name", reviews]
-    with pytest.raises(InputError, match="is a recurrent, and --architecture transformer wants an encoder"):
+    with pytest.raises(InputError, match="is a recurrent, and --architecture transformer needs an encoder"):
         train_tiny(tmp_path / "run", *options, *NOT_OURS)
 
 
@@ -385,7 +385,7 @@ def test_a_roberta_gru_is_no_transformer_to_start_from(finished_run, reviews, tm
 def test_only_a_roberta_gru_can_be_explained(encoder, tmp_path):
     for part in (AutoModelForSequenceClassification, AutoTokenizer):
         part.from_pretrained(encoder).save_pretrained(tmp_path / "model")
-    with pytest.raises(InputError, match="only a RoBERTa-GRU says what it thought on the way"):
+    with pytest.raises(InputError, match="only a RoBERTa-GRU has running predictions"):
         explain_model(str(tmp_path / "model"), "splendid", tmp_path / "explanation", attributions=False)
 
 

@@ -373,9 +373,12 @@ SPOILT = {
     "no card": (lambda model: (model / "README.md").unlink(), r"README\.md is missing"),
     "card without metadata": (card("# A model"), "names no licence"),
     "card without licence": (card("---\nlanguage: en\n---\n"), "names no licence"),
-    "card that is no YAML": (card("---\nlicense: [mit\n---\n"), r"README\.md is not a model card"),
-    "card of a list": (card("---\n- mit\n---\n"), r"README\.md is not a model card"),
-    "card with odd results": (card("---\nlicense: mit\nmodel-index: 7\n---\n"), r"README\.md is not a model card"),
+    "card that is no YAML": (card("---\nlicense: [mit\n---\n"), r"README\.md is not a valid model card"),
+    "card of a list": (card("---\n- mit\n---\n"), r"README\.md is not a valid model card"),
+    "card with odd results": (
+        card("---\nlicense: mit\nmodel-index: 7\n---\n"),
+        r"README\.md is not a valid model card",
+    ),
 }
 
 

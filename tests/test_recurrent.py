@@ -432,7 +432,11 @@ def test_every_field_survives_saving(tmp_path):
         ("class_weights", [1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("class_weights", [1.0, -1.0], "unset, or 2 numbers of at least 0, one per label"),
         ("class_weights", 1.0, "unset, or 2 numbers of at least 0, one per label"),
-        ("problem_type", "several", "unset, or one of single_label_classification"),
+        (
+            "problem_type",
+            "several",
+            "unset, or one of single_label_classification, multi_label_classification, regression",
+        ),
         ("id2label", {1: "a", 2: "b"}, "one name for each label from 0 to 1"),
     ],
 )

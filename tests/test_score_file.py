@@ -218,7 +218,7 @@ def test_several_labels_are_lists_where_a_file_can_hold_them(tmp_path):
 def test_rows_without_text_are_kept_and_get_nothing(tmp_path, ending):
     texts = [None if ending in (".jsonl", ".parquet") else "", "a", " \n", "b", "c", "d", "e", ""]
     source = write_texts(tmp_path / f"in{ending}", texts)
-    with pytest.raises(InputError, match=r"3 of 8 rows cannot be scored: the text is .*by --skip-bad-rows"):
+    with pytest.raises(InputError, match=r"3 of 8 rows cannot be scored: the text is .*--skip-bad-rows"):
         score(source, tmp_path / f"out{ending}")
     assert names(tmp_path) == [source.name]
     scorer = StubScorer()
@@ -264,7 +264,7 @@ def test_a_row_without_text_is_named(tmp_path):
     )
     message = (
         r"4 of 5 rows cannot be scored: the text is not text \(1, the first in row 2\); the text is null \(2, the "
-        r"first in row 3\); the text is not UTF-8 text \(1, the first in row 4\). Mend them"
+        r"first in row 3\); the text is not UTF-8 text \(1, the first in row 4\). Fix them"
     )
     with pytest.raises(InputError, match=message):
         score(source, tmp_path / "out.jsonl")

@@ -208,7 +208,7 @@ def test_a_text_that_another_row_has_is_left_out_and_counted(load):
     assert load(rows, max_validation_samples=2, max_test_samples=2).counts["soft"] == expected
     said = data_lines(splits)
     assert "A teacher's rows: 6 read, 0 skipped, 1 of the training rows" in said
-    assert "2 whose text stands in validation or test, 2 in training, 1 repeated." in said
+    assert "2 whose text is in validation or test, 2 in training, 1 repeated." in said
 
 
 @pytest.mark.parametrize("options", [{"group_column": "fold"}, {"split_column": "fold", "test_fold": 1}])
@@ -443,7 +443,7 @@ def test_the_commands_do_the_same_and_a_resumed_run_is_the_undisturbed_one(
         folder = tmp_path / name
         status, said, error = roberta_gru("train", *words, "--max_steps", steps, "--output_dir", folder, *more)
         assert status == 0, error
-        assert "1 whose text stands in validation or test" in said
+        assert "1 whose text is in validation or test" in said
         return load_file(folder / "model" / "model.safetensors")
 
     whole = run("whole", 4)

@@ -169,7 +169,9 @@ def _expected_shapes(folder: Path) -> list[tuple[set[str], list[int]]]:
 
 def _check_names(folder: Path, stored: dict[str, Stored], expected: list[tuple[set[str], list[int]]]) -> None:
     """Check that the weights are those of the model: all of them, no others, every one of its shape."""
-    foreign = f"The weights are not those of {folder / CONFIG}: put the two that were saved together into one folder."
+    foreign = (
+        f"The weights are not those of {folder / CONFIG}: keep a configuration with the weights it was saved with."
+    )
     for names, shape in expected:
         if names.isdisjoint(stored):
             raise InputError(f"{min(names)} is missing from the weights in {folder}. {foreign}")
