@@ -152,11 +152,11 @@ def prepare_theirs(path: str, tokenizer: Any) -> dict[str, Any]:
 def read_ours(path: str, _: Any) -> dict[str, Any]:
     """Read a file as `score` does: every row, all columns, and what stands in the way of scoring it."""
     from modeling_roberta_gru.data.tables import open_table
-    from modeling_roberta_gru.inference.score_file import faults_of
+    from modeling_roberta_gru.inference.score_file import ScoreOptions, faults_of
 
     num_texts = 0
     for chunk in open_table(path).chunks():
-        num_texts += len(chunk) - len(faults_of(chunk, ["text"]))
+        num_texts += len(chunk) - len(faults_of(chunk, ScoreOptions()))
     return {"counts": {"texts": num_texts}}
 
 
