@@ -232,8 +232,7 @@ def explain(
     """
     with TemporaryDirectory() as scratch:
         folder = Path(scratch if output_dir is None else output_dir)
-        found = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
-        trace, attribution, files = found
+        trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
     return Explanation(trace, attribution, label, () if output_dir is None else tuple(files))
 
 

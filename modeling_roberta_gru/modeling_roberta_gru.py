@@ -521,28 +521,24 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
                 if token_type_ids is None
                 else packing.pack(token_type_ids, 0)
             )
-            self._check_token_types(packed["token_type_ids"])
+            if token_type_ids is not None:
+                self._check_token_types(packed["token_type_ids"])
         return Reading(self, packing, packed, ascending, kwargs)
 
     def _check_token_ids(self, input_ids: torch.Tensor) -> None:
-        # On an accelerator this would cost a synchronisation more, and the embedding's own assertion fires.
-        if input_ids.device.type != "cpu" or not _values_can_be_read(input_ids):
-            return
-        wrong = input_ids[(input_ids < 0) | (input_ids >= self.config.vocab_size)]
-        if len(wrong):
+        wrong = _first_outside(input_ids, self.config.vocab_size)
+        if wrong is not None:
             raise ValueError(
-                f"Token id {int(wrong[0])} is outside the vocabulary of {self.config.vocab_size} entries: the "
+                f"Token id {wrong} is outside the vocabulary of {self.config.vocab_size} entries: the "
                 "tokenizer is not the one this model was trained with."
             )
 
     def _check_token_types(self, token_type_ids: torch.Tensor) -> None:
-        if token_type_ids.device.type != "cpu" or not _values_can_be_read(token_type_ids):
-            return
         number = self.config.type_vocab_size
-        wrong = token_type_ids[(token_type_ids < 0) | (token_type_ids >= number)]
-        if len(wrong):
+        wrong = _first_outside(token_type_ids, number)
+        if wrong is not None:
             raise ValueError(
-                f"`token_type_ids` holds {int(wrong[0])}, and this encoder knows the types 0 to {number - 1} only: "
+                f"`token_type_ids` holds {wrong}, and this encoder knows the types 0 to {number - 1} only: "
                 "leave them out."
             )
 
@@ -1432,6 +1428,15 @@ def _take_rows(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 def _values_can_be_read(tensor: torch.Tensor) -> bool:
     """Tell whether looking at values neither stops a trace nor meets a tensor without data."""
     return not (tensor.device.type == "meta" or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def _first_outside(indices: torch.Tensor, number: int) -> int | None:
+    """Return the first index that is not in 0 … `number` - 1, if there is one and looking for it costs little."""
+    # On an accelerator this would cost a synchronisation more, and the embedding's own assertion fires.
+    if indices.device.type != "cpu" or not _values_can_be_read(indices):
+        return None
+    outside = indices[(indices < 0) | (indices >= number)]
+    return int(outside[0]) if len(outside) else None
 
 
 def _shard_groups(module: nn.Module) -> list[Any]:

@@ -221,7 +221,7 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     """
     config = _find(name, CONFIG, revision)
     if config is None:
-        where = f"{name} has no {CONFIG}" if Path(name).is_dir() else f"there is no folder {name}, and none on the Hub"
+        where = f"{name} has no {CONFIG}" if Path(name).is_dir() else "it is neither a folder nor a model on the Hub"
         raise InputError(
             f"No model can be read from {name}: {where}. Name a run's or saved model's folder, or a Hub id."
         )

@@ -302,18 +302,18 @@ def test_a_text_that_breaks_breaks_no_other(scorer, monkeypatch):
 
 def test_a_request_that_takes_too_long_is_left(serve, monkeypatch, held):
     go, begun = held
-    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "1")
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "2")
     served = serve()
     status, _, headers = served.ask({"inputs": TEXTS})
     assert (status, "retry-after" in headers) == (503, True)
     go.set()
     wait_until(lambda: served.service.texts.num_texts == 0)
-    assert len(begun) <= served.service.scorer.engine.num_workers  # and not all the other texts
+    assert len(begun) == served.service.scorer.engine.num_workers  # and not all the other texts
 
 
 def test_what_takes_too_long_is_left_before_the_client_is_told(scorer, monkeypatch, held):
     go, begun = held
-    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "1")
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "2")
     app = create_app(scorer, limits=Limits())
     texts = app.state.service.texts
     messages = [{"type": "http.request", "body": json.dumps({"inputs": TEXTS}).encode(), "more_body": False}]
@@ -328,7 +328,7 @@ def test_what_takes_too_long_is_left_before_the_client_is_told(scorer, monkeypat
     path = {"path": "/classify", "raw_path": b"/classify", "query_string": b"", "root_path": ""}
     scope = {"type": "http", "method": "POST", "headers": [], "scheme": "http", "server": ("x", 80), **path}
     asyncio.run(app(scope, receive, send))
-    assert len(begun) <= scorer.engine.num_workers
+    assert len(begun) == scorer.engine.num_workers
 
 
 def test_a_client_that_goes_away_leaves_nothing_to_do(serve, held):
@@ -404,7 +404,7 @@ def test_silent_connections_keep_nobody_out(served):
 
 
 def test_silent_connections_are_closed(impatient):
-    clients = [impatient.socket() for _ in range(50)]
+    clients = [impatient.socket() for _ in range(300)]
     for client in clients[::2]:
         client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nX-")
     for client in clients:
