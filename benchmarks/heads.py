@@ -3,7 +3,8 @@
 The encoder's states of every document are computed once, in windows as RoBERTa-GRU's, and kept in a folder outside the
 repository (float16, memory-mapped). Every head is then trained on them in cross-validation: each of the authors'
 folds is tested once, by a head trained on the others; the heads of all folds are trained at once. Nothing is chosen by
-a fold's test rows: all heads are trained alike (HYPERPARAMETERS), for a fixed number of epochs.
+a fold's test rows: all heads are trained alike (HYPERPARAMETERS), for a fixed number of epochs or, where a task names
+several, for the number that does best on the fold after the tested one, when that is left out of training.
 
     python benchmarks/heads.py encode movies-polarity runs/imdb/model ../states/polarity
     python benchmarks/heads.py train movies-polarity ../states/polarity attention gru-attention --seed 0 --seed 1
@@ -72,6 +73,7 @@ class Task(NamedTuple):
         fold_column: of the folds.
         num_folds: folds are counted modulo this.
         is_ranked: whether classes are ranks, so that a class beside the right one is a smaller error.
+        epochs: how many to choose from, fold by fold; none: as many as all heads are trained for.
     """
 
     table: str | Callable[[Path], pd.DataFrame]
@@ -80,6 +82,7 @@ class Task(NamedTuple):
     fold_column: str = "fold"
     num_folds: int = 10
     is_ranked: bool = False
+    epochs: tuple[int, ...] = ()
 
 
 def movies_by_author(data: Path) -> pd.DataFrame:
@@ -104,7 +107,7 @@ TASKS = {
     "movies-authors": Task(movies_by_author, "classes", num_folds=4, is_ranked=True),
     "movies-rating": Task("movies-scale/train.parquet", "value", ("rating",), num_folds=5),
     "imdb-long": Task(long_imdb, "classes"),
-    "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5),
+    "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5, epochs=(6, 12, 24, 48)),
     "contracts-cap": Task("contracts/train.parquet", "classes", num_folds=5),  # is liability capped?
     "hyperpartisan": Task("hyperpartisan/train.parquet", "classes", fold_column="group_fold"),
 }
@@ -397,7 +400,13 @@ def _steps(gru: Any, states: torch.Tensor) -> torch.Tensor:
 
 
 def fit(
-    system: System, states: States, targets: np.ndarray, trained_on: np.ndarray, num_outputs: int, seed: int
+    system: System,
+    states: States,
+    targets: np.ndarray,
+    trained_on: np.ndarray,
+    num_outputs: int,
+    seed: int,
+    epochs: int | None = None,
 ) -> list[Head]:
     """Train several heads at once, each on some of the documents.
 
@@ -405,6 +414,7 @@ def fit(
 
     Args:
         trained_on: (heads, n) bool, which documents each is trained on.
+        epochs: unset: [`HYPERPARAMETERS`]'.
     """
     given = HYPERPARAMETERS
     trained: list[Head] = []
@@ -419,17 +429,20 @@ def fit(
     ]
     optimizer = NAdam(groups, lr=given["learning_rate"])
     rows = np.flatnonzero(trained_on.any(axis=0))
-    batches = list(_batches(states, system, rows, np.random.default_rng(seed)))
+    batches = list(_batches(states, system, rows, np.random.default_rng(seed), epochs or given["epochs"]))
     warmup = max(1, round(0.05 * len(batches)))
     wanted, counted = torch.from_numpy(targets), torch.from_numpy(trained_on)
+    balance = torch.from_numpy(np.stack([_balance(targets[own]) for own in trained_on]))
     averaged: dict[str, torch.Tensor] = {}
     first_averaged = len(batches) - max(1, round(len(batches) * given["averaged_share"]))
 
-    def loss(weights: dict[str, torch.Tensor], batch: Batch, wanted: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    def loss(
+        weights: dict[str, torch.Tensor], batch: Batch, wanted: torch.Tensor, own: torch.Tensor, balance: torch.Tensor
+    ) -> torch.Tensor:
         logits = torch.func.functional_call(trained[0], weights, (batch, True))
-        return (_losses(logits, wanted) * own).sum()
+        return (_losses(logits, wanted, balance) * own).sum()
 
-    mapped = torch.func.vmap(loss, in_dims=(0, None, None, 0), randomness="different")
+    mapped = torch.func.vmap(loss, in_dims=(0, None, None, 0, 0), randomness="different")
     for step, some in enumerate(batches):
         rate = min((step + 1) / warmup, (len(batches) - step) / (len(batches) - warmup))
         for group in optimizer.param_groups:
@@ -438,7 +451,7 @@ def fit(
         for part in _parts(states, system, some):
             batch = states.batch(part, system.view)
             batch = batch._replace(states=nn.functional.dropout(batch.states, given["state_dropout"]))
-            found = mapped(stacked, batch, wanted[part], counted[:, part])
+            found = mapped(stacked, batch, wanted[part], counted[:, part], balance)
             (found / num_counted).sum().backward()
         norms = torch.stack([value.grad.flatten(1).norm(dim=1) for value in stacked.values()]).norm(dim=0)
         for value in stacked.values():
@@ -459,20 +472,32 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return _losses(logits, targets).mean()
 
 
-def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return each document's loss (n,)."""
+def _balance(targets: np.ndarray) -> np.ndarray:
+    """Return how often each label (C,) is missing for once that it is there; 1 for other targets."""
+    if targets.ndim == 1 or targets.shape[1] == 1:
+        return np.ones(1, np.float32)
+    there = targets.sum(axis=0)
+    return (len(targets) - there) / np.maximum(1, there)
+
+
+def _losses(logits: torch.Tensor, targets: torch.Tensor, balance: torch.Tensor | None = None) -> torch.Tensor:
+    """Return each document's loss (n,), where a label that is there weighs `balance` times."""
     if targets.ndim == 1:
         return nn.functional.cross_entropy(logits, targets, reduction="none")
     if targets.shape[1] == 1:
         return nn.functional.mse_loss(logits, targets, reduction="none")[:, 0]
-    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=balance).mean(
+        dim=1
+    )
 
 
-def _batches(states: States, system: System, rows: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _batches(
+    states: States, system: System, rows: np.ndarray, rng: np.random.Generator, epochs: int
+) -> Iterator[np.ndarray]:
     """Yield every epoch's batches of documents of like length, in random order."""
     given = HYPERPARAMETERS
     size = min(given["batch_size"], max(1, given["epochs"] * len(rows) // given["fewest_steps"]))
-    for _ in range(given["epochs"]):
+    for _ in range(epochs):
         order = rng.permutation(rows)
         batches: list[np.ndarray] = []
         for first in range(0, len(order), size * 10):
@@ -515,7 +540,8 @@ def predict_by_words(known: list[str], targets: np.ndarray, asked: list[str]) ->
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(known)
     if targets.shape[1] == 1:
         return Ridge().fit(words.transform(known), targets).predict(words.transform(asked)).reshape(-1, 1)
-    labels = OneVsRestClassifier(LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000))
+    model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000, class_weight="balanced")
+    labels = OneVsRestClassifier(model)
     return labels.fit(words.transform(known), targets).decision_function(words.transform(asked))
 
 
@@ -564,7 +590,7 @@ def train(
 
 def _cross_validated(task: str, name: str, seed: int, every: int, documents: Documents, folder: Path) -> None:
     """Predict every fold by a head trained on the others, unless that is done already."""
-    system = SYSTEMS[name]
+    system, epochs = SYSTEMS[name], []
     place = _predicted(task, name, every, folder) / f"{seed}.npz"
     if place.is_file():
         return
@@ -577,17 +603,51 @@ def _cross_validated(task: str, name: str, seed: int, every: int, documents: Doc
             logits[test] = shuffled[test] = predict_by_words(known, documents.targets[~test], asked)
     else:
         states = _states(folder, every, system.view)
-        fitted = fit(system, states, documents.targets, ~in_fold, documents.num_outputs, seed)
-        for head, test in zip(fitted, in_fold, strict=True):
+        epochs = _epochs(TASKS[task].epochs, system, states, documents, in_fold, seed)
+        for head, test in zip(_fitted(system, states, documents, ~in_fold, seed, epochs), in_fold, strict=True):
             rows = np.flatnonzero(test)
             logits[rows] = shuffled[rows] = predict(head, states, rows, system.view)
             if system.is_ordered:
                 shuffled[rows] = predict(head, states, rows, system.view, np.random.default_rng(seed))
     seconds = time.process_time() - started
     place.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(place, logits=logits, shuffled=shuffled, seconds=seconds, commit=describe_platform()["commit"])
+    commit = describe_platform()["commit"]
+    np.savez(place, logits=logits, shuffled=shuffled, seconds=seconds, commit=commit, epochs=epochs)
     loss = float(loss_of(torch.tensor(logits), torch.from_numpy(documents.targets)))
     print(f"{task} {name} seed {seed}: loss {loss:.4f}, {seconds:.0f} s", flush=True)
+
+
+def _epochs(
+    choices: Sequence[int], system: System, states: States, documents: Documents, in_fold: np.ndarray, seed: int
+) -> list[int]:
+    """Return for each fold the number of epochs whose loss on the next fold is least, when both are left out."""
+    choices = choices or [HYPERPARAMETERS["epochs"]]
+    if len(choices) == 1:
+        return [choices[0]] * len(in_fold)
+    chosen_on = np.roll(in_fold, -1, axis=0)
+    trained_on = ~(in_fold | chosen_on)
+    losses = []
+    for epochs in choices:
+        fitted = fit(system, states, documents.targets, trained_on, documents.num_outputs, seed, epochs)
+        for head, known, asked in zip(fitted, trained_on, chosen_on, strict=True):
+            rows = np.flatnonzero(asked)
+            logits, targets = torch.from_numpy(predict(head, states, rows, system.view)), documents.targets
+            balance = torch.from_numpy(_balance(targets[known]))
+            losses.append(_losses(logits, torch.from_numpy(targets[rows]), balance).mean())
+    best = torch.stack(losses).view(len(choices), -1).argmin(dim=0)
+    return [choices[number] for number in best]
+
+
+def _fitted(
+    system: System, states: States, documents: Documents, trained_on: np.ndarray, seed: int, epochs: Sequence[int]
+) -> list[Head]:
+    """Train several heads, each for its own number of epochs."""
+    found: dict[int, Head] = {}
+    for number in set(epochs):
+        some = np.flatnonzero(np.equal(epochs, number))
+        fitted = fit(system, states, documents.targets, trained_on[some], documents.num_outputs, seed, number)
+        found |= dict(zip(some, fitted, strict=True))
+    return [found[head] for head in range(len(epochs))]
 
 
 def _predicted(task: str, name: str, every: int, folder: Path) -> Path:
@@ -705,6 +765,7 @@ def _record(task: str, every: int, documents: Documents, folder: Path) -> dict[s
         systems[name] = {
             "seeds": list(seeds),
             "seconds": [round(float(part["seconds"]), 1) for part in seeds.values()],
+            "epochs": [part["epochs"].tolist() for part in seeds.values()],
             "commits": sorted({str(part["commit"]) for part in seeds.values()}),
             "metrics": measured,
         }
@@ -773,6 +834,8 @@ def _conditions(task: str, record: dict[str, Any]) -> list[str]:
     """Return the lines that say how a task's results were measured."""
     systems, states, every = record["systems"].values(), record["states"], record["every"]
     commits, seeds = (sorted({one for system in systems for one in system[name]}) for name in ("commits", "seeds"))
+    choices = TASKS[task].epochs
+    chosen = f"- epochs: {', '.join(map(str, choices))}; for each fold, what did best on the next one"
     return [
         f"- n = {record['n']:,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
         f"brackets: 95 % paired bootstrap over the documents, {record['num_resamples']:,} resamples",
@@ -780,6 +843,7 @@ def _conditions(task: str, record: dict[str, Any]) -> list[str]:
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
         f"{states['window']}, every {every}th read; {record['hardware']['processor']}",
+        *[chosen] * bool(choices),
     ]
 
 

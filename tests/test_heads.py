@@ -117,6 +117,46 @@ def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data
     assert all(line.count("|") == 9 for line in lines)
 
 
+def test_epochs_are_chosen_for_each_fold_on_the_next_one_which_is_then_learned_too(
+    heads, stand_in, data, task, tmp_path, monkeypatch
+):
+    best, folds = [5, 2, 2, 5], pd.read_parquet(data / "toy/train.parquet")["fold"].to_numpy()
+    calls = []
+
+    def fit(system, states, targets, trained_on, num_outputs, seed, epochs):
+        calls.append((epochs, [sorted(set(folds[rows])) for rows in trained_on]))
+        return [epochs] * len(trained_on)
+
+    def predict(epochs, states, rows, view, shuffled_by=None):
+        is_best = np.array([best[folds[row] - 1] == epochs for row in rows])  # the fold before this one's
+        return np.stack([np.zeros(len(rows)), np.where(is_best, 1.0, -1.0) * (2 * (rows % 2) - 1)], axis=1)
+
+    monkeypatch.setitem(heads.TASKS, task, heads.TASKS[task]._replace(epochs=(2, 5)))
+    monkeypatch.setattr(heads, "fit", fit)
+    monkeypatch.setattr(heads, "predict", predict)
+    states, common = str(tmp_path / "states"), ["--data", str(data)]
+    run = CliRunner().invoke
+    assert run(heads.app, ["encode", task, str(stand_in), states, *common]).exit_code == 0
+    outcome = run(heads.app, ["train", task, states, "attention", *common, "--output", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    both_left_out = [[2, 3], [0, 3], [0, 1], [1, 2]]
+    assert calls[:2] == [(2, both_left_out), (5, both_left_out)]
+    assert sorted(calls[2:]) == [(2, [[0, 2, 3], [0, 1, 3]]), (5, [[1, 2, 3], [0, 1, 2]])]
+    record = json.loads((tmp_path / "toy.json").read_text())
+    assert record["systems"]["attention"]["epochs"] == [best]
+    assert any("2, 5" in line for line in heads.table(task, record))
+
+
+def test_a_rare_label_weighs_as_much_where_it_is_there_as_where_it_is_not(heads):
+    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1], [1, 0]], np.float32)
+    balance = heads._balance(targets)
+    assert (targets * balance).sum(axis=0) == pytest.approx((1 - targets).sum(axis=0))
+    logits = torch.zeros(5, 2)  # of loss ln 2 a label
+    losses = heads._losses(logits, torch.from_numpy(targets), torch.from_numpy(balance))
+    assert losses.tolist() == pytest.approx((np.log(2) * np.where(targets, balance, 1)).mean(axis=1).tolist())
+    assert heads._balance(np.arange(3)).tolist() == heads._balance(np.ones((3, 1))).tolist() == [1]
+
+
 @pytest.mark.parametrize("name", ["vote-mean", "vote-max", "attention", "gru-last", "gru", "bigru-attention"])
 def test_a_head_is_trained_as_the_models_own_parts_compute(heads, states_of_some, name):
     system = heads.SYSTEMS[name]
@@ -148,7 +188,7 @@ def test_heads_are_trained_in_parts_as_at_once_and_on_their_own_documents_only(
 def test_few_documents_make_smaller_batches_not_fewer_steps(heads, states_of_some, monkeypatch):
     monkeypatch.setitem(heads.HYPERPARAMETERS, "epochs", 10)
     monkeypatch.setitem(heads.HYPERPARAMETERS, "fewest_steps", 20)
-    batches = list(heads._batches(states_of_some, heads.SYSTEMS["gru"], np.arange(4), np.random.default_rng(0)))
+    batches = list(heads._batches(states_of_some, heads.SYSTEMS["gru"], np.arange(4), np.random.default_rng(0), 10))
     assert len(batches) == 20
     assert np.bincount(np.concatenate(batches)).tolist() == [10, 10, 10, 10]
 
@@ -221,7 +261,7 @@ def test_every_kind_of_task_has_its_table(heads, data, tmp_path, monkeypatch, ta
     for name in ("mean", heads.OURS):
         place = tmp_path / "predicted" / "toy-every-2" / name / "0.npz"
         place.parent.mkdir(parents=True)
-        np.savez(place, logits=logits, shuffled=logits, seconds=1.0, commit="0")
+        np.savez(place, logits=logits, shuffled=logits, seconds=1.0, commit="0", epochs=[3] * 4)
     outcome = CliRunner().invoke(heads.app, ["train", "toy", str(tmp_path), "mean", "--data", str(data), *output])
     assert outcome.exit_code == 0, outcome.output
     lines = [line for line in heads.table("toy", heads.recorded()["toy"]) if line.startswith("|")]
