@@ -28,7 +28,7 @@ check: .venv docs ## Lint, check format, types and documentation
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-format: .venv ## Mend what ruff can mend
+format: .venv ## Fix what ruff can fix
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 

@@ -167,7 +167,7 @@ SYSTEMS = {
         for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
     },
     OURS: System(
-        "**RoBERTa-GRU, as `train` makes it**: four attentions with horizons, skip connection",
+        "**RoBERTa-GRU, `train`'s summary**: four attentions with horizons, skip connection",
         "attention",
         1,
         horizons=HORIZONS,
@@ -811,7 +811,7 @@ def table(task: str, record: dict[str, Any]) -> list[str]:
     metrics = metrics_of(TASKS[task])
     heads = ["system", "seeds"]
     for metric in metrics:
-        heads += [metric.name, "less RoBERTa-GRU", "change when windows are shuffled"]
+        heads += [metric.name, "minus RoBERTa-GRU", "change when windows are shuffled"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, measured in record["systems"].items():
         cells = [SYSTEMS[name].name, str(len(measured["seeds"]))]
@@ -834,7 +834,7 @@ def _conditions(task: str, record: dict[str, Any]) -> list[str]:
     """Return the lines that say how a task's results were measured."""
     systems, states, every = record["systems"].values(), record["states"], record["every"]
     commits, seeds = (sorted({one for system in systems for one in system[name]}) for name in ("commits", "seeds"))
-    choices = TASKS[task].epochs
+    heads, choices = record["hyperparameters"], TASKS[task].epochs
     chosen = f"- epochs: {', '.join(map(str, choices))}; for each fold, what did best on the next one"
     return [
         f"- n = {record['n']:,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
@@ -843,6 +843,8 @@ def _conditions(task: str, record: dict[str, Any]) -> list[str]:
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
         f"{states['window']}, every {every}th read; {record['hardware']['processor']}",
+        f"- heads: of {heads['gru_hidden_size']} where there is a GRU (the default of `train` is 256), state dropout "
+        f"{heads['state_dropout']:g}, weights averaged over the last {heads['averaged_share']:.0%} of the steps",
         *[chosen] * bool(choices),
     ]
 

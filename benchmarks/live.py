@@ -207,7 +207,7 @@ def appends_table(measured: dict[str, Any]) -> list[str]:
     return [
         *table_of(names, rows),
         "",
-        f"Medians of appends of {APPENDED} tokens. Wanted: at 10,000 tokens {TIMES_CHEAPER} times cheaper than "
+        f"Medians of appends of {APPENDED} tokens. Target: at 10,000 tokens {TIMES_CHEAPER} times cheaper than "
         "reading again, and flat thereafter. The last 512 tokens alone are cheap, and know nothing of what came "
         "before.",
         "",
@@ -276,7 +276,7 @@ def streams_table(measured: dict[str, Any]) -> list[str]:
         *table_of(["", "open documents", "appends/s together", "appends/s one by one", "times faster"], rows),
         "",
         f"{measured['geometry']}; documents of {measured['tokens']:,} tokens in the beginning, {measured['appended']} "
-        "appended to each in every round, so that they grow; median, least and largest of the rounds. Wanted at 64: "
+        "appended to each in every round, so that they grow; median, least and largest of the rounds. Target at 64: "
         f"{TIMES_FASTER} times.",
         "",
         *_conditions(measured, ""),  # in the table
@@ -359,7 +359,7 @@ def typing_table(measured: dict[str, Any]) -> list[str]:
         for row in measured["rows"]
     ]
     heads = ["typists", "typed", "requests", *(f"{name}, ms" for name in QUANTILES)]
-    wanted = f"Wanted: none above {MOST_WAIT} ms."
+    wanted = f"Target: none above {MOST_WAIT} ms."
     return [*table_of(heads, rows, num_left=2), "", wanted, "", *_conditions(measured)]
 
 

@@ -209,7 +209,7 @@ def length_table(parts: dict[str, Any]) -> list[str]:
                 cells[-1] += f"; {value} ({low} to {high})"
         rows.append(cells)
     heads = [f"{name}, n = {part['n']:,}" for name, part in parts.items()]
-    return table_of(["accuracy, %; less the first system", *heads], rows, num_left=3)
+    return table_of(["accuracy, %; minus the first system", *heads], rows, num_left=3)
 
 
 def main() -> None:

@@ -416,7 +416,7 @@ def table(measured: dict[str, Any]) -> list[str]:
         *rows,
         "",
         f"Medians of {measured['rounds']} rounds (in brackets the least and the largest), {measured['steps']} batches "
-        f"of {measured['batch_size']} documents each after one that is not counted. Wanted: {NOTEBOOK_TARGET:g} × the "
+        f"of {measured['batch_size']} documents each after one that is not counted. Target: {NOTEBOOK_TARGET:g} × the "
         f"notebook's way, {LINEAR_TARGET:g} × the linear head; {'; '.join(reached)}.",
         "",
         f"- command: `{measured['command']}`",

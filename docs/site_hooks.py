@@ -1,10 +1,12 @@
-"""Let the site hold what stands outside docs/: README, CONTRIBUTING and CHANGELOG as pages, recipes as files."""
+"""Let the site hold what is outside docs/: README, CONTRIBUTING and CHANGELOG, the recipes, and the options' help."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+from modeling_roberta_gru.arguments import help_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -20,6 +22,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Make links, which lead through the repository, lead through the site; keep the words of those that leave it."""
+    if page.file.src_uri == "api/options.md":
+        markdown += f"\n```text\n{help_text(full=True)}\n```\n"
     is_outside = page.file.src_uri in PAGES.values()
 
     def link(match: re.Match[str]) -> str:

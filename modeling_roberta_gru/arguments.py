@@ -460,8 +460,7 @@ class ModelArguments:
             "help": "Other fields of the configuration: 'hidden_size=128, …'. For example 'hidden_size=128, "
             "num_hidden_layers=2, hidden_dropout_prob=0.2'; for a recurrent net, 'vocab_size=5000, "
             "embedding_size=50, hidden_size=100, num_layers=1, dropout=0.2'. On a CPU, "
-            "attention_probs_dropout_prob=0 trains up to 1.6 times as fast, since fused attention there does not "
-            "support dropout."
+            "attention_probs_dropout_prob=0 trains faster, since fused attention there does not support dropout."
         },
     )
     embeddings: str | None = field(
@@ -728,8 +727,8 @@ def _check_curriculum(args: Any) -> None:
         )
     if epochs and args.train_sampling_strategy == "batch_rebalance":
         raise InputError(
-            "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance, which deals documents "
-            "of all lengths to the processes: choose group_by_length, random or sequential."
+            "--length_curriculum cannot be combined with --train_sampling_strategy batch_rebalance, which gives every "
+            "process documents of all lengths: choose group_by_length, random or sequential."
         )
 
 
@@ -741,7 +740,7 @@ def _check_lora(args: Any) -> None:
         return
     for name in ("freeze_encoder", "freeze_layers"):
         if getattr(args, name):
-            raise InputError(f"--{name} cannot go with --lora, which leaves the encoder's weights as they are.")
+            raise InputError(f"--{name} cannot be combined with --lora, which changes no weight of the encoder.")
     if args.lora < 1:
         raise InputError(f"--lora must be a rank of at least 1, got {args.lora}.")
     if args.lora_alpha is not None and args.lora_alpha <= 0:
@@ -952,7 +951,7 @@ TRAINER_HELP = {
     "eval_strategy": "When to evaluate. steps: every --eval_steps.",
     "save_strategy": "When to save checkpoints. steps: every --save_steps; best: whenever the metric improves.",
     "logging_steps": "Steps between two log entries. Below 1: a share of all steps.",
-    "activation_checkpointing": "Recompute activations to save memory. Training takes about 20 % longer.",
+    "activation_checkpointing": "Recompute activations to save memory; training is slower.",
 }
 """Our words for options of the Trainer whose own help is cut in the short help, or does not know our metrics."""
 SHOWN = {

@@ -37,7 +37,7 @@ CsvDelimiter = Annotated[str, typer.Option(help="Field separator: a character, t
 CsvQuoting = Annotated[
     str, typer.Option(help="Quoting: doubled, none (quotation marks have no meaning), or auto (detected).")
 ]
-CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, none, or auto (detected).")]
+CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, backslash, none, or auto (detected).")]
 CleanHtml = Annotated[
     bool, typer.Option(help="Turn <br /> and <p> into line breaks, drop other tags, as in training.")
 ]
@@ -472,7 +472,8 @@ def score(
     agreement: Annotated[
         float | None,
         typer.Option(
-            help="Read each text only as far as needed for this share of labels (0.99) to agree with whole texts."
+            help="Read each text only as far as needed for this share of labels to agree with whole texts: "
+            "0.95, 0.975, 0.99, 0.995 or 0.999."
         ),
     ] = None,
     csv_encoding: CsvEncoding = "utf-8",

@@ -162,7 +162,7 @@ MISTAKES = [
     (
         ["--length_curriculum", "1", "--train_sampling_strategy", "batch_rebalance"],
         None,
-        "--length_curriculum cannot go with --train_sampling_strategy batch_rebalance",
+        "--length_curriculum cannot be combined with --train_sampling_strategy batch_rebalance",
     ),
     ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),
     ([], "a: b: c", "is not YAML"),

@@ -168,12 +168,12 @@ def test_bad_rows_are_named_from_one_with_the_way_out():
         build(BAD)
     assert str(error.value) == (
         "reviews.csv, row 2: the text is null; rows 3, 7: the text is empty; rows 4, 5, 6: the label is missing. "
-        "Mend the 6 rows or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
+        "Fix the 6 rows or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
     )
     assert (error.value.file, error.value.row) == ("reviews.csv", 2)
     with pytest.raises(InputError) as error:
         build({"text": ["fine", ""], "label": [0, 1]})
-    assert str(error.value).startswith("reviews.csv, row 2: the text is empty. Mend the row or pass --on_bad_row skip")
+    assert str(error.value).startswith("reviews.csv, row 2: the text is empty. Fix the row or pass --on_bad_row skip")
 
 
 def test_bad_rows_are_skipped_on_request_and_counted(caplog):
@@ -212,14 +212,14 @@ def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
 
 
 def test_only_the_first_five_bad_rows_are_named():
-    with pytest.raises(InputError, match=r"rows 1, 2, 3, 4, 5 and 35 more: the text is empty\. Mend the 40 rows"):
+    with pytest.raises(InputError, match=r"rows 1, 2, 3, 4, 5 and 35 more: the text is empty\. Fix the 40 rows"):
         build({"text": [""] * 40, "label": [0] * 40})
     assert first_rows([8]) == "row 9"
 
 
 def test_only_the_first_ten_reasons_are_said():
     columns = {"text": ["a"] * 90, "one": list(range(90)), "two": [0] * 90}
-    with pytest.raises(InputError, match=r"one is '11', neither 0 nor 1; and 78 more reasons\. Mend the 88 rows"):
+    with pytest.raises(InputError, match=r"one is '11', neither 0 nor 1; and 78 more reasons\. Fix the 88 rows"):
         build(columns, label_column=["one", "two"])
 
 

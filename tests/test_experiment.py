@@ -484,7 +484,7 @@ BAD_RUNS = {
     "no alpha": (["--lora", "2", "--lora_alpha", "0"], "--lora_alpha must be above 0"),
     "dropout of all": (["--lora", "2", "--lora_dropout", "1"], "--lora_dropout must be at least 0 and below 1"),
     "no LoRA": (["--lora_target_modules", "query"], "--lora_target_modules takes effect only with --lora RANK"),
-    "twice frozen": (["--lora", "2", "--freeze_layers", "1"], "--freeze_layers cannot go with --lora"),
+    "twice frozen": (["--lora", "2", "--freeze_layers", "1"], "--freeze_layers cannot be combined with --lora"),
     "unknown layer": (["--lora", "2", "--lora_target_modules", "qeury"], "Did you mean 'query'?"),
     "LoRA on a checkpoint without": (
         [*("--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--max_steps", "6"), "--lora", "2"],

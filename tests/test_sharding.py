@@ -107,5 +107,5 @@ def test_an_adapter_is_not_merged_into_shards(monkeypatch):
     options = ModelArguments(), DataArguments(), RobertaGRUTrainingArguments(lora=2, use_cpu=True)
     check_options(*options)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match="--lora cannot go with FSDP"):
+    with pytest.raises(InputError, match="--lora cannot be combined with FSDP"):
         check_options(*options)

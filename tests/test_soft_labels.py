@@ -291,7 +291,7 @@ def test_a_bad_row_is_named_or_skipped_and_counted(load, rows, reason, caplog):
     with pytest.raises(InputError) as error:
         load(rows, "soft.jsonl")
     message = str(error.value)
-    assert f"soft.jsonl, row 2: {reason}. Mend the row or pass --on_bad_row skip" in message
+    assert f"soft.jsonl, row 2: {reason}. Fix the row or pass --on_bad_row skip" in message
     assert error.value.row == 2
     splits = load(rows, "soft.jsonl", on_bad_row="skip")
     assert [row["row_id"] for row in soft_rows(splits)] == ["soft:0", "soft:2", "soft:3"]

@@ -76,12 +76,12 @@ def test_of_a_word_that_stands_twice_the_first_counts(write):
 
 
 MISTAKES = {
-    "fewer numbers": ([*LINES, "bad 1 2"], "line 4: not a word and 3 numbers, as the first line says 3. Mend"),
-    "more numbers": ([*LINES, "bad 1 2 3 4"], "line 4: not a word and 3 numbers, as the first line says 3. Mend"),
+    "fewer numbers": ([*LINES, "bad 1 2"], "line 4: not a word and 3 numbers, as the first line says 3. Fix"),
+    "more numbers": ([*LINES, "bad 1 2 3 4"], "line 4: not a word and 3 numbers, as the first line says 3. Fix"),
     "no word": (["the 1 2", " 3 4"], "line 2: not a word and 2 numbers"),
     "fewer than the header says": (["1 4", LINES[0]], "line 2: not a word and 4 numbers, as the header says 4"),
     "more than the header says": (["1 2", LINES[0]], "line 2: not a word and 2 numbers, as the header says 2"),
-    "a number that is none": ([LINES[0], "bad 1 x 3"], r"line 2 \('bad'\): not all are finite numbers\. Mend"),
+    "a number that is none": ([LINES[0], "bad 1 x 3"], r"line 2 \('bad'\): not all are finite numbers\. Fix"),
     "two spaces": ([LINES[0], "bad 1  3"], r"line 2 \('bad'\): not all are finite numbers"),
     "not a number": ([LINES[0], "bad 1 nan 3"], r"line 2 \('bad'\): not all are finite numbers"),
     "an infinite number": ([*LINES, "bad 1 1e99 3"], r"line 4 \('bad'\): not all are finite numbers"),

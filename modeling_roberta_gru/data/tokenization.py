@@ -297,13 +297,13 @@ def _lines(path: Path) -> Iterator[Line]:
             # a number at the end of a word of several parts is one too many
             if not word or len(numbers) < width or (" " in word and _is_number(word.rpartition(" ")[2])):
                 raise InputError(
-                    f"{path}, line {number}: not a word and {width} numbers, as {said}. Mend or delete the line."
+                    f"{path}, line {number}: not a word and {width} numbers, as {said}. Fix or delete the line."
                 )
             found += 1
             yield number, word, text[len(word) + 1 :]
     if count is not None and found != count:
         raise InputError(
-            f"{path}: the header says {count} words, but {found} follow. Fetch the file anew, or mend the header."
+            f"{path}: the header says {count} words, but {found} follow. Download the file again, or fix the header."
         )
 
 
@@ -335,7 +335,7 @@ def _parse(path: Path, block: list[Line]) -> np.ndarray:
         return values
     if len(block) == 1:
         number, word, _ = block[0]
-        raise InputError(f"{path}, line {number} ({word!r}): not all are finite numbers. Mend or delete the line.")
+        raise InputError(f"{path}, line {number} ({word!r}): not all are finite numbers. Fix or delete the line.")
     return np.concatenate([_parse(path, [line]) for line in block])
 
 

@@ -405,7 +405,7 @@ def _differences(comparison: Mapping[str, Any]) -> list[str]:
         rows.append([cell(difference["system"]), *points, *_test(difference["mcnemar"])])
     first = cell(comparison["systems"][0]["name"])
     points = [f"{TITLES[name]}, points" for name in DIFFERENCES]
-    return table([f"system, less {first}", *points, "seed", "b", "c", "p", "p (Holm)"], rows)
+    return table([f"system, minus {first}", *points, "seed", "b", "c", "p", "p (Holm)"], rows)
 
 
 def _test(test: Mapping[str, Any] | None) -> list[str]:

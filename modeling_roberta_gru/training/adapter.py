@@ -33,7 +33,7 @@ tags: [lora]{metadata}
 
 # LoRA adapter for {base}
 
-Rank {rank}, alpha {alpha:g}, beside the encoder's {targets}; trained wholly: {modules}. Labels: {labels}.
+Rank {rank}, alpha {alpha:g}, beside the encoder's {targets}; trained in full: {modules}. Labels: {labels}.
 
 To load it with transformers, torch and peft alone{trust}:
 

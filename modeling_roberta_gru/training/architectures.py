@@ -374,7 +374,7 @@ def check_options(
             hint = " Class names are --class_names." if name == "label_names" else ""
             raise InputError(f"--{name} is set by the run itself: leave it out.{hint}", field=name)
     if args.lora and is_sharded(args):
-        raise InputError("--lora cannot go with FSDP, which leaves no process the whole model to merge it into.")
+        raise InputError("--lora cannot be combined with FSDP: no process has the whole model to merge it into.")
     return architecture
 
 

@@ -235,8 +235,8 @@ def check_optimizer_state(
         if set(state) != expected:
             raise InputError(
                 f"{checkpoint} was written by another optimizer than {args.optimizer}: its state is "
-                f"{sorted(state)}, not {sorted(expected)}. Resume with the --optimizer it was trained with, or train "
-                "anew in another --output_dir."
+                f"{sorted(state)}, not {sorted(expected)}. Resume with the --optimizer it was trained with, or start "
+                "a new run in another --output_dir."
             )
     sizes, expected_sizes = (
         [len(group["params"]) for group in groups] for groups in (saved["param_groups"], optimizer.param_groups)
@@ -244,7 +244,7 @@ def check_optimizer_state(
     if sizes != expected_sizes:
         raise InputError(
             f"{checkpoint} groups its parameters as {sizes}, this run as {expected_sizes}: resume with the learning "
-            "rates, decays and frozen layers it was trained with, or train anew in another --output_dir."
+            "rates, decays and frozen layers it was trained with, or start a new run in another --output_dir."
         )
     # What the checkpoint says would be taken over without a word.
     for name, option in (("initial_lr", "learning rate"), ("weight_decay", "weight decay")):
@@ -252,5 +252,5 @@ def check_optimizer_state(
             if name in old and name in new and not math.isclose(old[name], new[name], rel_tol=1e-9):
                 raise InputError(
                     f"{checkpoint} was trained with a {option} of {old[name]:g}, not {new[name]:g}: resume with the "
-                    "one it was trained with, or train anew in another --output_dir."
+                    "one it was trained with, or start a new run in another --output_dir."
                 )

@@ -40,7 +40,7 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     if seed is not None and seed != args.seed:
         raise InputError(
             f"{checkpoint} was trained with --seed {seed}, not {args.seed}, and is not part of this run: give that "
-            "seed, or train anew in another --output_dir."
+            "seed, or start a new run in another --output_dir."
         )
     return checkpoint
 
@@ -54,7 +54,7 @@ def check_same_data(checkpoint: str, fingerprint: str) -> None:
     if _noted(Path(checkpoint)).get("data") not in (None, fingerprint):
         raise InputError(
             f"{checkpoint} was trained on other rows, or other splits of them: resume with the data and the options "
-            "of splits that it was trained with, or train anew in another --output_dir."
+            "of splits that it was trained with, or start a new run in another --output_dir."
         )
 
 

@@ -291,7 +291,7 @@ class RobertaGRUTrainer(ResumingTrainer):
         if holds_adapter != is_adapted(self.model):
             raise InputError(
                 f"{resume_from_checkpoint} was written {'with' if holds_adapter else 'without'} --lora: resume as it "
-                "was trained, or train anew in another --output_dir."
+                "was trained, or start a new run in another --output_dir."
             )
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -300,7 +300,7 @@ class RobertaGRUTrainer(ResumingTrainer):
                 raise
             raise InputError(
                 f"{resume_from_checkpoint} holds a model of other sizes or labels: resume with the options and data "
-                "it was trained with, or train anew in another --output_dir."
+                "it was trained with, or start a new run in another --output_dir."
             ) from error
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
