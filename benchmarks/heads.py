@@ -107,7 +107,7 @@ TASKS = {
     "movies-authors": Task(movies_by_author, "classes", num_folds=4, is_ranked=True),
     "movies-rating": Task("movies-scale/train.parquet", "value", ("rating",), num_folds=5),
     "imdb-long": Task(long_imdb, "classes"),
-    "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5, epochs=(6, 12, 24, 48)),
+    "contracts": Task("contracts/train.parquet", "labels", (), num_folds=5, epochs=(6, 12, 24)),
     "contracts-cap": Task("contracts/train.parquet", "classes", num_folds=5),  # is liability capped?
     "hyperpartisan": Task("hyperpartisan/train.parquet", "classes", fold_column="group_fold"),
 }

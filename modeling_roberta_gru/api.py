@@ -126,7 +126,8 @@ def train(
             field=source,
         )
     temporary = mkdtemp(prefix="roberta-gru-") if "output_dir" not in given else None
-    given.setdefault("output_dir", temporary)
+    if temporary is not None:
+        given["output_dir"] = os.path.join(temporary, "run")  # whose lock, beside it, goes too
     try:
         parsed = sort_options(given, recipe)
         args = RobertaGRUTrainingArguments(**parsed.training)
@@ -139,7 +140,8 @@ def train(
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     has_model = isinstance(result.trained, TrainedModel)
-    model, tokenizer = load_classifier(str(result.output_dir)) if has_model else (None, None)
+    trusted = parsed.model.trust_remote_code
+    model, tokenizer = load_classifier(str(result.output_dir), trusted) if has_model else (None, None)
     classifier = TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, result.trained.max_length)
     if temporary is not None:
         weakref.finalize(classifier, shutil.rmtree, temporary, ignore_errors=True)
@@ -152,6 +154,7 @@ def evaluate(
     *,
     slice_by: str | Sequence[str] = (),
     batch_size: int = 32,
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Measure a model on labelled texts.
@@ -161,6 +164,7 @@ def evaluate(
         data: a file, a folder, a Hub id, or texts in memory as [`train`] takes them.
         slice_by: columns whose values are measured apart, beside length and label; one may be given as it is.
         batch_size: texts per batch.
+        trust_remote_code: run the code that the model brings along, a program of whoever wrote it.
         options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `max_length`
             (unset: what [`train`] cut texts to, where it returned the model).
 
@@ -181,7 +185,9 @@ def evaluate(
     if isinstance(data, str) and options.keys() & {"dataset_config_name", "dataset_revision"}:
         options["dataset_name"] = data
     slice_by = [slice_by] if isinstance(slice_by, str) else slice_by
-    return evaluate_model(_name(model), data, DataArguments(**_accepted(options)), slice_by, batch_size)
+    return evaluate_model(
+        _name(model), data, DataArguments(**_accepted(options)), slice_by, batch_size, trust_remote_code
+    )
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ def explain(
         InputError: if model, text or label is not usable.
     """
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch if output_dir is None else output_dir)
+        folder = Path(scratch, "explanation") if output_dir is None else Path(output_dir)
         trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
     return Explanation(trace, attribution, label, () if output_dir is None else tuple(files))
 

@@ -267,11 +267,13 @@ class DataArguments:
         for name in ("text_column", "label_column", "csv_columns"):
             if getattr(self, name) == []:
                 raise InputError(f"--{name} names no column: name one, or leave it out.", field=name)
+        if self.label_delimiter is not None and len(self.label_column) > 1:
+            raise InputError("--label_delimiter has no effect with several label columns: leave it out.")
         self._check_dialect()
         if self.split_column is None and (self.test_fold is not None or self.validation_fold is not None):
             raise InputError("--test_fold and --validation_fold take effect only with --split_column.")
         if self.split_column is not None and self.pool_splits:
-            raise InputError("--pool_splits splits anew what --split_column keeps apart: leave one of them out.")
+            raise InputError("--pool_splits mixes what --split_column keeps apart: leave one of them out.")
         if self.validation_fold is not None and self.validation_fold == self.test_fold:
             raise InputError(f"--test_fold and --validation_fold are both {self.test_fold}: name two folds.")
         try:
@@ -487,7 +489,8 @@ class ModelArguments:
             config: a configuration of the kind that is meant, with a value for every field.
 
         Raises:
-            InputError: if `config_overrides` names a field that does not exist, or gives it a value of another type.
+            InputError: if `config_overrides` names a field that does not exist, gives it a value of another type, or
+                names one that is set already.
         """
         fields = {name: getattr(self, name) for name in GRU_OPTIONS if getattr(self, name) is not None}
         defaults = config.to_dict()
@@ -497,6 +500,8 @@ class ModelArguments:
             name, _, text = assignment.strip().partition("=")
             if name not in defaults:
                 raise unknown_name("field in --config_overrides", name, defaults)
+            if name in fields:
+                raise InputError(f"--config_overrides {name}: it is given twice. Leave one of them out.")
             fields[name] = _parse_as(type(defaults[name]), name, text)
         return fields
 
@@ -699,6 +704,15 @@ def check_training_options(args: Any) -> None:
         raise InputError("--hub_token would stand in the run's record: use `hf auth login`, or HF_TOKEN.")
     if args.push_to_hub and not args.hub_model_id:
         raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
+    if not args.push_to_hub and (args.hub_model_id or args.hub_private_repo is not None):
+        name = "hub_model_id" if args.hub_model_id else "hub_private_repo"
+        raise InputError(f"--{name} takes effect only with --push_to_hub true.", field=name)
+    if args.freeze_encoder and (args.freeze_layers or args.layer_decay != 1):
+        name = "freeze_layers" if args.freeze_layers else "layer_decay"
+        raise InputError(
+            f"--{name} has no effect with --freeze_encoder: leave it out (--{name} null, where a recipe names it).",
+            field=name,
+        )
     if args.deepspeed and find_spec("deepspeed") is None:
         raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.")
     if not 0 < args.layer_decay <= 1:

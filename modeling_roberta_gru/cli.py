@@ -275,10 +275,10 @@ def evaluate(
     from .inference.evaluation import evaluate_model, report
 
     metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size, trust_remote_code, agreements)
-    say(report(metrics))
-    if output is not None:
+    if output is not None:  # first: who reads what is said may stop reading
         with writing_to(output):
             write_json(output, metrics)
+    say(report(metrics))
 
 
 @command
@@ -340,16 +340,18 @@ def compare(
     for run in runs:
         if not Path(run).is_dir():
             raise InputError(f"{run} is not a folder: name the folders of finished runs.")
+    if output_dir is not None:
+        check_writable("--output-dir", output_dir)
     from .studies import comparison
 
     compared = comparison.compare(runs, resamples)
     text = comparison.comparison_markdown(compared)
-    say(text)
     if output_dir is not None:
         with alone(output_dir, waits=True), writing_to(output_dir):  # of two processes, all files of one
             write_text(output_dir / "comparison.md", text + "\n")
             write_json(output_dir / "comparison.json", compared)
             comparison.draw_comparison(compared, output_dir / "comparison.png")
+    say(text)
 
 
 @command

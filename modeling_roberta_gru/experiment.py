@@ -1,6 +1,7 @@
 """One run, from data to a saved model and its metrics: what `roberta-gru train` and `train.py` do."""
 
 import logging
+import math
 import shlex
 import shutil
 import time
@@ -16,7 +17,6 @@ import torch
 from datasets import Dataset, disable_progress_bars
 from transformers import (
     DataCollatorWithPadding,
-    EarlyStoppingCallback,
     EvalPrediction,
     TrainerCallback,
     set_seed,
@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from .arguments import DataArguments, ModelArguments
 from .configuration_roberta_gru import RobertaGRUConfig
 from .data.documents import SPLITS
-from .data.labels import SINGLE_LABEL, class_weights, label_array
+from .data.labels import REGRESSION, SINGLE_LABEL, class_weights, label_array
 from .data.splits import Splits, load_splits
 from .data.tokenization import SelectingCollator, lift_limits, limit_length, tokenize
 from .errors import InputError, say, unknown_name
@@ -72,8 +72,8 @@ from .training.run_folder import (
 from .training.sharding import check_sharding, is_sharded
 from .training.state_cache import keep_states
 from .training.trained import Trained, TrainedModel, fit_bag_of_words
-from .training.trainer import RobertaGRUTrainer
-from .trust import describe_remote_code, remove_foreign_code
+from .training.trainer import EarlyStopping, RobertaGRUTrainer
+from .trust import describe_remote_code, pinned, remove_foreign_code
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +223,7 @@ def train(
         tokenizer.model_max_length = max_length
     collator = DataCollatorWithPadding(tokenizer)
     train_tokens = tokens["train"]
+    _warn_of_short_training(args, len(train_tokens))
     train_collator: Callable[[list[dict[str, Any]]], Any] | None = None
     if isinstance(model.config, RobertaGRUConfig):
         train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)
@@ -266,9 +267,10 @@ def train(
 
 
 def _resolve_runs(args: ModelArguments) -> ModelArguments:
-    """Have a run's folder, named as what to start from, stand for the model in it."""
+    """Have a run's folder, named as what to start from, stand for the model in it, and a commit for a Hub's branch."""
     base, tokenizer = (name and model_folder(name) for name in (args.model_name_or_path, args.tokenizer_name))
-    return replace(args, model_name_or_path=base, tokenizer_name=tokenizer)
+    revision = args.model_revision if base is None else pinned(base, args.model_revision)
+    return replace(args, model_name_or_path=base, tokenizer_name=tokenizer, model_revision=revision)
 
 
 def _check_destination(args: RobertaGRUTrainingArguments, resumed: str | None) -> None:
@@ -288,6 +290,8 @@ def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
     known = ["loss", *metric_names(problem_type)]
     if metric not in known:
         raise unknown_name("metric in --metric_for_best_model", metric, known)
+    if args.label_smoothing_factor and problem_type == REGRESSION:
+        raise InputError("--label_smoothing_factor needs classes; regression targets have none.")
 
 
 def _bound_windows(
@@ -310,10 +314,23 @@ def _bound_windows(
     return limit_length(train, capacity), SelectingCollator(collator, capacity, policy, args.order_seed)
 
 
-def _early_stopping(args: RobertaGRUTrainingArguments) -> list[EarlyStoppingCallback]:
+def _warn_of_short_training(args: RobertaGRUTrainingArguments, num_rows: int) -> None:
+    """Say so where `--max_steps` ends training before the longest documents are read."""
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    growing = args.length_curriculum * math.ceil(num_rows / batch)
+    if 0 < args.max_steps <= growing:
+        logger.warning(
+            "The longest documents are not trained on: --length_curriculum %d takes %s steps, and --max_steps is %s.",
+            args.length_curriculum,
+            f"{growing:,}",
+            f"{args.max_steps:,}",
+        )
+
+
+def _early_stopping(args: RobertaGRUTrainingArguments) -> list[EarlyStopping]:
     if args.early_stopping_patience is None:
         return []
-    return [EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience)]
+    return [EarlyStopping(args.length_curriculum, early_stopping_patience=args.early_stopping_patience)]
 
 
 def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None, held: ExitStack | None) -> None:
@@ -405,8 +422,8 @@ def measure_run(
     if bag_of_words and labels.problem_type == SINGLE_LABEL:
         try:
             metrics["bag_of_words"] = {"test": measure_bag_of_words(splits.hard_train, splits.test, labels.names)}
-        except InputError as error:  # a baseline must not cost the model
-            logger.warning("The bag-of-words baseline was skipped: %s", error)
+        except (InputError, MemoryError) as error:  # a baseline must not cost the model
+            logger.warning("The bag-of-words baseline was skipped: %s", str(error) or "out of memory")
     return metrics
 
 

@@ -83,6 +83,20 @@ def kind_of(location: str | os.PathLike[str]) -> str:
     return kind if kind in TABLE_ENDINGS else ""
 
 
+def check_packed_once(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse a file beside its packed copy, whose rows would count twice.
+
+    Raises:
+        InputError: naming both.
+    """
+    seen: dict[str, str] = {}
+    for path in map(str, paths):
+        packing = endings_of(path)[1]
+        other = seen.setdefault(path[: len(path) - len(packing)], path)
+        if other != path:
+            raise InputError(f"{other} and {path} are the same table, once packed: delete one of them.", file=path)
+
+
 def check_ending(location: str | os.PathLike[str], verb: str) -> str:
     """Return the ending that says a table's kind.
 
@@ -171,6 +185,7 @@ def alone(path: str | os.PathLike[str], waits: bool = False) -> Iterator[None]:
     """Be the only process that writes to a file or folder.
 
     The lock is a file beside it (`.NAME.lock`) that stays: one on a file that somebody may delete can be held twice.
+    Beside a folder that is mounted where nothing else can be written, it is in the folder.
 
     Args:
         path: of the output.
@@ -187,7 +202,8 @@ def alone(path: str | os.PathLike[str], waits: bool = False) -> Iterator[None]:
         if not place.name:
             raise InputError(f"{path} is the root of all folders: name one in it.")
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(place.with_name(f".{place.name}.lock"))
+        is_inside = place.is_dir() and not os.access(place.parent, os.W_OK)
+        lock = filelock.FileLock(place / ".lock" if is_inside else place.with_name(f".{place.name}.lock"))
         lock.acquire(blocking=waits)
     except filelock.Timeout:
         if not os.path.exists(lock.lock_file):
@@ -258,7 +274,7 @@ def is_being_written(path: Path) -> bool:
 def _is_alive(process: str) -> bool:
     """Tell whether a process, by its number and when it began, may be running; in doubt it is."""
     number, _, started = process.partition(".")
-    if not number.isdecimal():
+    if not number.isdecimal() or os.name == "nt":  # where signal 0 is Ctrl-C
         return True
     try:
         os.kill(int(number), 0)
@@ -314,6 +330,8 @@ def check_writable(option: str, folder: Path) -> None:
     Raises:
         InputError: naming the option and what stands in the way.
     """
+    if is_url(folder):
+        raise InputError(f"{option} {redacted(location_name(folder))} is a URL: name a folder of this machine.")
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with TemporaryDirectory(dir=existing):
@@ -353,7 +371,7 @@ def delete(path: Path) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")  # of names that are not text
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -250,7 +250,7 @@ def classification_loss(
         ValueError: if the labels' shape does not fit the logits'.
     """
     problem_type = config.problem_type or _problem_type(labels, config.num_labels)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(labels.device, torch.promote_types(logits.dtype, torch.float32))
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     counted = labels != IGNORED_LABEL
     if problem_type == "single_label_classification":
@@ -320,15 +320,18 @@ def _run_cell(cell: Any, states: torch.Tensor) -> torch.Tensor:
     On the CPU the recurrence computes in at least float32, whatever the parameters or autocast say: rounding would add
     up over the steps.
     """
-    if states.device.type != "cpu":
-        autocast = torch.is_autocast_enabled(states.device.type)
-        return cell(states if autocast else states.to(cell.weight_ih_l0.dtype))[0]
-    dtype = torch.promote_types(states.dtype, torch.float32)
+    weights, is_on_cpu = cell.all_weights[0], states.device.type == "cpu"
+    if is_on_cpu:
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        weights = [weight.to(dtype) for weight in weights]
+    else:
+        dtype = states.dtype if torch.is_autocast_enabled(states.device.type) else weights[0].dtype
     zeros = states.new_zeros(1, states.shape[0], cell.hidden_size, dtype=dtype)
     initial = [zeros, zeros] if isinstance(cell, nn.LSTM) else zeros
-    weights = [weight.to(dtype) for weight in cell.all_weights[0]]
+    # cuDNN keeps what gradients need where it is told that it trains: in evaluation mode too, if there are any.
+    trains = torch.is_grad_enabled() and not is_on_cpu
     with torch.autocast("cpu", enabled=False):
-        return CELL_FUNCTIONS[type(cell)](states.to(dtype), initial, weights, True, 1, 0.0, False, False, True)[0]
+        return CELL_FUNCTIONS[type(cell)](states.to(dtype), initial, weights, True, 1, 0.0, trains, False, True)[0]
 
 
 def _init_gate(gate: torch.Tensor, is_recurrent: bool) -> None:

@@ -546,16 +546,21 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
         """Run the encoder on documents or windows (N, S) whose `mask` is True for tokens; `is_full`: everywhere."""
         if "encoder_states" in inputs:
             return BaseModelOutput(last_hidden_state=inputs["encoder_states"])
-        return self.roberta(
+        encoded = self.roberta(
             attention_mask=None if is_full else mask.long(),
             position_ids=mask.cumsum(dim=1) * mask + self.config.pad_token_id,
             return_dict=True,
             **inputs,
         )
+        encoded.last_hidden_state = encoded.last_hidden_state.to(mask.device)  # a part may be on another (device_map)
+        if encoded.hidden_states is not None:
+            encoded.hidden_states = tuple(layer.to(mask.device) for layer in encoded.hidden_states)
+        return encoded
 
     def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
         """Add a chunk to the summary (B, A·E) of what was read before."""
         part = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk))
+        part = Part(*(field.to(chunk.rows.device) for field in part))
         before = before or self.summary.of_nothing(reading.packing.lengths.shape[0], like=part.value)
         merged = self.summary.merge(Part(*(field[chunk.rows] for field in before)), part)
         return Part(*(old.index_copy(0, chunk.rows, new) for old, new in zip(before, merged, strict=True)))
@@ -689,7 +694,9 @@ class Reading:
 
     def _size_of_states(self) -> int:
         """Return how many bytes the encoder's states of the whole batch would take."""
-        return self.packing.mask.numel() * self.model.config.hidden_size * self.model.dtype.itemsize
+        # A replica of DataParallel has no parameters, and so no `model.dtype`.
+        dtype = self.model.roberta.embeddings.word_embeddings.weight.dtype
+        return self.packing.mask.numel() * self.model.config.hidden_size * dtype.itemsize
 
     def _run(
         self, chunk: Chunk, left: torch.Tensor | None, right: torch.Tensor | None
@@ -697,6 +704,8 @@ class Reading:
         """Run the GRU over a chunk: its states, and what is carried over either boundary, for all B documents."""
         entering = [None if carried is None else carried[:, chunk.rows] for carried in (left, right)]
         states, *leaving = self.model.gru(chunk.states, chunk.lengths, *entering)
+        states = states.to(chunk.rows.device)
+        leaving = [None if carried is None else carried.to(states.device) for carried in leaving]
         if self.num_chunks == 1:
             return states, None, None
         num_documents = len(self.packing.lengths)
@@ -824,6 +833,8 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
     def __init__(self, config: RobertaGRUConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
+        if config.problem_type is None and config.num_labels == 1:
+            config.problem_type = "regression"  # as the loss takes it; pipelines would show a probability
         self.summary = RobertaGRUSummary(config)
         self.head = RobertaGRUClassificationHead(config, config.summary_size)
         self.post_init()
@@ -1105,7 +1116,7 @@ class RobertaGRUReader:
         digest = hashlib.sha256(repr((cut, split)).encode())
         for name, weights in model.named_parameters():
             if not weights.is_meta and (weights.ndim == 1 or name.startswith("head.")):
-                digest.update(weights.detach().to("cpu", torch.float64).numpy().tobytes())
+                digest.update(weights.detach().cpu().double().numpy().tobytes())
         return digest.hexdigest()
 
     def _move(self, device: torch.device) -> None:
@@ -1295,14 +1306,15 @@ def _parts(component: Any, of_sequence: str) -> list[dict[str, Any]]:
 
 
 class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
-    """RoBERTa-GRU that labels every token: the same head on every GRU state."""
+    """RoBERTa-GRU that labels every token: the same head on every token's states, as on a document of that token."""
 
     _keys_to_ignore_on_load_unexpected = [*RobertaGRUPreTrainedModel._keys_to_ignore_on_load_unexpected, r"^summary\."]
 
     def __init__(self, config: RobertaGRUConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.head = RobertaGRUClassificationHead(config, config.state_size)
+        self.head = RobertaGRUClassificationHead(config, config.summary_size)
+        self.num_summaries = config.summary_size // config.state_size  # of one token, all alike
         self.post_init()
 
     @can_return_tuple
@@ -1329,7 +1341,8 @@ class RobertaGRUForTokenClassification(RobertaGRUPreTrainedModel):
         reading = self._read(input_ids, attention_mask, token_type_ids, inputs_embeds, **kwargs)
         logits: Any = None  # (B, S, C)
         for chunk in reading:
-            logits = reading.place(self._calibrate(self.head(chunk.states)), chunk, logits)
+            scores = self.head(chunk.states.repeat(1, 1, self.num_summaries))
+            logits = reading.place(self._calibrate(scores), chunk, logits)
         logits = reading.packing.unpack(logits)
         if labels is not None and labels.shape == reading.packing.is_real.shape:
             labels = labels.masked_fill(~reading.packing.is_real, IGNORED_LABEL)
@@ -1363,7 +1376,7 @@ def classification_loss(
         ValueError: if the labels' shape does not fit the logits'.
     """
     problem_type = config.problem_type or _problem_type(labels, config.num_labels)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(labels.device, torch.promote_types(logits.dtype, torch.float32))
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     counted = labels != IGNORED_LABEL
     if problem_type == "single_label_classification":
@@ -1475,14 +1488,18 @@ def _run_gru(gru: Any, states: torch.Tensor, initial: torch.Tensor | None) -> to
     On the CPU the recurrence computes in at least float32, whatever the parameters or autocast say: bfloat16 is half
     as fast there, and rounding would add up over the steps.
     """
-    if states.device.type not in ("cpu", "meta"):
-        states = states if _has_autocast(states.device) else states.to(gru.weight_ih_l0.dtype)
-        return gru(states, None if initial is None else initial[None].to(states.dtype))[0]
-    dtype = torch.promote_types(states.dtype, torch.float32)
+    if not hasattr(gru, "weight_ih_l0"):  # torch's dynamic quantisation puts its own in the place
+        return gru(states.float(), None if initial is None else initial[None].float())[0]
     weights = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
+    if initial is None:
+        initial = states.new_zeros(states.shape[0], gru.hidden_size)
+    if states.device.type not in ("cpu", "meta"):
+        dtype = states.dtype if _has_autocast(states.device) else weights[0].dtype
+        # cuDNN keeps what gradients need where it is told that it trains: in evaluation mode too, if there are any.
+        trains = torch.is_grad_enabled()
+        return torch.gru(states.to(dtype), initial[None].to(dtype), weights, True, 1, 0.0, trains, False, True)[0]
+    dtype = torch.promote_types(states.dtype, torch.float32)
     with _without_autocast(states.device):
-        if initial is None:
-            initial = states.new_zeros(states.shape[0], gru.hidden_size, dtype=dtype)
         weights = [weight.to(dtype) for weight in weights]
         return torch.gru(states.to(dtype), initial[None].to(dtype), weights, True, 1, 0.0, False, False, True)[0]
 

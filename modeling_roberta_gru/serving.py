@@ -544,7 +544,7 @@ def create_app(
                 await self.body_iterator.aclose()  # type: ignore[attr-defined]
 
     @app.post("/read", openapi_extra=READ, responses=REFUSALS)
-    async def read(request: Request, top_k: int | None = None) -> Response:
+    async def read(request: Request) -> Response:
         """Read a document while it is being written: a prediction after every piece."""
 
         async def answer() -> Response:
@@ -552,8 +552,10 @@ def create_app(
                 raise _stopping()
             if service.readings is None:
                 raise RefusedError(501, service.why_not_read)
-            if top_k is not None and top_k < 1:
+            given = request.query_params.get("top_k")
+            if given is not None and not (given.isdecimal() and int(given[:10]) >= 1):
                 raise RefusedError(400, "top_k: not a whole number of at least 1. Leave it out for all labels.")
+            top_k = None if given is None else int(given[:10])
             events = _read(service, service.readings, request, top_k, log_texts)
             return EventStream(events, media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
@@ -966,9 +968,18 @@ CLASSIFY: dict[str, Any] = {
     }
 }
 READ: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "top_k",
+            "in": "query",
+            "required": False,
+            "description": "So many labels, the likeliest first. Left out: all.",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    ],
     "requestBody": {
         "required": True,
         "description": "JSON Lines: a piece of the document each, sent when it is written.",
         "content": {"application/x-ndjson": {"schema": {"type": "string"}, "example": '{"append": "At first "}\n'}},
-    }
+    },
 }

@@ -93,9 +93,18 @@ def check_code(folder: Path) -> None:
             )
 
 
-def model_type(name: str) -> Any:
+def pinned(name: str, revision: str | None = None) -> str | None:
+    """Return the commit that a Hub id's revision names now, so that what is loaded is what was checked; or `revision`.
+
+    That is where `name` is a folder or cannot be found.
+    """
+    config = None if Path(name).is_dir() else _find(name, CONFIG, revision)
+    return revision if config is None else config.parent.name  # the cache's folder of a commit
+
+
+def model_type(name: str, revision: str | None = None) -> Any:
     """Return the `model_type` of a folder or a model of the Hub; None where it has no configuration or none in it."""
-    config = _find(name, CONFIG, None)
+    config = _find(name, CONFIG, revision)
     fields = read_json(config) if config else None
     return fields.get("model_type") if isinstance(fields, dict) else None
 

@@ -1,5 +1,6 @@
 """The front door in Python: one call each, from rows in memory to a model that loads anywhere."""
 
+import gc
 import subprocess
 import sys
 import tempfile
@@ -219,3 +220,13 @@ for order in {orders!r}:
     quiet = ["-W", "ignore::DeprecationWarning"]  # Python 3.12 warns of a fork beside threads; torch's wait
     process = subprocess.run([sys.executable, *quiet, "-c", program], capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_nothing_is_left_of_what_was_kept_nowhere(frame, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trained = train(frame, model_name_or_path=str(stand_in), **{**TINY, "config_overrides": None})
+    trained.save(tmp_path / "kept")
+    del trained
+    gc.collect()
+    explain(tmp_path / "kept", "so it was", attributions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

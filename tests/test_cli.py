@@ -71,6 +71,16 @@ def test_evaluate_prints_and_writes_figures_by_length_class_and_column(saved, re
         assert words in said
 
 
+def test_evaluate_has_written_before_it_says_anything(saved, reviews, tmp_path, monkeypatch):
+    def nobody_listens(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "say", nobody_listens)
+    with pytest.raises(BrokenPipeError):
+        cli.evaluate.__wrapped__(str(saved), str(reviews / "test.csv"), output=tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text())["accuracy"]
+
+
 def test_evaluate_reads_a_folder_that_is_named_as_a_file(saved, reviews, tmp_path, roberta_gru):
     (tmp_path / "new.csv").mkdir()
     shutil.copy(reviews / "test.csv", tmp_path / "new.csv" / "part-0.csv")

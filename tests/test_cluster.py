@@ -168,7 +168,7 @@ def test_every_part_is_scored_as_alone(run, parts, tmp_path, expected):
     result = run(parts, tmp_path / "out")
     assert rows_of(tmp_path / "out") == expected
     assert (result["parts"], result["rows"], result["done_before"]) == (6, 30, 0)
-    left = {path.name for path in (tmp_path / "out").iterdir()} - {".lock", "manifest.json"}
+    left = {path.name for path in (tmp_path / "out").iterdir()} - {".lock", "_manifest.json"}
     assert left == {part.target for part in find_parts(str(parts))}
 
 
@@ -269,8 +269,8 @@ def test_another_model_or_other_options_do_not_mix(run, parts, tmp_path, expecte
         run(parts, out, prefix="other_")
     with pytest.raises(InputError, match="--restart"):
         run(parts, out, scorer={"max_length": 10})
-    manifest = json.loads((out / "manifest.json").read_text())
-    (out / "manifest.json").write_text(json.dumps({**manifest, "fingerprint": "of another model"}))
+    manifest = json.loads((out / "_manifest.json").read_text())
+    (out / "_manifest.json").write_text(json.dumps({**manifest, "fingerprint": "of another model"}))
     (out / find_parts(str(parts))[0].target).unlink()
     with pytest.raises(InputError, match="another model"):
         run(parts, out)
@@ -292,7 +292,7 @@ def test_workers_are_told_places_that_do_not_depend_on_a_working_directory(run, 
     run(os.path.relpath(parts), "out", ray, model=os.path.relpath(model))
     assert asked
     assert all(os.path.isabs(place) for place in asked)
-    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert (tmp_path / "out" / "_manifest.json").is_file()
 
 
 def test_a_server_that_refuses_a_part_costs_no_other(run, parts, tmp_path, monkeypatch):
@@ -330,10 +330,10 @@ def test_a_folder_of_something_else_is_left_as_it_is(run, parts, tmp_path):
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_manifest_that_is_none_of_ours_is_left_as_it_is(run, parts, tmp_path, manifest, restart):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json").write_text(manifest)
+    (tmp_path / "out" / "_manifest.json").write_text(manifest)
     with pytest.raises(InputError, match="not empty"):
         run(parts, tmp_path / "out", restart=restart)
-    assert (tmp_path / "out" / "manifest.json").read_text() == manifest
+    assert (tmp_path / "out" / "_manifest.json").read_text() == manifest
 
 
 def test_a_restart_leaves_files_that_are_no_parts(run, parts, tmp_path, expected):
@@ -502,3 +502,18 @@ def test_whatever_is_killed_the_output_is_complete_and_equal(part, tmp_path):
     command = [sys.executable, str(BENCHMARKS / "cluster.py"), *part.split(), *options]
     process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert process.returncode == 0, process.stderr[-4000:]
+
+
+def test_what_was_scored_is_an_input_again_but_no_output_lies_in_its_input(run, parts, tmp_path):
+    run(parts, tmp_path / "out")
+    assert len(find_parts(str(tmp_path / "out"))) == 6
+    run(parts, parts / "scored")
+    with pytest.raises(InputError, match="is within the input"):
+        run(parts, parts / "scored")
+
+
+def test_a_part_beside_its_packed_copy_is_refused(tmp_path):
+    for name in ("a.csv", "a.csv.gz"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"a\.csv and .*a\.csv\.gz are the same table"):
+        find_parts(str(tmp_path))

@@ -218,9 +218,35 @@ def test_only_the_first_five_bad_rows_are_named():
 
 
 def test_only_the_first_ten_reasons_are_said():
-    columns = {"text": ["a"] * 90, "one": list(range(90)), "two": [0] * 90}
-    with pytest.raises(InputError, match=r"one is '11', neither 0 nor 1; and 78 more reasons\. Fix the 88 rows"):
-        build(columns, label_column=["one", "two"])
+    names = [f"label {number}" for number in range(15)]
+    columns = {"text": ["a"] * 15, **{name: [0] * at + [2] + [0] * (14 - at) for at, name in enumerate(names)}}
+    with pytest.raises(InputError, match=r"label 9 is neither 0 nor 1 \('2'\); and 5 more reasons\. Fix the 15 rows"):
+        build(columns, label_column=names)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ({"one": range(2, 502), "two": [0] * 500}, {"label_column": ["one", "two"]}),
+        ({"label": [0] * 500, "day": [f"2026-{day}" for day in range(500)]}, {"split_column": "day"}),
+        ({"label": [0] * 500, "day": [f"{day} a.m." for day in range(500)]}, {"split_column": "day", "test_fold": 1}),
+    ],
+    ids=["labels", "splits", "folds"],
+)
+def test_bad_cells_that_all_differ_are_one_reason_with_an_example(columns, options):
+    rows = {"text": ["a"] * 500, **{name: list(cells) for name, cells in columns.items()}}
+    with pytest.raises(InputError) as error:
+        build(rows, **options)
+    assert len(str(error.value)) < 250
+    assert "rows 1, 2, 3, 4, 5 and 495 more" in str(error.value)
+    assert repr(str(next(iter(list(columns.values())[-1 if "day" in columns else 0])))) in str(error.value)
+    numbers = {name: cells if name == "text" else [1, *cells[1:]] for name, cells in rows.items()}
+    good = {
+        **numbers,
+        **({"day": ["1" if "test_fold" in options else "train", *rows["day"][1:]]} if "day" in rows else {}),
+    }
+    args = DataArguments(**options, on_bad_row="skip")
+    assert list(build_documents("train", [table(good)], args).skipped.values()) == [499]
 
 
 # whatever makes a row bad, in every kind of file: error that names the row, or skipped and counted

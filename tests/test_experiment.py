@@ -24,8 +24,9 @@ from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.training import plots, trained
-from modeling_roberta_gru.training.arguments import parse_run
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.metrics import fit_temperature
+from modeling_roberta_gru.training.record import describe_hyperparameters
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
 from .tiny import ROOT, on_two_ranks, write_reviews
@@ -450,6 +451,14 @@ BAD_RUNS = {
     ),
     "impossible field": (["--gru_hidden_size", "-3"], "`gru_hidden_size` is -3"),
     "losses alone": (["--prediction_loss_only", "true"], "--prediction_loss_only is set by the run itself"),
+    "weights of half the bits": (["--bf16_full_eval", "true"], "--bf16_full_eval is set by the run itself"),
+    "metrics of batches": (["--batch_eval_metrics", "true"], "--batch_eval_metrics is set by the run itself"),
+    "batches apart": (["--eval_do_concat_batches", "false"], "--eval_do_concat_batches is set by the run itself"),
+    "a field said by an option": (["--config_overrides", "label_smoothing=0.3"], "--label_smoothing_factor"),
+    "a field said twice": (
+        ["--gru_hidden_size", "8", "--config_overrides", "gru_hidden_size=4"],
+        "--config_overrides gru_hidden_size: it is given twice",
+    ),
     "classes by another option": (["--label_names", "bad", "good"], "Class names are --class_names"),
     "every column": (["--remove_unused_columns", "false"], "--remove_unused_columns is set by the run itself"),
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
@@ -546,3 +555,24 @@ def test_the_script_ends_with_status_two():
     assert process.returncode == 2
     assert process.stderr.strip().splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(("max_steps", "is_said"), [(6, True), (7, False), (-1, False)])
+def test_a_training_that_ends_before_the_longest_documents_is_said_to(tmp_path, caplog, max_steps, is_said):
+    args = RobertaGRUTrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        length_curriculum=2,
+        max_steps=max_steps,
+        num_train_epochs=3,
+        use_cpu=True,
+    )
+    experiment._warn_of_short_training(args, num_rows=12)
+    assert ("--length_curriculum 2 takes 6 steps" in caplog.text) == is_said
+
+
+def test_the_batch_size_that_was_found_is_the_one_recorded(tmp_path):
+    args = RobertaGRUTrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=64, gradient_accumulation_steps=2, use_cpu=True
+    )
+    assert describe_hyperparameters(args, 16, None, 0.0)["batch_size"] == 32

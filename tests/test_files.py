@@ -1,17 +1,20 @@
 """Files and folders are whole or not at all."""
 
 import errno
+import json
 import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import (
     alone,
+    check_writable,
     refuse_overwriting_inputs,
     replacing,
     staging,
@@ -212,3 +215,24 @@ def test_a_database_that_has_no_room_is_said_in_one_line_whoever_wraps_the_error
             insert()
         with pytest.raises(sqlite3.OperationalError), writing_to("out"):
             database.execute("SELECT nothing FROM nowhere")
+
+
+def test_beside_a_folder_that_is_mounted_alone_the_lock_is_in_it(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == folder)  # root may write anywhere
+    with alone(folder):
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        with pytest.raises(InputError, match="Another process is writing"), alone(folder):
+            pass
+
+
+def test_a_name_that_is_no_text_does_not_keep_json_from_being_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.csv")
+    write_json(tmp_path / "a.json", {"source": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"source": name}
+
+
+def test_a_url_is_no_folder_to_write_to():
+    with pytest.raises(InputError, match=r"--output-dir s3://bucket/out is a URL"):
+        check_writable("--output-dir", Path("s3://bucket/out"))

@@ -305,7 +305,9 @@ def test_columns_of_0_and_1_are_a_label_each(one, zero):
     assert space.encode(labels).tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 
-@pytest.mark.parametrize(("value", "reason"), [(-1, "missing"), (None, "missing"), (0.5, "'0.5', neither 0 nor 1")])
+@pytest.mark.parametrize(
+    ("value", "reason"), [(-1, "missing"), (None, "missing"), (0.5, r"neither 0 nor 1 \('0\.5'\)")]
+)
 def test_a_column_of_labels_that_holds_something_else_makes_a_row_bad(value, reason):
     args = DataArguments(label_column=["toxic", "threat"])
     columns = {"text": ["a", "b"], "toxic": [1, value], "threat": [0, 1]}

@@ -4,6 +4,7 @@ import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from warnings import catch_warnings, simplefilter
 
 import pytest
 import torch
@@ -86,6 +87,45 @@ def test_padding_does_not_change_gradients():
     wide = gradients(model, model(**batch(ids, side="scattered", extra=9)).logits.square().sum())
     for name in narrow:
         torch.testing.assert_close(wide[name], narrow[name], **FLOAT64, msg=name)
+
+
+@pytest.mark.parametrize("fields", EVERY_READING, ids=str)
+def test_a_token_is_labelled_as_a_document_of_that_token_by_the_same_weights(fields, tmp_path):
+    model = classifier(**fields)
+    model.save_pretrained(tmp_path)
+    of_tokens, report = RobertaGRUForTokenClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["mismatched_keys"]
+    ids = torch.tensor([[0], [5], [9]])
+    torch.testing.assert_close(of_tokens.eval()(ids).logits[:, 0], model(ids).logits, **FLOAT32)
+
+
+def test_replicas_that_hold_no_parameters_read_long_documents():
+    model = classifier(gru_bidirectional=True)
+    ids = documents(40)[0][None]
+    expected = model(ids).logits
+    for module in model.modules():  # as DataParallel leaves its replicas
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            setattr(module, name, parameter.detach())
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, expected.detach(), **FLOAT32)
+
+
+def test_torchs_dynamic_quantisation_may_replace_the_gru():
+    model = classifier()
+    ids = documents(20)[0][None]
+    with catch_warnings():
+        simplefilter("ignore")  # torch says that torchao does it too
+        quantised = torch.ao.quantization.quantize_dynamic(model, dtype=torch.qint8)
+    assert not any(isinstance(module, nn.GRU) for module in quantised.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(quantised(ids).logits, model(ids).logits, atol=0.1, rtol=0.1)
+
+
+def test_a_model_of_one_output_says_that_it_is_a_regression():
+    assert RobertaGRUForSequenceClassification(tiny_config(num_labels=1)).config.problem_type == "regression"
+    assert RobertaGRUForSequenceClassification(tiny_config(num_labels=2)).config.problem_type is None
 
 
 def test_labels_of_padding_do_not_count():

@@ -66,6 +66,22 @@ def test_confusions_of_any_number_of_classes_are_small_pictures(tmp_path, num_la
     assert_is_small_picture(tmp_path / "c.png")
 
 
+def test_of_very_many_classes_some_are_drawn_and_that_is_said(tmp_path, drawn):
+    labels = np.arange(1400) % 700
+    labels[:50] = 699
+    probabilities = np.eye(700)[labels]
+    names = [f"class {index}" for index in range(700)]
+    draw_confusion(probabilities, labels, "single_label_classification", names, tmp_path / "c.png")
+    assert drawn[0].axes[0].images[0].get_array().shape == (500, 500)
+    assert drawn[0].axes[0].get_yticklabels()[-1].get_text() == "class 699"  # the most frequent
+    assert "1,400 of 1,400 documents right (100.0%); the 500 most frequent of 700" in drawn[0].get_suptitle()
+    assert np.diag(drawn[0].axes[0].images[0].get_array()).min() == 1
+    wanted = np.eye(700)[np.arange(700)]
+    draw_confusion(1 - wanted, wanted, "multi_label_classification", names, tmp_path / "f.png")
+    assert len(drawn[1].axes[0].patches) == 100
+    assert "the 100 lowest of 700" in drawn[1].axes[0].get_title()
+
+
 def test_a_class_without_documents_has_an_empty_row(tmp_path, drawn):
     draw_confusion([[0.9, 0.1]], [0], "single_label_classification", ["bad", "good"], tmp_path / "c.png")
     assert texts_in(drawn[0]) == ["1\n100.0%"]

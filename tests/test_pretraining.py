@@ -274,3 +274,13 @@ def test_one_of_several_gpus_is_adapted_on(stand_in, monkeypatch, tmp_path):
     windows, tokenizer = windows_of(stand_in, ["the plot was long"] * 4, 12)
     parts = {"train": windows, "validation": windows}
     assert pretraining._trainer(model, tokenizer, parts, tmp_path, QUICK, True).args.n_gpu == 1
+
+
+def test_an_encoder_that_diverges_is_not_written(stand_in, texts, tmp_path):
+    options = AdaptOptions(epochs=1, learning_rate=1e30, save_steps=1)
+    with pytest.raises(InputError) as error:
+        adapt_encoder(str(stand_in), [texts], tmp_path / "adapted", options)
+    assert error.value.field == "learning_rate"
+    assert not list((tmp_path / "adapted").glob("*.safetensors"))
+    for path in (tmp_path / "adapted").rglob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values())

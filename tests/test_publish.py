@@ -20,6 +20,7 @@ import pytest
 import torch
 import typer
 from huggingface_hub import HfApi, constants
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -30,6 +31,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import write_json, write_text
 from modeling_roberta_gru.hub import publish as publishing
 from modeling_roberta_gru.hub.publish import Publication, check_rights, describe_publication, publish
+from modeling_roberta_gru.training import loading
 from modeling_roberta_gru.training.adapter import adapt, write_adapter
 
 from .clean_process import without_the_package
@@ -771,3 +773,31 @@ def test_a_question_that_is_broken_off_ends_it_and_is_not_asked_again(at_home, m
     with pytest.raises(SystemExit) as ended:
         app(["publish", str(model), NAME])
     assert (ended.value.code, len(asked)) == (130, 1)
+
+
+def test_a_model_of_other_labels_is_something_else(at_home, model) -> None:
+    config = json.loads((model / "config.json").read_text())
+    others = {"id2label": {"0": "spam", "1": "ham"}, "label2id": {"spam": 0, "ham": 1}}
+    at_home.create(NAME, {"config.json": json.dumps({**config, **others}).encode()})
+    refused = CliRunner().invoke(app, ["publish", str(model), NAME])
+    assert refused.exit_code == 2
+    assert "spam, ham" in refused.output.replace("\n", " ")
+
+
+def test_what_is_loaded_from_the_hub_is_what_was_checked(at_home, model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert CliRunner().invoke(app, ["publish", str(model), NAME]).exit_code == 0
+    check = loading.check_checkpoint
+
+    def check_and_be_overtaken(*args, **kwargs):
+        check(*args, **kwargs)
+        weights = {name: torch.zeros_like(tensor) for name, tensor in load_file(model / "model.safetensors").items()}
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+        HfApi(at_home.url, token=WRITER).upload_file(
+            path_or_fileobj=tmp_path / "model.safetensors", path_in_repo="model.safetensors", repo_id=NAME
+        )
+
+    monkeypatch.setattr(loading, "check_checkpoint", check_and_be_overtaken)
+    loaded, _ = loading.load_classifier(NAME)
+    expected = load_file(model / "model.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items() if name in expected)

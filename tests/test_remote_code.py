@@ -30,7 +30,7 @@ def saved(tmp_path_factory, stand_in):
     tokenizer = AutoTokenizer.from_pretrained(stand_in)
     fields = {**TINY_ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": 66}
     fields |= {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}, "calibration_temperature": 1.5}
-    fields |= {"summary": "attention", "attention_horizons": [0], "gru_bidirectional": True, "num_gru_layers": 2}
+    fields |= {"summary": "attention", "attention_horizons": [0, 24], "gru_bidirectional": True, "num_gru_layers": 2}
     config = tiny_config(**fields)
     torch.manual_seed(0)
     RobertaGRUForSequenceClassification(config).eval().save_pretrained(folder)

@@ -218,7 +218,7 @@ def test_several_labels_are_lists_where_a_file_can_hold_them(tmp_path):
 def test_rows_without_text_are_kept_and_get_nothing(tmp_path, ending):
     texts = [None if ending in (".jsonl", ".parquet") else "", "a", " \n", "b", "c", "d", "e", ""]
     source = write_texts(tmp_path / f"in{ending}", texts)
-    with pytest.raises(InputError, match=r"3 of 8 rows cannot be scored: the text is .*--skip-bad-rows"):
+    with pytest.raises(InputError, match=r"3 of 8 rows cannot be scored: rows? 1.*: the text is .*--skip-bad-rows"):
         score(source, tmp_path / f"out{ending}")
     assert names(tmp_path) == [source.name]
     scorer = StubScorer()
@@ -263,13 +263,13 @@ def test_a_row_without_text_is_named(tmp_path):
         '{"text": "two\\nlines"}\n\n{"text": 5}\n{"other": 1}\n{"text": "half \\ud83d"}\n{"text": null}\n'
     )
     message = (
-        r"4 of 5 rows cannot be scored: the text is not text \(1, the first in row 2\); the text is null \(2, the "
-        r"first in row 3\); the text is not UTF-8 text \(1, the first in row 4\). Fix them"
+        r"4 of 5 rows cannot be scored: row 2: the text is not text; rows 3, 5: the text is null; row 4: the text is "
+        r"not UTF-8 text\. Fix them"
     )
     with pytest.raises(InputError, match=message):
         score(source, tmp_path / "out.jsonl")
     write_texts(tmp_path / "in.parquet", ["a", "b", "c", "d", "e", " "])
-    with pytest.raises(InputError, match=r"is empty \(1, the first in row 6\)"):
+    with pytest.raises(InputError, match=r"row 6: the text is empty"):
         score(tmp_path / "in.parquet", tmp_path / "out.csv")
 
 
@@ -647,10 +647,11 @@ def test_a_full_disk_is_said_and_what_is_scored_is_kept(tmp_path, monkeypatch, p
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_a_device_without_room_is_a_full_disk(tmp_path, monkeypatch, ending):
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / f"out{ending}"
-    write_rows = module.write_table
+    write_rows, calls = module.write_table, []
 
     def full(path: Path, schema: pa.Schema, rows: Any, *options: Any) -> None:
-        if rows:  # not the check before scoring
+        calls.append(path)
+        if len(calls) > 1:  # not the check before scoring
             path.unlink()
             path.symlink_to("/dev/full")
         write_rows(path, schema, rows, *options)
@@ -773,10 +774,10 @@ def test_a_column_that_exists_already_is_said(tmp_path, ending, name, options, w
 @pytest.mark.parametrize(
     ("ending", "rows", "message"),
     [
-        (".csv", [{"text": "", "id": "1"}], "column 'text' has no text in any row: the text is empty"),
-        (".jsonl", [{"text": 5}, {"text": None}], "column 'text' has no text in any row: the text is not text"),
+        (".csv", [{"text": "", "id": "1"}], "column 'text' has no text in any row: row 1: the text is empty"),
+        (".jsonl", [{"text": 5}, {"text": None}], "column 'text' has no text in any row: row 1: the text is not text"),
         (".jsonl", [{"txet": "a"}], "has no column 'text'. Did you mean 'txet'"),
-        (".jsonl", [{}], "column 'text' has no text in any row: the text is null"),
+        (".jsonl", [{}], "column 'text' has no text in any row: row 1: the text is null"),
         (".jsonl", [], "in.jsonl has no rows"),
         (".parquet", [{"text": 5}], "column 'text' holds int64, not text"),
         (".parquet", [{"text": ["a"]}], "column 'text' holds list<.*>, not text"),
@@ -909,3 +910,43 @@ def test_what_is_returned_is_written_for_people(tmp_path):
     assert "11 rows in " in said
     assert "out.jsonl, with predicted_label, predicted_score." in said
     assert "float32, a stub" in said
+
+
+def write_unquoted(path: Path, *cells: str) -> Path:
+    """Write a TSV in which quotation marks mean nothing, one row for each of some cells, in the middle."""
+    usual = [f'{number}\t"so\t a text of {number}' for number in range(30)]
+    path.write_bytes(
+        ("\n".join(["id\tbeside\ttext", *usual, *(f"1\t{cell}\ta text" for cell in cells)]) + "\n").encode()
+    )
+    return path
+
+
+def test_what_a_file_cannot_hold_is_said_before_anything_is_scored(tmp_path):
+    cases = [
+        (write_unquoted(tmp_path / "a.tsv", "too\tmany"), {"skip_bad_rows": True}, StubScorer()),
+        (
+            write(tmp_path / "b.jsonl", [{"text": "a", "n": 2**60}] * 300 + [{"text": "b", "n": 0.5}] * 300),
+            {},
+            StubScorer(),
+        ),
+        (write_unquoted(tmp_path / "c.tsv"), {}, StubScorer(labels=("bad", "go\tod"))),
+    ]
+    for source, options, scorer in cases:
+        target = tmp_path / f"scored{'.parquet' if source.suffix == '.jsonl' else source.suffix}"
+        with pytest.raises(InputError, match=re.escape(f"{target}: ")):
+            score(source, target, scorer, **options)
+        assert scorer.texts == []
+        assert not target.exists()
+
+
+def test_a_carriage_return_within_an_unquoted_row_is_kept(tmp_path):
+    source = write_unquoted(tmp_path / "a.tsv", "old\r")
+    score(source, tmp_path / "scored.tsv")
+    assert [row["beside"] for row in read(tmp_path / "scored.tsv")][-1] == "old\r"
+
+
+def test_many_reasons_are_said_in_few_words(tmp_path):
+    rows = [{"text": [] if number % 2 else {"a": number}} for number in range(40)] + [{"text": "a"}]
+    with pytest.raises(InputError) as error:
+        score(write(tmp_path / "a.jsonl", rows), tmp_path / "b.jsonl")
+    assert len(str(error.value)) < 400

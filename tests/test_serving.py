@@ -596,6 +596,12 @@ def test_a_document_that_falls_silent_is_given_up(impatient):
     wait_until(lambda: len(impatient.service.readings._free) == 2)
 
 
+@pytest.mark.parametrize("top_k", ["abc", "0", "-1", "1.5", ""])
+def test_a_number_of_labels_that_is_none_is_refused_as_all_else_is(served, top_k):
+    status, said, _ = served.ask(b'"a"', path=f"/read?top_k={top_k}")
+    assert (status, list(said)) == (400, ["error"])
+
+
 def test_what_cannot_be_read_while_it_is_written_is_said(serve, folder):
     model = RobertaGRUForSequenceClassification(tiny_config(gru_bidirectional=True, vocab_size=400))
     scorer = Scorer(model, AutoTokenizer.from_pretrained(folder), dtype="float32", device="cpu")

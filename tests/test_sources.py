@@ -350,6 +350,41 @@ def test_a_folder_without_readable_files_names_what_it_holds(tmp_path):
         read_source(DataArguments(dataset_name=str(tmp_path)))
 
 
+@pytest.mark.parametrize("kind", ["rows", "texts"])
+def test_linked_folders_are_read_as_linked_files_are_and_once(tmp_path, kind):
+    held, data = tmp_path / "held", tmp_path / "data"
+    for split, words in (("train", "abc"), ("test", "de")):
+        for number, word in enumerate(words * 2):
+            if kind == "texts":
+                write(held / split / ("pos" if number % 2 else "neg") / f"{number}.txt", word * (number + 1))
+        if kind == "rows":
+            write(held / split / "part.csv", "text,label\n" + "".join(f"{word},{word}\n" for word in words))
+    data.mkdir()
+    (data / "train").symlink_to(held / "train")
+    (data / "test").symlink_to(held / "test")
+    (held / "train" / "above").symlink_to(held / "train")  # without end
+    found = read_source(DataArguments(dataset_name=str(data)))
+    rows = {split: sum(len(chunk) for table in tables for chunk in table.chunks()) for split, tables in found.items()}
+    assert rows == ({"train": 3, "test": 2} if kind == "rows" else {"train": 6, "test": 4})
+
+
+def test_a_file_beside_its_packed_copy_is_refused(tmp_path):
+    write(tmp_path / "train.csv", CSV)
+    write(tmp_path / "test.csv", CSV)
+    write(tmp_path / "test.csv.gz", gzip.compress(CSV.encode()))
+    with pytest.raises(InputError, match=r"test\.csv and .*test\.csv\.gz are the same table"):
+        read_source(DataArguments(dataset_name=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["folder", "built-in"])
+@pytest.mark.parametrize("option", ["dataset_revision", "dataset_config_name"])
+def test_what_only_the_hub_has_is_asked_of_the_hub_alone(tmp_path, monkeypatch, name, option):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "folder" / "train.csv", CSV)
+    with pytest.raises(InputError, match=f"are for the Hub, and {name} is"):
+        read_source(DataArguments(dataset_name=name, **{option: "v7"}))
+
+
 def test_what_is_no_data_in_a_folder_is_left_out_quietly(tmp_path, caplog):
     write_rows(tmp_path / "train.csv")
     for name in (
@@ -396,7 +431,7 @@ def test_a_text_file_that_is_bad_is_named(tmp_path, content, reason):
     for label in ("pos", "neg"):
         write(tmp_path / label / "1.txt", label)
     (tmp_path / "pos" / "2.txt").write_bytes(content)
-    with pytest.raises(InputError, match=rf"row 3: pos/2.txt {reason}"):
+    with pytest.raises(InputError, match=rf"row 3: the file {reason} \(pos/2\.txt\)"):
         load_splits(DataArguments(dataset_name=str(tmp_path)))
 
 
@@ -412,6 +447,13 @@ def test_folders_of_text_files_are_classes(tmp_path, nested):
     split = "train" if nested else ""
     assert cells(given["train"][0], "mood") == ["neg"] * 3 + ["pos"] * 3
     assert cells(given["train"][0], "review")[3] == f"{split} pos 0\nmore"
+
+
+def test_a_saved_test_split_without_labels_is_left_out_aloud(tmp_path, caplog):
+    splits = {"train": Dataset.from_dict(ROWS), "test": Dataset.from_dict({"text": ROWS["text"]})}
+    DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    assert list(read_source(DataArguments(dataset_name=str(tmp_path / "saved")))) == ["train"]
+    assert "no labels" in caplog.text
 
 
 def test_lists_of_labels_are_read_from_what_save_to_disk_writes(tmp_path):

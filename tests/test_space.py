@@ -148,6 +148,7 @@ def test_a_text_is_read_on_while_it_is_typed(space, tokenizer):
         said, after = space.read_on(classifier, text, live)
         assert after is None
         assert "__type__" in said
+    assert space.read_on(classifier, "a " * space.MAX_CHARACTERS, live)[1] is None
     live = None
     for end in range(100, space.LIVE_CHARACTERS + 200, 100):  # no word ends, so each time all is read again
         _, live = space.read_on(classifier, "a" * end, live)

@@ -5,9 +5,11 @@ import json
 import os
 import random
 import re
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
@@ -16,6 +18,7 @@ from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.labels import SINGLE_LABEL, LabelSpace
 from modeling_roberta_gru.data.splits import (
     Splits,
+    _label_codes,
     assert_no_leak,
     load_labelled,
     load_splits,
@@ -221,11 +224,11 @@ def test_a_column_may_number_the_fold_of_each_row(load, written):
 @pytest.mark.parametrize(
     ("value", "options", "message"),
     [
-        ("unlabelled", {}, "row 1: part is 'unlabelled', not train, validation or test"),
+        ("unlabelled", {}, r"row 1: part is not train, validation or test \('unlabelled'\)"),
         (None, {}, "row 1: part is missing"),
-        ("one", {"test_fold": 1}, "row 1: part is 'one', not the number of a fold"),
-        ("9" * 400, {"test_fold": 1}, r"row 1: part is '9+\.\.\.9+', not the number of a fold"),
-        ("train", {"pool_splits": True}, "--pool_splits splits anew what --split_column keeps apart"),
+        ("one", {"test_fold": 1}, r"row 1: part is not the number of a fold \('one'\)"),
+        ("9" * 400, {"test_fold": 1}, r"row 1: part is not the number of a fold \('9+\.\.\.9+'\)"),
+        ("train", {"pool_splits": True}, "--pool_splits mixes what --split_column keeps apart"),
         ("0", {"test_fold": 7}, "No row has --test_fold 7 in --split_column 'part'"),
         ("1", {"test_fold": 1, "validation_fold": 7}, "No row has --validation_fold 7"),
     ],
@@ -505,6 +508,23 @@ def test_an_unknown_label_in_test_is_an_error(load):
         load({"train": rows("a", 20), "test": [{"text": "c", "label": "Pos"}]})
 
 
+def test_as_many_rows_as_splits_are_split(load):
+    splits = load({"train": [{"text": f"a {row}", "label": row / 2} for row in range(3)]}, problem_type="regression")
+    assert [len(getattr(splits, name)) for name in ("train", "validation", "test")] == [1, 1, 1]
+
+
+def test_many_sets_of_labels_take_little_more_memory_than_the_labels(load):
+    encoded = np.random.default_rng(0).integers(0, 2, (500, 1000)).astype(np.float32)
+    labels = LabelSpace("multi_label_classification", tuple(map(str, range(1000))))
+    tracemalloc.start()
+    codes, names = _label_codes(encoded, labels)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * encoded.nbytes
+    assert len(set(names)) == len(set(codes.tolist())) == 500
+    assert sorted(names) == names
+
+
 def test_too_few_rows_to_split_are_an_error(load):
     with pytest.raises(InputError, match=r"2 usable rows are too few to split .* --validation_file and --test_file"):
         load({"train": rows("a", 2)})
@@ -574,6 +594,16 @@ def test_of_a_folder_the_test_split_is_evaluated(tmp_path):
     (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
     with pytest.raises(InputError, match="has no test split but train, validation: name the file that is meant"):
         load_labelled(str(tmp_path), DataArguments(), POLARITY)
+
+
+@pytest.mark.parametrize("columns", [["fun", "sad"], ["fun", "sad", "long", "odd"], ["fun", "sad", "odd"]])
+def test_a_column_for_each_label_of_the_model_is_evaluated_or_none(columns):
+    labels = LabelSpace("multi_label_classification", ("fun", "sad", "long"))
+    given = {"text": ["a", "b"], **{name: [0, 1] for name in ("fun", "sad", "long", "odd")}}
+    with pytest.raises(InputError) as error:
+        load_labelled(given, DataArguments(label_column=columns), labels)
+    assert error.value.field == "label_column"
+    assert len(load_labelled(given, DataArguments(label_column=["long", "fun", "sad"]), labels)[0]) == 2
 
 
 def test_a_label_that_the_model_does_not_know_is_an_error(tmp_path):

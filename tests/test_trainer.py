@@ -2,12 +2,14 @@
 
 import json
 import resource
+import shutil
 
 import pytest
 import torch
 from datasets import Dataset
 from datasets.arrow_dataset import Column
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed, trainer_pt_utils
 
@@ -16,7 +18,7 @@ from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.dropout import CPUDropout
 from modeling_roberta_gru.training.run_folder import find_checkpoint
-from modeling_roberta_gru.training.trainer import WITHOUT_EVALUATION, RobertaGRUTrainer
+from modeling_roberta_gru.training.trainer import WITHOUT_EVALUATION, EarlyStopping, RobertaGRUTrainer
 
 from .tiny import on_two_ranks, tiny_config
 from .trajectory import PROBLEM_TYPES, WITHOUT_DROPOUT, collate, losses_and_norms, make_trainer, tiny_dataset
@@ -88,6 +90,92 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(optimizer, tmp_pa
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
     for (name, expected), actual in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(actual, expected), name
+
+
+@pytest.mark.parametrize(
+    ("trained", "resumed"),
+    [
+        ({"optimizer": "adamw"}, {"optimizer": "adam"}),
+        ({}, {"adam_beta1": 0.5}),
+        ({}, {"adam_epsilon": 1e-3}),
+        ({"optimizer": "sgd", "optim_args": "momentum=0.5"}, {"optimizer": "sgd", "optim_args": "momentum=0.9"}),
+        ({}, {"optimizer": "optim", "optim": "adamw_torch"}),
+        ({"optimizer": "optim"}, {"optimizer": "optim", "learning_rate": 1e-3}),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_optimizer_or_other_options_of_it(trained, resumed, tmp_path):
+    common = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 9}
+    make_trainer(str(tmp_path), **common, **trained).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    make_trainer(str(tmp_path), **common, **trained).train(resume_from_checkpoint=checkpoint)
+    with pytest.raises(InputError, match=f"{checkpoint} was trained with .* start a new run in another --output_dir"):
+        make_trainer(str(tmp_path), **common, **resumed).train(resume_from_checkpoint=checkpoint)
+
+
+def test_a_checkpoint_of_weights_alone_is_not_resumed(tmp_path):
+    make_trainer(str(tmp_path), save_strategy="steps", save_steps=2, save_total_limit=9, save_only_model=True).train()
+    for wanted in ("auto", "true", str(tmp_path / "checkpoint-2")):
+        args = RobertaGRUTrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint=wanted)
+        with pytest.raises(InputError, match="--save_only_model"):
+            find_checkpoint(args)
+
+
+def test_a_run_resumed_in_a_moved_folder_ends_with_its_best_weights(tmp_path):
+    options = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    options |= {"save_total_limit": 9, "load_best_model_at_end": True}
+    make_trainer(str(tmp_path / "run"), **options).train()
+    state_file = tmp_path / "run" / "checkpoint-6" / "trainer_state.json"
+    state = json.loads(state_file.read_text())
+    best = {
+        "best_global_step": 2,
+        "best_model_checkpoint": str(tmp_path / "run" / "checkpoint-2"),
+        "best_metric": -1.0,
+    }
+    state_file.write_text(json.dumps({**state, **best}))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    trainer = make_trainer(str(tmp_path / "moved"), **options)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-6"))
+    expected = load_file(tmp_path / "moved" / "checkpoint-2" / "model.safetensors")
+    assert torch.equal(trainer.model.state_dict()["head.out_proj.weight"], expected["head.out_proj.weight"])
+    shutil.rmtree(tmp_path / "moved" / "checkpoint-2")
+    trainer = make_trainer(str(tmp_path / "moved"), **options)
+    with pytest.raises(InputError, match="checkpoint-2, which holds the best weights so far, is missing"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-6"))
+
+
+@pytest.mark.parametrize("strategy", ["steps", "best"])
+def test_weights_that_are_no_numbers_are_never_the_best(strategy, tmp_path):
+    class Diverging(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 3:
+                with torch.no_grad():
+                    next(model.parameters()).fill_(float("nan"))
+
+    options = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": strategy, "save_steps": 2, "max_steps": 8}
+    options |= {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "greater_is_better": True}
+    trainer = make_trainer(str(tmp_path), **options)
+    scores = iter([0.5, 0.6, 0.7, 0.8])
+    trainer.compute_metrics = lambda prediction: {"accuracy": next(scores)}  # as guesses of one class may have
+    trainer.add_callback(Diverging())
+    trainer.train()
+    assert (trainer.state.global_step, trainer.state.best_global_step) == (4, 2)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_patience_is_not_worn_by_the_epochs_that_read_short_documents_only(tmp_path):
+    options = {"learning_rate": 1e-12, "max_steps": -1, "num_train_epochs": 8, "eval_strategy": "epoch"}
+    options |= {"save_strategy": "epoch", "load_best_model_at_end": True, "save_total_limit": 9}
+    for growing, last in ((0, 3), (4, 6)):
+        trainer = make_trainer(str(tmp_path / str(growing)), config=WITHOUT_DROPOUT, **options)
+        trainer.add_callback(EarlyStopping(growing, early_stopping_patience=2))
+        trainer.train()
+        assert trainer.state.epoch == last
+        resumed = make_trainer(str(tmp_path / str(growing)), config=WITHOUT_DROPOUT, **options)
+        resumed.add_callback(EarlyStopping(growing, early_stopping_patience=2))
+        steps = trainer.state.global_step // last
+        resumed.train(resume_from_checkpoint=str(tmp_path / str(growing) / f"checkpoint-{steps}"))
+        assert resumed.state.epoch == last
 
 
 def test_a_resumed_run_keeps_count_of_its_patience(tmp_path):
@@ -433,6 +521,7 @@ def test_the_last_whole_checkpoint_is_found(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if step < 11:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+            (tmp_path / f"checkpoint-{step}" / "optimizer.pt").touch()
     (tmp_path / "checkpoint-12").mkdir()
     (tmp_path / "checkpoint-12" / "trainer_state.json").write_text('{"epoch": ')  # the writing was interrupted
     for args.resume_from_checkpoint in ("true", "auto"):

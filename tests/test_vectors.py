@@ -85,7 +85,7 @@ MISTAKES = {
     "two spaces": ([LINES[0], "bad 1  3"], r"line 2 \('bad'\): not all are finite numbers"),
     "not a number": ([LINES[0], "bad 1 nan 3"], r"line 2 \('bad'\): not all are finite numbers"),
     "an infinite number": ([*LINES, "bad 1 1e99 3"], r"line 4 \('bad'\): not all are finite numbers"),
-    "too few lines": (["4 3", *LINES], "the header says 4 words, but 3 follow. Fetch the file anew"),
+    "too few lines": (["4 3", *LINES], "the header says 4 words, but 3 follow. Download the file again"),
     "too many lines": (["2 3", *LINES], "the header says 2 words, but 3 follow"),
     "not separated by spaces": (["the,1,2"], "line 1: no word and numbers with single spaces between them"),
     "not UTF-8": (b"the 1 2\ncaf\xe9 3 4\n", "line 2: not UTF-8 text. Save the file as UTF-8"),

@@ -38,7 +38,7 @@ MAX_TOKENS = 100_000
 """Of one text: as many as characters, which only odd characters need."""
 LIVE_CHARACTERS = 2_000
 """That are read at once while one types: more wait for the button."""
-MAX_SECONDS, MAX_FILE_SECONDS = 120, 1_800
+LIVE_SECONDS, MAX_SECONDS, MAX_FILE_SECONDS = 5, 120, 1_800
 MAX_ROWS = 5_000
 MAX_FILE_SIZE = "10mb"
 MAX_WAITING = 20
@@ -174,7 +174,11 @@ def page(classifier: Classifier, texts: list[str]) -> gr.Blocks:
         return classify_text(classifier, time, text)
 
     def type_on(text: str, live: Live | None) -> tuple[Any, Live | None]:
-        return read_on(classifier, text, live)
+        try:
+            with time.seconds(LIVE_SECONDS):
+                return read_on(classifier, text, live)
+        except TimeoutError:
+            return gr.skip(), None
 
     def columns(file: str | None) -> Any:
         names = read_table(file).names
@@ -300,6 +304,8 @@ def read_on(classifier: Classifier, text: str, live: Live | None) -> tuple[Any, 
     """
     if not text.strip():
         return None, None
+    if len(text) > MAX_CHARACTERS:
+        return gr.skip(), None
     if live is None or not text.startswith(live.text):
         live = Live("", classifier.model.reader(classifier.tokenizer))
     added = text[len(live.text) :]

@@ -63,7 +63,10 @@ class Dialect:
 
     def line(self, cells: Iterable[str]) -> str:
         """Write a row."""
-        return self.delimiter.join(map(self._cell, cells)) + "\n"
+        line = self.delimiter.join(map(self._cell, cells))
+        if line.endswith("\r") and self.quoting == NONE and not self.escape:
+            raise ValueError("the last cell of a row ends in a carriage return, which would be part of the line's end")
+        return line + "\n"
 
     def _cell(self, cell: str) -> str:
         if self.quoting == NONE:
@@ -71,7 +74,7 @@ class Dialect:
                 return re.sub(
                     rf"[\n\r{re.escape(self.delimiter + self.escape)}]", rf"{re.escape(self.escape)}\g<0>", cell
                 )
-            if self.delimiter in cell or "\n" in cell or cell.endswith("\r"):  # another \r is read back as it is
+            if self.delimiter in cell or "\n" in cell:  # a \r is read back as it is, unless the row ends in it
                 raise ValueError("a cell holds a delimiter or a line break, and quotation marks mean nothing here")
             return cell
         quoted = any(character in cell for character in (self.delimiter, "\n", "\r", '"'))
@@ -365,17 +368,19 @@ class BadRows:
 
     Attributes:
         reasons: why → how many rows, and the first of them (from 0).
+        examples: why → what exactly is wrong with the first one.
         unread: the reasons that hold before any column is looked at.
     """
 
     def __init__(self) -> None:
         self.reasons: dict[str, tuple[int, list[int]]] = {}
+        self.examples: dict[str, str] = {}
         self.unread: set[str] = set()
 
     def __str__(self) -> str:
-        said = [f"{first_rows(rows, number)}: {reason}" for reason, (number, rows) in self.reasons.items()]
-        more = [f"and {len(said) - 10:,} more reasons"] if len(said) > 10 else []
-        return "; ".join(said[:10] + more)
+        return brief_list(
+            f"{first_rows(rows, number)}: {self.examples[reason]}" for reason, (number, rows) in self.reasons.items()
+        )
 
     @staticmethod
     def brief(reason: str) -> str:
@@ -399,7 +404,15 @@ class BadRows:
         """Count the bad rows of a chunk before which so many rows stand."""
         for at in sorted(faults):
             number, rows = self.reasons.get(reason := self.brief(faults[at]), (0, []))
+            self.examples.setdefault(reason, faults[at])
             self.reasons[reason] = number + 1, rows if len(rows) >= 5 else [*rows, first + at]
+
+
+def brief_list(said: Iterable[str]) -> str:
+    """Join reasons, the first ten of many."""
+    said = list(said)
+    more = [f"and {len(said) - 10:,} more reasons"] if len(said) > 10 else []
+    return "; ".join(said[:10] + more)
 
 
 def first_rows(rows: Sequence[int], number: int | None = None) -> str:

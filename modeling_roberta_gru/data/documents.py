@@ -29,9 +29,9 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError, first_line, no_column
-from ..files import TABLE_ENDINGS, is_url, kind_of, location_name, redacted
+from ..files import TABLE_ENDINGS, check_packed_once, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
-from .dialect import BadRows, encoding_hint, is_decoded, not_text
+from .dialect import BadRows, brief_list, encoding_hint, is_decoded, not_text
 from .tables import (
     CSV_DELIMITERS,
     UTF_8,
@@ -147,10 +147,10 @@ class ClassFolder(Table):
                 try:
                     texts.append(path.read_text(encoding="utf-8-sig"))
                     if not texts[-1].strip():
-                        bad[at] = f"{path.parent.name}/{path.name} is empty"
+                        bad[at] = f"the file is empty ({path.parent.name}/{path.name})"
                 except UnicodeDecodeError:
                     texts.append("")
-                    bad[at] = f"{path.parent.name}/{path.name} is not {UTF_8} text"
+                    bad[at] = f"the file is not {UTF_8} text ({path.parent.name}/{path.name})"
             labels = [label for label, _ in paths[start : start + 256]]
             yield ArrowChunk(first, pa.record_batch([texts, labels], names=list(self.columns)), bad)
             first += len(texts)
@@ -213,7 +213,13 @@ def read_source(
     if files:
         return {split: [read_file(path, args) for path in paths] for split, paths in files.items()}
     name = args.dataset_name or BUILT_IN
-    if Path(name).is_dir():
+    is_here = Path(name).is_dir()
+    if (args.dataset_config_name or args.dataset_revision) and (is_here or name in BUILT_IN_CORPORA):
+        raise InputError(
+            f"--dataset_config_name and --dataset_revision are for the Hub, and {name} is "
+            f"{'a folder here' if is_here else 'built in'}: leave them out, or rename the folder."
+        )
+    if is_here:
         return _read_folder(Path(name), args, must_have)
     splits = BUILT_IN_CORPORA[name]() if name in BUILT_IN_CORPORA else _load_from_hub(name, args)
     return _labelled_splits(name, splits, args.label_column, must_have)
@@ -393,17 +399,31 @@ def columns_of(table: Table) -> Iterator[list[str]]:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    return [path for path in _visible_files(folder) if kind_of(path.name)]
+    paths = [path for path in _visible_files(folder) if kind_of(path.name)]
+    check_packed_once(paths)
+    return paths
 
 
 def _visible_files(folder: Path) -> list[Path]:
     """Return the files in a folder and its folders, less those that are hidden or hold metadata."""
     return sorted(
         path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(HIDDEN) or part.lower() in NO_DATA for part in path.relative_to(folder).parts)
+        for path in _files_in(folder, set())
+        if not any(part.startswith(HIDDEN) or part.lower() in NO_DATA for part in path.relative_to(folder).parts)
     )
+
+
+def _files_in(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the files in a folder and its folders, those that are links too; not again those `above`."""
+    about = folder.stat()
+    own = (about.st_dev, about.st_ino)
+    if own in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_in(path, above | {own})
+        elif path.is_file():
+            yield path
 
 
 def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
@@ -455,7 +475,7 @@ def _labelled_splits(
             tables.setdefault(split, []).append(DatasetTable(rows, f"{name} ({given})"))
     if not tables:
         raise InputError(f"{name} has no labelled train, validation or test split; it has: {', '.join(splits)}.")
-    return tables
+    return _with_labels(tables, label_columns, must_have)
 
 
 def _is_withheld(rows: Dataset, column: str) -> bool:
@@ -545,7 +565,7 @@ class Reader:
     def documents(self) -> Documents:
         """Return all that was read."""
         if not self.spool.num_rows:
-            raise InputError(f"No row of the {self.split} split is usable: {'; '.join(self.skipped)}.")
+            raise InputError(f"No row of the {self.split} split is usable: {brief_list(self.skipped)}.")
         rows = Dataset(self.spool.table())
         for column in (column for column in self.beside if self.is_numeric.get(column)):
             numbers = [None if cell is None else float(cell) for cell in rows[column][:]]
@@ -631,9 +651,8 @@ class Reader:
         for at in np.flatnonzero(splits < 0):
             value = values[int(at)].as_py()
             wanted = "train, validation or test" if self.args.test_fold is None else "the number of a fold"
-            faults.setdefault(
-                int(at), f"{column} is {'missing' if value is None else reprlib.repr(value)}, not {wanted}"
-            )
+            reason = "is missing" if value is None else f"is not {wanted} ({reprlib.repr(value)})"
+            faults.setdefault(int(at), f"{column} {reason}")
         return splits
 
     def _split_index(self, value: str) -> int:
@@ -832,9 +851,8 @@ def _labels_of_columns(chunk: Chunk, columns: Sequence[str], faults: dict[int, s
         for at, (value, truth) in enumerate(zip(values, truths, strict=True)):
             if truth is None:
                 is_missing = value is None or _is_missing(value) or value.strip() in ("-1", "-1.0")
-                faults.setdefault(
-                    at, f"{column} is {'missing' if is_missing else f'{reprlib.repr(value)}, neither 0 nor 1'}"
-                )
+                reason = "missing" if is_missing else f"neither 0 nor 1 ({reprlib.repr(value)})"
+                faults.setdefault(at, f"{column} is {reason}")
     rows = zip(*holds, strict=True)
     return pa.array([[name for name, truth in zip(columns, row, strict=True) if truth] for row in rows], SEVERAL)
 

@@ -223,6 +223,14 @@ def load_labelled(
     else:
         dataset = str(name)
     args = replace(args, dataset_name=dataset, train_file=None, validation_file=None, test_file=file)
+    columns = args.label_column
+    if len(columns) > 1 and set(columns) != set(labels.names):
+        wrong = sorted(set(labels.names) ^ set(columns))
+        raise InputError(
+            f"--label_column must name the labels of the model, all and no others: {', '.join(labels.names)}. Wrong "
+            f"or missing: {', '.join(wrong)}.",
+            field="label_column",
+        )
     given = read_source(args, tables, must_have="test")
     split = "test" if "test" in given else next(iter(given))
     if len(given) > 1 and split != "test":
@@ -386,7 +394,8 @@ def _label_codes(encoded: np.ndarray, labels: LabelSpace) -> tuple[np.ndarray, l
     if encoded.ndim == 1:
         return encoded, [str(index) for index in range(labels.num_labels)]
     distinct, codes = np.unique(encoded, axis=0, return_inverse=True)
-    return codes.reshape(-1).astype(np.int32), [str(row) for row in distinct.tolist()]
+    # As many labels as there are cost memory when written out, and the rows are in order already.
+    return codes.reshape(-1).astype(np.int32), [f"{number:09}" for number in range(len(distinct))]
 
 
 def _group_codes(rows: Dataset, column: str) -> np.ndarray:
@@ -408,6 +417,12 @@ def _fill_splits(pool: _Pool, args: DataArguments) -> str:
     share = dict(zip(SPLITS, args.fractions, strict=True))
     # shares are relative to what training still has to give: itself and the splits not yet carved
     missing = [split for split in ("test", "validation") if split not in pool.splits]
+    num_rows = len(pool.splits["train"])
+    if missing and num_rows <= len(missing):
+        raise InputError(
+            f"{num_rows} usable rows are too few to split into training, validation and test: label more, or give "
+            "--validation_file and --test_file."
+        )
     for split in missing:
         rest = share["train"] + sum(share[other] for other in missing if other not in pool.splits)
         part = share[split] / rest
@@ -419,11 +434,6 @@ def _fill_splits(pool: _Pool, args: DataArguments) -> str:
 
 def _carve(pool: _Pool, rows: np.ndarray, share: float, args: DataArguments) -> tuple[np.ndarray, np.ndarray]:
     """Part rows in two, the second with about `share` of them, stratified; groups stay together."""
-    if len(rows) < 3:
-        raise InputError(
-            f"{len(rows)} usable rows are too few to split into training, validation and test: label more, or give "
-            "--validation_file and --test_file."
-        )
     if pool.groups is not None:
         return _carve_groups(pool, rows, share, str(args.group_column), args.split_seed)
     return _carve_rows(pool, rows, max(1, round(share * len(rows))), args.split_seed)

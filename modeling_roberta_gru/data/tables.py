@@ -1042,9 +1042,9 @@ def write_table(
             usual = Dialect(CSV_DELIMITERS[kind])
             _write_csv(file, path, schema, rows, dialect or usual, byte_order_mark, excel_safe)
         elif kind == PARQUET:
-            _write_parquet(file, schema, rows)
+            _write_parquet(file, path, schema, rows)
         else:
-            _write_json(file, rows, kind)
+            _write_json(file, rows)
 
 
 @contextmanager
@@ -1115,7 +1115,7 @@ def _unlike_formula(cell: str) -> str:
     return cell  # a number with its sign
 
 
-def _write_json(file: IO[bytes], rows: Rows, kind: str) -> None:
+def _write_json(file: IO[bytes], rows: Rows) -> None:
     for chunk, columns in rows:
         records = chunk.records
         lines = chunk.lines or [json.dumps(record, ensure_ascii=False) for record in records]
@@ -1126,7 +1126,7 @@ def _write_json(file: IO[bytes], rows: Rows, kind: str) -> None:
             file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _write_parquet(file: IO[bytes], schema: pa.Schema, rows: Rows) -> None:
+def _write_parquet(file: IO[bytes], path: Path, schema: pa.Schema, rows: Rows) -> None:
     metadata = {key: value for key, value in (schema.metadata or {}).items() if key != HEADER}
     schema = schema.with_metadata(metadata or None)
     try:
@@ -1135,7 +1135,9 @@ def _write_parquet(file: IO[bytes], schema: pa.Schema, rows: Rows) -> None:
                 writer.write_table(pa.Table.from_batches(group, schema))
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise InputError(
-            f"Parquet cannot hold these columns: {str(error).rstrip('.')}. Name an output that ends in .jsonl."
+            f"{path}: Parquet cannot hold these columns: {str(error).rstrip('.')}. Name an output that ends in "
+            ".jsonl.",
+            file=str(path),
         ) from None
 
 

@@ -109,7 +109,7 @@ def build_card(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCard:
         example=WIDGET_TEXTS[0],
         sentence=architecture.sentence,
         travels=architecture.ships_code,
-        sizes={name: record["model"][name] for name in architecture.size_fields},
+        sizes={name: record["model"].get(name) for name in architecture.size_fields},
         written=written,
         cell=cell,
         code=code,

@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from hashlib import file_digest, sha1
 from json import JSONDecodeError
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import yaml
@@ -401,8 +402,10 @@ def _download(api: HfApi, repo_id: str, oid: str, name: str) -> bytes:
 def _describe_model(config: bytes) -> str:
     try:
         fields = json.loads(config)
-        return f"a {fields['model_type']} model ({', '.join(fields['architectures'])})"
-    except (ValueError, TypeError, KeyError):
+        labels = ", ".join(map(str, fields.get("id2label", {}).values()))
+        said = f"; labels: {shorten(labels, 60, placeholder=' …')}" if labels else ""
+        return f"a {fields['model_type']} model ({', '.join(fields['architectures'])}{said})"
+    except (ValueError, TypeError, KeyError, AttributeError):
         return "a model whose configuration does not tell its type"
 
 

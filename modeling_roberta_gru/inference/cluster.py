@@ -27,12 +27,22 @@ import fsspec
 from tqdm.auto import tqdm
 
 from ..errors import InputError, first_line, say
-from ..files import alone, delete, is_url, kind_of, location_name, redacted, without_passwords, writing_to
+from ..files import (
+    alone,
+    check_packed_once,
+    delete,
+    is_url,
+    kind_of,
+    location_name,
+    redacted,
+    without_passwords,
+    writing_to,
+)
 from .batch_scorer import cpus_given, threads
 from .score_file import ScoreOptions, check_text_columns, score_file
 from .scorer import Scorer
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"  # which whoever reads the folder passes over
 MOST_TRIES = 4
 """How often a part may take a worker down with it, and a worker be lost before it has its model."""
 SECONDS_FOR_A_LOCK = 60
@@ -134,6 +144,8 @@ def score_folder(
     if least < 1 or (most is not None and most < least):
         raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
     parts = find_parts(source)
+    if any(part.source.startswith(f"{target.rstrip('/')}/") for part in parts):
+        raise InputError(f"The output {redacted(target)} is within the input: name a folder outside.")
     _check_parts(parts, options)
     started = perf_counter()
     with _alone_in(target):
@@ -322,6 +334,7 @@ def find_parts(source: str) -> list[Part]:
         and kind_of(name)
         and (name == path or not _is_hidden(name.removeprefix(root)))  # what is named itself may be hidden
     )
+    check_packed_once(names)
     if not names:
         raise InputError(f"{source} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
     return [

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
-from itertools import chain, count, islice
+from itertools import chain, count, cycle, islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
-from ..data.dialect import BadRows, encoding_hint, is_decoded
+from ..data.dialect import NONE, BadRows, Dialect, encoding_hint, is_decoded
 from ..data.documents import clean_html, join_columns
 from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
@@ -202,7 +202,7 @@ def score_file(
         unfinished = folder / f"{UNFINISHED}{''.join(target.suffixes[-2:])}"
         schema = pa.schema([*table.schema, *predictions.schema], table.schema.metadata)
         dialect = table.dialect if kind_of(source) == kind_of(target) else None
-        write_table(unfinished, schema, (), dialect)  # says now what cannot be written then
+        _check_writing(unfinished, target, schema, table, options, predictions, dialect)
         before = _num_scored(folder)
         scoring = perf_counter()
         _score(scorer, _texts(table, options, bad.reasons), folder, before, num_texts, progress)
@@ -411,9 +411,7 @@ def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) 
     if not num_rows:
         raise InputError(f"{table.name} has no rows.")
     _check_columns(table, options.text_column, predictions)
-    said = "; ".join(
-        f"{reason} ({number:,}, the first in row {rows[0] + 1:,})" for reason, (number, rows) in bad.reasons.items()
-    )
+    said = str(bad)
     hint = encoding_hint(said) if is_csv(table.name) else ""
     if bad.number == num_rows:
         named = " and ".join(map(repr, options.text_column))
@@ -424,6 +422,32 @@ def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) 
             f"Fix them, or pass --skip-bad-rows to keep them without a prediction.{hint}"
         )
     return num_rows, bad
+
+
+def _check_writing(
+    unfinished: Path,
+    target: Path,
+    schema: pa.Schema,
+    table: Table,
+    options: ScoreOptions,
+    predictions: PredictedColumns,
+    dialect: Dialect | None,
+) -> None:
+    """Say before all is scored what cannot be written then: the header, and where cells may matter, every row.
+
+    Raises:
+        InputError: naming `target`.
+    """
+    num_labels = len(predictions.labels)
+    # All labels at once, as some text may have them, and one after the other.
+    scores = chain([np.ones(num_labels)], cycle(np.eye(num_labels)))
+    is_converted = kind_of(target) == PARQUET and kind_of(table.path) != PARQUET
+    is_unquoted = dialect is not None and dialect.quoting == NONE
+    rows = _rows(table, options, predictions, scores) if is_converted or is_unquoted else ()
+    try:
+        write_table(unfinished, schema, rows, dialect)
+    except InputError as error:
+        raise InputError(str(error).replace(str(unfinished), str(target)), file=str(target)) from None
 
 
 def _check_columns(table: Table, text_columns: Sequence[str], predictions: PredictedColumns) -> None:

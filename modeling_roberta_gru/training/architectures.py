@@ -45,6 +45,14 @@ OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpo
 OF_VECTORS = ("embeddings", "freeze_embeddings")
 ON_AN_ENCODER = {"skip_connection": True, "summary": "attention", "attention_horizons": [0, 1024, 512, 256]}
 """Of a fresh GRU on a pretrained encoder: docs/reproducing.md says what it was chosen from."""
+SET_ELSEWHERE = {
+    "pad_token_id": "the tokenizer",
+    "problem_type": "--problem_type",
+    "class_weights": "--class_weights",
+    "label_smoothing": "--label_smoothing_factor",
+    "calibration_temperature": "--calibrate",
+}
+"""Fields of our configurations that something else sets, and what."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +72,7 @@ class Architecture:
 
     without_effect: ClassVar[Sequence[str]] = ()
     size_fields: ClassVar[Sequence[str]] = ()
+    set_elsewhere: ClassVar[dict[str, str]] = {}
     sentence: ClassVar[str] = ""
     ships_code: ClassVar[bool] = False
     reads_whole_texts: ClassVar[bool] = True
@@ -82,7 +91,7 @@ class Architecture:
             check_checkpoint(args.model_name_or_path, args.model_revision, args.trust_remote_code)
         name = args.tokenizer_name or args.model_name_or_path
         if name is None:
-            vocab_size = args.config_fields(RobertaGRUConfig()).get("vocab_size")
+            vocab_size = self.config_fields(args, RobertaGRUConfig()).get("vocab_size")
             return train_tokenizer(texts, **({"vocab_size": vocab_size} if vocab_size else {}))
         revision = None if args.tokenizer_name else args.model_revision
         tokenizer = read_tokenizer(name, revision, trust_remote_code=args.trust_remote_code)
@@ -106,6 +115,17 @@ class Architecture:
         """
         raise NotImplementedError
 
+    def config_fields(self, args: ModelArguments, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return the fields of a configuration that `args` set; see [`ModelArguments.config_fields`].
+
+        Raises:
+            InputError: also if one of them is set by something else.
+        """
+        fields = args.config_fields(config)
+        for name in fields.keys() & self.set_elsewhere.keys():
+            raise InputError(f"--config_overrides {name}: it is set by {self.set_elsewhere[name]}. Leave it out.")
+        return fields
+
     def loss_function(
         self, labels: LabelSpace, class_weights: list[float] | None, label_smoothing: float
     ) -> Callable[..., torch.Tensor] | None:
@@ -121,6 +141,7 @@ class RobertaGRU(Architecture):
     """A RoBERTa encoder, a GRU over its states, and a small head."""
 
     without_effect = OF_VECTORS
+    set_elsewhere = SET_ELSEWHERE
     size_fields = (
         "num_hidden_layers",
         "hidden_size",
@@ -129,6 +150,8 @@ class RobertaGRU(Architecture):
         "gru_hidden_size",
         "gru_bidirectional",
         "summary",
+        "attention_horizons",
+        "skip_connection",
         "head_hidden_size",
     )
     sentence = "a RoBERTa encoder reads the text, a GRU reads the encoder's states in order, and a small head decides"
@@ -148,7 +171,7 @@ class RobertaGRU(Architecture):
         asked for; one of RoBERTa-GRU keeps its own, and a fresh head where the labels are others.
         """
         loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
-        fields = {**args.config_fields(RobertaGRUConfig()), **labels.config_fields(), **loss_fields}
+        fields = {**self.config_fields(args, RobertaGRUConfig()), **labels.config_fields(), **loss_fields}
         name = args.model_name_or_path
         try:
             if name is None:
@@ -258,14 +281,7 @@ class RecurrentNet(Architecture):
     sentence = "a recurrent net reads the text's word embeddings in order, and a linear head decides"
     ships_code = True
 
-    set_elsewhere: ClassVar[dict[str, str]] = {
-        "cell": "--architecture",
-        "bidirectional": "--architecture",
-        "pad_token_id": "the tokenizer",
-        "class_weights": "--class_weights",
-        "label_smoothing": "--label_smoothing_factor",
-    }
-    """Fields of the configuration that another option says."""
+    set_elsewhere = {**SET_ELSEWHERE, "cell": "--architecture", "bidirectional": "--architecture"}
 
     def __init__(self, name: str, cell: str, bidirectional: bool) -> None:
         super().__init__(name)
@@ -278,7 +294,7 @@ class RecurrentNet(Architecture):
             InputError: if none can be read there.
         """
         if args.tokenizer_name is None:
-            config = RecurrentConfig(**args.config_fields(RecurrentConfig()))
+            config = RecurrentConfig(**self.config_fields(args, RecurrentConfig()))
             return train_word_tokenizer(texts, config.vocab_size)
         return read_tokenizer(args.tokenizer_name, tokenizer_class=PreTrainedTokenizerFast)
 
@@ -295,9 +311,7 @@ class RecurrentNet(Architecture):
         Raises:
             InputError: if the sizes are not possible, or the vectors do not fit them or the vocabulary.
         """
-        overrides = args.config_fields(RecurrentConfig())
-        for name in overrides.keys() & self.set_elsewhere.keys():
-            raise InputError(f"--config_overrides {name}: it is set by {self.set_elsewhere[name]}. Leave it out.")
+        overrides = self.config_fields(args, RecurrentConfig())
         vectors = read_vectors(args.embeddings, words=tokenizer.get_vocab()) if args.embeddings else None
         fields = {**overrides, **labels.config_fields(), "cell": self.cell, "bidirectional": self.bidirectional}
         fields |= {"pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
@@ -349,8 +363,16 @@ ARCHITECTURES: dict[str, Architecture] = {
 LOGITS_ALONE = {"output_hidden_states": False, "output_attentions": False, "return_dict": True}
 
 
-SET_BY_RUN = {"prediction_loss_only": False, "label_names": None, "remove_unused_columns": True}
-"""Options of the Trainer without which a run would have no predictions to measure."""
+SET_BY_RUN = {
+    "prediction_loss_only": False,
+    "label_names": None,
+    "remove_unused_columns": True,
+    "eval_do_concat_batches": True,
+    "batch_eval_metrics": False,
+    "bf16_full_eval": False,
+    "fp16_full_eval": False,
+}
+"""Options of the Trainer without which a run has no predictions to measure, or saves weights of another precision."""
 
 
 def check_options(

@@ -22,7 +22,7 @@ from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError, first_line
-from ..trust import check_checkpoint, check_tokenizer_files, forget_code, model_type
+from ..trust import check_checkpoint, check_tokenizer_files, forget_code, model_type, pinned
 
 OURS = (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
 
@@ -60,12 +60,13 @@ def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrai
     """
     name = model_folder(name)
     try:
-        runs_code = trust_remote_code and model_type(name) not in OURS
-        check_checkpoint(name, trust_remote_code=runs_code)
+        revision = pinned(name)
+        runs_code = trust_remote_code and model_type(name, revision) not in OURS
+        check_checkpoint(name, revision, trust_remote_code=runs_code)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=runs_code, use_safetensors=True, output_loading_info=True
+            name, revision=revision, trust_remote_code=runs_code, use_safetensors=True, output_loading_info=True
         )
-        tokenizer = read_tokenizer(name, trust_remote_code=trust_remote_code)
+        tokenizer = read_tokenizer(name, revision, trust_remote_code=trust_remote_code)
     except InputError:
         raise
     except (OSError, ValueError) as error:

@@ -217,13 +217,60 @@ def check_optimizer_state(
     """Check that a checkpoint's optimizer state is one that `optimizer`, as `args` describe it, could have written.
 
     Raises:
-        InputError: if the checkpoint was written by another optimizer, with other groups of parameters, or with
-            another learning rate or weight decay.
+        InputError: if the checkpoint was written by another optimizer, with other groups of parameters, or with other
+            [`FIXED_OPTIONS`].
     """
     path = Path(checkpoint) / "optimizer.pt"
     if not path.is_file():  # sharded: written and checked by the library that shards
         return
     saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if args.optimizer != "optim":
+        _check_state(saved, args, checkpoint)
+    groups, expected_groups = saved["param_groups"], optimizer.param_groups
+    sizes, expected_sizes = ([len(group["params"]) for group in each] for each in (groups, expected_groups))
+    if sizes != expected_sizes:
+        raise InputError(
+            f"{checkpoint} groups its parameters as {sizes}, this run as {expected_sizes}: resume with the learning "
+            "rates, decays and frozen layers it was trained with, or start a new run in another --output_dir."
+        )
+    # What the checkpoint says would be taken over without a word.
+    for old, new in zip(groups, expected_groups, strict=True):
+        for name, option in FIXED_OPTIONS.items():
+            before, now = old.get(name, False), new.get(name, False)
+            is_known = name != "decoupled_weight_decay" or name in old.keys() & new.keys()  # not to older torch
+            if is_known and not _is_same(before, now):
+                raise InputError(
+                    f"{checkpoint} was trained with {option} {before}, not {now}: resume with the optimizer and the "
+                    "options it was trained with, or start a new run in another --output_dir."
+                )
+
+
+FIXED_OPTIONS = {
+    "initial_lr": "a learning rate of",
+    "weight_decay": "a weight decay of",
+    "decoupled_weight_decay": "decoupled weight decay",
+    "betas": "betas of",
+    "eps": "an epsilon of",
+    "amsgrad": "AMSGrad",
+    "momentum": "a momentum of",
+    "momentum_decay": "a momentum decay of",
+    "dampening": "a dampening of",
+    "nesterov": "Nesterov momentum",
+    "alpha": "an alpha of",
+    "centered": "centred gradients",
+}
+"""What an optimizer never changes of a group's options, and how a message names it."""
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
+        return len(old) == len(new) and all(map(_is_same, old, new))
+    is_numeric = isinstance(old, (int, float)) and isinstance(new, (int, float))
+    return math.isclose(old, new, rel_tol=1e-9) if is_numeric else old == new
+
+
+def _check_state(saved: dict[str, Any], args: RobertaGRUTrainingArguments, checkpoint: str) -> None:
+    """Check that the state has the names that the optimizer of `args` gives it."""
     optimizer_class, kwargs = optimizer_class_and_kwargs(args)
     kwargs.pop("capturable", None)  # the probe is on the CPU, where its state has the same names
     probe = nn.Parameter(torch.zeros(1))
@@ -238,19 +285,3 @@ def check_optimizer_state(
                 f"{sorted(state)}, not {sorted(expected)}. Resume with the --optimizer it was trained with, or start "
                 "a new run in another --output_dir."
             )
-    sizes, expected_sizes = (
-        [len(group["params"]) for group in groups] for groups in (saved["param_groups"], optimizer.param_groups)
-    )
-    if sizes != expected_sizes:
-        raise InputError(
-            f"{checkpoint} groups its parameters as {sizes}, this run as {expected_sizes}: resume with the learning "
-            "rates, decays and frozen layers it was trained with, or start a new run in another --output_dir."
-        )
-    # What the checkpoint says would be taken over without a word.
-    for name, option in (("initial_lr", "learning rate"), ("weight_decay", "weight decay")):
-        for old, new in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-            if name in old and name in new and not math.isclose(old[name], new[name], rel_tol=1e-9):
-                raise InputError(
-                    f"{checkpoint} was trained with a {option} of {old[name]:g}, not {new[name]:g}: resume with the "
-                    "one it was trained with, or start a new run in another --output_dir."
-                )

@@ -37,6 +37,10 @@ FALLBACK_FONTS = (
 """Of these, those that are installed draw what DejaVu, which matplotlib brings, has no letters for."""
 MOST_WRITTEN_CLASSES = 20
 """Confusion cells of more classes are too small to write in."""
+MOST_BARS = 100
+"""Of more classes, those with the lowest F1 are drawn."""
+MOST_CLASSES = 500
+"""Of more classes, a confusion matrix shows those that most documents are of."""
 MOST_POINTS = 5000
 """A scatter shows at most this many documents."""
 
@@ -122,9 +126,15 @@ def draw_confusion(
 
 
 def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequence[str]) -> Figure:
-    num_labels = len(label_names)
-    counts = np.bincount(true * num_labels + predicted, minlength=num_labels**2).reshape(num_labels, num_labels)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    totals = np.bincount(true, minlength=len(label_names))
+    shown = np.sort(np.argsort(-totals, kind="stable")[:MOST_CLASSES])
+    num_labels = len(shown)
+    place = np.full(len(label_names), -1)
+    place[shown] = np.arange(num_labels)
+    cells = np.stack([place[true], place[predicted]], axis=1)
+    cells = cells[(cells >= 0).all(axis=1)] @ [num_labels, 1]
+    counts = np.bincount(cells, minlength=num_labels**2).reshape(num_labels, num_labels)
+    shares = counts / np.maximum(totals[shown, None], 1)
     is_large = num_labels > 4
     side = np.clip(0.42 * num_labels, 3.4, 11)
     figure = Figure(figsize=(side + 1.8, side + 1.5), layout="constrained")
@@ -140,11 +150,14 @@ def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequ
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     else:
         figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(xmax=1), label="share of the true class")
-    names = [shortened(name) for name in label_names]
+    names = [shortened(label_names[label]) for label in shown]
     axes.set_xticks(range(num_labels), names, rotation=45 if is_large else 0, ha="right" if is_large else "center")
     axes.set_yticks(range(num_labels), names)
-    num_right = np.trace(counts)
-    figure.suptitle(f"{num_right:,} of {len(true):,} documents right ({num_right / len(true):.1%})", fontsize=11)
+    num_right = int((predicted == true).sum())
+    title = f"{num_right:,} of {len(true):,} documents right ({num_right / len(true):.1%})"
+    if num_labels < len(label_names):
+        title += f"; the {num_labels} most frequent of {len(label_names):,} classes"
+    figure.suptitle(title, fontsize=11)
     axes.set(xlabel="predicted", ylabel="true (each row adds up to 100 %)")
     axes.tick_params(length=0, labelsize=min(10, 400 / num_labels))
     axes.spines[:].set_visible(False)
@@ -154,14 +167,17 @@ def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequ
 def _f1_bars(probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> Figure:
     f1 = PerClass.results(probabilities, labels, np.ones((1, len(labels))))["f1"][0]
     num_documents = (labels >= 0.5).sum(axis=0)
-    figure = Figure(figsize=(7, 1.4 + 0.3 * len(label_names)), layout="constrained")
+    shown = np.sort(np.argsort(f1, kind="stable")[:MOST_BARS])
+    figure = Figure(figsize=(7, 1.4 + 0.3 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(range(len(f1)), f1, color=BLUE, height=0.7)
-    axes.bar_label(bars, [f"{value:.2f}" for value in f1], padding=3, fontsize=9)
-    names = [f"{shortened(name)} (n = {count:,})" for name, count in zip(label_names, num_documents, strict=True)]
-    axes.set_yticks(range(len(f1)), names)
+    bars = axes.barh(range(len(shown)), f1[shown], color=BLUE, height=0.7)
+    axes.bar_label(bars, [f"{value:.2f}" for value in f1[shown]], padding=3, fontsize=9)
+    names = [f"{shortened(label_names[label])} (n = {num_documents[label]:,})" for label in shown]
+    axes.set_yticks(range(len(shown)), names)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.08), xlabel="F1", title="F1 by class")
+    is_cut = len(shown) < len(f1)
+    title = f"F1: the {len(shown)} lowest of {len(f1):,} classes" if is_cut else "F1 by class"
+    axes.set(xlim=(0, 1.08), xlabel="F1", title=title)
     tidy(axes)
     axes.grid(axis="y", visible=False)
     return figure

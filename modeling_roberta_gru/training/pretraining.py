@@ -40,12 +40,12 @@ from ..data.tables import UTF_8, open_table
 from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, first_line, say, unknown_name
 from ..files import alone, delete, redacted, staging, write_json, writing_to
-from ..trust import check_checkpoint, describe_remote_code, remove_foreign_code
+from ..trust import check_checkpoint, describe_remote_code, pinned, remove_foreign_code
 from .arguments import RobertaGRUTrainingArguments
 from .dropout import use_cpu_dropout
 from .loading import quiet, read_tokenizer
 from .run_folder import last_checkpoint
-from .trainer import EpochSampler, GroupedSampler, ResumingTrainer
+from .trainer import EpochSampler, GroupedSampler, ResumingTrainer, is_finite
 
 ENCODERS = ("roberta", "xlm-roberta", "camembert", RobertaGRUConfig.model_type)
 RECORD = "adapt.json"
@@ -249,7 +249,8 @@ def _adapt(
     set_seed(options.seed)
     if options.trust_remote_code:
         say(f"Trusted to run: the code of {describe_remote_code(model)}")
-    tokenizer = read_tokenizer(model, trust_remote_code=options.trust_remote_code)
+    revision = pinned(model)
+    tokenizer = read_tokenizer(model, revision, trust_remote_code=options.trust_remote_code)
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
         raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
     if tokenizer.mask_token is None:
@@ -257,7 +258,7 @@ def _adapt(
             f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
             "adapt an encoder whose vocabulary has one, such as roberta-base."
         )
-    masked_model = _load(model, tokenizer)
+    masked_model = _load(model, revision, tokenizer)
     window = masked_model.config.max_position_embeddings - masked_model.config.pad_token_id - 1
     size = options.max_length or window
     room = size - tokenizer.num_special_tokens_to_add()
@@ -298,6 +299,12 @@ def _adapt(
         set_seed(options.seed)  # a run that was killed before its first checkpoint begins anew without that evaluation
         trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
     after = trainer.evaluate()["eval_loss"]
+    if not (is_finite(masked_model) and math.isfinite(after)):
+        raise InputError(
+            f"Training diverged: the validation loss is {after}. Nothing was saved. Choose a lower --learning_rate "
+            "and another --output_dir.",
+            field="learning_rate",
+        )
     say(f"Validation loss after: {after:.4f}")
     record = {
         **described,
@@ -357,16 +364,16 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Load an encoder in float32 with its masked-language-model head, a fresh one where it has none."""
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
             if config.model_type not in ENCODERS:
                 raise InputError(
                     f"{name} is a {config.model_type!r}: RoBERTa-GRU starts from {', '.join(ENCODERS)} only."
                 )
-            check_checkpoint(name)
+            check_checkpoint(name, revision)
             model_class: Any = AutoModelForMaskedLM
             if config.model_type == RobertaGRUConfig.model_type:  # whose encoder is a RoBERTa
                 fields = {key: getattr(config, key) for key in RobertaConfig().to_dict() if hasattr(config, key)}
@@ -374,7 +381,12 @@ def _load(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
                 model_class = RobertaForMaskedLM
             check_token_ids(tokenizer, config.vocab_size)
             model, report = model_class.from_pretrained(
-                name, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                name,
+                revision=revision,
+                config=config,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -105,11 +105,13 @@ def describe_model(model: PreTrainedModel, args: ModelArguments, size_fields: Se
 
 
 def describe_hyperparameters(
-    args: RobertaGRUTrainingArguments, class_weights: list[float] | None, label_smoothing: float
+    args: RobertaGRUTrainingArguments,
+    batch_size: int,
+    class_weights: list[float] | None,
+    label_smoothing: float,
 ) -> dict[str, Any]:
-    """Return what the weights depend on, as it truly was."""
+    """Return what the weights depend on, as it truly was; `batch_size` is that of a process."""
     optimizer = args.optimizer if args.optimizer != "optim" else str(getattr(args.optim, "value", args.optim))
-    batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {
         "optimizer": optimizer,
         "optimizer_arguments": args.optim_args,
@@ -122,7 +124,7 @@ def describe_hyperparameters(
         "adam_betas": [args.adam_beta1, args.adam_beta2] if "adam" in optimizer else None,
         "adam_epsilon": args.adam_epsilon if "adam" in optimizer else None,
         "max_grad_norm": args.max_grad_norm,
-        "batch_size": batch_size,
+        "batch_size": batch_size * args.gradient_accumulation_steps * args.world_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "num_processes": args.world_size,
         "num_train_epochs": args.num_train_epochs,
@@ -182,11 +184,17 @@ def describe_platform(args: RobertaGRUTrainingArguments | None = None) -> dict[s
             "processor": _processor(),
             "num_cores": os.cpu_count(),
             "num_threads": torch.get_num_threads(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "memory_gib": _memory_gib(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "num_processes": args.world_size if args else 1,
         },
     }
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def _processor() -> str:

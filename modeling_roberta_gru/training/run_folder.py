@@ -21,6 +21,8 @@ RUN_FILES = {
     "run.json": "command, options, data, versions, hardware, duration",
 }
 AUTO = "auto"
+OPTIMIZER_STATES = ("optimizer*", "global_step*")
+"""What a checkpoint that can be resumed holds: a file, FSDP's folder, or DeepSpeed's."""
 CHECKPOINT_FILES = "CheckpointFiles"
 """Where a checkpoint's trainer_state.json lists its files: the name of the callback that does."""
 
@@ -33,7 +35,7 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     which files there are.
 
     Raises:
-        InputError: if there is no such checkpoint, or it is that of another seed.
+        InputError: if there is no such checkpoint, it is that of another seed, or it holds weights alone.
     """
     checkpoint = _wanted_checkpoint(args)
     seed = None if checkpoint is None else _noted(Path(checkpoint)).get("seed")
@@ -41,6 +43,11 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         raise InputError(
             f"{checkpoint} was trained with --seed {seed}, not {args.seed}, and is not part of this run: give that "
             "seed, or start a new run in another --output_dir."
+        )
+    if checkpoint is not None and not any(any(Path(checkpoint).glob(name)) for name in OPTIMIZER_STATES):
+        raise InputError(
+            f"{checkpoint} holds no state of the optimizer (--save_only_model), so training cannot be resumed: start "
+            "a new run in another --output_dir."
         )
     return checkpoint
 

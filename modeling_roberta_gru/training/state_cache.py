@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..data.tokenization import batches_by_length
-from ..errors import say
+from ..errors import InputError, say
 from ..files import alone, delete, is_being_written, replacing, writing_to
 from .arguments import RobertaGRUTrainingArguments
 
@@ -85,10 +85,7 @@ def keep_states(
 
     Returns:
         The split with [`COLUMN`], and the collator that puts the states in its place; both as they were if the states
-        are not kept.
-
-    Raises:
-        InputError: if they cannot be written.
+        are not kept, or cannot be written.
     """
     lengths = np.asarray(tokens.with_format("numpy")["length"][:], np.int64)
     width, num_tokens = model.config.hidden_size, int(lengths.sum())
@@ -104,21 +101,28 @@ def keep_states(
                 f"--cache_limit is {args.cache_limit:g}{left}. The texts are encoded again in every epoch."
             )
         return tokens, collator
-    with alone(path, waits=True):  # a barrier of torch's would time out
-        if path.is_file():
-            os.utime(path)
-        else:
-            say(f"The encoder reads the {split} split once: {size / GIB:.2f} GiB of states are kept in {path.parent}.")
-            _make_room(path.parent, room - size, needed)
-            with writing_to(path), replacing(path) as place:
-                _write(model, tokens, lengths, collator, args, place)
+    try:
+        with alone(path, waits=True):  # a barrier of torch's would time out
+            if path.is_file():
+                os.utime(path)
+            else:
+                say(f"The encoder reads the {split} split once: {size / GIB:.2f} GiB of states, in {path.parent}.")
+                _make_room(path.parent, room - size, needed)
+                with writing_to(path), replacing(path) as place:
+                    _write(model, tokens, lengths, collator, args, place)
+    except InputError as error:  # a full disk, or no right to write there
+        say(
+            f"The encoder's states of the {split} split are not kept: {error} The texts are encoded again in every "
+            "epoch. To keep the states elsewhere, set XDG_CACHE_HOME; to keep none, --cache_limit 0."
+        )
+        return tokens, collator
     begins = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     return tokens.add_column(COLUMN, begins), StatesCollator(collator, path)
 
 
 def states_folder() -> Path:
     """Return the folder that states are kept in."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "roberta-gru" / "states"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "roberta-gru" / "states"
 
 
 def _digest(model: PreTrainedModel, tokens: Dataset, args: RobertaGRUTrainingArguments) -> str:

@@ -122,7 +122,9 @@ class TrainedModel(Trained):
         return {
             **describe_training(self.trainer, started, self.training_seconds),
             "model": describe_model(self.trainer.model, model_args, self.architecture.size_fields),
-            "hyperparameters": describe_hyperparameters(args, **self.loss_fields),
+            "hyperparameters": describe_hyperparameters(
+                args, self.trainer.state.train_batch_size or args.train_batch_size, **self.loss_fields
+            ),
         }
 
     def write(self, folder: Path) -> None:

@@ -65,6 +65,7 @@ class ResumingTrainer(Trainer):
         self.train_sampler: Any = None
         self.train_collator: Any = self.data_collator
         self.add_callback(CheckpointFiles())
+        self.add_callback(_FiniteCallback())
         self.add_callback(_EpochCallback(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -89,6 +90,19 @@ class ResumingTrainer(Trainer):
             if isinstance(callback, ExportableState):  # transformers writes into a checkpoint those it finds here
                 self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
 
+        best = self.state.best_global_step
+        if self.resumed_from and best and self.state.best_model_checkpoint is None:  # the folder was moved
+            moved = Path(self.resumed_from).parent / f"checkpoint-{best}"
+            if not moved.is_dir():
+                raise InputError(
+                    f"{moved}, which holds the best weights so far, is missing: put it back, or start a new run in "
+                    "another --output_dir."
+                )
+            self.state.best_model_checkpoint = str(moved)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        return is_finite(self.model) and super()._determine_best_metric(metrics, trial)
+
     def _early_stopping(self) -> list[EarlyStoppingCallback]:
         return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
 
@@ -97,10 +111,10 @@ class ResumingTrainer(Trainer):
         if self.resumed_from is None or not file.is_file():
             return False
         state = TrainerState.load_from_json(str(file))
-        stopping = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
-        counter = stopping["attributes"]["early_stopping_patience_counter"] if isinstance(stopping, dict) else 0
         return state.global_step >= max_steps or any(
-            counter >= callback.early_stopping_patience for callback in self._early_stopping()
+            isinstance(counted := state.stateful_callbacks.get(type(callback).__name__), dict)
+            and counted["attributes"]["early_stopping_patience_counter"] >= callback.early_stopping_patience
+            for callback in self._early_stopping()
         )
 
 
@@ -152,7 +166,6 @@ class RobertaGRUTrainer(ResumingTrainer):
             use_cpu_dropout(model)
         super().__init__(model=model, args=args, **kwargs)
         self.train_collator = train_collator or self.data_collator
-        self.add_callback(_FiniteCallback())
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
@@ -304,9 +317,34 @@ class RobertaGRUTrainer(ResumingTrainer):
             ) from error
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and self.args.optimizer != "optim":
+        if checkpoint is not None:
             check_optimizer_state(self.optimizer, self.args, checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' own, which does not count the epochs that read short documents only.
+
+    Args:
+        num_growing_epochs: how many epochs go by before all documents are read.
+        **kwargs: see [`~transformers.EarlyStoppingCallback`].
+    """
+
+    def __init__(self, num_growing_epochs: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_growing_epochs = num_growing_epochs
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        state = super().state()
+        return {**state, "args": {**state["args"], "num_growing_epochs": self.num_growing_epochs}}
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count an evaluation."""
+        if (state.epoch or 0) > self.num_growing_epochs:
+            super().on_evaluate(args, state, control, **kwargs)
 
 
 class EpochSampler(Sampler[int]):
@@ -448,20 +486,29 @@ class CheckpointFiles(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"files": files, "seed": self.seed, "data": self.data}}
 
 
+def is_finite(model: nn.Module) -> bool:
+    """Tell whether all weights are numbers."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
 class _FiniteCallback(TrainerCallback):
     """Keep no checkpoint of weights that are not finite, and end a training that nothing can bring back."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check(state, control, **kwargs)
+        if control.should_save:
+            self._check(state, control, **kwargs)
 
     on_epoch_end = on_step_end
 
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check(state, control, **kwargs)
+
     def _check(self, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any) -> None:
-        if not control.should_save:
-            return
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        if not is_finite(model):
             logger.warning(
                 "The weights are not finite after step %d: training has diverged and ends; no checkpoint of them is "
                 "kept. Lower the learning rate.",
