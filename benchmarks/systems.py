@@ -58,6 +58,7 @@ REMEDIES = {
 }
 BAG_OF_WORDS = "--architecture bag-of-words --model_name_or_path null"
 LINEAR = "--architecture transformer"
+PAPERS_HEAD = "--summary last --attention_horizons 0 --skip_connection false"
 
 
 def with_remedies(name: str, options: str) -> dict[str, str]:
@@ -80,6 +81,13 @@ def airline() -> Study:
     return Study(systems, (42, 43, 44), once=("roberta-gru", "linear-head", "bag-of-words"))
 
 
+def airline_heads() -> Study:
+    """Return `train`'s default head on the airline tweets beside a linear one and the paper's."""
+    recipe = "--config recipes/airline-minilm.yaml"
+    systems = {"roberta-gru": recipe, "linear-head": f"{recipe} {LINEAR}", "paper-head": f"{recipe} {PAPERS_HEAD}"}
+    return Study(systems, (42, 43, 44), is_kept=True)
+
+
 def imdb_recurrent() -> Study:
     """Return the recurrent nets on all of IMDb's reviews, with and without GloVe, beside a bag of words."""
     recipe = "--config recipes/recurrent-imdb-local.yaml"
@@ -93,7 +101,7 @@ def imdb_recurrent() -> Study:
 def imdb_encoders() -> Study:
     """Return the paper's head on the first 512 tokens, a linear head, which reads no more, and a bag of words."""
     recipe = "--config recipes/imdb-minilm.yaml"
-    ours = f"{recipe} --max_length 512 --summary last --attention_horizons 0 --skip_connection false"
+    ours = f"{recipe} --max_length 512 {PAPERS_HEAD}"
     words = f"{recipe} {BAG_OF_WORDS} --config_overrides null"
     return Study({"roberta-gru": ours, "linear-head": f"{recipe} {LINEAR}", "bag-of-words": words}, (42,))
 
@@ -116,6 +124,7 @@ def imdb_all() -> Study:
 
 STUDIES = {
     "airline": airline,
+    "airline-heads": airline_heads,
     "imdb-recurrent": imdb_recurrent,
     "imdb-encoders": imdb_encoders,
     "imdb-whole": imdb_whole,
