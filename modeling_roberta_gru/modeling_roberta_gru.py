@@ -552,9 +552,10 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
             return_dict=True,
             **inputs,
         )
-        encoded.last_hidden_state = encoded.last_hidden_state.to(mask.device)  # a part may be on another (device_map)
-        if encoded.hidden_states is not None:
-            encoded.hidden_states = tuple(layer.to(mask.device) for layer in encoded.hidden_states)
+        if encoded.last_hidden_state.device != mask.device:  # the encoder may be on another one (device_map)
+            encoded.last_hidden_state = encoded.last_hidden_state.to(mask.device)
+            layers = encoded.hidden_states or ()
+            encoded.hidden_states = tuple(layer if layer is None else layer.to(mask.device) for layer in layers)
         return encoded
 
     def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
