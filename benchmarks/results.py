@@ -40,7 +40,7 @@ speeds that were measured alone).
 """
 # The comparisons that benchmarks/systems.py records, in the page's order.
 COMPARISONS = {
-    "airline": "US Airline: every system, with and without remedies for imbalance",
+    "airline": "US Airline: every system (RoBERTa-GRU with the paper's head), with and without remedies for imbalance",
     "airline-heads": "US Airline: three heads on the same encoder, three seeds",
     "imdb-all": "IMDb, all training reviews: whole reviews or the first 512 tokens",
     "imdb-whole": "IMDb, 5,000 training reviews: whole reviews or the first 512 tokens, 5,000 of the test reviews",
