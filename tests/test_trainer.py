@@ -143,6 +143,18 @@ def test_a_run_resumed_in_a_moved_folder_ends_with_its_best_weights(tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-6"))
 
 
+def test_a_run_whose_best_step_was_not_saved_is_resumed(tmp_path):
+    options = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
+    options |= {"metric_for_best_model": "accuracy", "greater_is_better": True, "save_total_limit": 9}
+    scores = iter([0.9, *[0.1] * 20])
+    for resumed in (None, str(tmp_path / "checkpoint-2")):
+        trainer = make_trainer(str(tmp_path), **options)
+        trainer.compute_metrics = lambda prediction: {"accuracy": next(scores)}
+        trainer.train(resume_from_checkpoint=resumed)
+        assert trainer.state.best_global_step == 1
+        assert trainer.state.best_model_checkpoint is None
+
+
 @pytest.mark.parametrize("strategy", ["steps", "best"])
 def test_weights_that_are_no_numbers_are_never_the_best(strategy, tmp_path):
     class Diverging(TrainerCallback):

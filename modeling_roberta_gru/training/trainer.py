@@ -90,9 +90,10 @@ class ResumingTrainer(Trainer):
             if isinstance(callback, ExportableState):  # transformers writes into a checkpoint those it finds here
                 self.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
 
-        best = self.state.best_global_step
-        if self.resumed_from and best and self.state.best_model_checkpoint is None:  # the folder was moved
-            moved = Path(self.resumed_from).parent / f"checkpoint-{best}"
+        noted = TrainerState.load_from_json(str(Path(self.resumed_from or "", "trainer_state.json")))
+        best = noted.best_model_checkpoint
+        if best is not None and self.state.best_model_checkpoint is None:  # the folder was moved
+            moved = Path(self.resumed_from or "").parent / Path(best).name
             if not moved.is_dir():
                 raise InputError(
                     f"{moved}, which holds the best weights so far, is missing: put it back, or start a new run in "
