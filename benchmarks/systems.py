@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from measuring import RESULTS, SHARED, table_of
+from measuring import RESULTS, ROBERTA_GRU, SHARED, table_of
 from transformers import AutoTokenizer
 
 from modeling_roberta_gru.data.documents import clean_html
@@ -30,6 +30,8 @@ from modeling_roberta_gru.studies.comparison import compare
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "systems"
+# Reviews that the first system of a study labels, for others of the study to train on.
+LABELLED = "runs/systems/imdb-few/labelled.parquet"
 GLOVE = "../shared/data/glove/glove.6B.50d.subset.txt"
 RECURRENT_NETS = ("rnn", "lstm", "bilstm", "gru", "bigru")
 
@@ -122,6 +124,18 @@ def imdb_all() -> Study:
     return Study(others | ours, (42, 43, 44), once=("bag-of-words",), is_kept=True)
 
 
+def imdb_few() -> Study:
+    """Return RoBERTa-GRU on 1,000 reviews, and on 5,000 more that it labelled itself, beside a linear head."""
+    rows = "--max_train_samples 1000 --max_test_samples 5000"
+    recipe = "--config recipes/imdb-minilm.yaml"
+    systems = {
+        "roberta-gru": f"{recipe} {rows} --num_train_epochs 3",
+        "roberta-gru-self-trained": f"{recipe} {rows} --soft_train_file {LABELLED}",
+        "linear-head": f"{recipe} {rows} --num_train_epochs 3 {LINEAR}",
+    }
+    return Study(systems, (42,))
+
+
 STUDIES = {
     "airline": airline,
     "airline-heads": airline_heads,
@@ -129,6 +143,7 @@ STUDIES = {
     "imdb-encoders": imdb_encoders,
     "imdb-whole": imdb_whole,
     "imdb-all": imdb_all,
+    "imdb-few": imdb_few,
 }
 
 
@@ -141,6 +156,15 @@ def commands(study: str, only: str) -> Iterator[tuple[Path, list[str]]]:
                 folder = RUNS / study / name / f"seed-{seed}"
                 words = [*shlex.split(options), "--seed", str(seed), "--output_dir", str(folder.relative_to(ROOT))]
                 yield folder, ["train.py", *words, "--bag_of_words", "false", "--verify_load", "false"]
+
+
+def label_reviews(teacher: Path) -> None:
+    """Write 5,000 of IMDb's unlabelled reviews to [`LABELLED`], with a trained model's probabilities."""
+    labelled = ROOT / LABELLED
+    reviews = labelled.with_name("unlabelled.parquet")
+    pq.write_table(pq.read_table(SHARED / "data" / "imdb-unlabelled" / "train.parquet").slice(0, 5000), reviews)
+    words = ["score", str(teacher), str(reviews), str(labelled), "--all-scores", "--clean-html"]
+    subprocess.run([sys.executable, *ROBERTA_GRU, *words], cwd=ROOT, check=True)
 
 
 def keep(run: Path, kept: Path) -> None:
@@ -228,10 +252,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="train the systems whose name holds this")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     options = parser.parse_args()
-    is_kept = STUDIES[options.study]().is_kept
+    study = STUDIES[options.study]()
 
     def place(run: Path) -> Path:
-        return RESULTS / options.study / run.parent.name / run.name if is_kept else run
+        return RESULTS / options.study / run.parent.name / run.name if study.is_kept else run
 
     def is_done(folder: Path) -> bool:
         return (folder / "metrics.json").is_file()
@@ -240,9 +264,11 @@ def main() -> None:
         if not is_done(folder) and not is_done(place(folder)):
             print(shlex.join(["python", *words]), flush=True)
             if not options.dry_run:
+                if LABELLED in words and not (ROOT / LABELLED).is_file():
+                    label_reviews(folder.parents[1] / next(iter(study.systems)) / folder.name)
                 subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
     for folder, _ in commands(options.study, ""):
-        if is_kept and is_done(folder):
+        if study.is_kept and is_done(folder):
             keep(folder, place(folder))
     finished = [place(folder) for folder, _ in commands(options.study, "") if is_done(place(folder))]
     if len(finished) > 1 and not options.dry_run:

@@ -219,7 +219,7 @@ def test_what_only_ours_was_tested_on_stays_empty_for_the_others(long_documents,
     assert rows["first 512 tokens"].endswith(") |  |")
 
 
-@pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders", "imdb-whole", "imdb-all"])
+@pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders", "imdb-whole", "imdb-all", "imdb-few"])
 def test_every_systems_command_parses_and_writes_to_a_folder_of_its_own(systems, study):
     runs = list(systems.commands(study, ""))
     assert len({folder for folder, _ in runs}) == len(runs)
