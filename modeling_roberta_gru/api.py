@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import DataArguments, all_options, read_recipe, sort_options
+from .data.documents import clean_html
 from .data.splits import load_splits
 from .errors import InputError, unknown_name
 from .experiment import run
@@ -21,9 +22,9 @@ from .files import check_writable, replacing
 from .hub import publish as publishing
 from .inference import explanation
 from .inference.evaluation import evaluate_model
-from .inference.scorer import Scorer
+from .inference.scorer import Scorer, checked_texts
 from .training.arguments import RobertaGRUTrainingArguments
-from .training.loading import load_classifier
+from .training.loading import load_classifier, was_cleaned
 from .training.trained import TrainedModel
 
 SOURCES = ("dataset_name", "train_file", "validation_file", "test_file")  # options that name where rows lie
@@ -39,6 +40,7 @@ class TrainedClassifier:
         model: the trained model, calibrated; None of a bag of words.
         tokenizer: its tokenizer.
         max_length: the number of tokens that texts are cut to, as in training; None for whole texts.
+        clean_html: whether HTML is removed from texts, as in training.
     """
 
     metrics: dict[str, Any]
@@ -46,6 +48,7 @@ class TrainedClassifier:
     model: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase | None
     max_length: int | None
+    clean_html: bool
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -56,11 +59,16 @@ class TrainedClassifier:
 
     def predict(self, texts: str | Iterable[str]) -> Any:
         """Predict the label of each text: see [`Scorer.predict`]."""
-        return self.scorer.predict(texts)
+        return self.scorer.predict(self._cleaned(texts))
 
     def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
         """Return the probability of each label, `(n, C)`: see [`Scorer.predict_proba`]."""
-        return self.scorer.predict_proba(texts)
+        return self.scorer.predict_proba(self._cleaned(texts))
+
+    def _cleaned(self, texts: str | Iterable[str]) -> str | Iterable[str]:
+        if not self.clean_html:
+            return texts
+        return clean_html(texts) if isinstance(texts, str) else map(clean_html, checked_texts(texts))
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Save the model, with tokenizer, code, card and metrics, to a new folder that loads anywhere.
@@ -142,7 +150,8 @@ def train(
     has_model = isinstance(result.trained, TrainedModel)
     trusted = parsed.model.trust_remote_code
     model, tokenizer = load_classifier(str(result.output_dir), trusted) if has_model else (None, None)
-    classifier = TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, result.trained.max_length)
+    reading = (result.trained.max_length, parsed.data.clean_html)
+    classifier = TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, *reading)
     if temporary is not None:
         weakref.finalize(classifier, shutil.rmtree, temporary, ignore_errors=True)
     return classifier
@@ -165,8 +174,8 @@ def evaluate(
         slice_by: columns whose values are measured apart, beside length and label; one may be given as it is.
         batch_size: texts per batch.
         trust_remote_code: run the code that the model brings along, a program of whoever wrote it.
-        options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `max_length`
-            (unset: what [`train`] cut texts to, where it returned the model).
+        options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `clean_html`
+            (unset: as in training), `max_length` (unset: what [`train`] cut texts to, where it returned the model).
 
     Returns:
         The metrics, each with n and a 95 % interval, and under "slices" those of each slice.
@@ -179,7 +188,10 @@ def evaluate(
         if name not in known:
             raise unknown_name("option", name, known)
     if isinstance(model, TrainedClassifier):
-        options.setdefault("max_length", model.max_length)
+        as_in_training: dict[str, Any] = {"max_length": model.max_length, "clean_html": model.clean_html}
+    else:
+        as_in_training = {"clean_html": was_cleaned(os.fspath(model))}
+    options = as_in_training | options
     if isinstance(data, os.PathLike):
         data = str(data)
     if isinstance(data, str) and options.keys() & {"dataset_config_name", "dataset_revision"}:

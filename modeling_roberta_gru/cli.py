@@ -39,7 +39,11 @@ CsvQuoting = Annotated[
 ]
 CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, backslash, none, or auto (detected).")]
 CleanHtml = Annotated[
-    bool, typer.Option(help="Turn <br /> and <p> into line breaks, drop other tags, as in training.")
+    bool | None,
+    typer.Option(
+        "--clean-html/--no-clean-html",
+        help="Turn <br /> and <p> into line breaks, drop other tags. Unset: as in training.",
+    ),
 ]
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 EPILOG = """Example (offline, a few minutes; without --no-attributions, explain needs the extra `explain`):
@@ -225,7 +229,7 @@ def evaluate(
     csv_delimiter: CsvDelimiter = "auto",
     csv_quoting: CsvQuoting = "auto",
     csv_escape: CsvEscape = "auto",
-    clean_html: CleanHtml = False,
+    clean_html: CleanHtml = None,
     skip_bad_rows: Annotated[
         bool, typer.Option(help="Leave out rows without a usable text or label, instead of stopping.")
     ] = False,
@@ -268,7 +272,7 @@ def evaluate(
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,  # type: ignore[arg-type]
         csv_escape=csv_escape,
-        clean_html=clean_html,
+        clean_html=_whether_to_clean(model, clean_html),
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,
     )
@@ -482,7 +486,7 @@ def score(
     csv_delimiter: CsvDelimiter = "auto",
     csv_quoting: CsvQuoting = "auto",
     csv_escape: CsvEscape = "auto",
-    clean_html: CleanHtml = False,
+    clean_html: CleanHtml = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave rows without text unscored instead of stopping.")
     ] = False,
@@ -546,7 +550,7 @@ def score(
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
-        clean_html=clean_html,
+        clean_html=_whether_to_clean(model, clean_html),
         skip_bad_rows=skip_bad_rows,
     )
     of_scorer: dict[str, Any] = {
@@ -727,6 +731,18 @@ def _check_model(name: str) -> None:
     """Refuse a path that leads nowhere; what may be a name on the Hub is looked for there."""
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(f"No model can be read from {name}: there is no such folder.")
+
+
+def _whether_to_clean(model: str, clean_html: bool | None) -> bool:
+    """Return whether texts are cleaned of HTML: as asked for, or else as in training, which is said."""
+    if clean_html is not None:
+        return clean_html
+    from .training.loading import was_cleaned
+
+    cleans = was_cleaned(model)
+    if cleans:
+        say("HTML is removed from the texts, as in training. To keep it: --no-clean-html.", error=True)
+    return cleans
 
 
 def _check_data(name: str) -> None:

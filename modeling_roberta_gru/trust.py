@@ -93,25 +93,42 @@ def check_code(folder: Path) -> None:
             )
 
 
+def find_file(name: str, file: str, revision: str | None) -> Path | None:
+    """Return where a file of a model lies, downloading it if needed; None where there is none.
+
+    Raises:
+        InputError: if no model can be found by that name.
+    """
+    if Path(name).is_dir():
+        return Path(name) / file if (Path(name) / file).is_file() else None
+    missing_ok = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_gated_repo": True}
+    try:
+        found = cached_file(name, file, revision=revision, **missing_ok)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"No model can be read from {name}: {reason}") from error
+    return Path(found) if found else None
+
+
 def pinned(name: str, revision: str | None = None) -> str | None:
     """Return the commit that a Hub id's revision names now, so that what is loaded is what was checked; or `revision`.
 
     That is where `name` is a folder or cannot be found.
     """
-    config = None if Path(name).is_dir() else _find(name, CONFIG, revision)
+    config = None if Path(name).is_dir() else find_file(name, CONFIG, revision)
     return revision if config is None else config.parent.name  # the cache's folder of a commit
 
 
 def model_type(name: str, revision: str | None = None) -> Any:
     """Return the `model_type` of a folder or a model of the Hub; None where it has no configuration or none in it."""
-    config = _find(name, CONFIG, revision)
+    config = find_file(name, CONFIG, revision)
     fields = read_json(config) if config else None
     return fields.get("model_type") if isinstance(fields, dict) else None
 
 
 def code_of_others(name: str, revision: str | None = None) -> list[str]:
     """Return what names code of others in a folder, or in what the cache has of a model of the Hub, each in words."""
-    config = _find(name, CONFIG, revision)
+    config = find_file(name, CONFIG, revision)
     return [f"{entry} in {path.name}" for path, entry in _foreign_entries(config.parent)] if config else []
 
 
@@ -121,7 +138,7 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
     Raises:
         InputError: naming the entry of tokenizer_config.json.
     """
-    path = _find(name, TOKENIZER_CONFIG, revision)
+    path = find_file(name, TOKENIZER_CONFIG, revision)
     held = read_json(path) if path else None
     if path is None or not isinstance(held, dict):
         return
@@ -228,7 +245,7 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     Raises:
         InputError: naming the field or file, and the way out.
     """
-    config = _find(name, CONFIG, revision)
+    config = find_file(name, CONFIG, revision)
     if config is None:
         where = f"{name} has no {CONFIG}" if Path(name).is_dir() else "it is neither a folder nor a model on the Hub"
         raise InputError(
@@ -261,19 +278,6 @@ def build_on_meta(folder: Path) -> PreTrainedModel:
         raise InputError(
             f"{folder / CONFIG} does not describe a classifier that can be built: {one_line(error)}"
         ) from error
-
-
-def _find(name: str, file: str, revision: str | None) -> Path | None:
-    """Return where a file of a model lies, downloading it if needed; None where there is none."""
-    if Path(name).is_dir():
-        return Path(name) / file if (Path(name) / file).is_file() else None
-    missing_ok = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_gated_repo": True}
-    try:
-        found = cached_file(name, file, revision=revision, **missing_ok)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"No model can be read from {name}: {reason}") from error
-    return Path(found) if found else None
 
 
 def read_json(path: Path) -> Any:
@@ -364,12 +368,12 @@ def find_tensors(name: str, revision: str | None = None) -> dict[str, Stored]:
     Raises:
         InputError: if weights are missing or not whole, or lie in a pickle.
     """
-    whole = _find(name, WEIGHTS, revision)
+    whole = find_file(name, WEIGHTS, revision)
     if whole is not None:
         return read_header(whole)
-    index = _find(name, INDEX, revision)
+    index = find_file(name, INDEX, revision)
     if index is None:
-        pickle = next((file for file in PICKLES if _find(name, file, revision) is not None), None)
+        pickle = next((file for file in PICKLES if find_file(name, file, revision) is not None), None)
         if pickle is not None:
             raise InputError(
                 f"{Path(name) / pickle} is a pickle, which can run code where it is loaded, and {WEIGHTS} is missing. "
@@ -378,7 +382,7 @@ def find_tensors(name: str, revision: str | None = None) -> dict[str, Stored]:
         raise InputError(f"{Path(name) / WEIGHTS} is missing. {SAVE_AGAIN}")
     stored: dict[str, Stored] = {}
     for file in sorted(set(read_index(index).values())):
-        path = _find(name, file, revision) if Path(file).name == file else None
+        path = find_file(name, file, revision) if Path(file).name == file else None
         if path is None:
             raise InputError(f"{Path(name) / file} is missing, which {INDEX} names. {SAVE_AGAIN}")
         stored |= read_header(path)

@@ -138,6 +138,17 @@ def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, f
     cut = replace(classifier, max_length=4)
     expected = evaluate(classifier, frame, max_length=4)["log_loss"]
     assert evaluate(cut, frame)["log_loss"] == expected != evaluate(classifier, frame)["log_loss"]
+    cleaned = replace(classifier, clean_html=True)
+    marked, plain = ([f"{begin}{text}{end}" for text in texts] for begin, end in (("<p>", "</p>"), ("\n", "\n")))
+    assert cleaned.predict(marked[0]) == classifier.predict(plain[0])
+    assert (cleaned.predict_proba(iter(marked)) == classifier.predict_proba(plain)).all()
+    assert (cleaned.predict_proba(marked) != classifier.predict_proba(marked)).any()
+    asked = [(cleaned, marked), (classifier, plain), (classifier, marked)]
+    losses = [evaluate(measured, frame.assign(text=theirs))["log_loss"] for measured, theirs in asked]
+    assert losses[0] == losses[1] != losses[2]
+    for wrong in (frame, {"text": texts}, b"a text", 5, [5]):
+        with pytest.raises(InputError, match=r"^texts"):
+            cleaned.predict(wrong)
     some = frame.assign(author=["ann", "bob"] * (len(frame) // 2) + ["ann"] * (len(frame) % 2))
     assert "author" in evaluate(classifier, some, slice_by="author")["slices"]
 

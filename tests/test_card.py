@@ -161,6 +161,12 @@ def test_texts_that_were_not_read_whole_are_owned_up_to(record, metrics):
     assert "Of each training text, no more tokens were read than 3 windows hold (head and tail)." in card
 
 
+def test_texts_that_were_freed_of_html_are_owned_up_to(record, metrics):
+    assert "HTML" not in build_card(record, metrics).content
+    record["options"] = {"clean_html": True}
+    assert "\n\nIt was trained on texts without HTML: in yours, turn `<br />`" in build_card(record, metrics).content
+
+
 def test_a_model_of_the_built_in_corpus_is_called_a_toy(record, metrics):
     assert "This is a toy" not in build_card(record, metrics).content
     record["data"]["built_in"] = True

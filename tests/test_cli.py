@@ -98,6 +98,40 @@ def test_evaluate_counts_the_rows_it_read_skipped_and_used(saved, tmp_path, robe
     assert "Rows: 3 read, 1 skipped, 2 used." in said
 
 
+@pytest.mark.parametrize(
+    ("record", "options", "is_cleaned"),
+    [
+        ({"options": {"clean_html": True}}, (), True),
+        ({"options": {"clean_html": True}}, ("--no-clean-html",), False),
+        ({"options": {"clean_html": False}}, (), False),
+        ({"options": {}}, ("--clean-html",), True),
+        ({"options": ["clean_html"]}, (), False),
+        ({"options": {"clean_html": "no"}}, (), False),
+        (["clean_html"], (), False),
+        (None, (), False),
+    ],
+)
+def test_html_is_removed_as_in_training_unless_told_otherwise(
+    record, options, is_cleaned, saved, tmp_path, roberta_gru
+):
+    model = shutil.copytree(saved, tmp_path / "model")
+    (model / "run.json").write_text("neither" if record is None else json.dumps(record))
+    (tmp_path / "marked.csv").write_text("text,label\n<b>a good venue</b><br />,good\n<i>a bad one</i>,bad\n")
+    (tmp_path / "plain.csv").write_text('text,label\n"a good venue\n",good\na bad one,bad\n')
+    probabilities, losses = [], []
+    for name, words in (("marked", options), ("plain", ()), ("marked", ("--no-clean-html",))):
+        scored, measured = tmp_path / "scored.jsonl", tmp_path / "measured.json"
+        table = tmp_path / f"{name}.csv"
+        assert roberta_gru("evaluate", model, table, "--output", measured, *words)[0] == 0
+        assert roberta_gru("score", model, table, scored, "--dtype", "float32", "--all-scores", *words)[0] == 0
+        losses.append(json.loads(measured.read_text())["log_loss"]["value"])
+        probabilities.append([json.loads(line)["score_good"] for line in scored.read_text().splitlines()])
+        scored.unlink()
+    for marked, plain, as_it_is in (probabilities, losses):
+        assert marked == pytest.approx(plain if is_cleaned else as_it_is, abs=1e-6)
+        assert marked != pytest.approx(as_it_is if is_cleaned else plain, abs=1e-6)
+
+
 def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, tmp_path, roberta_gru):
     status, said, _ = roberta_gru(
         "score",

@@ -153,7 +153,7 @@ class Scorer:
         Raises:
             InputError: naming the first entry that is not text.
         """
-        logits = self._logits(list(_checked([texts] if isinstance(texts, str) else texts)), progress)
+        logits = self._logits(list(checked_texts([texts] if isinstance(texts, str) else texts)), progress)
         return logits[0] if isinstance(texts, str) else logits
 
     def tokenize(self, texts: str | Iterable[str], most_tokens: int | None = None) -> list[np.ndarray]:
@@ -166,7 +166,7 @@ class Scorer:
         Raises:
             InputError: naming the first entry that is not text, or has too many tokens.
         """
-        some = list(_checked([texts] if isinstance(texts, str) else texts))
+        some = list(checked_texts([texts] if isinstance(texts, str) else texts))
         if most_tokens is None:
             return self._tokenise(some)
         documents = []
@@ -196,7 +196,7 @@ class Scorer:
         Raises:
             InputError: naming the first entry that is not text.
         """
-        for logits in self._stream_logits(_checked([texts] if isinstance(texts, str) else texts), on_scored):
+        for logits in self._stream_logits(checked_texts([texts] if isinstance(texts, str) else texts), on_scored):
             yield from self._probabilities(logits)
 
     def _logits(self, texts: Sequence[str] | Sequence[np.ndarray], progress: bool) -> np.ndarray:
@@ -312,8 +312,12 @@ class Scorer:
         return logits
 
 
-def _checked(texts: Iterable[Any]) -> Iterator[str]:
-    """Yield texts, and stop at the first that is none."""
+def checked_texts(texts: Iterable[Any]) -> Iterator[str]:
+    """Yield texts, and stop at the first that is none.
+
+    Raises:
+        InputError: naming it.
+    """
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):
         raise InputError(f"texts is {reprlib.repr(texts)}, neither a text nor a list of texts.")
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):

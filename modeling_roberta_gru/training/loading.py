@@ -1,7 +1,7 @@
 """Where a model comes from: its folder, tokenizer and weights, and how many tokens of a text it reads."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..configuration_recurrent import RecurrentConfig
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError, first_line
-from ..trust import check_checkpoint, check_tokenizer_files, forget_code, model_type, pinned
+from ..trust import check_checkpoint, check_tokenizer_files, find_file, forget_code, model_type, pinned, read_json
 
 OURS = (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
 
@@ -45,6 +45,21 @@ def model_folder(name: str) -> str:
         if folder.is_absolute() and not folder.exists():
             raise InputError(f"{name} does not exist. Name the folder of a run or of a saved model, or a Hub id.")
     return name
+
+
+def was_cleaned(name: str) -> bool:
+    """Return whether a model was trained with `clean_html`, by the run.json beside it; False where nothing says so.
+
+    Args:
+        name: a run's folder, a saved model's folder or a Hub id.
+    """
+    with suppress(InputError):  # whoever loads the model says what is wrong with it
+        name = model_folder(name)
+        record = find_file(name, "run.json", pinned(name))
+        fields = read_json(record) if record else None
+        options = fields.get("options") if isinstance(fields, dict) else None
+        return isinstance(options, dict) and options.get("clean_html") is True
+    return False
 
 
 def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
