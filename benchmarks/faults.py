@@ -708,11 +708,11 @@ def table(measured: Mapping[str, Any]) -> list[str]:
         [PART_NAMES[row["part"]], f"`{row['command']}`", str(row["tried"]), str(row["survived"])]
         for row in measured["figures"]
     ]
-    refused = sum(row.get("refused", 0) for row in measured["figures"])
+    refused = ", ".join(f"`{row['command']}` {row['refused']}" for row in measured["figures"] if row.get("refused"))
     return [
         *table_of(["fault", "command", "tried", "survived"], rows, num_left=2),
         "",
-        f"- of the second writers, {refused} were refused in one line; all others were right",
+        f"- second writers that were refused in one line: {refused}; all others wrote the right output",
         f"- command: `{measured['command']}`; seed {measured['seed']}",
         f"- commit: `{measured['commit']}`",
     ]

@@ -580,7 +580,7 @@ def early_table(measured: dict[str, Any]) -> list[str]:
         "",
         f"{measured['task']}, n = {n:,} in {measured['folds']} test folds; `{measured['system']}` on "
         f"{measured['encoder']}, frozen, seed {measured['seed']}; thresholds fitted on other folds, "
-        "about a third of all. In brackets: 95 % Clopper-Pearson intervals. Where the texts that "
+        "30 % of them (of five: two). In brackets: 95 % Clopper-Pearson intervals. Where the texts that "
         "thresholds are fitted on are too few to promise an agreement, everything is read."
         + (f" Time: of {seconds['everything']['texts']} texts of one fold, by the whole model." if seconds else ""),
         "",

@@ -36,7 +36,8 @@ Written by `make results` from the files in `benchmarks/results/`: change those,
 percentile bootstrap intervals over the test rows (1,000 resamples, or as said below a table). They tell how far a
 metric depends on the rows that were drawn; where only one seed was run, nothing here tells how far it depends on the
 seed. Other runs shared the machine: a training time may be twice what it would be alone (docs/performance.md has
-speeds that were measured alone).
+speeds that were measured alone). A command repeats a measurement at the commit that is named beside it: recipes and
+defaults have changed since.
 """
 # The comparisons that benchmarks/systems.py records, in the page's order.
 COMPARISONS = {
