@@ -45,7 +45,7 @@ COMPARISONS = {
     "airline-heads": "US Airline: three heads on the same encoder, three seeds",
     "imdb-all": "IMDb, all training reviews: whole reviews or the first 512 tokens",
     "imdb-whole": "IMDb, 5,000 training reviews: whole reviews or the first 512 tokens, 5,000 of the test reviews",
-    "imdb-few": "IMDb, 1,000 training reviews: self-training on 4,000 unlabelled ones, 5,000 of the test reviews",
+    "imdb-few": "IMDb, 1,000 training reviews: self-training on 2,000 unlabelled ones, 5,000 of the test reviews",
     "imdb-encoders": "IMDb: the paper's head or a linear head on the same encoder, 512 tokens",
     "imdb-recurrent": "IMDb: recurrent nets from word embeddings, all training reviews",
 }

@@ -125,7 +125,7 @@ def imdb_all() -> Study:
 
 
 def imdb_few() -> Study:
-    """Return RoBERTa-GRU trained on 1,000 reviews, and on 4,000 more that it labelled itself."""
+    """Return RoBERTa-GRU trained on 1,000 reviews, and on 2,000 more that it labelled itself."""
     rows = "--max_train_samples 1000 --max_test_samples 5000"
     recipe = "--config recipes/imdb-minilm.yaml"
     systems = {
@@ -158,10 +158,10 @@ def commands(study: str, only: str) -> Iterator[tuple[Path, list[str]]]:
 
 
 def label_reviews(teacher: Path) -> None:
-    """Write 4,000 of IMDb's unlabelled reviews to [`LABELLED`], with a trained model's probabilities."""
+    """Write 2,000 of IMDb's unlabelled reviews to [`LABELLED`], with a trained model's probabilities."""
     labelled = ROOT / LABELLED
     reviews = labelled.with_name("unlabelled.parquet")
-    pq.write_table(pq.read_table(SHARED / "data" / "imdb-unlabelled" / "train.parquet").slice(0, 4000), reviews)
+    pq.write_table(pq.read_table(SHARED / "data" / "imdb-unlabelled" / "train.parquet").slice(0, 2000), reviews)
     words = ["score", str(teacher), str(reviews), str(labelled), "--all-scores", "--clean-html"]
     subprocess.run([sys.executable, *ROBERTA_GRU, *words], cwd=ROOT, check=True)
 

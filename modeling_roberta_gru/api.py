@@ -191,7 +191,7 @@ def evaluate(
         as_in_training: dict[str, Any] = {"max_length": model.max_length, "clean_html": model.clean_html}
     else:
         as_in_training = {"clean_html": was_cleaned(os.fspath(model))}
-    options = as_in_training | options
+    options = as_in_training | {name: value for name, value in options.items() if value is not None}
     if isinstance(data, os.PathLike):
         data = str(data)
     if isinstance(data, str) and options.keys() & {"dataset_config_name", "dataset_revision"}:

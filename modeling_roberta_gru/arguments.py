@@ -698,6 +698,10 @@ def check_training_options(args: Any) -> None:
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if not 0 <= args.label_smoothing_factor < 1:
+        raise InputError(
+            f"--label_smoothing_factor must be at least 0 and below 1, got {args.label_smoothing_factor}."
+        )
     if args.max_steps <= 0 and args.num_train_epochs <= 0:
         raise InputError(f"--num_train_epochs must be above 0, got {args.num_train_epochs:g}.")
     if args.hub_token:
@@ -940,7 +944,7 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
         if isinstance(value, list):
             words[name] = [str(item) for item in value]
         elif value not in UNSET:
-            words[name] = [json.dumps(value) if isinstance(value, dict) else value]
+            words[name] = [json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value]
     return words
 
 

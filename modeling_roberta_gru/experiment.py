@@ -49,7 +49,7 @@ from .training.metrics import (
     to_probabilities,
     written,
 )
-from .training.optimizers import freeze
+from .training.optimizers import check_optimizer, freeze
 from .training.plots import draw_confusion
 from .training.record import (
     POOLED,
@@ -177,6 +177,7 @@ def train(
         InputError: as [`run`] does.
     """
     architecture = check_options(model_args, data_args, args)
+    check_optimizer(args)
     check_sharding(args)
     if args.num_idle_gpus:
         logger.warning(
@@ -260,6 +261,7 @@ def train(
         test=tokens["test"],
         loss_fields=loss_fields,
         card_license=model_args.card_license,
+        base_revision=model_args.model_revision,
     )
 
 

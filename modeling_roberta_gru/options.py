@@ -60,6 +60,8 @@ class Option:
             value = json.loads(text) if self.kind is dict else self.kind(text)
         except ValueError:
             value = None
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
         if not isinstance(value, self.kind):
             raise InputError(f"--{self.name} must be {KIND_NAMES[self.kind]}, got {text!r}.")
         return value
@@ -96,9 +98,9 @@ class Option:
         if isinstance(value, str):
             return self.convert(value)
         if isinstance(value, Mapping):
-            return dict(value) if self.kind is dict else json.dumps(value)
+            return dict(value) if self.kind is dict else json.dumps(value, ensure_ascii=False)
         convert: Any = self.kind
-        is_number = isinstance(value, Real) and (self.kind is float or math.isfinite(value))
+        is_number = isinstance(value, Real) and math.isfinite(value)
         if self.kind in (int, float) and is_number and convert(value) == value:
             return convert(value)
         if self.kind is bool and value in (True, False):

@@ -146,6 +146,8 @@ def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, f
     asked = [(cleaned, marked), (classifier, plain), (classifier, marked)]
     losses = [evaluate(measured, frame.assign(text=theirs))["log_loss"] for measured, theirs in asked]
     assert losses[0] == losses[1] != losses[2]
+    unsaid = evaluate(cleaned, frame.assign(text=marked), clean_html=None, max_length=None)
+    assert unsaid["log_loss"] == losses[0]
     for wrong in (frame, {"text": texts}, b"a text", 5, [5]):
         with pytest.raises(InputError, match=r"^texts"):
             cleaned.predict(wrong)

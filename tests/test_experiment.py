@@ -14,9 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli, experiment
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli, evaluate, experiment
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.splits import load_splits
@@ -214,6 +220,25 @@ def test_a_saved_model_can_be_trained_on_with_other_labels(finished, tmp_path):
     config = read_json(tmp_path / "run" / "model" / "config.json")
     assert config["id2label"] == {"0": "bad", "1": "fair", "2": "good"}
     assert config["gru_hidden_size"] == 5
+
+
+@pytest.mark.parametrize("architecture", ["roberta-gru", "transformer"])
+def test_what_other_data_wrote_for_their_labels_is_forgotten(architecture, finished, tmp_path, stand_in):
+    base = finished.folder / "model"
+    if architecture == "transformer":
+        base = tmp_path / "base"
+        RobertaForSequenceClassification(RobertaConfig.from_pretrained(stand_in)).save_pretrained(base)
+        AutoTokenizer.from_pretrained(stand_in).save_pretrained(base)
+    else:
+        base = shutil.copytree(base, tmp_path / "base")
+    config = read_json(base / "config.json")
+    (base / "config.json").write_text(json.dumps({**config, "label_values": ["0", "4"]}))
+    write_reviews(tmp_path / "three.csv", 60, seed=1, num_labels=3)
+    options = ("--train_file", tmp_path / "three.csv", "--model_name_or_path", base, "--architecture", architecture)
+    train_tiny(tmp_path / "run", *options)
+    config = read_json(tmp_path / "run" / "model" / "config.json")
+    assert "label_values" not in config
+    assert evaluate(str(tmp_path / "run"), str(tmp_path / "three.csv"))["n"] == 60
 
 
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
@@ -439,6 +464,8 @@ BAD_RUNS = {
     "another architecture": (["--model_name_or_path", "{tmp}/bert"], "`model_type` is 'bert'"),
     "no checkpoint": (["--model_name_or_path", "{tmp}/nothing"], "nothing"),
     "foreign tokenizer": (["--tokenizer_name", "{wide}"], "vocabulary ends at"),
+    "tokenizer without padding": (["--tokenizer_name", "{unpadded}"], "has no padding token"),
+    "an optimizer's value": (["--optimizer", "sgd", "--optim_args", "nesterov=True"], "cannot be built: Nesterov"),
     "other sizes": (["--config_overrides", "hidden_size=24"], "is of another size in"),
     "unknown weight": (["--class_weights", "{{bda: 1, good: 1}}"], "Did you mean 'bad'?"),
     "weights of nothing": (["--class_weights", "{{bad: 0, good: 0}}"], "gives every label weight 0"),
@@ -514,7 +541,11 @@ def places(tmp_path_factory, reviews, finished):
     wide, elsewhere = folder / "wide", folder / "elsewhere" / "checkpoint-3"
     train_tokenizer([f"word{row} wort{row * 7}" for row in range(500)], vocab_size=900).save_pretrained(wide)
     shutil.copytree(finished.folder / "checkpoint-3", elsewhere)
-    return {"elsewhere": elsewhere, "tmp": folder, "reviews": reviews, "finished": finished.folder, "wide": wide}
+    tokenizer = AutoTokenizer.from_pretrained(finished.folder / "model")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder / "unpadded")
+    named = {"elsewhere": elsewhere, "wide": wide, "unpadded": folder / "unpadded"}
+    return {**named, "tmp": folder, "reviews": reviews, "finished": finished.folder}
 
 
 @pytest.mark.parametrize("case", BAD_RUNS)

@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
+from transformers import SchedulerType
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
@@ -12,6 +13,7 @@ from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.optimizers import (
     OPTIMIZERS,
     NAdam,
+    check_optimizer,
     check_optimizer_state,
     freeze,
     optimizer_class_and_kwargs,
@@ -139,6 +141,32 @@ def test_optimizer_arguments_reach_the_optimizer(arguments):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="lr=5"))
     with pytest.raises(InputError, match="momentum has no value that can be read"):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=lots"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "optim_args": "nesterov=True"},
+        {"optimizer": "sgd", "optim_args": "momentum='much'"},
+        {"adam_beta2": 1.0},
+        {"lr_scheduler_type": "cosine_with_min_lr"},
+        {"lr_scheduler_type": "warmup_stable_decay"},
+        {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"power": 2}},
+        {"optimizer": "optim", "lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 1.0}},
+    ],
+)
+def test_values_that_optimizer_or_schedule_refuse_are_known_before_a_run_begins(arguments, options):
+    with pytest.raises(InputError, match="optimizer or its schedule cannot be built"):
+        check_optimizer(arguments(**options))
+
+
+@pytest.mark.parametrize("name", [kind.value for kind in SchedulerType])
+def test_every_schedule_passes_that_transformers_builds(tmp_path, name):
+    needed = {"cosine_with_min_lr": {"min_lr": 0.0}, "cosine_warmup_with_min_lr": {"min_lr": 0.0}}
+    needed["warmup_stable_decay"] = {"num_decay_steps": 100}
+    for optimizer in (*OPTIMIZERS, "optim"):
+        fields = {"optimizer": optimizer, "lr_scheduler_type": name, "lr_scheduler_kwargs": needed.get(name)}
+        check_optimizer(RobertaGRUTrainingArguments(output_dir=str(tmp_path), **fields))
 
 
 def test_every_trainable_parameter_is_in_one_group(arguments, model):

@@ -725,6 +725,14 @@ def test_a_training_publishes_its_run_at_the_end(at_home, reviews, stand_in, tmp
     assert f"Published as {NAME}, v1: {at_home.url}/{NAME}/commit/" in capsys.readouterr().out
 
 
+def test_the_commit_that_a_training_began_from_is_recorded(at_home, model, reviews, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert CliRunner().invoke(app, ["publish", str(model), NAME]).exit_code == 0
+    train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", NAME)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["model"]["base_revision"] == HfApi(at_home.url, token=WRITER).model_info(NAME).sha
+
+
 def test_missing_rights_are_told_before_the_training(at_home, reviews, stand_in, tmp_path) -> None:
     options = ["--dataset_name", reviews, "--model_name_or_path", stand_in]
     with pytest.raises(InputError, match="cannot publish bob/model"):

@@ -449,6 +449,26 @@ def test_folders_of_text_files_are_classes(tmp_path, nested):
     assert cells(given["train"][0], "review")[3] == f"{split} pos 0\nmore"
 
 
+@pytest.mark.parametrize(
+    ("files", "found", "left_out"),
+    [
+        # Of a split's only class, nothing is lost.
+        ("train/pos/1 train/neg/1 test/pos/1", {"train": ["neg", "pos"], "test": ["pos"]}, 0),
+        # Classes that are called as splits are.
+        ("train/valid/1 train/invalid/1 train/test/1", {"train": ["invalid", "test", "valid"]}, 0),
+        ("train/pos/1 train/neg/1 train/neg/2020/1 held/pos/1 misc/1 1", {"train": ["neg", "pos"]}, 4),
+        ("pos/1 neg/1 neg/2020/1 train/1", {"train": ["neg", "pos"]}, 2),
+    ],
+)
+def test_text_files_in_folders_are_read_or_left_out_aloud(tmp_path, caplog, files, found, left_out):
+    for file in files.split():
+        write(tmp_path / f"{file}.txt", file)
+    given = read_source(DataArguments(dataset_name=str(tmp_path)))
+    assert {split: cells(tables[0], "label") for split, tables in given.items()} == found
+    warned = [record.args[0] for record in caplog.records if "text files are left out" in record.msg]
+    assert warned == ([left_out] if left_out else [])
+
+
 def test_a_saved_test_split_without_labels_is_left_out_aloud(tmp_path, caplog):
     splits = {"train": Dataset.from_dict(ROWS), "test": Dataset.from_dict({"text": ROWS["text"]})}
     DatasetDict(splits).save_to_disk(tmp_path / "saved")

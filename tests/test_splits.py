@@ -175,6 +175,21 @@ def test_extreme_fractions_leave_a_group_to_every_split(load, fractions):
     assert all(size >= 10 for size in sizes(splits))
 
 
+@pytest.mark.parametrize("fractions", ["0.05,0.05,0.9", "0.05,0.9,0.05", "0.9,0.05,0.05"])
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_extreme_fractions_leave_a_row_to_every_split(load, fractions, count):
+    given = [{"text": f"a {row}", "label": row / 2} for row in range(count)]
+    found = sizes(load({"train": given}, problem_type="regression", split=fractions))
+    assert min(found) >= 1
+    assert sum(found) == count
+
+
+def test_lists_are_no_groups(load):
+    given = [{"text": f"a {i}", "label": [["x"], ["x", "y"], []][i % 3]} for i in range(40)]
+    with pytest.raises(InputError, match="--group_column 'label' holds lists"):
+        load({"train": given}, group_column="label")
+
+
 def test_targets_can_be_split_by_group(load):
     given = [{"text": f"t {i}", "label": i / 7, "film": i % 12} for i in range(60)]
     splits = load({"train": given}, group_column="film", split="0.6,0.2,0.2")
@@ -227,6 +242,7 @@ def test_a_column_may_number_the_fold_of_each_row(load, written):
         ("unlabelled", {}, r"row 1: part is not train, validation or test \('unlabelled'\)"),
         (None, {}, "row 1: part is missing"),
         ("one", {"test_fold": 1}, r"row 1: part is not the number of a fold \('one'\)"),
+        ("one", {"validation_fold": 1}, r"row 1: part is not the number of a fold \('one'\)"),
         ("9" * 400, {"test_fold": 1}, r"row 1: part is not the number of a fold \('9+\.\.\.9+'\)"),
         ("train", {"pool_splits": True}, "--pool_splits mixes what --split_column keeps apart"),
         ("0", {"test_fold": 7}, "No row has --test_fold 7 in --split_column 'part'"),
@@ -508,6 +524,21 @@ def test_an_unknown_label_in_test_is_an_error(load):
         load({"train": rows("a", 20), "test": [{"text": "c", "label": "Pos"}]})
 
 
+def test_what_lists_of_0_and_1_mean_is_told_by_the_training_rows(load):
+    every, numbers = [{"text": "c", "label": [0, 1]}], [[0], [1], [0, 1]]
+    splits = load({"train": [{"text": f"a {i}", "label": numbers[i % 3]} for i in range(20)], "test": every})
+    assert splits.test["label"][:] == [[1.0, 1.0]]
+    vectors = [[1, 1], [1, 0], [0, 1]]
+    splits = load({"train": [{"text": f"a {i}", "label": vectors[i % 3]} for i in range(20)], "test": every})
+    assert splits.test["label"][:] == [[0.0, 1.0]]
+
+
+def test_all_rows_whose_labels_are_unusable_are_counted(load):
+    given = [{"text": f"c {i}", "label": "odd"} for i in range(1500)]
+    with pytest.raises(InputError, match="rows 1, 2, 3, 4, 5 and 1,495 more of the test split"):
+        load({"train": rows("a", 20), "test": given})
+
+
 def test_as_many_rows_as_splits_are_split(load):
     splits = load({"train": [{"text": f"a {row}", "label": row / 2} for row in range(3)]}, problem_type="regression")
     assert [len(getattr(splits, name)) for name in ("train", "validation", "test")] == [1, 1, 1]
@@ -594,6 +625,18 @@ def test_of_a_folder_the_test_split_is_evaluated(tmp_path):
     (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
     with pytest.raises(InputError, match="has no test split but train, validation: name the file that is meant"):
         load_labelled(str(tmp_path), DataArguments(), POLARITY)
+
+
+def test_columns_whose_labels_were_given_other_names_are_evaluated_by_either():
+    given = {"text": ["a", "b"], "fun": [1, 0], "sad": [1, 1]}
+    labels = LabelSpace("multi_label_classification", ("Funny!", "Sad!"), ("fun", "sad"))
+    columns = DataArguments(label_column=["sad", "fun"])
+    assert load_labelled(given, columns, labels)[0]["label"][:] == [[1.0, 1.0], [0.0, 1.0]]
+    given = {"text": ["a", "b"], "Funny!": [1, 0], "Sad!": [1, 1]}
+    columns = DataArguments(label_column=["Sad!", "Funny!"])
+    assert load_labelled(given, columns, labels)[0]["label"][:] == [[1.0, 1.0], [0.0, 1.0]]
+    with pytest.raises(InputError, match="all and no others: fun, sad"):
+        load_labelled(given, DataArguments(label_column=["Sad!", "Fun"]), labels)
 
 
 @pytest.mark.parametrize("columns", [["fun", "sad"], ["fun", "sad", "long", "odd"], ["fun", "sad", "odd"]])

@@ -428,17 +428,26 @@ def _files_in(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
 
 def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """Return split → class → text files, where each class has a folder, perhaps within folders of the splits."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    for path in _visible_files(folder):
-        parts = path.relative_to(folder).parts
-        if path.suffix.lower() != TEXT_FILE or len(parts) not in (2, 3):
+    within_splits: dict[str, dict[str, list[Path]]] = {}
+    at_the_top: dict[str, list[Path]] = {}
+    texts = [path for path in _visible_files(folder) if path.suffix.lower() == TEXT_FILE]
+    for path in texts:
+        *outer, label, _ = ("", *path.relative_to(folder).parts)
+        split = SPLIT_OF_WORD.get(outer[1].lower()) if len(outer) == 2 else None
+        if label == "unsup":  # IMDb's unlabelled reviews
             continue
-        split = SPLIT_OF_WORD.get(parts[0].lower(), "") if len(parts) == 3 else "train"
-        label = parts[-2]
-        is_class = label != "unsup" and label.lower() not in SPLIT_OF_WORD  # beside the classes lie other texts
-        if split and is_class:
-            found.setdefault(split, {}).setdefault(label, []).append(path)
-    return {split: found[split] for split in SPLITS if len(found.get(split, {})) > 1}
+        if split:
+            within_splits.setdefault(split, {}).setdefault(label, []).append(path)
+        elif len(outer) == 1 and label.lower() not in SPLIT_OF_WORD:
+            at_the_top.setdefault(label, []).append(path)
+    found = within_splits or {"train": at_the_top}
+    if not any(len(classes) > 1 for classes in found.values()):
+        return {}
+    used = {path for classes in found.values() for paths in classes.values() for path in paths}
+    others = [path for path in texts if path not in used]
+    if others:
+        logger.warning("%s text files are left out, since no class has their folder: %s …", len(others), others[0])
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _split_of(path: Path) -> str:
@@ -650,15 +659,19 @@ class Reader:
         splits = np.array([*indices, -1], dtype=np.int8)[codes]
         for at in np.flatnonzero(splits < 0):
             value = values[int(at)].as_py()
-            wanted = "train, validation or test" if self.args.test_fold is None else "the number of a fold"
+            wanted = "the number of a fold" if self._has_folds else "train, validation or test"
             reason = "is missing" if value is None else f"is not {wanted} ({reprlib.repr(value)})"
             faults.setdefault(int(at), f"{column} {reason}")
         return splits
 
+    @property
+    def _has_folds(self) -> bool:
+        return self.args.test_fold is not None or self.args.validation_fold is not None
+
     def _split_index(self, value: str) -> int:
         """Return which of [`SPLITS`] a cell says, or -1."""
         text = value.strip()
-        if self.args.test_fold is None and self.args.validation_fold is None:
+        if not self._has_folds:
             split = SPLIT_OF_WORD.get(text.lower())
             return -1 if split is None else SPLITS.index(split)
         if not re.fullmatch(r"-?\d{1,9}(\.0*)?", text):

@@ -214,13 +214,16 @@ class Labels:
     note: str = ""
 
 
-def read_labels(documents: Documents, args: DataArguments, known: LabelSpace | None = None) -> Labels:
+def read_labels(
+    documents: Documents, args: DataArguments, known: LabelSpace | None = None, may_be_vectors: bool = True
+) -> Labels:
     """Bring labels into one form: take apart lists that are written as text, and 0/1 vectors.
 
     Args:
         documents: their labels as read.
         args: the options.
         known: what the labels mean, if it is known.
+        may_be_vectors: whether lists of 0 and 1 may be vectors; otherwise they are numbers of labels.
     """
     column, notes, width = documents.rows.data.column("label"), [], None
     if column.type == ONE and len(args.label_column) == 1:
@@ -228,7 +231,7 @@ def read_labels(documents: Documents, args: DataArguments, known: LabelSpace | N
         if split is not None:
             notes += [] if args.label_delimiter else ["lists written as text are read as lists"]
             column = split
-    if column.type == SEVERAL and len(args.label_column) == 1 and documents.class_names is None:
+    if may_be_vectors and column.type == SEVERAL and len(args.label_column) == 1 and documents.class_names is None:
         width = _vector_width(column, known)
         if width is not None:
             column = _held(column, width, is_single=known.problem_type == SINGLE_LABEL if known else None)
@@ -474,7 +477,7 @@ def _said(rows: Sequence[int] | np.ndarray, row_ids: Any) -> str:
     if row_ids is None:
         return first_rows(rows)
     by_split: dict[str, list[int]] = {}
-    for row in rows[:1000]:
+    for row in rows:
         row_id = row_ids[row]
         split, number = (row_id if isinstance(row_id, str) else row_id.as_py()).split(":")
         by_split.setdefault(split, []).append(int(number))

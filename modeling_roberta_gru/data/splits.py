@@ -224,10 +224,11 @@ def load_labelled(
         dataset = str(name)
     args = replace(args, dataset_name=dataset, train_file=None, validation_file=None, test_file=file)
     columns = args.label_column
-    if len(columns) > 1 and set(columns) != set(labels.names):
-        wrong = sorted(set(labels.names) ^ set(columns))
+    wanted = labels.values or labels.names  # columns that `class_names` renamed
+    if len(columns) > 1 and set(columns) not in (set(labels.names), set(wanted)):
+        wrong = sorted(set(wanted) ^ set(columns))
         raise InputError(
-            f"--label_column must name the labels of the model, all and no others: {', '.join(labels.names)}. Wrong "
+            f"--label_column must name the labels of the model, all and no others: {', '.join(wanted)}. Wrong "
             f"or missing: {', '.join(wrong)}.",
             field="label_column",
         )
@@ -312,7 +313,8 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
     labels = infer_labels(built["train"], args, first)
     parts, encoded = [], []
     for split in built:
-        form = first if split == "train" else read_labels(built[split], args, labels)
+        are_vectors = first.width is not None
+        form = first if split == "train" else read_labels(built[split], args, labels, may_be_vectors=are_vectors)
         built[split], codes = _encode(built[split], form, labels, args)
         encoded.append(codes)
         parts.append(with_labels(built[split].rows, codes))
@@ -401,6 +403,8 @@ def _label_codes(encoded: np.ndarray, labels: LabelSpace) -> tuple[np.ndarray, l
 def _group_codes(rows: Dataset, column: str) -> np.ndarray:
     """Return a number for each group, in the order of their names; rows without one are one group."""
     values = rows.data.column(column)
+    if pa.types.is_nested(values.type):
+        raise InputError(f"--group_column {column!r} holds lists: a group is a name or a number.", field=column)
     distinct = pc.unique(values)
     # 1 of one file is 1.0 of another
     names = np.array(["" if name is None else plain_name(name) for name in distinct.to_pylist()], dtype=object)
@@ -423,20 +427,27 @@ def _fill_splits(pool: _Pool, args: DataArguments) -> str:
             f"{num_rows} usable rows are too few to split into training, validation and test: label more, or give "
             "--validation_file and --test_file."
         )
-    for split in missing:
+    for number, split in enumerate(missing, 1):
         rest = share["train"] + sum(share[other] for other in missing if other not in pool.splits)
         part = share[split] / rest
-        pool.splits["train"], pool.splits[split] = _carve(pool, pool.splits["train"], part, args)
+        others = len(missing) - number + 1  # which need a row each
+        pool.splits["train"], pool.splits[split] = _carve(pool, pool.splits["train"], part, args, others)
     if pool.groups is not None and len(missing) < 2:
         _warn_of_shared_groups(pool, str(args.group_column))
     return f"{' and '.join(reversed(missing))} split off from train" if missing else ""
 
 
-def _carve(pool: _Pool, rows: np.ndarray, share: float, args: DataArguments) -> tuple[np.ndarray, np.ndarray]:
-    """Part rows in two, the second with about `share` of them, stratified; groups stay together."""
+def _carve(
+    pool: _Pool, rows: np.ndarray, share: float, args: DataArguments, fewest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Part rows in two, the second with about `share` of them, stratified; groups stay together.
+
+    Args:
+        fewest: rows that the first keeps, where there are no groups.
+    """
     if pool.groups is not None:
         return _carve_groups(pool, rows, share, str(args.group_column), args.split_seed)
-    return _carve_rows(pool, rows, max(1, round(share * len(rows))), args.split_seed)
+    return _carve_rows(pool, rows, min(max(1, round(share * len(rows))), len(rows) - fewest), args.split_seed)
 
 
 def _carve_rows(pool: _Pool, rows: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

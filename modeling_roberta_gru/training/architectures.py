@@ -97,6 +97,8 @@ class Architecture:
         tokenizer = read_tokenizer(name, revision, trust_remote_code=args.trust_remote_code)
         if not args.trust_remote_code and (found := code_of_others(name, revision)):
             logger.warning("%s names code of others, which is neither run nor saved: %s.", name, ", ".join(found))
+        if tokenizer.pad_token_id is None:
+            raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another one.")
         return tokenizer
 
     def load_model(
@@ -184,8 +186,7 @@ class RobertaGRU(Architecture):
                 config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
             if not any(kind.startswith("RobertaGRU") for kind in config.architectures or ()):
                 fields = {**ON_AN_ENCODER, **fields}
-            for field, value in (fields | LOGITS_ALONE).items():
-                setattr(config, field, value)
+            _set_fields(config, fields | LOGITS_ALONE)
             config.calibration_temperature = 1.0
             config.check()
             check_token_ids(tokenizer, config.vocab_size)
@@ -194,6 +195,13 @@ class RobertaGRU(Architecture):
             raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
         check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
         return model
+
+
+def _set_fields(config: PreTrainedConfig, fields: dict[str, Any]) -> None:
+    """Change a checkpoint's configuration; what the data of its own labels wrote for them goes."""
+    vars(config).pop("label_values", None)
+    for field, value in fields.items():
+        setattr(config, field, value)
 
 
 class Transformer(Architecture):
@@ -224,9 +232,8 @@ class Transformer(Architecture):
             config = AutoConfig.from_pretrained(
                 name, revision=args.model_revision, trust_remote_code=args.trust_remote_code
             )
-            self._check_kind(name, config, tokenizer)
-            for field, value in {**args.config_fields(config), **labels.config_fields(), **LOGITS_ALONE}.items():
-                setattr(config, field, value)
+            self._check_kind(name, config)
+            _set_fields(config, {**args.config_fields(config), **labels.config_fields(), **LOGITS_ALONE})
             check_token_ids(tokenizer, config.vocab_size)
             model, report = read_weights(AutoModelForSequenceClassification, args, config)
         except InputError:
@@ -236,13 +243,11 @@ class Transformer(Architecture):
         check_encoder_came_whole(name, report, f"{model.base_model_prefix}.", last_linear_name(model))
         return model
 
-    def _check_kind(self, name: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _check_kind(self, name: str, config: PreTrainedConfig) -> None:
         if config.model_type == RobertaGRUConfig.model_type:
             raise InputError(f"{name} is a RoBERTa-GRU: leave --architecture {self.name} out to train it.")
         if config.model_type == RecurrentConfig.model_type or config.is_encoder_decoder:
             raise InputError(f"{name} is a {config.model_type}, and --architecture {self.name} needs an encoder.")
-        if tokenizer.pad_token_id is None:
-            raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another model.")
 
     def loss_function(
         self, labels: LabelSpace, class_weights: list[float] | None, label_smoothing: float

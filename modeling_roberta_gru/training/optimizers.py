@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, get_scheduler
 
-from ..errors import InputError, unknown_name
+from ..errors import InputError, first_line, unknown_name
 from .adapter import base_of
 from .arguments import RobertaGRUTrainingArguments
 
@@ -141,6 +141,25 @@ def optimizer_class_and_kwargs(
         except (SyntaxError, ValueError):
             raise InputError(f"--optim_args: {name} has no value that can be read, got {text!r}.") from None
     return optimizer_class, kwargs
+
+
+def check_optimizer(args: RobertaGRUTrainingArguments) -> None:
+    """Build optimizer and schedule of nothing, so that a value which they refuse is known before a run begins.
+
+    Raises:
+        InputError: in the words of torch or transformers.
+    """
+    parameters = [nn.Parameter(torch.zeros(1))]
+    try:
+        if args.optimizer in OPTIMIZERS:
+            optimizer_class, kwargs = optimizer_class_and_kwargs(args)
+            optimizer = optimizer_class(parameters, **kwargs)
+        else:  # transformers' own
+            optimizer = torch.optim.SGD(parameters, lr=args.learning_rate)
+        given = dict(args.lr_scheduler_kwargs or {})
+        get_scheduler(args.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=given)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"The optimizer or its schedule cannot be built: {first_line(error)}") from error
 
 
 def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> list[dict[str, Any]]:

@@ -421,21 +421,21 @@ def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator
         table = open_table(file)
         names = table.schema.names  # none of JSON, whose rows say which there are
         if names:
-            _check_column(column, names, file, option)
+            _check_column(column, names, table.name, option)
         for number, chunk in enumerate(table.chunks([column] if names else None)):
             if not names and number == 0:
-                _check_column(column, chunk.names, file, option)
+                _check_column(column, chunk.names, table.name, option)
             for at, text in enumerate(chunk.values(column)):
                 if at in chunk.bad:
-                    raise InputError(f"{file}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
+                    raise InputError(f"{table.name}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
                 if text is not None and not isinstance(text, str):
-                    raise InputError(f"{file}: column {column!r} holds {text!r}, which is not text.")
+                    raise InputError(f"{table.name}: column {column!r} holds {text!r}, which is not text.")
                 if text is not None and not is_decoded(text):
-                    raise InputError(f"{file}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
+                    raise InputError(f"{table.name}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
                 yield text
 
 
-def _check_column(column: str, names: Sequence[str], file: str | Path, option: str) -> None:
+def _check_column(column: str, names: Sequence[str], file: str, option: str) -> None:
     if column not in names:
         raise unknown_name(f"--text_column in {file} ({option})", column, names)
     if "label" in names and option == "TEXTS":

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,14 @@ class TrainedModel(Trained):
         test: the tokenised test split.
         loss_fields: `class_weights` and `label_smoothing` of the loss.
         card_license: the model's licence.
+        base_revision: the commit of the checkpoint that it started from, where that came from the Hub.
     """
 
     trainer: RobertaGRUTrainer
     test: Dataset
     loss_fields: dict[str, Any]
     card_license: str
+    base_revision: str | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -121,7 +123,11 @@ class TrainedModel(Trained):
     ) -> dict[str, Any]:
         return {
             **describe_training(self.trainer, started, self.training_seconds),
-            "model": describe_model(self.trainer.model, model_args, self.architecture.size_fields),
+            "model": describe_model(
+                self.trainer.model,
+                replace(model_args, model_revision=self.base_revision),
+                self.architecture.size_fields,
+            ),
             "hyperparameters": describe_hyperparameters(
                 args, self.trainer.state.train_batch_size or args.train_batch_size, **self.loss_fields
             ),

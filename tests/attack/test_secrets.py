@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.cli import app
+from modeling_roberta_gru.data import tables
 from modeling_roberta_gru.data.documents import describe_source
 from modeling_roberta_gru.data.tables import open_table
 from modeling_roberta_gru.errors import InputError
@@ -156,6 +157,20 @@ def test_adapting_records_no_password(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="enough"):
         pretraining.adapt_encoder("base", [url], tmp_path / "out", pretraining.AdaptOptions(exclude=(url,)))
     assert described[0]["files"] == described[0]["exclude"] == ["https://***@host/a.csv"]
+
+
+@pytest.mark.parametrize("content", [b"text,label\na,b\n", b"words\na\n", b"text\n\xe9\n"])
+def test_reading_texts_to_adapt_to_says_no_password(content, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.csv").write_bytes(content)
+    monkeypatch.setattr(tables, "fetch", lambda name: tmp_path / "a.csv")
+    said = ""
+    try:
+        list(pretraining._texts_of(["https://me:s3cret@host/a.csv"], "text", "TEXTS"))
+    except InputError as error:
+        said = str(error)
+    said += "".join(capsys.readouterr())
+    assert "https://***@host/a.csv" in said
+    assert "s3cret" not in said
 
 
 def test_a_url_is_no_place_for_scores(tmp_path, monkeypatch):
