@@ -657,7 +657,13 @@ def plan_table(measured: dict[str, Any]) -> list[str]:
         lost = start + KEPT / 2 / rate
         cells = [f"{rate:.1f}", f"{hours:,.0f}", f"{hours / 1000:,.0f} h", f"{lost / 3600 / SPOT_HOURS:.1%}"]
         rows.append([model, *cells, f"{PLANNED * work / GPU_FLOPS / 3600:,.0f}"])
-    heads = ["", "rows a second and core", "core hours", "on 1,000 cores", "extra time if each core fails every 6 hours"]
+    heads = [
+        "",
+        "rows a second and core",
+        "core hours",
+        "on 1,000 cores",
+        "extra time if each core fails every 6 hours",
+    ]
     heads.append(f"GPU hours, at {GPU_FLOPS / 1e12:.0f} TFLOP/s")
     sizes = {name: each * PLANNED / 1e12 for name, each in speed["bytes_a_row"].items()}
     about = f"{sizes['in']:.2f} TB of Parquet are read, and {sizes['out']:.2f} TB written"

@@ -695,8 +695,10 @@ class Reading:
 
     def _size_of_states(self) -> int:
         """Return how many bytes the encoder's states of the whole batch would take."""
-        # A replica of DataParallel has no parameters, and so no `model.dtype`.
-        dtype = self.model.roberta.embeddings.word_embeddings.weight.dtype
+        # A replica of DataParallel has no parameters, and so no `model.dtype`; an encoder of another engine in this
+        # one's place has no embeddings, and its states are float32.
+        embeddings = getattr(self.model.roberta, "embeddings", None)
+        dtype = torch.float32 if embeddings is None else embeddings.word_embeddings.weight.dtype
         return self.packing.mask.numel() * self.model.config.hidden_size * dtype.itemsize
 
     def _run(

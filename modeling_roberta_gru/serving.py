@@ -35,6 +35,7 @@ from .inference.batch_scorer import cpus_given, threads
 from .inference.demo import check_port
 from .inference.reading import TimeLimit, last_word
 from .inference.scorer import Scorer
+from .modeling_roberta_gru import SettlingTokenizer
 
 HOST, PORT = "127.0.0.1", 8000
 TOKEN = "ROBERTA_GRU_TOKEN"
@@ -55,7 +56,8 @@ class Limits:
         body_bytes: of a request.
         open_bytes: of all bodies that are being received or prepared.
         text_tokens: of a text. Unset: what a request may hold.
-        seconds_to_send: in which a request's head, and then its body, must have come, and each piece of `/read`.
+        seconds_to_send: in which a request's head, and then its body, must have come, and each piece of `/read`; in
+            which a client whose answers pile up must read on, too.
         readings: documents that are read while they are written; and requests that wait to be explained.
         piece_characters: of a piece of such a document.
     """
@@ -350,8 +352,11 @@ class Service:
         if self.reads_in_part:
             self.why_not_read = READS_IN_PART
         elif is_ours:
+            tokenizer = copy.deepcopy(self.tokenizer)
             try:
-                self.readings = ReadingLine(scorer.engine.model, copy.deepcopy(self.tokenizer), limits.readings)
+                self.readings = ReadingLine(scorer.engine.model, tokenizer, limits.readings)
+                # Or all of a document is read again with every piece.
+                self.settles = bool(SettlingTokenizer(tokenizer, scorer.engine.model.config).separators)
             except ValueError as error:
                 self.why_not_read = str(error)
 
@@ -667,7 +672,7 @@ def app(arguments: Mapping[str, Any]) -> Any:
 
 
 def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -> Any:
-    """Make the server of an app: a `uvicorn.Server` that lets no silent connection stay.
+    """Make the server of an app: a `uvicorn.Server` that lets no silent or deaf connection stay.
 
     Args:
         app: of [`create_app`].
@@ -682,7 +687,7 @@ def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -
     _allow_connections()
 
     class Connection(H11Protocol):
-        """A connection that is closed where no request comes on it in time."""
+        """A connection that is closed where no request comes on it in time, or nobody reads its answers."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -698,6 +703,14 @@ def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -
                 return
             self._was_silent = cycle is None
             self.loop.call_later(service.limits.seconds_to_send, self._watch, cycle)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._end = self.loop.call_later(service.limits.seconds_to_send, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._end.cancel()
+            super().resume_writing()
 
         _was_silent = False
 
@@ -814,14 +827,16 @@ async def _read(
     event: dict[str, Any] = {}
     try:
         number = readings.open()
-        num_characters, num_open = 0, 0  # open: behind the last white space, so read again with every piece
+        # Open is what is read again with every piece: what stands behind the last white space, or all of it.
+        num_characters, num_open = 0, 0
         async for piece in _pieces(service, request):
             num_characters += len(piece)
             word = last_word(piece)
-            num_open = len(word) + (num_open if word == piece else 0)
+            num_open = len(word) + (num_open if word == piece else 0) if service.settles else num_characters
             if num_open > service.limits.piece_characters:
+                what = "without white space" if service.settles else "for a tokenizer that may change what is before"
                 most = f"{service.limits.piece_characters:,}"
-                raise RefusedError(400, f"More than {most} characters without white space. Send it to /classify.")
+                raise RefusedError(400, f"More than {most} characters {what}. Send them to /classify.")
             if num_characters > service.handler.max_characters:
                 most = f"{service.handler.max_characters:,}"
                 raise RefusedError(400, f"More than {most} characters. Read the rest as another document.")

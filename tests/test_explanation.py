@@ -152,6 +152,11 @@ def test_offsets_slice_the_text_back_to_the_tokens(tokenizer, request):
     assert {"music", "dreadful"} <= {TEXT[slice(*traced.word_at(position))] for position in range(len(traced.tokens))}
 
 
+def test_a_token_of_no_character_lies_where_it_stands():
+    traced = replace(made_trace(0.5, 0.5, 0.5, 0.5, 0.5), offsets=[(0, 0), (0, 0), (0, 2), (3, 5), (0, 0)])
+    assert [traced.word_at(position) for position in range(5)] == [(0, 0), (0, 0), (0, 2), (3, 5), (8, 8)]
+
+
 def test_the_saved_code_of_a_model_is_traced_as_the_packages_own(tmp_path, byte_level, monkeypatch):
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -1,5 +1,6 @@
 """Publishing, by the real client, on a Hub of our own: what arrives, what never travels, and what faults leave."""
 
+import errno
 import functools
 import json
 import logging
@@ -728,9 +729,23 @@ def test_a_training_publishes_its_run_at_the_end(at_home, reviews, stand_in, tmp
 def test_the_commit_that_a_training_began_from_is_recorded(at_home, model, reviews, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     assert CliRunner().invoke(app, ["publish", str(model), NAME]).exit_code == 0
-    train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", NAME)
+    config = json.loads((model / "config.json").read_text())
+    sizes = [word for name in ("gru_hidden_size", "head_hidden_size") for word in (f"--{name}", config[name])]
+    train_tiny(tmp_path / "run", "--dataset_name", reviews, "--model_name_or_path", NAME, *sizes)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["model"]["base_revision"] == HfApi(at_home.url, token=WRITER).model_info(NAME).sha
+
+
+def test_a_file_that_cannot_be_read_is_not_the_hubs_fault(at_home, model, monkeypatch) -> None:
+    monkeypatch.setattr(publishing.time, "sleep", lambda seconds: pytest.fail("the Hub was asked again"))
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(model / "LICENSE"))
+
+    monkeypatch.setattr(publishing, "_commit", refuse)
+    outcome = CliRunner().invoke(app, ["publish", str(model), NAME])
+    assert outcome.exit_code == 2
+    assert "LICENSE cannot be read: Permission denied" in outcome.output.replace("\n", "")
 
 
 def test_missing_rights_are_told_before_the_training(at_home, reviews, stand_in, tmp_path) -> None:

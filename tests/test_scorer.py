@@ -411,6 +411,18 @@ def test_no_window_changes_the_states_of_another_in_a_compiled_encoder(model, mo
         assert torch.equal(encoder(*short).last_hidden_state[0], states[row, :length])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_engine_reads_documents_beyond_the_window(tokenizer, dtype, bidirectional) -> None:
+    torch.manual_seed(0)
+    config = tiny_config(vocab_size=len(tokenizer), gru_bidirectional=bidirectional, num_labels=2)
+    model = RobertaGRUForSequenceClassification(config).eval()
+    texts = [" ".join(TEXTS) * 3, TEXTS[0]]
+    found = Scorer(model, tokenizer, dtype=dtype, device="cpu").predict_proba(texts)
+    with torch.no_grad():
+        expected = [model(**tokenizer(text, return_tensors="pt")).logits.softmax(dim=-1)[0].tolist() for text in texts]
+    assert found == pytest.approx(np.array(expected), abs=0.05)
+
+
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_compiled_gru_reads_as_the_models_own_does(num_layers, bidirectional) -> None:

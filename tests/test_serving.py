@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import logging
 import os
@@ -413,6 +414,31 @@ def test_silent_connections_are_closed(impatient):
     wait_until(lambda: not impatient.server.server_state.connections)
 
 
+def test_who_does_not_read_the_answers_keeps_nobody_out_and_no_server_up(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer), num_labels=3000)).eval()
+    many_labels = Scorer(model, tokenizer, dtype="float32", device="cpu")
+    served = Served(create_app(many_labels, limits=Limits(seconds_to_send=1.0, readings=1)))
+    deaf = socket.socket()
+    try:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", served.port))
+        body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in [b'"a word "\n'] * 400)
+        head = b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+        def send():
+            with contextlib.suppress(OSError):
+                deaf.sendall(head + body)
+
+        threading.Thread(target=send, daemon=True).start()
+        wait_until(lambda: not served.service.readings._free)
+        wait_until(lambda: served.service.readings._free)
+        assert events_of(served.ask(b'"a word"', path="/read")[1])[-1][0] == "end"
+    finally:
+        served.stop()
+        deaf.close()
+
+
 def test_a_connection_is_used_again(served):
     with contextlib.closing(served.connect()) as connection:
         for text in TEXTS[:5]:
@@ -507,6 +533,18 @@ def test_a_text_without_white_space_is_not_read_again_for_ever(served):
     ((last, said),) = events_of(served.ask(pieces.encode(), path="/read")[1])[-1:]
     assert (last, said["status"], "/classify" in said["error"]) == ("error", 400, True)
     assert len(served.service.readings._free) == 2
+
+
+def test_a_tokenizer_that_may_change_what_is_before_reads_no_more_than_it_can_again(serve, folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["New York"])
+    model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer), num_labels=3)).eval()
+    open_ended = serve(Limits(piece_characters=100), scorer=Scorer(model, tokenizer, dtype="float32", device="cpu"))
+    pieces = [f"{text_of(6, seed)} " for seed in range(9)]
+    events = events_of(open_ended.ask("\n".join(map(json.dumps, pieces)).encode(), path="/read")[1])
+    read = list(itertools.takewhile(lambda end: end <= 100, itertools.accumulate(map(len, pieces))))
+    assert [name for name, _ in events] == ["prediction"] * len(read) + ["error"]
+    assert (events[-1][1]["status"], "/classify" in events[-1][1]["error"]) == (400, True)
 
 
 class Reading:

@@ -138,13 +138,15 @@ def score_folder(
         raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.")
     source, target = location_name(source), location_name(target)
     # A worker's working directory is not ours.
-    target = target if is_url(target) else os.path.abspath(target)
+    target = _absolute(target)
     model = os.path.abspath(model) if Path(model).exists() else model
     least, most = workers
     if least < 1 or (most is not None and most < least):
         raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
     parts = find_parts(source)
-    if any(part.source.startswith(f"{target.rstrip('/')}/") for part in parts):
+    root = _root(source)
+    is_within = root is not None and f"{target.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
+    if is_within or any(part.source.startswith(f"{target.rstrip('/')}/") for part in parts):
         raise InputError(f"The output {redacted(target)} is within the input: name a folder outside.")
     _check_parts(parts, options)
     started = perf_counter()
@@ -345,6 +347,19 @@ def find_parts(source: str) -> list[Part]:
         )
         for number, name in enumerate(names)
     ]
+
+
+def _root(source: str) -> str | None:
+    """Return the folder of which every file is an input, however deep it lies; None where there is none."""
+    is_glob = any(mark in source for mark in "*?[") and not os.path.exists(source)
+    if is_glob:
+        return _absolute(source.partition("**")[0].rpartition("/")[0]) if "**" in source else None
+    return None if kind_of(source) and not os.path.isdir(source) else _absolute(source)
+
+
+def _absolute(location: str) -> str:
+    """Write a location as one that does not depend on the working directory."""
+    return location if is_url(location) else os.path.abspath(location)
 
 
 def _is_hidden(path: str) -> bool:

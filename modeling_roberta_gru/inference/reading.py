@@ -91,7 +91,7 @@ class Trace:
         """Return where in the text the word of a token begins and ends, in characters."""
         first, after = (int(np.searchsorted(self.words, self.words[position], side)) for side in ("left", "right"))
         start, end = self.offsets[first][0], self.offsets[after - 1][1]
-        if first and not end:  # a special token at the end
+        if first and not end and not any(end for _, end in self.offsets[after:]):  # a special token at the end
             start = end = len(self.text)
         return start, end
 
