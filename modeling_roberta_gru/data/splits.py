@@ -311,9 +311,8 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
     """Put all splits in one place, with their labels encoded; `built` loses the rows whose labels are skipped."""
     first = read_labels(built["train"], args)
     labels = infer_labels(built["train"], args, first)
-    parts, encoded = [], []
+    parts, encoded, are_vectors = [], [], first.width is not None
     for split in built:
-        are_vectors = first.width is not None
         form = first if split == "train" else read_labels(built[split], args, labels, may_be_vectors=are_vectors)
         built[split], codes = _encode(built[split], form, labels, args)
         encoded.append(codes)
