@@ -175,7 +175,8 @@ def evaluate(
         batch_size: texts per batch.
         trust_remote_code: run the code that the model brings along, a program of whoever wrote it.
         options: those of `roberta-gru train` that say how data are read: `text_column`, `label_column`, `clean_html`
-            (unset: as in training), `max_length` (unset: what [`train`] cut texts to, where it returned the model).
+            (unset: as in training), `max_length` (unset: what [`train`] cut texts to, where it returned the model;
+            "none": whole texts).
 
     Returns:
         The metrics, each with n and a 95 % interval, and under "slices" those of each slice.
@@ -187,11 +188,11 @@ def evaluate(
     for name in options:
         if name not in known:
             raise unknown_name("option", name, known)
+    options = {name: value for name, value in options.items() if value is not None}
     if isinstance(model, TrainedClassifier):
-        as_in_training: dict[str, Any] = {"max_length": model.max_length, "clean_html": model.clean_html}
-    else:
-        as_in_training = {"clean_html": was_cleaned(os.fspath(model))}
-    options = as_in_training | {name: value for name, value in options.items() if value is not None}
+        options = {"max_length": model.max_length, "clean_html": model.clean_html, **options}
+    elif "clean_html" not in options:
+        options["clean_html"] = was_cleaned(_name(model))
     if isinstance(data, os.PathLike):
         data = str(data)
     if isinstance(data, str) and options.keys() & {"dataset_config_name", "dataset_revision"}:

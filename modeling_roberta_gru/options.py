@@ -60,8 +60,8 @@ class Option:
             value = json.loads(text) if self.kind is dict else self.kind(text)
         except ValueError:
             value = None
-        if isinstance(value, float) and not math.isfinite(value):
-            value = None
+        if isinstance(value, float) and not math.isfinite(value):  # which no record in JSON can hold
+            raise InputError(f"--{self.name} must be finite, got {text!r}.")
         if not isinstance(value, self.kind):
             raise InputError(f"--{self.name} must be {KIND_NAMES[self.kind]}, got {text!r}.")
         return value
@@ -100,6 +100,8 @@ class Option:
         if isinstance(value, Mapping):
             return dict(value) if self.kind is dict else json.dumps(value, ensure_ascii=False)
         convert: Any = self.kind
+        if self.kind is float and isinstance(value, Real) and not math.isfinite(value):
+            return self.convert(str(value))
         is_number = isinstance(value, Real) and math.isfinite(value)
         if self.kind in (int, float) and is_number and convert(value) == value:
             return convert(value)

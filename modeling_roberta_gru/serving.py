@@ -33,7 +33,7 @@ from .errors import InputError, say, unknown_name
 from .files import carried_module
 from .inference.batch_scorer import cpus_given, threads
 from .inference.demo import check_port
-from .inference.reading import TimeLimit, last_word
+from .inference.reading import TimeLimit
 from .inference.scorer import Scorer
 from .modeling_roberta_gru import SettlingTokenizer
 
@@ -42,6 +42,8 @@ TOKEN = "ROBERTA_GRU_TOKEN"
 """The environment variable of the token that requests must carry."""
 EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 JSON, EVENTS = "application/json", "text/event-stream"
+GONE = "roberta_gru.is_gone"
+"""In a request's scope: whether its client is."""
 
 log = logging.getLogger("roberta_gru.serving")
 
@@ -57,7 +59,7 @@ class Limits:
         open_bytes: of all bodies that are being received or prepared.
         text_tokens: of a text. Unset: what a request may hold.
         seconds_to_send: in which a request's head, and then its body, must have come, and each piece of `/read`; in
-            which a client whose answers pile up must read on, too.
+            which a client whose answers pile up must read some of them, too.
         readings: documents that are read while they are written; and requests that wait to be explained.
         piece_characters: of a piece of such a document.
     """
@@ -355,8 +357,7 @@ class Service:
             tokenizer = copy.deepcopy(self.tokenizer)
             try:
                 self.readings = ReadingLine(scorer.engine.model, tokenizer, limits.readings)
-                # Or all of a document is read again with every piece.
-                self.settles = bool(SettlingTokenizer(tokenizer, scorer.engine.model.config).separators)
+                self.separators = SettlingTokenizer(tokenizer, scorer.engine.model.config).separators
             except ValueError as error:
                 self.why_not_read = str(error)
 
@@ -706,11 +707,26 @@ def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._end = self.loop.call_later(service.limits.seconds_to_send, self.transport.abort)
+            self._wait_for_reader(self.transport.get_write_buffer_size())
 
         def resume_writing(self) -> None:
             self._end.cancel()
             super().resume_writing()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self.scope is not None:
+                self.scope[GONE] = True
+
+        def _wait_for_reader(self, num_bytes: int) -> None:
+            self._end = self.loop.call_later(service.limits.seconds_to_send, self._end_if_deaf, num_bytes)
+
+        def _end_if_deaf(self, before: int) -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < before:
+                self._wait_for_reader(left)
+            else:
+                self.transport.abort()
 
         _was_silent = False
 
@@ -827,14 +843,17 @@ async def _read(
     event: dict[str, Any] = {}
     try:
         number = readings.open()
-        # Open is what is read again with every piece: what stands behind the last white space, or all of it.
+        # Open is what is read again with every piece: what stands behind the last white space, or all of it where the
+        # tokenizer may change what stands before.
         num_characters, num_open = 0, 0
         async for piece in _pieces(service, request):
+            if GONE in request.scope:
+                return
             num_characters += len(piece)
-            word = last_word(piece)
-            num_open = len(word) + (num_open if word == piece else 0) if service.settles else num_characters
+            last = max((piece.rfind(separator) for separator in service.separators), default=-1)
+            num_open = len(piece) - last - 1 + (num_open if last < 0 else 0)
             if num_open > service.limits.piece_characters:
-                what = "without white space" if service.settles else "for a tokenizer that may change what is before"
+                what = "without white space" if service.separators else "for this model's tokenizer"
                 most = f"{service.limits.piece_characters:,}"
                 raise RefusedError(400, f"More than {most} characters {what}. Send them to /classify.")
             if num_characters > service.handler.max_characters:

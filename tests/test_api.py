@@ -105,6 +105,7 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, eval_dataset=frame, dataset_name="imdb"), "dataset_name is given beside rows"),
         (lambda frame: evaluate("nowhere", frame, text_colum="text"), "Did you mean 'text_column'?"),
         (lambda frame: evaluate("./nowhere", frame), "nowhere"),
+        (lambda frame: evaluate(frame.columns, frame), "No model can be read from"),
         (lambda frame: evaluate("/nowhere/at/all", frame), "/nowhere/at/all does not exist"),
         (lambda frame: publish("nowhere", "me/mine", dry_run=True), "nowhere"),
     ],

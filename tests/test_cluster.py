@@ -507,10 +507,12 @@ def test_whatever_is_killed_the_output_is_complete_and_equal(part, tmp_path):
 def test_what_was_scored_is_an_input_again_but_no_output_lies_in_its_input(run, parts, tmp_path):
     run(parts, tmp_path / "out")
     assert len(find_parts(str(tmp_path / "out"))) == 6
-    for source in (parts, f"{parts}/", f"{parts}/**/*"):
+    for source in (parts, f"{parts}/"):
         with pytest.raises(InputError, match="is within the input"):
             run(source, parts / "scored")
     assert not (parts / "scored").exists()
+    run(parts, parts / "_scored")  # hidden from the input
+    run(f"{parts}/**/*.csv", parts / "tables")
     # What is scored is no input of this command.
     assert run(f"{parts}/*", parts / "scored")["parts"] == run(f"{parts}/*", parts / "scored")["parts"]
 

@@ -736,6 +736,24 @@ def test_the_commit_that_a_training_began_from_is_recorded(at_home, model, revie
     assert record["model"]["base_revision"] == HfApi(at_home.url, token=WRITER).model_info(NAME).sha
 
 
+def test_whether_html_was_removed_in_training_is_asked_of_the_hub_or_said_to_be_unknown(
+    at_home, model, tmp_path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    record = {"options": {"clean_html": True}}
+    files = {"config.json": (model / "config.json").read_bytes(), "run.json": json.dumps(record).encode()}
+    at_home.create("ada/cleaned", files)
+    at_home.create("ada/plain", {"config.json": files["config.json"]})
+    assert loading.was_cleaned("ada/cleaned")
+    assert not loading.was_cleaned("ada/plain")
+    assert not caplog.records
+    (cached,) = (tmp_path / "cache").rglob("run.json")
+    cached.unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not loading.was_cleaned("ada/cleaned")
+    assert "ada/cleaned was trained on texts without HTML is unknown" in caplog.text
+
+
 def test_a_file_that_cannot_be_read_is_not_the_hubs_fault(at_home, model, monkeypatch) -> None:
     monkeypatch.setattr(publishing.time, "sleep", lambda seconds: pytest.fail("the Hub was asked again"))
 

@@ -458,6 +458,15 @@ def test_folders_of_text_files_are_classes(tmp_path, nested):
         ("train/valid/1 train/invalid/1 train/test/1", {"train": ["invalid", "test", "valid"]}, 0),
         ("train/pos/1 train/neg/1 train/neg/2020/1 held/pos/1 misc/1 1", {"train": ["neg", "pos"]}, 4),
         ("pos/1 neg/1 neg/2020/1 train/1", {"train": ["neg", "pos"]}, 2),
+        # Of IMDb as published, what has no label is left out without a word.
+        (
+            "train/pos/1 train/neg/1 train/unsup/1 test/pos/1 test/neg/1",
+            {s: ["neg", "pos"] for s in ("train", "test")},
+            0,
+        ),
+        ("pos/1 neg/1 test/pos/1 test/neg/1", {split: ["neg", "pos"] for split in ("train", "test")}, 0),
+        ("pos/1 neg/1 test/notes/1", {"train": ["neg", "pos"]}, 1),
+        ("train/pos/1 train/neg/1 test/all/1", {"train": ["neg", "pos"]}, 1),
     ],
 )
 def test_text_files_in_folders_are_read_or_left_out_aloud(tmp_path, caplog, files, found, left_out):

@@ -6,6 +6,7 @@ memory, once they are many: no row is a Python object for longer than its chunk.
 
 import hashlib
 import html
+import itertools
 import json
 import logging
 import math
@@ -428,26 +429,33 @@ def _files_in(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
 
 def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """Return split → class → text files, where each class has a folder, perhaps within folders of the splits."""
-    within_splits: dict[str, dict[str, list[Path]]] = {}
+    found: dict[str, dict[str, list[Path]]] = {}
     at_the_top: dict[str, list[Path]] = {}
-    texts = [path for path in _visible_files(folder) if path.suffix.lower() == TEXT_FILE]
-    for path in texts:
+    others = []
+    for path in _visible_files(folder):
         *outer, label, _ = ("", *path.relative_to(folder).parts)
         split = SPLIT_OF_WORD.get(outer[1].lower()) if len(outer) == 2 else None
-        if label == "unsup":  # IMDb's unlabelled reviews
+        if path.suffix.lower() != TEXT_FILE or label == "unsup":  # IMDb's unlabelled reviews
             continue
         if split:
-            within_splits.setdefault(split, {}).setdefault(label, []).append(path)
+            found.setdefault(split, {}).setdefault(label, []).append(path)
         elif len(outer) == 1 and label.lower() not in SPLIT_OF_WORD:
             at_the_top.setdefault(label, []).append(path)
-    found = within_splits or {"train": at_the_top}
-    if not any(len(classes) > 1 for classes in found.values()):
-        return {}
-    used = {path for classes in found.values() for paths in classes.values() for path in paths}
-    others = [path for path in texts if path not in used]
-    if others:
+        else:
+            others.append(path)
+    trained = found.setdefault("train", at_the_top)
+    chosen = {}
+    for split in SPLITS:
+        classes = found.get(split, {})
+        if len(classes) > 1 or (len(trained) > 1 and classes and classes.keys() <= trained.keys()):
+            chosen[split] = classes
+        else:
+            others += itertools.chain(*classes.values())
+    if at_the_top is not trained:
+        others += itertools.chain(*at_the_top.values())
+    if chosen and others:
         logger.warning("%s text files are left out, since no class has their folder: %s …", len(others), others[0])
-    return {split: found[split] for split in SPLITS if split in found}
+    return chosen
 
 
 def _split_of(path: Path) -> str:

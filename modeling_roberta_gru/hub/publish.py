@@ -498,7 +498,7 @@ def _retry(attempt: Callable[[], T], repo_id: str) -> T:
             raise
         except HUB_ERRORS as error:
             response, reason = _response(error), _reason(error)
-            if isinstance(error, OSError) and error.filename is not None and response is None:
+            if isinstance(error, PermissionError | FileNotFoundError) and error.filename is not None:
                 raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
             if not _may_pass(error):
                 raise InputError(_refusal(response, repo_id, reason)) from error

@@ -144,8 +144,8 @@ def score_folder(
     if least < 1 or (most is not None and most < least):
         raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
     parts = find_parts(source)
-    root = _root(source)
-    is_within = root is not None and f"{target.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
+    root = f"{_absolute(source).rstrip('/')}/"  # of a folder, of which all that is not hidden is read
+    is_within = target.startswith(root) and not _is_hidden(target.removeprefix(root))
     if is_within or any(part.source.startswith(f"{target.rstrip('/')}/") for part in parts):
         raise InputError(f"The output {redacted(target)} is within the input: name a folder outside.")
     _check_parts(parts, options)
@@ -347,14 +347,6 @@ def find_parts(source: str) -> list[Part]:
         )
         for number, name in enumerate(names)
     ]
-
-
-def _root(source: str) -> str | None:
-    """Return the folder of which every file is an input, however deep it lies; None where there is none."""
-    is_glob = any(mark in source for mark in "*?[") and not os.path.exists(source)
-    if is_glob:
-        return _absolute(source.partition("**")[0].rpartition("/")[0]) if "**" in source else None
-    return None if kind_of(source) and not os.path.isdir(source) else _absolute(source)
 
 
 def _absolute(location: str) -> str:

@@ -1,11 +1,12 @@
 """Where a model comes from: its folder, tokenizer and weights, and how many tokens of a text it reads."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import is_offline_mode
 from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -23,6 +24,8 @@ from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.tokenization import check_token_ids
 from ..errors import InputError, first_line
 from ..trust import check_checkpoint, check_tokenizer_files, find_file, forget_code, model_type, pinned, read_json
+
+logger = logging.get_logger(__name__)
 
 OURS = (RobertaGRUConfig.model_type, RecurrentConfig.model_type)
 
@@ -48,18 +51,28 @@ def model_folder(name: str) -> str:
 
 
 def was_cleaned(name: str) -> bool:
-    """Return whether a model was trained with `clean_html`, by the run.json beside it; False where nothing says so.
+    """Return whether a model was trained with `clean_html`, by the record beside it; False where nothing says so.
 
     Args:
-        name: a run's folder, a saved model's folder or a Hub id.
+        name: a run's folder, one of its checkpoints, a saved model's folder or a Hub id.
     """
-    with suppress(InputError):  # whoever loads the model says what is wrong with it
+    try:
         name = model_folder(name)
-        record = find_file(name, "run.json", pinned(name))
+        revision = pinned(name)
+    except InputError:  # whoever loads the model says what is wrong with it
+        return False
+    folder, unknown = Path(name), None
+    try:
+        record = find_file(str(folder.parent) if folder.name.startswith("checkpoint-") else name, "run.json", revision)
         fields = read_json(record) if record else None
-        options = fields.get("options") if isinstance(fields, dict) else None
-        return isinstance(options, dict) and options.get("clean_html") is True
-    return False
+        if record is None and revision is not None and is_offline_mode():
+            unknown = "the cache has no run.json, and the Hub may not be asked."
+    except InputError as error:
+        fields, unknown = None, str(error)
+    if unknown:
+        logger.warning("Whether %s was trained on texts without HTML is unknown: %s", name, unknown)
+    options = fields.get("options") if isinstance(fields, dict) else None
+    return isinstance(options, dict) and options.get("clean_html") is True
 
 
 def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel, SchedulerType, get_scheduler
 
 from ..errors import InputError, first_line, unknown_name
 from .adapter import base_of
@@ -156,9 +156,12 @@ def check_optimizer(args: RobertaGRUTrainingArguments) -> None:
             optimizer = optimizer_class(parameters, **kwargs)
         else:  # transformers' own
             optimizer = torch.optim.SGD(parameters, lr=args.learning_rate)
-        given = dict(args.lr_scheduler_kwargs or {})
-        get_scheduler(args.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=given)
-    except (ValueError, TypeError) as error:
+        if args.lr_scheduler_type != SchedulerType.REDUCE_ON_PLATEAU:  # which may name a rate for each group
+            given = dict(args.lr_scheduler_kwargs or {})
+            get_scheduler(args.lr_scheduler_type, optimizer, 1, 2, scheduler_specific_kwargs=given)
+    except InputError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"The optimizer or its schedule cannot be built: {first_line(error)}") from error
 
 
