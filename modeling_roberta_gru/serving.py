@@ -715,8 +715,9 @@ def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
-            if self.scope is not None:
-                self.scope[GONE] = True
+            scope: Any = self.scope
+            if scope is not None:
+                scope[GONE] = True
 
         def _wait_for_reader(self, num_bytes: int) -> None:
             self._end = self.loop.call_later(service.limits.seconds_to_send, self._end_if_deaf, num_bytes)
