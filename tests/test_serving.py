@@ -419,11 +419,14 @@ def test_who_does_not_read_the_answers_keeps_nobody_out_and_no_server_up(folder)
     model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer), num_labels=3000)).eval()
     many_labels = Scorer(model, tokenizer, dtype="float32", device="cpu")
     served = Served(create_app(many_labels, limits=Limits(seconds_to_send=1.0, readings=1)))
+    appended, append = [], served.service.readings.append
+    served.service.readings.append = lambda number, piece: appended.append(piece) or append(number, piece)
     deaf = socket.socket()
     try:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", served.port))
-        body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in [b'"a word "\n'] * 400)
+        lines = b'"a word "\n' * 5000
+        body = b"%x\r\n%s\r\n" % (len(lines), lines)
         head = b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
         def send():
@@ -433,6 +436,7 @@ def test_who_does_not_read_the_answers_keeps_nobody_out_and_no_server_up(folder)
         threading.Thread(target=send, daemon=True).start()
         wait_until(lambda: not served.service.readings._free)
         wait_until(lambda: served.service.readings._free)
+        assert len(appended) < 5000
         assert events_of(served.ask(b'"a word"', path="/read")[1])[-1][0] == "end"
     finally:
         served.stop()
