@@ -42,7 +42,7 @@ defaults have changed since.
 # The comparisons that benchmarks/systems.py records, in the page's order.
 COMPARISONS = {
     "airline": "US Airline: every system (RoBERTa-GRU with the paper's head), with and without remedies for imbalance",
-    "airline-heads": "US Airline: three heads on the same encoder, three seeds",
+    "airline-heads": "US Airline: `train`'s head (three seeds) or a linear head (two) on the same encoder",
     "imdb-all": "IMDb, all training reviews: whole reviews or the first 512 tokens",
     "imdb-whole": "IMDb, 5,000 training reviews: whole reviews or the first 512 tokens, 5,000 of the test reviews",
     "imdb-few": "IMDb, 1,000 training reviews: self-training on 2,000 unlabelled ones, 5,000 of the test reviews",

@@ -87,7 +87,7 @@ def airline_heads() -> Study:
     """Return `train`'s default head on the airline tweets beside a linear one and the paper's."""
     recipe = "--config recipes/airline-minilm.yaml"
     systems = {"roberta-gru": recipe, "linear-head": f"{recipe} {LINEAR}", "paper-head": f"{recipe} {PAPERS_HEAD}"}
-    return Study(systems, (42, 43, 44), is_kept=True)
+    return Study(systems, (42, 43, 44))
 
 
 def imdb_recurrent() -> Study:
