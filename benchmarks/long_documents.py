@@ -150,12 +150,10 @@ def splits_of_fold(task: str, fold: int) -> Splits:
     in_test = documents.folds % TASKS[task]["num_folds"] == fold
     rows = {"train": np.flatnonzero(~in_test), "test": np.flatnonzero(in_test)}
     tables = {
-        split: {"text": [documents.texts[row] for row in members], "label": documents.targets[members].tolist()}
-        for split, members in rows.items()
+        split: Dataset.from_dict({"text": [documents.texts[row] for row in part], "label": documents.targets[part]})
+        for split, part in rows.items()
     }
-    return load_splits(
-        DataArguments(**TASKS[task]["data"]), {name: Dataset.from_dict(t) for name, t in tables.items()}
-    )
+    return load_splits(DataArguments(**TASKS[task]["data"]), tables)
 
 
 def run(task: str, system: str, seed: int, splits: Splits) -> dict[str, Any]:
@@ -275,15 +273,31 @@ NAMES = {
 
 
 Strata = list[tuple[float, np.ndarray]]  # share of the rows, hits (seeds, rows)
-PARTS = {
+PARTS: dict[str, dict[str, str]] = {
     "built-in-long": {"test": "1,000 to 8,000 tokens", "ten_times": "20,000 to 26,000 tokens"},
     "imdb": {"long": "over 512 tokens", "short": "up to 512 tokens", "all": "all, in the test split's proportion"},
+    "hyperpartisan": {"test": "all articles"},
 }
 
 
 def recorded(task: str) -> list[dict[str, Any]]:
-    """Return a task's recorded runs."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{task}-*.json"))]
+    """Return a task's recorded runs, the folds of one system and seed joined; without those that lack a fold."""
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for path in sorted(RESULTS.glob(f"{task}-*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        runs.setdefault((run["system"], run["seed"]), []).append(run)
+    return [_join(folds) for folds in runs.values() if len(folds) == TASKS[task].get("num_folds", 1)]
+
+
+def _join(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Put the runs on a task's folds together: one run, over all their test rows."""
+    first, *others = folds
+    if not others:
+        return first
+    parts = {part: {"right": "".join(fold["tests"][part]["right"] for fold in folds)} for part in first["tests"]}
+    longest = max(fold["longest_training_document"] for fold in folds)
+    seconds = sum(fold["training_seconds"] for fold in folds)
+    return first | {"tests": parts, "longest_training_document": longest, "training_seconds": seconds}
 
 
 def table(task: str) -> list[str]:
@@ -359,11 +373,13 @@ def _conditions(runs: list[dict[str, Any]]) -> list[str]:
     longest = max(run["longest_training_document"] for run in runs)
     seconds = [run["training_seconds"] for run in runs]
     versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("python", "torch", "transformers"))
+    num_folds = TASKS[first["task"]].get("num_folds")
+    folds = f" in each of {num_folds} folds" if num_folds else ""
     return [
         f"- command: `python benchmarks/long_documents.py {first['task']} SYSTEM --seed SEED`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- {first['num_train']:,} training documents of up to {longest:,} tokens, {first['steps']:,} steps for every "
-        f"system; {versions}",
+        f"system{folds}; {versions}",
         f"- {min(seconds):,.0f} to {max(seconds):,.0f} s of training, {first['precision']}, "
         f"{cores(first, '; shared')}",
     ]

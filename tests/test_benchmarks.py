@@ -178,7 +178,7 @@ def test_windows_vote_on_their_own(long_documents, system, pooled):
     torch.testing.assert_close(logits, torch.stack([expected, expected_short]), rtol=1e-5, atol=1e-5)
 
 
-def record_run(folder: Path, task: str, system: str, seed: int, tests: dict[str, str]) -> None:
+def record_run(folder: Path, task: str, system: str, seed: int, tests: dict[str, str], fold: str = "") -> None:
     """Write what a run of benchmarks/long_documents.py does; `tests` says which rows were right, part by part."""
     run = {
         **{"task": task, "system": system, "seed": seed, "window": 512, "commit": "0123abc", "steps": 3},
@@ -187,7 +187,7 @@ def record_run(folder: Path, task: str, system: str, seed: int, tests: dict[str,
         "versions": {"python": "3.11", "torch": "2.13", "transformers": "5.23"},
         "hardware": {"num_threads": 1, "num_cores": 2, "processor": "a processor"},
     }
-    (folder / f"{task}-{system}-{seed}.json").write_text(json.dumps(run))
+    (folder / f"{task}-{system}-{seed}{fold}.json").write_text(json.dumps(run))
 
 
 def rows_of(table: list[str]) -> dict[str, str]:
@@ -217,6 +217,36 @@ def test_what_only_ours_was_tested_on_stays_empty_for_the_others(long_documents,
     rows = rows_of(long_documents.table("built-in-long"))
     assert rows["**RoBERTa-GRU, whole document**"].endswith("| 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) |")
     assert rows["first 512 tokens"].endswith(") |  |")
+
+
+def test_folds_are_joined_and_runs_that_lack_one_left_out(long_documents, tmp_path, monkeypatch):
+    monkeypatch.setattr(long_documents, "RESULTS", tmp_path)
+    for system in ("whole", "mean", "max"):
+        for fold in range(2 if system == "max" else 3):
+            right = "1" * 20 if system == "whole" or fold else "0" * 20
+            record_run(tmp_path, "hyperpartisan", system, 0, {"test": right}, f"-fold-{fold}")
+    table = long_documents.table("hyperpartisan")
+    rows = rows_of(table)
+    assert "all articles, n = 60" in table[0]
+    assert "| 66.7 (" in rows["mean of window logits"]
+    assert "; +33.3 (" in rows["mean of window logits"]
+    assert "largest window logits" not in rows
+    assert table[-1].startswith("- 6 to 6 s of training")
+
+
+def test_every_article_is_tested_once_and_never_trained_on(long_documents, monkeypatch):
+    texts = [f"Article {row} of outlet {row % 10}." for row in range(60)]
+    documents = long_documents.heads.Documents(texts, np.arange(60) // 10 % 2, np.arange(60) % 10)
+    monkeypatch.setattr(long_documents.heads, "load", lambda task, data: documents)
+    tested = []
+    for fold in range(3):
+        splits = long_documents.splits_of_fold("hyperpartisan", fold)
+        test = set(splits.test["text"][:])
+        others = set(splits.train["text"][:]) | set(splits.validation["text"][:])
+        assert test | others == set(texts)
+        assert not {text.split()[-1] for text in test} & {text.split()[-1] for text in others}
+        tested += test
+    assert sorted(tested) == sorted(texts)
 
 
 @pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders", "imdb-whole", "imdb-all", "imdb-few"])
