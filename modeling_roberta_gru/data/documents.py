@@ -429,21 +429,11 @@ def _files_in(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
 
 def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """Return split → class → text files, where each class has a folder, perhaps within folders of the splits."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    at_the_top: dict[str, list[Path]] = {}
-    others = []
-    for path in _visible_files(folder):
-        *outer, label, _ = ("", *path.relative_to(folder).parts)
-        split = SPLIT_OF_WORD.get(outer[1].lower()) if len(outer) == 2 else None
-        if path.suffix.lower() != TEXT_FILE or label == "unsup":  # IMDb's unlabelled reviews
-            continue
-        if split:
-            found.setdefault(split, {}).setdefault(label, []).append(path)
-        elif len(outer) == 1 and label.lower() not in SPLIT_OF_WORD:
-            at_the_top.setdefault(label, []).append(path)
-        else:
-            others.append(path)
+    found, others = _texts_by_class(folder)
+    at_the_top = found.pop("", {})
     trained = found.setdefault("train", at_the_top)
+    if trained is not at_the_top:
+        others += itertools.chain(*at_the_top.values())
     chosen = {}
     for split in SPLITS:
         classes = found.get(split, {})
@@ -451,11 +441,25 @@ def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
             chosen[split] = classes
         else:
             others += itertools.chain(*classes.values())
-    if at_the_top is not trained:
-        others += itertools.chain(*at_the_top.values())
     if chosen and others:
         logger.warning("%s text files are left out, since no class has their folder: %s …", len(others), others[0])
     return chosen
+
+
+def _texts_by_class(folder: Path) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
+    """Return split → class → text files, with "" for folders in no split's folder; and the other text files."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    others = []
+    for path in _visible_files(folder):
+        *outer, label, _ = ("", *path.relative_to(folder).parts)
+        if path.suffix.lower() != TEXT_FILE or label == "unsup":  # IMDb's unlabelled reviews
+            continue
+        split = SPLIT_OF_WORD.get(outer[1].lower()) if len(outer) == 2 else None
+        if split or (len(outer) == 1 and label.lower() not in SPLIT_OF_WORD):
+            found.setdefault(split or "", {}).setdefault(label, []).append(path)
+        else:
+            others.append(path)
+    return found, others
 
 
 def _split_of(path: Path) -> str:
