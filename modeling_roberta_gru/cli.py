@@ -161,6 +161,9 @@ def adapt(
         typer.Option(help="File whose texts are left out, such as a test split. Repeat it for several."),
     ] = None,
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    clean_html: Annotated[
+        bool, typer.Option("--clean-html", help="Turn <br /> and <p> into line breaks, drop other tags.")
+    ] = False,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens per window. Unset: as many as the encoder can read.")
     ] = None,
@@ -186,6 +189,7 @@ def adapt(
 
     options = AdaptOptions(
         text_column=text_column,
+        clean_html=clean_html,
         exclude=tuple(exclude or ()),
         max_length=max_length,
         epochs=epochs,

@@ -96,6 +96,16 @@ def test_excluded_texts_are_left_out_and_counted(adapted):
     assert record["train_texts"] + record["validation_texts"] == 96
 
 
+def test_html_is_removed_from_texts_and_from_those_left_out(tmp_path):
+    texts, held_out = tmp_path / "texts.csv", tmp_path / "test.csv"
+    texts.write_text("text\nslow<br />plot\n<b>good</b> &amp; long\nslow<br>plot\n<i></i>\n")
+    held_out.write_text("text\ngood &amp; <p>long</p>\n")
+    found, counts = pretraining._read_texts([texts], AdaptOptions(clean_html=True, exclude=(str(held_out),)))
+    assert found == ["slow\nplot"]
+    assert counts == {"texts": 1, "excluded": 1, "repeated": 1, "empty": 1}
+    assert pretraining._read_texts([texts], AdaptOptions())[0][0] == "slow<br />plot"
+
+
 def test_a_classifier_can_be_adapted_too(stand_in, texts, tmp_path):
     with quiet():
         model = RobertaGRUForSequenceClassification.from_pretrained(stand_in)

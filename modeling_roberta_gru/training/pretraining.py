@@ -35,6 +35,7 @@ from transformers import (
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.dialect import is_decoded, not_text
+from ..data.documents import clean_html
 from ..data.splits import text_key
 from ..data.tables import UTF_8, open_table
 from ..data.tokenization import check_token_ids, lift_limits
@@ -61,6 +62,7 @@ class AdaptOptions:
 
     Attributes:
         text_column: the texts' column; every other column is left unread.
+        clean_html: remove HTML from the texts, as [`~.data.documents.clean_html`] does.
         exclude: files whose texts, in the same column, are left out: those of a test split.
         max_length: tokens of a window, special tokens included; None: as many as the encoder can read.
         epochs: passes over the texts.
@@ -75,6 +77,7 @@ class AdaptOptions:
     """
 
     text_column: str = "text"
+    clean_html: bool = False
     exclude: tuple[str, ...] = ()
     max_length: int | None = None
     epochs: float = 1.0
@@ -400,11 +403,11 @@ def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -
 
 def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[list[str], dict[str, int]]:
     """Return the distinct usable texts, and how many were left out why."""
-    excluded = {text_key(text) for text in _texts_of(options.exclude, options.text_column, "--exclude") if text}
+    excluded = {text_key(text) for text in _texts_of(options.exclude, options, "--exclude") if text}
     counts = {"texts": 0, "excluded": 0, "repeated": 0, "empty": 0}
     seen: set[bytes] = set()
     texts = []
-    for text in _texts_of(files, options.text_column, "TEXTS"):
+    for text in _texts_of(files, options, "TEXTS"):
         key = text_key(text) if text and text.strip() else None
         kind = "empty" if key is None else "excluded" if key in excluded else "repeated" if key in seen else "texts"
         counts[kind] += 1
@@ -416,7 +419,8 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
     return texts, counts
 
 
-def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator[Any]:
+def _texts_of(files: Iterable[str | Path], options: AdaptOptions, option: str) -> Iterator[Any]:
+    column = options.text_column
     for file in files:
         table = open_table(file)
         names = table.schema.names  # none of JSON, whose rows say which there are
@@ -432,7 +436,7 @@ def _texts_of(files: Iterable[str | Path], column: str, option: str) -> Iterator
                     raise InputError(f"{table.name}: column {column!r} holds {text!r}, which is not text.")
                 if text is not None and not is_decoded(text):
                     raise InputError(f"{table.name}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
-                yield text
+                yield clean_html(text) if text and options.clean_html else text
 
 
 def _check_column(column: str, names: Sequence[str], file: str, option: str) -> None:
