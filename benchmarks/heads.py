@@ -104,6 +104,9 @@ def long_imdb(data: Path) -> pd.DataFrame:
 TASKS = {
     "movies-polarity": Task("movies-polarity/train.parquet", "classes"),
     "movies-scale": Task("movies-scale/train.parquet", "classes", num_folds=5, is_ranked=True),
+    "movies-scale-epochs": Task(
+        "movies-scale/train.parquet", "classes", num_folds=5, is_ranked=True, epochs=(3, 6, 12)
+    ),
     "movies-authors": Task(movies_by_author, "classes", num_folds=4, is_ranked=True),
     "movies-rating": Task("movies-scale/train.parquet", "value", ("rating",), num_folds=5),
     "imdb-long": Task(long_imdb, "classes"),
