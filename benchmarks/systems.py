@@ -208,23 +208,38 @@ def by_length(kept: Sequence[Path]) -> dict[str, Any]:
         table = table.sort_index()
         predicted = np.vstack(table["probabilities"]).argmax(axis=1)
         hits.setdefault(folder.parent.name, []).append(predicted == (table["label"] == "positive"))
-    means = {name: np.mean(seeds, axis=0) for name, seeds in hits.items()}
-    first = next(iter(means.values()))
     rng = np.random.default_rng(0)
     parts = {}
     for name, part in {"up to 512 tokens": ~is_long, "over 512 tokens": is_long}.items():
         draws = [rng.choice(np.flatnonzero(part), part.sum()) for _ in range(2000)]
-
-        def figure(values: np.ndarray, draws: list[np.ndarray] = draws, part: np.ndarray = part) -> list[float]:
-            low, high = np.percentile([values[rows].mean() for rows in draws], [2.5, 97.5])
-            return [float(values[part].mean()), float(low), float(high)]
-
+        # The metric itself, then a draw of rows and seeds a resample, as roberta-gru compare does it.
+        values = {
+            system: np.array(
+                [
+                    np.mean([seed[part].mean() for seed in seeds]),
+                    *(
+                        np.mean([seeds[s][rows].mean() for s in rng.integers(len(seeds), size=len(seeds))])
+                        for rows in draws
+                    ),
+                ]
+            )
+            for system, seeds in hits.items()
+        }
+        first = next(iter(values.values()))
         systems = {
-            name: {"accuracy": figure(theirs), "less_first": None if theirs is first else figure(theirs - first)}
-            for name, theirs in means.items()
+            system: {
+                "accuracy": _with_interval(theirs),
+                "less_first": None if theirs is first else _with_interval(theirs - first),
+            }
+            for system, theirs in values.items()
         }
         parts[name] = {"n": int(part.sum()), "systems": systems}
     return parts
+
+
+def _with_interval(values: np.ndarray) -> list[float]:
+    """Return a metric and its 95 % interval, from the metric itself and its resamples."""
+    return [float(values[0]), *np.percentile(values[1:], [2.5, 97.5]).tolist()]
 
 
 def length_table(parts: dict[str, Any]) -> list[str]:
