@@ -820,12 +820,13 @@ def table(task: str, record: dict[str, Any]) -> list[str]:
         cells = [SYSTEMS[name].name, str(len(measured["seeds"]))]
         for metric in metrics:
             figures = measured["metrics"][metric.name]
-            cells += [_written(figures.get(kind), metric, kind) for kind in ("value", "less_ours", "shuffled")]
+            cells += [written(figures.get(kind), metric, kind) for kind in ("value", "less_ours", "shuffled")]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", *_conditions(task, record)]
 
 
-def _written(figures: list[float] | None, metric: Metric, kind: str) -> str:
+def written(figures: Sequence[float] | None, metric: Metric, kind: str) -> str:
+    """Write a metric, or (any other kind than "value") a difference of it, with its interval; None as nothing."""
     if figures is None:
         return ""
     style = f"{'' if kind == 'value' else '+'}.{metric.digits}f"
@@ -845,7 +846,7 @@ def _conditions(task: str, record: dict[str, Any]) -> list[str]:
         f"- command: `{record['command']}`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
-        f"{states['window']}, every {every}th read; {record['hardware']['processor']}",
+        f"{states['window']}, one state of {every} read; {record['hardware']['processor']}",
         f"- heads: of {heads['gru_hidden_size']} where there is a GRU (the default of `train` is 256), state dropout "
         f"{heads['state_dropout']:g}, weights averaged over the last {heads['averaged_share']:.0%} of the steps",
         *[chosen] * bool(choices),

@@ -563,25 +563,39 @@ def early_table(measured: dict[str, Any]) -> list[str]:
     """Return the lines of the table of what was promised and what held."""
     n, seconds = measured["n"], measured["seconds"] or {}
     rows = [["everything", "", "100 %", "", "", f"{measured['right'] / n:.3f}", _seconds(seconds, "everything")]]
-    for name, held in measured["held"].items():
+    kept = [name for name, held in measured["held"].items() if name.startswith("first") or held["folds_promised"]]
+    for name in kept:
+        held = measured["held"][name]
         share = f"{held['tokens'] / measured['tokens']:.1%}".replace("%", " %")
         agreement = 1 - held["differ"] / n
         low = beta.ppf(0.025, n - held["differ"], held["differ"] + 1)
         high = beta.ppf(0.975, n - held["differ"] + 1, held["differ"]) if held["differ"] else 1.0
-        promise = "" if name.startswith("first") else f"{float(name):.1%} in {held['folds_promised']} folds"
+        promise = (
+            "" if name.startswith("first") else f"{float(name):.1%} in {held['folds_promised']} of {measured['folds']}"
+        )
         cells = [promise, share, f"{held['stopped']:,}", f"{agreement:.4f} ({low:.4f} to {high:.4f})"]
         label = name if name.startswith("first") else "until certain"
         rows.append([label, *cells, f"{held['right'] / n:.3f}", _seconds(seconds, name)])
-    names = ["read", "promised", "tokens read", "ended early", "labels as of the whole", "accuracy", "time"]
+    none = [f"{float(name):.1%}" for name in measured["held"] if name not in kept]
+    names = [
+        "read",
+        "agreement promised, in folds",
+        "tokens read",
+        "ended early",
+        "labels as of the whole",
+        "accuracy",
+        "time",
+    ]
     return [
         f"### {EARLY[measured['task']]}",
         "",
         *table_of(names, rows),
         "",
-        f"{measured['task']}, n = {n:,} in {measured['folds']} test folds; `{measured['system']}` on "
-        f"{measured['encoder']}, frozen, seed {measured['seed']}; thresholds fitted on other folds, "
-        "30 % of them (of five: two). In brackets: 95 % Clopper-Pearson intervals. Where the texts that "
-        "thresholds are fitted on are too few to promise an agreement, everything is read."
+        f"{measured['task']}, n = {n:,} in {measured['folds']} test fold{'s' * (measured['folds'] > 1)}; "
+        f"`{measured['system']}` on {measured['encoder']}, frozen, seed {measured['seed']}; thresholds "
+        "fitted on other folds, 30 % of them (of five: two). In brackets: 95 % Clopper-Pearson intervals. Where the "
+        "texts that thresholds are fitted on are too few to promise an agreement, everything is read."
+        + (f" No fold could promise {', '.join(none)}." if none else "")
         + (f" Time: of {seconds['everything']['texts']} texts of one fold, by the whole model." if seconds else ""),
         "",
         *_conditions(measured),

@@ -20,11 +20,12 @@ import scoring
 import soak
 import systems
 import training_speed
-from measuring import RESULTS, ROOT, cores
+from measuring import RESULTS, ROOT, cores, table_of
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.studies import comparison
 from modeling_roberta_gru.studies import study_report as study
+from modeling_roberta_gru.studies.comparison import MISSING
 from modeling_roberta_gru.training.metrics import written
 
 DOCS = ROOT / "docs"
@@ -48,6 +49,21 @@ COMPARISONS = {
     "imdb-few": "IMDb, 1,000 training reviews: self-training on 2,000 unlabelled ones, 5,000 of the test reviews",
     "imdb-encoders": "IMDb: the paper's head or a linear head on the same encoder, 512 tokens",
     "imdb-recurrent": "IMDb: recurrent nets from word embeddings, all training reviews",
+}
+# The README's table: texts, and what RoBERTa-GRU is compared with.
+TEXTS = {
+    "movies-polarity": "film reviews, good or bad",
+    "movies-scale": "film reviews, four classes, authors known from training",
+    "movies-authors": "the same reviews, author left out of training",
+    "hyperpartisan": "news, one-sided or not, outlet left out of training",
+    "contracts": "contracts, 28 clauses that may be anywhere; macro-F1",
+}
+OTHERS = {
+    "first": "first 512 tokens",
+    "last": "last 512 tokens",
+    "vote-mean": "mean of window logits",
+    "horizons": "attention with horizons, no GRU",
+    "bag-of-words": "TF-IDF",
 }
 HEADS = "heads on one frozen encoder"
 MARKED = "movies-polarity: attributions beside what people marked"
@@ -115,10 +131,59 @@ def main() -> None:
             renew(DOCS / f"{page}.md", name, make_table(record))
         for name, draw in plots.items():
             draw(record, DOCS / f"{name}.png")
-    for task in long_documents.TASKS:
+    for task in filter(long_documents.recorded, long_documents.TASKS):
         renew(DOCS / "long-documents.md", task, long_documents.table(task))
     renew(DOCS / "long-documents.md", "verdicts", long_documents.verdicts_table())
+    renew(DOCS / "long-documents.md", "ratings", ratings_table())
+    renew(ROOT / "README.md", "others", others_table())
     renew_live(DOCS)
+
+
+def others_table() -> list[str]:
+    """Return the lines of the README's table: RoBERTa-GRU minus every other way to read the same texts, in points."""
+    long = json.loads((RESULTS / "imdb-all" / "by-length.json").read_text(encoding="utf-8"))["over 512 tokens"]
+    compared = json.loads((RESULTS / "imdb-all" / "comparison.json").read_text(encoding="utf-8"))
+    of_imdb = {"first": long["systems"]["linear-head"], "bag-of-words": long["systems"]["bag-of-words"]}
+    accuracy = heads.METRICS["classes"][0]
+    cells = [_minus(of_imdb[name]["less_first"], accuracy) if name in of_imdb else MISSING for name in OTHERS]
+    num_seeds = len(compared["systems"][0]["seeds"])
+    rows = [
+        ["film reviews of IMDb, good or bad; encoder fine-tuned", f"{long['n']:,}", str(num_seeds), *cells, MISSING]
+    ]
+    for task, texts in TEXTS.items():
+        record, metric = heads.recorded()[task], heads.metrics_of(heads.TASKS[task])[0]
+        found = {name: system["metrics"][metric.name] for name, system in record["systems"].items()}
+        cells = [_minus(found[name]["less_ours"], metric) if name in found else MISSING for name in OTHERS]
+        num_seeds = len(record["systems"][heads.OURS]["seeds"])
+        shuffled = heads.written(found[heads.OURS]["shuffled"], metric, "shuffled")
+        rows.append([texts, f"{record['n']:,}", str(num_seeds), *cells, shuffled])
+    return table_of(["RoBERTa-GRU minus …", "n", "seeds", *OTHERS.values(), "its windows shuffled"], rows)
+
+
+def ratings_table() -> list[str]:
+    """Return the lines of the table of film ratings in docs/long-documents.md."""
+    records = heads.recorded()
+    columns = [
+        (metric, {name: system["metrics"][metric.name] for name, system in records[task]["systems"].items()})
+        for task in ("movies-scale", "movies-rating")
+        for metric in heads.metrics_of(heads.TASKS[task])
+    ]
+    rows = [
+        ["RoBERTa-GRU", *(heads.written(found[heads.OURS]["value"], metric, "value") for metric, found in columns)]
+    ]
+    others = OTHERS | {"attention": "attention over all states, no GRU"}
+    for name in ("horizons", "attention", "vote-mean", "first", "bag-of-words"):
+        cells = [_minus(found[name]["less_ours"], metric) for metric, found in columns]
+        rows.append([f"RoBERTa-GRU minus {others[name]}", *cells])
+    shuffled = [heads.written(found[heads.OURS]["shuffled"], metric, "shuffled") for metric, found in columns]
+    rows.append(["change when its windows are shuffled", *shuffled])
+    return table_of(["", *(metric.name for metric, _ in columns)], rows)
+
+
+def _minus(less_ours: Sequence[float], metric: heads.Metric) -> str:
+    """Write what RoBERTa-GRU is above another system, given what that one is above it."""
+    value, low, high = less_ours
+    return heads.written([-value, -high, -low], metric, "less_ours")
 
 
 def renew_live(docs: Path) -> None:

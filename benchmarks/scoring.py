@@ -499,10 +499,10 @@ def _target(measured: dict[str, Any], name: str) -> str:
     target = measured["targets"].get(name)
     if target is None:
         return ""
-    wanted = f" (at least {target['speed_at_least']:.0f} wanted)" if target["speed_at_least"] else ""
+    wanted = f" (our target: at least {target['speed_at_least']:.0f})" if target["speed_at_least"] else ""
     return (
         f"{SYSTEMS[target['ours']].name}: {target['speed']:.2f} times the stock pipeline{wanted}, and "
-        f"{target['ours_over_peer']:.2f} times the fastest peer, {SYSTEMS[target['peer']].name} (1 wanted)."
+        f"{target['ours_over_peer']:.2f} times the fastest peer, {SYSTEMS[target['peer']].name} (our target: 1)."
     )
 
 

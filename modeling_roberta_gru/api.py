@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .errors import InputError, unknown_name
 from .experiment import run
 from .files import check_writable, replacing
 from .hub import publish as publishing
-from .inference import explanation
+from .inference import explanation, reading
 from .inference.evaluation import evaluate_model
 from .inference.scorer import Scorer, checked_texts
 from .training.arguments import RobertaGRUTrainingArguments
@@ -223,7 +223,7 @@ class Explanation:
         return explanation.report(self.trace, self.attribution, self.label)
 
     def _repr_html_(self) -> str:
-        return self.trace._repr_html_()
+        return f"<style>{reading.style()}</style>{reading.html(self.trace, self.attribution, self.label)}"
 
 
 def explain(
@@ -249,10 +249,9 @@ def explain(
     Raises:
         InputError: if model, text or label is not usable.
     """
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch, "explanation") if output_dir is None else Path(output_dir)
-        trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
-    return Explanation(trace, attribution, label, () if output_dir is None else tuple(files))
+    folder = None if output_dir is None else Path(output_dir)
+    trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
+    return Explanation(trace, attribution, label, tuple(files))
 
 
 def publish(run: str | os.PathLike[str] | TrainedClassifier, name: str, **options: Any) -> publishing.Publication:

@@ -363,9 +363,9 @@ class DataArguments:
         try:
             train, validation, test = (float(part) for part in self.split.split(","))
         except ValueError:
-            raise InputError(f"--split wants three fractions such as 0.8,0.1,0.1, got {self.split!r}.") from None
+            raise InputError(f"--split needs three fractions such as 0.8,0.1,0.1, got {self.split!r}.") from None
         if not (min(train, validation, test) > 0 and math.isclose(train + validation + test, 1, abs_tol=1e-6)):
-            raise InputError(f"--split wants three positive fractions that sum to 1, got {self.split!r}.")
+            raise InputError(f"--split needs three positive fractions that sum to 1, got {self.split!r}.")
         return train, validation, test
 
 
@@ -705,7 +705,7 @@ def check_training_options(args: Any) -> None:
     if args.max_steps <= 0 and args.num_train_epochs <= 0:
         raise InputError(f"--num_train_epochs must be above 0, got {args.num_train_epochs:g}.")
     if args.hub_token:
-        raise InputError("--hub_token would stand in the run's record: use `hf auth login`, or HF_TOKEN.")
+        raise InputError("--hub_token would be saved in the run's record: use `hf auth login`, or HF_TOKEN.")
     if args.push_to_hub and not args.hub_model_id:
         raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
     if not args.push_to_hub and (args.hub_model_id or args.hub_private_repo is not None):
@@ -944,8 +944,20 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
         if isinstance(value, list):
             words[name] = [str(item) for item in value]
         elif value not in UNSET:
-            words[name] = [json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value]
+            words[name] = [json.dumps(_typed(value), ensure_ascii=False) if isinstance(value, dict) else value]
     return words
+
+
+def _typed(value: Any) -> Any:
+    """Turn what `BaseLoader` left as text within a mapping into numbers, true, false and null, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    try:
+        return json.loads(value.lower() if value.lower() in ("true", "false", "null") else value)
+    except ValueError:
+        return value
 
 
 # Help

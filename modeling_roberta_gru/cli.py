@@ -531,6 +531,7 @@ def score(
         raise unknown_name("--dtype", dtype, DTYPES)
     if engine not in ("local", "ray"):
         raise unknown_name("--engine", engine, ("local", "ray"))
+    bounds = _read_workers(workers)
     if engine == "ray":
         if agreement is not None:
             raise InputError("--agreement takes no effect with --engine ray: leave one of them out.")
@@ -572,7 +573,7 @@ def score(
             target,
             cluster.PartOptions(**vars(options), scorer=of_scorer),
             address=address,
-            workers=_read_workers(workers),
+            workers=bounds,
             gpus_per_worker=gpus_per_worker,
             restart=restart,
         )
@@ -655,15 +656,15 @@ def sweep(
     for option, path in {"--space": space_file, "--config": recipe}.items():
         if path is not None and not path.is_file():
             raise InputError(f"{option} {path} cannot be read: there is no such file.")
-    from .studies.study import sweep as run_sweep
-
     if seeds is not None and not final:
         raise InputError("--seeds takes effect only with --final.")
+    from .studies.study import sweep as run_sweep
+
     name = f"{recipe.stem}-{space_file.stem}" if recipe else space_file.stem
     folder = output_dir or Path("runs/sweeps") / name
     num_seeds = (seeds or 3) if final else 0
     run_sweep(str(recipe) if recipe else None, space_file, context.args, folder, storage, num_seeds, sys.argv)
-    say(f"\nThe study lies in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
+    say(f"\nThe study is in {folder}: sweep.md, sweep.json, heat-map.png, curves.png.")
 
 
 @command

@@ -371,7 +371,7 @@ def _fit_temperature(trained: Trained) -> float | None:
     temperature = fit_temperature(trained.validation_logits, splits.validation["label"][:])
     if is_bound(temperature):
         logger.warning(
-            "Probabilities may be far from calibrated: the best temperature for %s validation rows lies beyond the "
+            "Probabilities may be far from calibrated: the best temperature for %s validation rows is at the "
             "bound of %.1f. More validation rows, or longer training, would help.",
             f"{len(splits.validation):,}",
             temperature,

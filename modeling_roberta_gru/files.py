@@ -33,7 +33,7 @@ CANNOT_WRITE = (
 )
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the tables that are read and written."""
-PACKED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
+COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 FILE_URL = re.compile(r"file:/+", re.IGNORECASE)
 URL = re.compile(r"^([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
 
@@ -71,30 +71,30 @@ def is_url(location: str | os.PathLike[str]) -> bool:
 
 
 def endings_of(name: str) -> tuple[str, str]:
-    """Return the ending that says a file's kind, and the one that says how it is packed."""
+    """Return the ending that says a file's kind, and the one that says how it is compressed."""
     path = Path(unquote(urlsplit(name).path) if is_url(name) else name)
-    packing = path.suffix.lower() if path.suffix.lower() in PACKED_ENDINGS else ""
-    return (Path(path.stem) if packing else path).suffix.lower(), packing
+    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSED_ENDINGS else ""
+    return (Path(path.stem) if compression else path).suffix.lower(), compression
 
 
 def kind_of(location: str | os.PathLike[str]) -> str:
-    """Return the ending that says a table's kind, less that of its packing; "" if it is none that can be read."""
+    """Return the ending that says a table's kind, less that of its compression; "" if it is none that can be read."""
     kind = endings_of(location_name(location))[0]
     return kind if kind in TABLE_ENDINGS else ""
 
 
-def check_packed_once(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse a file beside its packed copy, whose rows would count twice.
+def check_compressed_once(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse a file beside its compressed copy, whose rows would count twice.
 
     Raises:
         InputError: naming both.
     """
     seen: dict[str, str] = {}
     for path in map(str, paths):
-        packing = endings_of(path)[1]
-        other = seen.setdefault(path[: len(path) - len(packing)], path)
+        compression = endings_of(path)[1]
+        other = seen.setdefault(path[: len(path) - len(compression)], path)
         if other != path:
-            raise InputError(f"{other} and {path} are the same table, once packed: delete one of them.", file=path)
+            raise InputError(f"{other} and {path} are the same table, once compressed: delete one of them.", file=path)
 
 
 def check_ending(location: str | os.PathLike[str], verb: str) -> str:
@@ -103,10 +103,10 @@ def check_ending(location: str | os.PathLike[str], verb: str) -> str:
     Raises:
         InputError: if it is none that can be read and written.
     """
-    kind, packing = endings_of(location_name(location))
+    kind, compression = endings_of(location_name(location))
     if kind not in TABLE_ENDINGS:
-        ending = f"{kind}{packing}" or "a file without an ending"
-        known = f"{', '.join(TABLE_ENDINGS)}, each also packed ({', '.join(PACKED_ENDINGS)})"
+        ending = f"{kind}{compression}" or "a file without an ending"
+        known = f"{', '.join(TABLE_ENDINGS)}, each also compressed ({', '.join(COMPRESSED_ENDINGS)})"
         name = redacted(location_name(location))
         raise InputError(f"{name}: cannot {verb} {ending}; known: {known}.", file=name)
     return kind

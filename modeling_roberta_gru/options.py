@@ -75,7 +75,7 @@ class Option:
         if not words and self.kind is bool:
             return True
         if not words:
-            raise InputError(f"--{self.name} wants a value.")
+            raise InputError(f"--{self.name} needs a value.")
         if self.is_list:
             return [self.convert(word) for word in words]
         if len(words) > 1:

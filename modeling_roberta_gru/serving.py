@@ -12,6 +12,7 @@ import copy
 import hmac
 import json
 import logging
+import math
 import os
 import time
 import traceback
@@ -642,8 +643,11 @@ def app(arguments: Mapping[str, Any]) -> Any:
         if name in numbers:
             try:
                 numbers[name] = float(value)
-            except ValueError:
-                raise InputError(f"{name}={value} is not a number.", field=name) from None
+            except (TypeError, ValueError):
+                numbers[name] = math.nan
+            is_whole = numbers[name].is_integer() or not name.endswith("replicas")
+            if not (math.isfinite(numbers[name]) and is_whole):
+                raise InputError(f"{name}={value} is not a {'whole ' * (not is_whole)}number.", field=name)
     if not arguments.get("model"):
         raise InputError("Name a model that every replica can read: model=/shared/model.", field="model")
     options = {name: arguments[name] for name in ("dtype", "device") if name in arguments}
@@ -820,7 +824,7 @@ async def _receive(service: Service, request: Any) -> bytes:
     except BaseException as error:
         service.open_bytes -= len(body)
         if isinstance(error, TimeoutError):
-            raise RefusedError(408, "The body has not come in time. Send the request again.") from None
+            raise RefusedError(408, "The body did not arrive in time. Send the request again.") from None
         if type(error).__name__ == "ClientDisconnect":
             raise RefusedError(499, "The client is gone.") from None
         raise
@@ -909,7 +913,7 @@ async def _next_message(service: Service, request: Any) -> dict[str, Any]:
             if service.is_stopping:
                 raise RefusedError(503, "The server is stopping. Open the document on another one.")
             if time.monotonic() > end:
-                raise RefusedError(408, "No piece has come in time. Send an empty one now and then.")
+                raise RefusedError(408, "No piece arrived in time. Send an empty one from time to time.")
             await asyncio.wait({message}, timeout=min(0.5, service.limits.seconds_to_send))
     finally:
         if not message.done():
@@ -969,7 +973,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, what in {
         400: "There is a mistake in the request.",
         401: "The token is wrong or missing.",
-        408: "The body has not come in time.",
+        408: "The body did not arrive in time.",
         413: "The body is too large.",
         429: "Too much is waiting: Retry-After says when to come back.",
         503: "The request takes too long, or the server is stopping.",

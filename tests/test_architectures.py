@@ -330,7 +330,7 @@ def test_a_bag_of_words_that_cannot_be_fitted_leaves_the_run_that_was_there(run_
     numbers = tmp_path / "numbers.csv"
     numbers.write_text("text,label\n" + "".join(f"slow {row},{row / 7}\n" for row in range(1, 40)))
     options = ["--architecture", "bag-of-words", "--train_file", numbers, "--overwrite_output_dir", "true", *NOT_OURS]
-    with pytest.raises(InputError, match="takes one class a text"):
+    with pytest.raises(InputError, match="needs one class per text"):
         train_tiny(run_folder, *options)
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
 

@@ -116,7 +116,7 @@ def test_dashes_flags_and_negations_are_understood(parse):
 def test_yes_and_no_stay_names(parse):
     _, data, args, _ = parse(recipe="class_names: [No, Yes]\nclass_weights: {Yes: 1, No: 3}\ncalibrate: No\n")
     assert data.class_names == ["No", "Yes"]
-    assert args.class_weights == '{"Yes": "1", "No": "3"}'
+    assert args.class_weights == '{"Yes": 1, "No": 3}'
     assert args.calibrate is False
 
 
@@ -125,6 +125,13 @@ def test_numbers_are_converted_by_the_fields_type(parse):
     _, _, args, _ = parse(recipe="learning_rate: 1e-5\nnum_train_epochs: 3\n")
     assert args.learning_rate == 1e-5
     assert isinstance(args.num_train_epochs, float)
+
+
+def test_values_within_a_mapping_are_what_json_would_make_of_them(parse):
+    kwargs = "lr_scheduler_kwargs: {min_lr: 1e-6, name: No, parts: [1, b], nested: {on: True, off: null}}\n"
+    _, _, args, _ = parse(recipe=f"lr_scheduler_type: cosine_with_min_lr\n{kwargs}")
+    expected = {"min_lr": 1e-6, "name": "No", "parts": [1, "b"], "nested": {"on": True, "off": None}}
+    assert args.lr_scheduler_kwargs == expected
 
 
 MISTAKES = [
@@ -137,7 +144,7 @@ MISTAKES = [
     (["--learning_rate", "fast"], None, "--learning_rate must be a number, got 'fast'"),
     (["--seed", "1.5"], None, "--seed must be a whole number, got '1.5'"),
     (["--calibrate", "perhaps"], None, "--calibrate must be true or false, got 'perhaps'"),
-    (["--learning_rate"], None, "--learning_rate wants a value"),
+    (["--learning_rate"], None, "--learning_rate needs a value"),
     (["--optimizer", "nadm"], None, "Unknown --optimizer 'nadm'. Did you mean 'nadam'?"),
     (["--train_sampling_strategy", "by_length"], None, "--train_sampling_strategy 'by_length'"),
     (["--eval_strategy", "sometimes"], None, "--eval_strategy 'sometimes'"),
@@ -165,7 +172,7 @@ MISTAKES = [
         None,
         "--label_delimiter has no effect with several label columns",
     ),
-    (["--hub_token", "hf_x"], None, "--hub_token would stand in the run's record: use `hf auth login`"),
+    (["--hub_token", "hf_x"], None, "--hub_token would be saved in the run's record: use `hf auth login`"),
     (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
     (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),
     ([], "max_length: 0", "--max_length must be a positive whole number or none, got '0'"),
@@ -312,7 +319,7 @@ def test_two_sources_are_refused():
     "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
 )
 def test_split_must_be_three_positive_fractions_that_sum_to_one(split):
-    with pytest.raises(InputError, match="--split wants three"):
+    with pytest.raises(InputError, match="--split needs three"):
         DataArguments(split=split)
 
 

@@ -115,7 +115,7 @@ def test_balanced_classes_stay_as_they_are(neighbours):
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
 def test_several_labels_and_targets_are_refused(problem_type):
     labels = LabelSpace(problem_type, ("a", "b"))
-    with pytest.raises(InputError, match="--oversample copies needs one label a text: leave it out"):
+    with pytest.raises(InputError, match="--oversample copies needs one label per text: leave it out"):
         oversample(documents(neg=["n"]), [], labels, DataArguments(oversample="copies"))
 
 

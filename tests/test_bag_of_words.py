@@ -82,7 +82,7 @@ def test_equal_data_gives_equal_figures():
 
 @pytest.mark.parametrize("labels", [[[0, 1], [1, 0]], [0.5, 1.5]])
 def test_other_labels_than_one_class_a_text_are_refused(labels):
-    with pytest.raises(InputError, match="takes one class a text"):
+    with pytest.raises(InputError, match="needs one class per text"):
         BagOfWords().fit(["one", "two"], labels)
 
 

@@ -383,6 +383,8 @@ USAGE_ERRORS = {
     "a followed file": ["watch", "a", "--follow", "nowhere.log"],
     "a run": ["publish", "nowhere", "me/mine"],
     "a space": ["sweep", "--space", "optimisers"],
+    "seeds without a use": ["sweep", "--space", "optimizers", "--seeds", "2"],
+    "workers": ["score", "model", "texts", "scored", "--engine", "ray", "--workers", "many"],
 }
 
 

@@ -517,7 +517,7 @@ def test_what_was_scored_is_an_input_again_but_no_output_lies_in_its_input(run, 
     assert run(f"{parts}/*", parts / "scored")["parts"] == run(f"{parts}/*", parts / "scored")["parts"]
 
 
-def test_a_part_beside_its_packed_copy_is_refused(tmp_path):
+def test_a_part_beside_its_compressed_copy_is_refused(tmp_path):
     for name in ("a.csv", "a.csv.gz"):
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"a\.csv and .*a\.csv\.gz are the same table"):

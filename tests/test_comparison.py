@@ -517,7 +517,7 @@ def test_the_report_says_what_the_comparison_holds(write_run):
         "n = 1,200 test rows, the same for all; classes: bad, good",
         "200 resamples (seed 0) of the rows",
         "seeds and rows are resampled at once",
-        "adjusted for 1 tests by Holm's method",
+        "adjusted for 1 test by Holm's method",
         r"roberta-gru, label_delimiter \|: `train.py --output_dir a0`",
         "roberta-gru, learning_rate 0.0001: `train.py --output_dir b`",
         "commit: c0ffee",

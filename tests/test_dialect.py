@@ -168,7 +168,7 @@ def test_rows_are_never_merged_without_a_word(tmp_path, monkeypatch, block, betw
     assert list(bad) == [5000]
     assert "--csv_quoting" in bad[5000]
     args = DataArguments(train_file=[str(tmp_path / "in.tsv")])
-    with pytest.raises(InputError, match=r"row 5001: \d lines that could be rows stand between two quotation"):
+    with pytest.raises(InputError, match=r"row 5001: \d lines that could be rows are between two quotation"):
         load_splits(args)
 
 
@@ -176,10 +176,10 @@ def zstd(data: bytes) -> bytes:
     return pa.compress(data, "zstd", asbytes=True)
 
 
-@pytest.mark.parametrize("packing", [gzip.compress, bz2.compress, lzma.compress, zstd])
+@pytest.mark.parametrize("compression", [gzip.compress, bz2.compress, lzma.compress, zstd])
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json", ".parquet"])
-def test_packed_files_are_read_and_written(tmp_path, packing, ending):
-    suffix = {"gzip": ".gz", "bz2": ".bz2", "lzma": ".xz"}.get(packing.__module__, ".zst")
+def test_compressed_files_are_read_and_written(tmp_path, compression, ending):
+    suffix = {"gzip": ".gz", "bz2": ".bz2", "lzma": ".xz"}.get(compression.__module__, ".zst")
     records = [{"text": f"text {row}, and more", "label": "x"} for row in range(700)]
     plain = tmp_path / f"in{ending}"
     if ending == ".parquet":
@@ -189,20 +189,20 @@ def test_packed_files_are_read_and_written(tmp_path, packing, ending):
     else:
         lines = [json.dumps(record) for record in records]
         plain.write_text("\n".join(lines) if ending == ".jsonl" else f"[{','.join(lines)}]")
-    packed = tmp_path / f"in{ending}{suffix}"
-    packed.write_bytes(packing(plain.read_bytes()))
-    table = open_table(packed)
+    compressed = tmp_path / f"in{ending}{suffix}"
+    compressed.write_bytes(compression(plain.read_bytes()))
+    table = open_table(compressed)
     chunks = list(table.chunks())
     assert [record for chunk in chunks for record in chunk.records] == records
     for chunk in chunks:
         table.learn(chunk)
     target = tmp_path / f"out{ending}{suffix}"
-    rows = ((chunk, {"new": ["y"] * len(chunk)}) for chunk in open_table(packed).chunks())
+    rows = ((chunk, {"new": ["y"] * len(chunk)}) for chunk in open_table(compressed).chunks())
     write_table(target, pa.schema([*table.schema, ("new", pa.string())]), rows)
     again = [record for chunk in open_table(target).chunks() for record in chunk.records]
     assert again == [{**record, "new": "y"} for record in records]
     damaged = tmp_path / f"cut{ending}{suffix}"
-    damaged.write_bytes(packed.read_bytes()[:-20])
+    damaged.write_bytes(compressed.read_bytes()[:-20])
     with pytest.raises(InputError, match=f"cut{ending}"):
         [chunk.records for chunk in open_table(damaged).chunks()]
 

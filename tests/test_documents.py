@@ -394,7 +394,7 @@ def test_a_text_column_that_holds_no_text_is_an_error(tmp_path, cell):
 
 
 def test_splits_of_one_label_and_of_several_cannot_be_pooled():
-    with pytest.raises(InputError, match="Some splits have one label a text, and others lists"):
+    with pytest.raises(InputError, match="Some splits have one label per text, and others lists"):
         stack([documents({"text": ["a"], "label": ["1"]}), documents({"text": ["a"], "label": [["1"]]})])
 
 

@@ -164,3 +164,19 @@ def test_what_ray_serve_cannot_run_is_an_error_before_it_does():
             app(arguments)
     with pytest.raises(InputError):
         app({"model": "here", "min_replicas": "3", "max_replicas": "2"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_replicas", "nan"),
+        ("max_replicas", "inf"),
+        ("max_replicas", None),
+        ("min_replicas", 1.5),
+        ("num_cpus", "x"),
+    ],
+)
+def test_numbers_of_a_cluster_are_numbers(name, value):
+    with pytest.raises(InputError) as caught:
+        app({"model": "here", name: value})
+    assert caught.value.field == name

@@ -29,7 +29,7 @@ from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.hub.check import predict_in_clean_process
-from modeling_roberta_gru.training import plots, trained
+from modeling_roberta_gru.training import plots, record, trained
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.metrics import fit_temperature
 from modeling_roberta_gru.training.record import describe_hyperparameters
@@ -609,3 +609,17 @@ def test_the_batch_size_that_was_found_is_the_one_recorded(tmp_path):
         output_dir=str(tmp_path), per_device_train_batch_size=64, gradient_accumulation_steps=2, use_cpu=True
     )
     assert describe_hyperparameters(args, 16, None, 0.0)["batch_size"] == 32
+
+
+def test_an_installed_package_names_no_commit_of_the_users_own_repository(tmp_path, monkeypatch):
+    package = tmp_path / "venv" / "modeling_roberta_gru"
+    (package / "training").mkdir(parents=True)
+    for words in (
+        ["init", "--quiet"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a", "--allow-empty"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(record, "__file__", str(package / "training" / "record.py"))
+    assert len(record.describe_platform()["commit"]) == 40
+    (package / "carried").mkdir()  # which an installed package has
+    assert record.describe_platform()["commit"] is None

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast, 
 from transformers.utils import logging
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, explain
+from modeling_roberta_gru.api import Explanation
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import explanation, reading
@@ -389,6 +390,14 @@ def test_a_trace_shows_itself_in_a_notebook(byte_level):
     assert first.isdisjoint(second)  # a link leads into its own view
 
 
+def test_an_explanation_shows_its_attribution_in_a_notebook():
+    traced = made_trace(0.3, 0.1, 0.9, 0.9)
+    attribution = Attribution(traced.labels[1], np.array([0, 1.25, -1.0, 0]), 1.0, 0.0, "log-odds", 2)
+    alone, both = (Explanation(traced, found, None, ())._repr_html_() for found in (None, attribution))
+    assert "+1.25" not in alone
+    assert "+1.25" in both
+
+
 def test_control_characters_and_active_text_are_shown_and_do_nothing(tmp_path):
     hostile = "\x1b[31m\x07\u202egood\x00\x85<img src=x onerror=alert(1)>{{7*7}}{% raw %}"
     traced = made_trace(0.3, 0.1, 0.9, 0.9, labels=(hostile, f"{hostile} too"))
@@ -504,7 +513,7 @@ def test_models_and_tokenizers_that_cannot_do_it_are_refused(byte_level, monkeyp
         trace(RobertaGRUModel(tiny_config()).eval(), byte_level, TEXT)
     with pytest.raises(InputError, match=r"training mode.*call model.eval\(\)"):
         attribute(classifier().train(), byte_level, TEXT)
-    with pytest.raises(InputError, match="ByT5Tokenizer does not tell where in the text its tokens stand"):
+    with pytest.raises(InputError, match="ByT5Tokenizer gives no token offsets"):
         trace(classifier(), ByT5Tokenizer(), TEXT)
     with pytest.raises(InputError, match=r"Unknown label 'LABL_1'\. Did you mean 'LABEL_1'"):
         attribute(classifier(), byte_level, TEXT, "LABL_1")

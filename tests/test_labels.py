@@ -237,7 +237,7 @@ def test_class_names_by_which_the_data_write_other_classes_are_an_error(labels, 
 
 
 def test_lists_where_one_label_is_wanted_are_an_error():
-    with pytest.raises(InputError, match="One label a text is wanted, but a list stands in rows 1, 2"):
+    with pytest.raises(InputError, match="Each text needs one label, but there is a list in rows 1, 2"):
         POLARITY.encode([["positive"], ["negative"]])
 
 

@@ -375,6 +375,15 @@ def test_rows_without_a_value_are_a_slice_of_their_own():
     assert {name: list(rows) for name, rows in slice_rows([None, None]).items()} == {"(missing)": [0, 1]}
 
 
+def test_values_called_like_the_pools_are_kept():
+    rows = {name: list(found) for name, found in slice_rows(["(other)", "a", None, "(missing)"]).items()}
+    assert rows == {"(other)": [0], "a": [1], "(missing)": [2, 3]}
+    names = ["(other)", *(f"film {index}" for index in range(30) for _ in range(2))]
+    assert sum(map(len, slice_rows(names).values())) == len(names)
+    assert 0 in slice_rows(names)["(other)"]
+    assert sum(map(len, slice_rows([*names, "(other)", "(other)"]).values())) == len(names) + 2
+
+
 def test_truth_values_are_names():
     assert {name: list(rows) for name, rows in slice_rows([True, False, True]).items()} == {
         "True": [0, 2],

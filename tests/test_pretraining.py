@@ -158,6 +158,22 @@ def test_bad_options_are_one_line(options, words, stand_in, texts, tmp_path):
     assert not (tmp_path / "encoder").exists()  # so that the corrected command may name the same folder
 
 
+@pytest.mark.parametrize("name", ["epochs", "learning_rate"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused(name, value):
+    with pytest.raises(InputError, match=f"--{name}"):
+        AdaptOptions(**{name: value})
+
+
+def test_a_record_from_before_an_option_existed_is_of_its_default(adapted, stand_in, texts, reviews):
+    folder, record = adapted
+    older = {**record, "options": {name: value for name, value in record["options"].items() if name != "clean_html"}}
+    options = AdaptOptions(**{**vars(QUICK), "exclude": (str(reviews / "test.csv"),)})
+    (folder / "adapt.json").write_text(json.dumps(older))
+    assert adapt_encoder(str(stand_in), [texts, reviews / "test.csv"], folder, options) == older
+    (folder / "adapt.json").write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize("name", ["epochs", "learning_rate", "validation_share"])
 def test_numbers_out_of_range_are_refused(name):
     with pytest.raises(InputError, match=name):

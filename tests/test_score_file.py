@@ -451,7 +451,7 @@ def test_a_run_killed_while_it_deletes_its_parts_mixes_nothing(tmp_path, monkeyp
     assert names(tmp_path) == ["in.csv", "out.csv", "whole.csv"]
 
 
-@pytest.mark.parametrize("place", ["url", "packed"])
+@pytest.mark.parametrize("place", ["url", "compressed"])
 def test_another_process_goes_on_with_what_is_copied_before_it_is_read(tmp_path, place):
     if place == "url":
         fsspec.filesystem("memory").pipe_file("/here/in.csv", write_texts(tmp_path / "in.csv").read_bytes())

@@ -274,14 +274,27 @@ def test_missing_values_of_frames_are_bad_rows():
         load_splits(DataArguments(), tables={"train": frame})
 
 
+@pytest.mark.parametrize("rows", [[], {}, ([], [])])
+def test_no_rows_in_memory_are_said_to_be_none(rows):
+    with pytest.raises(InputError, match="train has no rows"):
+        load_splits(DataArguments(), tables={"train": rows})
+
+
+def test_numbers_of_numpy_are_numbers_beside_the_text():
+    columns = {"text": list("abc"), "label": ["x", "y", "x"]}
+    for stars in ([1, 2, 3], np.array([1, 2, 3]), np.array([1, 2, 3], np.float32)):
+        splits = load_splits(DataArguments(), {"train": columns, "test": columns | {"stars": stars}}, keep=["stars"])
+        assert splits.test["stars"][:] == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a text", "not as str"),
-        (["a text"], "not as list"),
-        (5, "not as int"),
-        (pd.Series(["a text"]), "not as Series"),
-        (polars.Series(["a text"]), "not as Series"),
+        ("a text", "got str"),
+        (["a text"], "got list"),
+        (5, "got int"),
+        (pd.Series(["a text"]), "got Series"),
+        (polars.Series(["a text"]), "got Series"),
         ((["a"], ["x", "y"]), "there are 1 texts and 2 labels"),
         ({"text": ["a"], "label": []}, "its columns are not equally long"),
     ],
@@ -368,7 +381,7 @@ def test_linked_folders_are_read_as_linked_files_are_and_once(tmp_path, kind):
     assert rows == ({"train": 3, "test": 2} if kind == "rows" else {"train": 6, "test": 4})
 
 
-def test_a_file_beside_its_packed_copy_is_refused(tmp_path):
+def test_a_file_beside_its_compressed_copy_is_refused(tmp_path):
     write(tmp_path / "train.csv", CSV)
     write(tmp_path / "test.csv", CSV)
     write(tmp_path / "test.csv.gz", gzip.compress(CSV.encode()))

@@ -266,7 +266,7 @@ def test_of_a_column_of_splits_the_test_split_is_evaluated():
     labels = LabelSpace(SINGLE_LABEL, ("a", "b"))
     rows, _ = load_labelled(given, DataArguments(split_column="part"), labels)
     assert rows["row_id"][:] == ["test:2", "test:5", "test:8"]
-    with pytest.raises(InputError, match="--split_column 'part' says of no row that it is in the test split"):
+    with pytest.raises(InputError, match="--split_column 'part' marks no row as test"):
         load_labelled({**given, "part": ["train"] * 9}, DataArguments(split_column="part"), labels)
 
 

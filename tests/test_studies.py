@@ -480,7 +480,7 @@ def test_what_others_train_is_waited_for_and_taken_over_if_they_die(
     assert naps == [1, 1]
     assert stub.trained[-1] == ("nadam", 0.001)
     assert [row["trial"] for row in record["trials"]] == [1, 2]
-    assert capsys.readouterr().out.count("Waiting for 1 that other processes train") == 1
+    assert capsys.readouterr().out.count("Waiting for 1 that run in other processes") == 1
 
 
 @pytest.fixture

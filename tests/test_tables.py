@@ -287,6 +287,7 @@ ROW = '{"text": "a", "label": 1, "rest": [1, "x", null, {}]}'
         ),
         *('{"text": "b", "label": NaN}', '{"text": "b", "label": 1, "rest": NaN}', '{"text": "tab\t", "label": 1}'),
         *('{"text": "b", "label": true}', '{"text": "b", "label": 123456789012345678901}', '{"text": "\u2028 \x85"}'),
+        *('{"text": "b", "label": 1, "author": "\ud83d"}', f"{ROW} {ROW}\n", f" {ROW}", f"[{ROW}]\n"),
         *('{"\\u0074ext": "b", "label": 1}', '{"text": "2026-01-01", "label": 1}', "{'text': 'b'}", ROW + "\0"),
     ],
 )
@@ -370,7 +371,7 @@ def test_rows_that_cannot_be_read_are_bad_and_the_others_are_read(tmp_path, name
         ("in.json", '{\n"a": [1, 2], "b": {}}', "a JSON document but not a table"),
         ("in.parquet", "text\na\n", "in.parquet is not a readable Parquet file"),
         ("in.parquet", pa.table([["a"], ["b"]], names=["text", "text"]), "two columns are named 'text'"),
-        ("in.csv.gz", "text\na\n", "in.csv.gz cannot be unpacked"),
+        ("in.csv.gz", "text\na\n", "in.csv.gz cannot be decompressed"),
         ("in.xlsx", "PK", "cannot read .xlsx; known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
         ("in", "text\na\n", "cannot read a file without an ending"),
     ],
@@ -461,13 +462,13 @@ def test_times_that_python_cannot_hold_are_written_as_arrow_writes_them(tmp_path
         (".json", '[{"text": "a"}, {"text": "b"}]'),
     ],
 )
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_urls_ending_is_known_whatever_is_hidden_of_its_name(ending, content, packed):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_urls_ending_is_known_whatever_is_hidden_of_its_name(ending, content, compressed):
     import fsspec
 
-    ending += ".gz" * packed
+    ending += ".gz" * compressed
     with fsspec.open(f"memory://R&D/year=2024/r{ending}", "wb") as file:
-        file.write(gzip.compress(content.encode()) if packed else content.encode())
+        file.write(gzip.compress(content.encode()) if compressed else content.encode())
     assert values(open_table(f"memory://R&D/year=2024/r{ending}"), "text") == ["a", "b"]
 
 

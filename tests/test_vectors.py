@@ -91,7 +91,7 @@ MISTAKES = {
     "not UTF-8": (b"the 1 2\ncaf\xe9 3 4\n", "line 2: not UTF-8 text. Save the file as UTF-8"),
     "empty": (b"", "is empty"),
     "blank": (b" \n\n", "is empty"),
-    "binary": (b"3 3\nthe \x00\x00\x80\x3f", "is packed or binary, and text is wanted: unpack it, or rewrite"),
+    "binary": (b"3 3\nthe \x00\x00\x80\x3f", "is compressed or binary, but must be text: decompress it, or rewrite"),
 }
 
 

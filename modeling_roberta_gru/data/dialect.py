@@ -270,7 +270,7 @@ def _quoted(lines: _Lines, dialect: Dialect) -> Iterator[Row]:
         num_lines = len(lines.taken)
         if num_lines > 1 and not dialect.is_certain and looks_merged(lines.taken, dialect.delimiter, len(cells)):
             fault = (
-                f"{num_lines} lines that could be rows stand between two quotation marks "
+                f"{num_lines} lines that could be rows are between two quotation marks "
                 "(--csv_quoting says whether quotation marks mean anything)"
             )
         if fault:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError, first_line, no_column
-from ..files import TABLE_ENDINGS, check_packed_once, is_url, kind_of, location_name, redacted
+from ..files import TABLE_ENDINGS, check_compressed_once, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, brief_list, encoding_hint, is_decoded, not_text
 from .tables import (
@@ -274,12 +275,12 @@ def in_memory(rows: Any, name: str, args: DataArguments) -> Table:
         if len(texts) != len(labels):
             raise InputError(f"{name}: there are {len(texts)} texts and {len(labels)} labels.", field=name)
         rows = {args.text_column[0]: texts, args.label_column[0]: labels}
-    if isinstance(rows, Mapping) and not isinstance(rows, Dataset | DatasetDict):
+    if isinstance(rows, Mapping) and not isinstance(rows, DatasetDict):
         columns = {str(column): list(values) for column, values in rows.items()}
         if len({len(values) for values in columns.values()}) > 1:
             raise InputError(f"{name}: its columns are not equally long.", field=name)
         return MemoryTable(list(columns), len(next(iter(columns.values()), [])), columns.__getitem__, name)
-    if isinstance(rows, list | tuple) and rows and all(isinstance(row, Mapping) for row in rows):
+    if isinstance(rows, list | tuple) and all(isinstance(row, Mapping) for row in rows):
         names = list(dict.fromkeys(column for row in rows for column in row))
         return MemoryTable(names, len(rows), lambda column: [row.get(column) for row in rows], name)
     if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
@@ -288,8 +289,8 @@ def in_memory(rows: Any, name: str, args: DataArguments) -> Table:
         with suppress(pa.ArrowInvalid):  # it is a column
             return ArrowTable(pa.table(rows), name)
     raise InputError(
-        f"{name}: rows are wanted as a data set, a pandas or polars frame, an Arrow table, a list of dictionaries, a "
-        f"dictionary of columns or a pair of texts and labels, not as {type(rows).__name__}.",
+        f"{name}: rows must be a data set, a pandas or polars frame, an Arrow table, a list of dictionaries, a "
+        f"dictionary of columns or a pair of texts and labels; got {type(rows).__name__}.",
         field=name,
     )
 
@@ -401,7 +402,7 @@ def columns_of(table: Table) -> Iterator[list[str]]:
 
 def _data_files(folder: Path) -> list[Path]:
     paths = [path for path in _visible_files(folder) if kind_of(path.name)]
-    check_packed_once(paths)
+    check_compressed_once(paths)
     return paths
 
 
@@ -653,7 +654,7 @@ class Reader:
             self.is_numeric[column] = (
                 _is_number(array.type)  # type: ignore[union-attr]
                 if values is None
-                else all(isinstance(v, int | float | None) and not isinstance(v, bool) for v in values)
+                else all(isinstance(v, Real | None) and not isinstance(v, bool) for v in values)
             )
         items = [None if item is None else str(item) for item in chunk.values(column)]
         for at, item in enumerate(items):
@@ -748,7 +749,7 @@ def stack(documents: Sequence[Documents]) -> Documents:
         InputError: if some have a label a text and others several.
     """
     if len({part.rows.features["label"] == documents[0].rows.features["label"] for part in documents}) > 1:
-        raise InputError("Some splits have one label a text, and others lists of labels.")
+        raise InputError("Some splits have one label per text, and others lists of labels.")
     skipped: Counter[str] = Counter()
     for part in documents:
         skipped.update(part.skipped)
@@ -807,7 +808,7 @@ def cells(
         kind = SEVERAL if num_lists > sum(value is not None for value in values) / 2 else ONE
     for at, value in enumerate(values):
         if value is not None and isinstance(value, list) != (kind == SEVERAL):
-            odd[at] = "no list, as others are" if kind == SEVERAL else "a list, and others are not"
+            odd[at] = "not a list, unlike the others" if kind == SEVERAL else "a list, unlike the others"
             values[at] = None
     return pa.array(values, kind), odd
 

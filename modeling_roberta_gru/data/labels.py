@@ -90,7 +90,7 @@ class LabelSpace:
         names = tuple(map(str, named))
         if not all(isinstance(name, str | int) for name in named) or len(set(names)) < len(names):
             raise InputError(
-                f"The model's `id2label` is {reprlib.repr(config.id2label)}: each label wants a name of its own. Put "
+                f"The model's `id2label` is {reprlib.repr(config.id2label)}: each label needs its own name. Put "
                 "the field in config.json right.",
                 field="id2label",
             )
@@ -98,7 +98,7 @@ class LabelSpace:
         if values and not (isinstance(values, list | tuple) and len(values) == len(names)):
             raise InputError(
                 f"The model's `label_values` are {reprlib.repr(values)}: one for each of its {len(names)} labels is "
-                "wanted. Put the field in config.json right.",
+                "wanted. Correct the field in config.json.",
                 field="label_values",
             )
         problem_type = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE_LABEL)
@@ -142,7 +142,7 @@ class LabelSpace:
         if self.problem_type == SINGLE_LABEL:
             if labels.type == SEVERAL:
                 rows = range(min(len(labels), 5))
-                raise InputError(f"One label a text is wanted, but a list stands in {_said(rows, row_ids)}.")
+                raise InputError(f"Each text needs one label, but there is a list in {_said(rows, row_ids)}.")
             return self._indices(labels, row_ids, np.arange(len(labels)))
         if labels.type == ONE:
             labels = _lists_of_one(labels)
@@ -423,7 +423,7 @@ def _distinct(column: pa.ChunkedArray, args: DataArguments) -> list[str]:
     _warn_of_look_alikes(labels)
     if column.type == ONE and len(column) >= 20 and len(found) > 0.8 * len(column):
         logger.warning(
-            "--label_column %r has %s different values in %s rows: is it an id, and the labels stand elsewhere?",
+            "--label_column %r has %s different values in %s rows: is it an id column? Name the label column.",
             args.label_column[0],
             f"{len(found):,}",
             f"{len(column):,}",
@@ -506,7 +506,7 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
         raise InputError("--class_weights needs classes; regression targets have none.")
     if option == "balanced":
         if labels.problem_type != SINGLE_LABEL:
-            raise InputError("--class_weights balanced needs one label a text; give a mapping instead.")
+            raise InputError("--class_weights balanced needs one label per text; give a mapping instead.")
         given = np.asarray(encoded)
         is_soft = given.ndim == 2
         counts = given.sum(0, np.float64) if is_soft else np.bincount(given, minlength=labels.num_labels)

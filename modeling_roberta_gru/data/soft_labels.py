@@ -82,7 +82,7 @@ class _SoftReader(Reader):
         numbers = [[to_number(item) for item in row] for row in rows]  # None becomes NaN
         given = np.array(numbers, dtype=np.float64).reshape(-1, len(self.classes))
         for at, place in zip(*np.nonzero(~np.isfinite(given) | (given < 0)), strict=True):
-            what = "negative" if given[at, place] < 0 else "missing or no number"
+            what = "negative" if given[at, place] < 0 else "missing or not a number"
             faults.setdefault(int(at), f"the probability of {self.classes[place]!r} is {what}")
         for at in np.flatnonzero(~(abs(np.minimum(given, 2).sum(axis=1) - 1) <= TOLERANCE)):
             faults.setdefault(int(at), "the probabilities do not sum to 1")
@@ -100,7 +100,7 @@ class _SoftReader(Reader):
             items = listed(value) if isinstance(value, str) else value
             if not isinstance(items, list | tuple):
                 faults.setdefault(
-                    at, f"{column} is no list of {size} probabilities, and there is no {self.columns[0]!r}"
+                    at, f"{column} is not a list of {size} probabilities, and there is no {self.columns[0]!r}"
                 )
             elif len(items) != size:
                 faults.setdefault(at, f"{column} is a list of {len(items)}, and there are {size} labels")

@@ -240,7 +240,7 @@ def load_labelled(
     if documents.splits is not None:
         is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))
         if not len(is_test):
-            raise InputError(f"--split_column {args.split_column!r} says of no row that it is in the test split.")
+            raise InputError(f"--split_column {args.split_column!r} marks no row as test.")
         documents = _take(documents, is_test)
     documents, encoded = _encode(documents, read_labels(documents, args, labels), labels, args)
     rows = with_labels(documents.rows, encoded)
@@ -638,7 +638,7 @@ def oversample(
         InputError: if a text has several labels or a target, or if the word vectors cannot be read.
     """
     if labels.problem_type != SINGLE_LABEL:
-        raise InputError(f"--oversample {args.oversample} needs one label a text: leave it out.")
+        raise InputError(f"--oversample {args.oversample} needs one label per text: leave it out.")
     texts, classes = train["text"][:], train["label"][:]
     rng = random.Random(args.oversample_seed)
     sizes = Counter(classes)

@@ -1,4 +1,4 @@
-"""The one reader and writer of rows: CSV, TSV, JSON Lines, JSON and Parquet files, packed or not, here or at a URL.
+"""The one reader and writer of rows: CSV, TSV, JSON Lines, JSON and Parquet, compressed or not, here or at a URL.
 
 Rows come a few at a time, so files may be larger than memory (but for JSON documents that are not a list). A row that
 cannot be read as it should is kept and said to be bad; who reads decides what becomes of it. Rows are counted from 1,
@@ -80,10 +80,10 @@ logger = logging.getLogger(__name__)
 CSV_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON = (".jsonl", ".ndjson", ".json")
 PARQUET = ".parquet"
-PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
+COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": None}
 UTF_8 = "UTF-8"
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
-"""What a packed file raises that is cut off or damaged."""
+"""What a compressed file raises that is cut off or damaged."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that spreadsheets may read as a formula."""
@@ -355,7 +355,7 @@ class CsvTable(Table):
     @contextmanager
     def _opened(self) -> Iterator["_Utf8"]:
         """Open the file as UTF-8 without a byte order mark; bytes that are not text stay what they are."""
-        with unpacked(self.path, self.name) as file:
+        with decompressed(self.path, self.name) as file:
             try:
                 stream = _Utf8(file, self.encoding)
                 self.has_byte_order_mark = stream.has_byte_order_mark and self.called == UTF_8
@@ -541,7 +541,7 @@ class JsonTable(Table):
         super().__init__(path, name)
         self.typed = typed
         self.schema = pa.schema([])
-        with unpacked(path, name) as file:
+        with decompressed(path, name) as file:
             start = file.read(SAMPLE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
         is_lines = endings_of(str(path))[0] != ".json"
         self.kind = "lines"
@@ -556,7 +556,7 @@ class JsonTable(Table):
             yield from self._text_chunks(rows, 0)
             return
         first = 0
-        with unpacked(self.path, self.name) as file:
+        with decompressed(self.path, self.name) as file:
             for number, block in enumerate(_blocks_of_lines(file)):
                 block = block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
                 plain = _read_plain_json(block, columns)
@@ -591,7 +591,7 @@ class JsonTable(Table):
 
     def _lines(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield each row's text, the object in it, and what is wrong with it."""
-        with unpacked(self.path, self.name) as file:  # in bytes: JSON strings may hold U+2028 and its like
+        with decompressed(self.path, self.name) as file:  # in bytes: JSON strings may hold U+2028 and its like
             lines = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line for number, line in enumerate(file))
             yield from self._parsed_lines(lines)
 
@@ -707,7 +707,7 @@ class JsonTable(Table):
 
     @contextmanager
     def _text(self) -> Iterator[Any]:
-        with unpacked(self.path, self.name) as file:
+        with decompressed(self.path, self.name) as file:
             try:
                 yield codecs.getreader("utf-8")(file, "surrogateescape").read
             except UnicodeError as error:
@@ -730,15 +730,18 @@ def _blocks_of_lines(file: IO[bytes]) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
+NO_OBJECT = re.compile(rb"(?:\A|\n)(?!\{|\Z)")  # a line that does not begin with an object
+
+
 def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | None:
     """Read some columns of JSON lines by Arrow; None where Python may read them otherwise.
 
-    So it may where a line is not an object, where a column holds nothing, and where it holds values of several kinds
-    or of others than text, whole numbers, true and false.
+    So it may where a line is not an object, where anything is not UTF-8, where a column holds nothing, and where it
+    holds values of several kinds or of others than text, whole numbers, true and false.
     """
     kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
     try:
-        record = json.loads(block[: block.find(b"\n")].decode())
+        record = json.loads(block.decode()[: block.find(b"\n")])
         schema = pa.schema([(name, kinds[type(record[name])]) for name in columns])
         table = pa_json.read_json(
             pa.BufferReader(block),
@@ -748,7 +751,8 @@ def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | N
         table.validate(full=True)  # or texts that are not UTF-8 would pass
     except (pa.ArrowException, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return None
-    is_whole = len(table) == block.count(b"\n") + (not block.endswith(b"\n"))
+    # As many objects as lines, each of which begins with one: no line is blank, and none holds two.
+    is_whole = len(table) == block.count(b"\n") + (not block.endswith(b"\n")) and not NO_OBJECT.search(block)
     arrays = [column.combine_chunks() for column in table.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=schema) if is_whole else None
 
@@ -895,7 +899,7 @@ def open_table(location: str | Path, args: DataArguments | None = None, typed: b
     name = location_name(location)
     if Path(name).is_dir():
         raise InputError(f"{name} is a folder: name a file in it.", file=name)
-    kind, packing = check_ending(name, "read"), endings_of(name)[1]
+    kind, compression = check_ending(name, "read"), endings_of(name)[1]
     path = fetch(name) if is_url(name) else Path(name)
     name = redacted(name)
     if not path.is_file():
@@ -903,7 +907,7 @@ def open_table(location: str | Path, args: DataArguments | None = None, typed: b
     if path.stat().st_size == 0:
         raise InputError(f"{name} is empty.", file=name)
     if kind == PARQUET:
-        return ParquetTable(_unpacked_copy(path, name) if packing else path, name)
+        return ParquetTable(_decompressed_copy(path, name) if compression else path, name)
     if kind in JSON:
         return JsonTable(path, name, typed)
     table = CsvTable(path, name, args)
@@ -918,28 +922,28 @@ def is_csv(location: str | Path) -> bool:
 
 
 @contextmanager
-def unpacked(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """Open a file that may be packed.
+def decompressed(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """Open a file that may be compressed.
 
     Raises:
-        InputError: if it is packed and damaged or cut off.
+        InputError: if it is compressed and damaged or cut off.
     """
-    packing = endings_of(str(path))[1]
-    if not packing:
+    compression = endings_of(str(path))[1]
+    if not compression:
         with open(path, "rb") as file:
             yield file
         return
     try:
-        with _unpacking(path, packing) as file:
+        with _decompressing(path, compression) as file:
             yield file
     except DAMAGED as error:
-        raise InputError(f"{name} cannot be unpacked: {first_line(error)}.", file=name) from None
+        raise InputError(f"{name} cannot be decompressed: {first_line(error)}.", file=name) from None
 
 
-def _unpacking(path: Path, packing: str) -> Any:
-    if packing == ".zst":  # Arrow's own stream has no lines
+def _decompressing(path: Path, compression: str) -> Any:
+    if compression == ".zst":  # Arrow's own stream has no lines
         return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), BLOCK_BYTES)
-    return PACKED[packing](path, "rb")  # type: ignore[misc]
+    return COMPRESSED[compression](path, "rb")  # type: ignore[misc]
 
 
 @cache
@@ -988,10 +992,10 @@ def fetch(url: str) -> Path:
     return _fetched[version]
 
 
-def _unpacked_copy(path: Path, name: str) -> Path:
+def _decompressed_copy(path: Path, name: str) -> Path:
     """Unpack a file to a scratch copy with the same modification time."""
     target = scratch_file(path.stem)
-    with unpacked(path, name) as source, open(target, "wb") as file:
+    with decompressed(path, name) as source, open(target, "wb") as file:
         while block := source.read(BLOCK_BYTES):
             file.write(block)
     os.utime(target, ns=(0, path.stat().st_mtime_ns))
@@ -1037,7 +1041,7 @@ def write_table(
         InputError: if Parquet cannot hold a column, or the dialect a cell.
     """
     kind = check_ending(path, "write")
-    with _packing(path) as file:
+    with _compressing(path) as file:
         if kind in CSV_DELIMITERS:
             usual = Dialect(CSV_DELIMITERS[kind])
             _write_csv(file, path, schema, rows, dialect or usual, byte_order_mark, excel_safe)
@@ -1048,18 +1052,18 @@ def write_table(
 
 
 @contextmanager
-def _packing(path: Path) -> Iterator[IO[bytes]]:
-    packing = endings_of(str(path))[1]
+def _compressing(path: Path) -> Iterator[IO[bytes]]:
+    compression = endings_of(str(path))[1]
     with open(path, "wb") as file:
-        if packing == ".gz":
-            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:  # the same bytes every time
-                yield packed  # type: ignore[misc]
-        elif packing == ".zst":
-            with pa.CompressedOutputStream(file, "zstd") as packed:
-                yield packed
-        elif packing:
-            with PACKED[packing](file, "wb") as packed:  # type: ignore[misc]
-                yield packed  # type: ignore[misc]
+        if compression == ".gz":
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:  # the same bytes every time
+                yield compressed  # type: ignore[misc]
+        elif compression == ".zst":
+            with pa.CompressedOutputStream(file, "zstd") as compressed:
+                yield compressed
+        elif compression:
+            with COMPRESSED[compression](file, "wb") as compressed:  # type: ignore[misc]
+                yield compressed  # type: ignore[misc]
         else:
             yield file
 

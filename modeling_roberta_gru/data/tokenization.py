@@ -249,8 +249,8 @@ def read_vectors(path: str | Path, words: Collection[str] | None = None, limit: 
         limit: look at so many lines only, which are the most frequent words.
 
     Raises:
-        InputError: if the file is missing, packed, binary, not UTF-8 or empty; if a line has another number of fields
-            or holds a number that is none or not finite; or if a header disagrees with what follows.
+        InputError: if the file is missing, compressed, binary, not UTF-8 or empty; if a line has another number of
+            fields or holds a number that is none or not finite; or if a header disagrees with what follows.
     """
     path = Path(path)
     _check_is_text(path)
@@ -277,7 +277,7 @@ def _check_is_text(path: Path) -> None:
         raise InputError(f"{path} is empty: word vectors were to be read from it.")
     if path.suffix == ".bin" or b"\0" in start:
         raise InputError(
-            f"{path} is packed or binary, and text is wanted: unpack it, or rewrite word2vec's .bin by gensim: "
+            f"{path} is compressed or binary, but must be text: decompress it, or rewrite word2vec's .bin by gensim: "
             "KeyedVectors.load_word2vec_format(FILE, binary=True).save_word2vec_format('vectors.txt')."
         )
 

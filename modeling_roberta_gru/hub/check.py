@@ -132,7 +132,7 @@ def _read_config(path: Path) -> PretrainedConfig:
         with quiet():
             config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
     except Exception as error:  # whatever a field edited to nonsense makes fail
-        raise InputError(f"{path} cannot be used: {one_line(error)} Put the field right.") from error
+        raise InputError(f"{path} cannot be used: {one_line(error)} Correct the field.") from error
     check_code(path.parent)
     for auto_class, reference in getattr(config, "auto_map", {}).items():
         _check_named(path, auto_class, named.get(auto_class) if isinstance(named, dict) else None, reference)

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError, first_line, say
 from ..files import (
     alone,
-    check_packed_once,
+    check_compressed_once,
     delete,
     is_url,
     kind_of,
@@ -324,7 +324,7 @@ def find_parts(source: str) -> list[Part]:
             found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
     except Exception as error:  # each protocol has errors of its own
         raise InputError(
-            f"Could not list {redacted(source)}: {_said(error)}. Is it spelt right, and may you read it?"
+            f"Could not list {redacted(source)}: {_said(error)}. Check the spelling and your read permission."
         ) from None
     root = path.rstrip("/")
     if is_glob:
@@ -336,7 +336,7 @@ def find_parts(source: str) -> list[Part]:
         and kind_of(name)
         and (name == path or not _is_hidden(name.removeprefix(root)))  # what is named itself may be hidden
     )
-    check_packed_once(names)
+    check_compressed_once(names)
     if not names:
         raise InputError(f"{source} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
     return [
@@ -440,7 +440,9 @@ def _alone_in(target: str) -> Iterator[None]:
             filesystem.rm_file(f"{path}/.unfinished-probe")
         except Exception as error:  # each protocol has errors of its own
             place = redacted(target)
-            raise InputError(f"{place} cannot be written: {_said(error)}. May you write and delete there?") from None
+            raise InputError(
+                f"{place} cannot be written: {_said(error)}. Check that you may write and delete there."
+            ) from None
         yield
         return
     folder = Path(target)

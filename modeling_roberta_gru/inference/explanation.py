@@ -154,17 +154,18 @@ def attribute(
 def explain_model(
     name: str,
     text: str,
-    output_dir: Path,
+    output_dir: Path | None = None,
     label: str | None = None,
     steps: int | None = None,
     attributions: bool = True,
 ) -> tuple[Trace, Attribution | None, list[Path]]:
-    """Explain what a saved model says of a text, and leave a picture and a page in a folder.
+    """Explain what a saved model says of a text, and leave a picture and a page in a folder, if one is named.
 
     Args:
         name: a run's folder, a saved model's folder or a Hub id.
         text: text of any length.
-        output_dir: the folder; made if need be. Earlier explanations there are replaced, other files kept.
+        output_dir: the folder; made if need be. Earlier explanations there are replaced, other files kept. Unset:
+            nothing is written.
         label: the label in question; unset: the one with the highest score.
         steps: of the attributions' integral; unset: [`NUM_STEPS`], but with a warning none are computed for a text of
             more than [`MOST_ATTRIBUTED`] tokens.
@@ -178,7 +179,8 @@ def explain_model(
     """
     if attributions:
         check_captum()
-    check_writable("--output-dir", output_dir)
+    if output_dir is not None:
+        check_writable("--output-dir", output_dir)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):
         raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU has running predictions.")
@@ -196,6 +198,8 @@ def explain_model(
         )
     elif attributions:
         attribution = attribute(model, tokenizer, text, label, steps or NUM_STEPS)
+    if output_dir is None:
+        return traced, attribution, []
     picture, page = output_dir / "explanation.png", output_dir / "explanation.html"
     with alone(output_dir, waits=True), writing_to(output_dir):  # of two processes, both files of one
         draw_trace(traced, attribution, picture, label)
@@ -285,9 +289,7 @@ def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: st
     if model.training:
         raise InputError("The model is in training mode, where dropout makes all results random: call model.eval().")
     if not tokenizer.is_fast:
-        raise InputError(
-            f"{type(tokenizer).__name__} does not tell where in the text its tokens stand: a fast tokenizer does."
-        )
+        raise InputError(f"{type(tokenizer).__name__} gives no token offsets: use a fast tokenizer.")
     if not text.strip():
         raise InputError("The text is empty.")
     try:

@@ -379,7 +379,7 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path, name: str) 
     alone.no_padding()
     for text in TEXTS:
         if alone.encode(text).ids != tokenizer(text, verbose=False)["input_ids"]:
-            raise InputError(f"{name} has a tokenizer whose tokenizer.json reads {text!r} otherwise than it does.")
+            raise InputError(f"{name} has a tokenizer whose tokenizer.json tokenizes {text!r} differently.")
     alone.save(str(path))
 
 

@@ -455,7 +455,8 @@ def _notes(comparison: Mapping[str, Any]) -> list[str]:
         "- differences: each resample draws the same rows for both systems, and each system's seeds apart; their "
         "intervals are not adjusted for the number of systems",
         f"- p: McNemar's exact test, on the lowest seed that both have, of the b rows that only {first} has right "
-        f"against the c that only the other has; p (Holm) is adjusted for {num_tests} tests by Holm's method",
+        f"against the c that only the other has; p (Holm) is adjusted for {num_tests} test{'s' * (num_tests != 1)} by "
+        "Holm's method",
         *(f"- {cell(name)}: {code(command)}" for name, command in commands.items()),
         *(_condition(name, runs) for name in ("commit", "versions", "hardware", "data")),
     ]

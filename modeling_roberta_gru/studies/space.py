@@ -155,7 +155,7 @@ def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[
         raise unknown_name(f"option in {path}:", name, known)
     of_data = {field.name for field in fields(DataArguments)} - set(OF_TRAINING_ROWS)
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
-        raise InputError(f"{path}: {name} must be the same in all trials, whose metrics would not compare otherwise.")
+        raise InputError(f"{path}: {name} must be the same in all trials, otherwise their metrics cannot be compared.")
     if isinstance(value, dict):
         return _read_range(path, name, value, sampler)
     if not isinstance(value, list) or not value:

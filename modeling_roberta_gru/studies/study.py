@@ -282,7 +282,7 @@ def _work(study: "optuna.Study", plan: Plan) -> None:
         elif RUNNING in states:
             if states.count(RUNNING) != said:
                 said = states.count(RUNNING)
-                say(f"Waiting for {said} that other processes train, or that have just been interrupted.")
+                say(f"Waiting for {said} that run in other processes or were just interrupted.")
             time.sleep(POLL_SECONDS)
         else:
             # Processes that were killed left their checkpoints.

@@ -47,9 +47,7 @@ class BagOfWords:
         """
         class_ids = np.asarray(labels)
         if class_ids.ndim != 1 or class_ids.dtype.kind not in "iu":
-            raise InputError(
-                "The bag-of-words baseline takes one class a text: no several labels, no numbers to predict."
-            )
+            raise InputError("The bag-of-words baseline needs one class per text, not several labels or numbers.")
         if len(np.unique(class_ids)) < 2:
             raise InputError(f"The bag-of-words baseline needs two classes; all {len(class_ids)} texts are of one.")
         self.num_labels = num_labels or int(class_ids.max()) + 1
@@ -61,7 +59,7 @@ class BagOfWords:
         try:
             features = self.vectorizer.fit_transform(texts)
         except ValueError as error:  # texts in a script without spaces, each of them one long word
-            raise InputError("The bag-of-words baseline finds no word that stands in two texts.") from error
+            raise InputError("The bag-of-words baseline found no word that occurs in two texts.") from error
         num_coefficients = features.shape[1] * len(np.unique(class_ids))
         if num_coefficients > MOST_COEFFICIENTS:
             raise InputError(

@@ -127,7 +127,7 @@ def read_tokenizer(
     if not isinstance(tokenizer.model_max_length, int | float):
         raise InputError(
             f"No tokenizer can be read from {name}: `model_max_length` is {tokenizer.model_max_length!r}, not a "
-            "number. Put the field right."
+            "number. Correct the field."
         )
     if not trust_remote_code:
         tokenizer.init_kwargs.pop("auto_map", None)  # which would be saved along

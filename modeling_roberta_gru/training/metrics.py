@@ -363,8 +363,10 @@ def slice_rows(values: Sequence[Any]) -> dict[str, np.ndarray]:
     is_numeric = all(isinstance(value, (int, float)) for value in values_present)
     present = np.array(values_present if is_numeric else [str(value) for value in values_present])
     slices = _number_slices(present) if present.dtype.kind in "iuf" else _name_slices(present.astype(str))
-    named = {name: rows[inside] for name, inside in slices.items()} | {"(missing)": np.flatnonzero(is_missing)}
-    return {name: inside for name, inside in named.items() if len(inside)}
+    named = {name: rows[inside] for name, inside in slices.items()}
+    if is_missing.any():  # a value may be called so, too
+        named["(missing)"] = np.union1d(named.get("(missing)", []), np.flatnonzero(is_missing)).astype(int)
+    return named
 
 
 def _number_slices(values: np.ndarray) -> dict[str, np.ndarray]:
@@ -380,7 +382,11 @@ def _number_slices(values: np.ndarray) -> dict[str, np.ndarray]:
 def _name_slices(values: np.ndarray) -> dict[str, np.ndarray]:
     names = [str(name) for name, _ in Counter(values).most_common()]
     kept = names if len(names) <= NUM_SLICES else names[: NUM_SLICES - 1]
-    return {name: values == name for name in kept} | {"(other)": ~np.isin(values, kept)}
+    slices = {name: values == name for name in kept}
+    others = ~np.isin(values, kept)
+    if others.any():
+        slices["(other)"] = others | slices.get("(other)", False)
+    return slices
 
 
 def _as_arrays(predictions: ArrayLike, references: ArrayLike, problem_type: str) -> tuple[np.ndarray, np.ndarray]:

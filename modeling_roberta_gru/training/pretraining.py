@@ -35,8 +35,7 @@ from transformers import (
 
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.dialect import is_decoded, not_text
-from ..data.documents import clean_html
-from ..data.splits import text_key
+from ..data.documents import clean_html, text_key
 from ..data.tables import UTF_8, open_table
 from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, first_line, say, unknown_name
@@ -91,8 +90,8 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size", "save_steps"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--{name} must be above 0, got {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name} must be a number above 0, got {getattr(self, name)}.")
         if not 0 < self.validation_share < 1:
             raise InputError(f"--validation_share must be above 0 and below 1, got {self.validation_share}.")
 
@@ -356,7 +355,7 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"--output_dir {folder} holds something else: name a new folder.") from None
     for name, value in described.items():
-        if options.get(name) != value:
+        if options.get(name, getattr(AdaptOptions, name, None)) != value:  # a record may be older than an option
             kind, way_out = (
                 ("a finished", "") if record.get("is_finished") else ("an unfinished", "resume it with the same, or ")
             )

@@ -209,6 +209,8 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """Return the commit of the checkout that the package runs from, if any, marked where files differ from it."""
+    if (Path(__file__).parents[1] / "carried").exists():  # installed: a repository around it is the user's own
+        return None
     describe = [
         "git",
         "-C",
