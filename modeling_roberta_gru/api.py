@@ -4,7 +4,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,6 +27,11 @@ from .training.arguments import RobertaGRUTrainingArguments
 from .training.loading import load_classifier, was_cleaned
 from .training.trained import TrainedModel
 
+READ_BY_EVALUATE = (
+    *("text_column", "label_column", "label_delimiter", "clean_html", "max_length", "on_bad_row", "max_test_samples"),
+    *("split_seed", "split_column", "test_fold", "validation_fold", "dataset_config_name", "dataset_revision"),
+    *("csv_columns", "csv_encoding", "csv_delimiter", "csv_quoting", "csv_escape"),
+)
 SOURCES = ("dataset_name", "train_file", "validation_file", "test_file")  # options that name where rows lie
 
 
@@ -184,10 +189,9 @@ def evaluate(
     Raises:
         InputError: if model, data, an option or a label is not usable.
     """
-    known = [field.name for field in fields(DataArguments)]
     for name in options:
-        if name not in known:
-            raise unknown_name("option", name, known)
+        if name not in READ_BY_EVALUATE:
+            raise unknown_name("option", name, READ_BY_EVALUATE)
     options = {name: value for name, value in options.items() if value is not None}
     if isinstance(model, TrainedClassifier):
         options = {"max_length": model.max_length, "clean_html": model.clean_html, **options}

@@ -132,13 +132,16 @@ def run(
         metrics = measure_run(
             trained.splits, logits, temperature, args.bag_of_words and isinstance(trained, TrainedModel)
         )
+        sources = ("dataset_name", "dataset_config_name", "dataset_revision", *(f"{split}_file" for split in SPLITS))
+        unset: dict[str, Any] = dict.fromkeys(sources)
+        told = data_args if splits is None else replace(data_args, **unset)  # a recipe may name what was not read
         record = {
             "recipe": recipe and Path(recipe).stem,
             "command": shlex.join(map(redacted, command)),
             **trained.describe(model_args, args, started),
             "test_seconds": test_seconds,
             "data": describe_data(trained.splits, data_args, trained.max_length, in_memory=splits is not None),
-            "options": changed_options(model_args, data_args, args),
+            "options": changed_options(model_args, told, args),
             **describe_platform(args),
         }
         if temperature is not None:

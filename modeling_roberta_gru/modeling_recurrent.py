@@ -285,8 +285,8 @@ def classification_loss(
             losses = F.mse_loss(logits, targets, reduction="none")
         losses = losses.masked_fill(~counted, 0.0)
         losses = losses if weights is None else losses * weights
-    num_items = counted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-    return losses.sum() / num_items
+    num_items = counted.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+    return losses.sum() / num_items.clamp(min=1)  # nothing counts in some batches
 
 
 # Copied from modeling_roberta_gru._problem_type

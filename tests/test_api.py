@@ -1,6 +1,7 @@
 """The front door in Python: one call each, from rows in memory to a model that loads anywhere."""
 
 import gc
+import json
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,10 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
             "label", ClassLabel(names=["bad", "good"])
         )
     options = {**TINY, "text_column": "text" if kind == "pair" else "review", "max_length": 9}
-    trained = train(table, tokenizer_name=stand_in, output_dir=tmp_path / "run", max_steps=1, **options)
+    (tmp_path / "recipe.yaml").write_text("train_file: not-read.csv\nmax_steps: 1\n")
+    options["config"] = str(tmp_path / "recipe.yaml")
+    trained = train(table, tokenizer_name=stand_in, output_dir=tmp_path / "run", **options)
+    assert "train_file" not in json.loads((tmp_path / "run" / "run.json").read_text())["options"]
     assert trained.model.config.label2id == {"bad": 0, "good": 1}
     assert trained.max_length == 9
     assert (tmp_path / "run" / "metrics.json").is_file()
@@ -98,7 +102,7 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: train(frame, learning_rate=-1), "must be above 0"),
         (lambda frame: train(frame, config="quikstart"), "Unknown recipe 'quikstart'"),
         (lambda frame: train(eval_dataset=frame), "no training rows"),
-        (lambda frame: train(7), "not as int"),
+        (lambda frame: train(7), "got int"),
         (lambda frame: train("reviews.csv"), "give a file as train_file='reviews.csv'"),
         (lambda frame: train(frame, test_dataset=Path("a.csv")), "give a file as test_file='a.csv'"),
         (lambda frame: train(frame, test_file="test.csv"), "test_file is given beside rows in memory"),
@@ -154,6 +158,9 @@ def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, f
             cleaned.predict(wrong)
     some = frame.assign(author=["ann", "bob"] * (len(frame) // 2) + ["ann"] * (len(frame) % 2))
     assert "author" in evaluate(classifier, some, slice_by="author")["slices"]
+    for name, value in {"test_file": "nowhere.csv", "class_names": ["a", "b"], "problem_type": "regression"}.items():
+        with pytest.raises(InputError, match=name):
+            evaluate(classifier, frame, **{name: value})
 
 
 def test_every_public_name_is_there_and_importing_them_is_light():

@@ -253,6 +253,10 @@ def test_training_does_not_read_the_test_split_and_a_leak_is_caught(reviews, sta
             "--gru_hidden_size has no effect with --architecture lstm",
         ),
         (["--architecture", "bag-of-words", "--config_overrides", "a=1"], "--config_overrides has no effect with"),
+        (
+            ["--architecture", "bilstm", "--activation_checkpointing", "true"],
+            "--activation_checkpointing has no effect",
+        ),
         (["--embeddings", "x.txt"], "--embeddings has no effect with --architecture roberta-gru"),
         (["--architecture", "transformer", "--gru_bidirectional", "false"], "--gru_bidirectional has no effect"),
         (["--architecture", "gru", "--freeze_embeddings", "true"], "--freeze_embeddings needs --embeddings"),

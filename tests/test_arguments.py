@@ -74,7 +74,7 @@ def test_recipe_fills_what_the_command_line_leaves_out(parse):
     assert data.num_tokens is None
     assert model.gru_bidirectional is True
     assert model.summary == "max"
-    assert args.class_weights == '{"a": "1", "b": "2.5"}'
+    assert args.class_weights == '{"a": 1, "b": 2.5}'
     assert path.endswith("recipe.yaml")
 
 

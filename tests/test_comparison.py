@@ -90,6 +90,35 @@ def pair(write_run):
     return [a, b]
 
 
+def test_tests_on_other_texts_are_refused_unless_texts_are_read_otherwise(write_run):
+    labels = np.arange(8) % 2
+    data = {"problem_type": SINGLE, "labels": NAMES, "source": "tiny", "fingerprint": "abc"}
+    runs = [
+        write_run("a", labels, labels, data=data | {"test_fingerprint": "1"}),
+        write_run("b", labels, labels, data=data | {"test_fingerprint": "2"}, **other()),
+        write_run("c", labels, labels, data=data | {"test_fingerprint": "2"}, **other(clean_html=True)),
+        write_run("older", labels, labels, data=data, **other(3e-4)),
+    ]
+    with pytest.raises(InputError, match="a and b were tested on different texts"):
+        compare(runs, NUM_RESAMPLES)
+    assert len(compare([runs[0], *runs[2:]], NUM_RESAMPLES)["systems"]) == 3
+
+
+def test_runs_on_other_data_are_other_systems(write_run):
+    labels = np.arange(8) % 2
+    data = {"problem_type": SINGLE, "labels": NAMES, "source": "tiny"}
+    runs = [
+        write_run(f"{name}{seed}", labels, labels, seed=seed, data=data | {"fingerprint": name * 9})
+        for name in "ab"
+        for seed in (0, 1)
+    ]
+    systems = compare(runs, NUM_RESAMPLES)["systems"]
+    assert [(system["name"], system["seeds"]) for system in systems] == [
+        ("roberta-gru, data aaaaaaaa", [0, 1]),
+        ("roberta-gru, data bbbbbbbb", [0, 1]),
+    ]
+
+
 # Figures
 
 

@@ -233,6 +233,14 @@ def test_json_documents_are_read_in_every_form(tmp_path, monkeypatch, document, 
     assert [record for chunk in open_table(path).chunks() for record in chunk.records] == TABLE
 
 
+@pytest.mark.parametrize("name", ["data", "rows", "records"])
+def test_a_column_may_be_called_as_the_rows_are_elsewhere(tmp_path, name):
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps({name: ["a", "b"], "label": [1, 0]}))
+    rows = [record for chunk in open_table(path).chunks() for record in chunk.records]
+    assert rows == [{name: "a", "label": 1}, {name: "b", "label": 0}]
+
+
 def test_rows_that_have_names_are_read_by_index_and_by_columns(tmp_path):
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1, 0, 1]}, index=["x", "y", "z"])
     for orient in ("index", "columns", "split"):

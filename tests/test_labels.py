@@ -16,6 +16,7 @@ from modeling_roberta_gru.data.labels import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
+    LabelError,
     LabelSpace,
     label_array,
     read_labels,
@@ -266,6 +267,27 @@ def test_vectors_with_one_1_each_are_classes(labels):
     assert infer_labels(labels, class_names=["neg", "pos"]).names == ("neg", "pos")
 
 
+def test_a_vector_that_is_no_class_is_named_by_its_row():
+    space = LabelSpace(SINGLE_LABEL, ("neg", "pos"))
+    with pytest.raises(LabelError, match="Each text needs one label, but there is a list in row 3") as caught:
+        space.encode([["neg"], ["pos"], ["neg", "pos"]])
+    assert caught.value.rows.tolist() == [2]
+
+
+def test_sets_are_lists():
+    assert infer_labels([{"b", "a"}, {"a"}, frozenset({"c"})]) == LabelSpace(MULTI_LABEL, ("a", "b", "c"))
+
+
+def test_lists_in_brackets_and_names_are_not_mixed():
+    with pytest.raises(InputError, match="Most labels are lists in brackets, but 'neg' is not"):
+        infer_labels(["['neg', 'price']", "['pos']", "neg"])
+    assert infer_labels(["[deleted]", "neg", "pos"]).problem_type == SINGLE_LABEL
+
+
+def test_infinity_among_whole_numbers_makes_no_targets_of_them():
+    assert infer_labels(["0", "1", "inf", "1"]).problem_type == SINGLE_LABEL
+
+
 def test_vectors_of_0_and_1_are_several_labels_also_those_that_no_row_has():
     labels = [[0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
     space = infer_labels(labels)
@@ -340,9 +362,10 @@ def test_a_class_for_nearly_every_row_is_warned_of(caplog):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["pos", "Pos", "neg"], "Labels 'Pos', 'pos' differ by case or space only, and are 2 classes"),
+        (["caf\u00e9", "cafe\u0301", "neg"], r"Labels 'cafe\u0301', 'caf\xe9' look alike, and are 2 classes"),
+        (["pos", "Pos", "neg"], "Labels 'Pos', 'pos' look alike, and are 2 classes"),
         (["new  york", "new york"], "are 2 classes"),
-        (["pos", "pos ", "neg"], "Labels 'pos', 'pos ' differ by case or space only, and are one class"),
+        (["pos", "pos ", "neg"], "Labels 'pos', 'pos ' look alike, and are one class"),
         (["true", "True", "maybe"], "one class"),
     ],
 )

@@ -557,6 +557,9 @@ def test_parts_of_a_batch_add_up_to_the_whole(problem_type):
         for rows in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(sum(parts), whole, **FLOAT64)
+    ignored = torch.full_like(labels, -100)
+    for num_items in (None, 0, torch.tensor(0)):
+        assert classification_loss(logits, ignored, config, num_items_in_batch=num_items) == 0
 
 
 def test_loss_is_weighted_per_item_and_divided_by_the_number_of_items():

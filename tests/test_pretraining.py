@@ -106,6 +106,29 @@ def test_html_is_removed_from_texts_and_from_those_left_out(tmp_path):
     assert pretraining._read_texts([texts], AdaptOptions())[0][0] == "slow<br />plot"
 
 
+def test_the_validation_loss_is_the_mean_over_hidden_tokens_whatever_the_batches(stand_in, texts, tmp_path):
+    losses = [
+        adapt_encoder(
+            str(stand_in),
+            [texts],
+            tmp_path / str(size),
+            AdaptOptions(**{**vars(QUICK), "batch_size": size, "epochs": 0.1}),
+        )["validation_loss_before"]
+        for size in (1, 3, 32)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
+
+
+def test_rows_of_json_may_lack_the_text(stand_in, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"id": 1}\n' * 300 + '{"text": "slow plot"}\n')
+    found, counts = pretraining._read_texts([path], AdaptOptions())
+    assert (found, counts["empty"]) == (["slow plot"], 300)
+    path.write_text('{"id": 1}\n' * 300)
+    with pytest.raises(InputError, match="'text'"):
+        pretraining._read_texts([path], AdaptOptions())
+
+
 def test_a_classifier_can_be_adapted_too(stand_in, texts, tmp_path):
     with quiet():
         model = RobertaGRUForSequenceClassification.from_pretrained(stand_in)

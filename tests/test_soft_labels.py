@@ -245,6 +245,11 @@ def test_sums_near_one_are_divided_out(load):
     assert row["label"][0] == pytest.approx(0.2 / 1.0009)
 
 
+def test_class_weights_name_labels_as_json_escapes_them():
+    labels = LabelSpace(SINGLE, ("\U0001f600", "no"))
+    assert class_weights(json.dumps({"\U0001f600": 2, "no": 0.5}), labels, []) == [2, 0.5]
+
+
 def test_balanced_class_weights_count_the_sums_of_probabilities():
     encoded = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 1.5, 0.0], [0.0, 1.0, 0.0]]
     assert class_weights("balanced", CLASSES, encoded) == [4 / (3 * 2), 4 / (3 * 3), 4 / 3]

@@ -274,6 +274,17 @@ def test_missing_values_of_frames_are_bad_rows():
         load_splits(DataArguments(), tables={"train": frame})
 
 
+def test_numbers_of_csv_are_numbers_beside_the_text_unless_they_are_codes(tmp_path):
+    rows = "".join(f"text {row},{'ab'[row % 2]},{row / 4},0{row},{row or ''}\n" for row in range(40))
+    (tmp_path / "in.csv").write_text("text,label,price,code,count\n" + rows)
+    args = DataArguments(train_file=[str(tmp_path / "in.csv")])
+    train = load_splits(args, keep=["price", "code", "count"]).train
+    by_text = {row["text"]: row for row in train}
+    assert by_text["text 3"]["price"] == 0.75
+    assert by_text["text 3"]["code"] == "03"
+    assert all(row["count"] == (int(text.split()[1]) or None) for text, row in by_text.items())
+
+
 @pytest.mark.parametrize("rows", [[], {}, ([], [])])
 def test_no_rows_in_memory_are_said_to_be_none(rows):
     with pytest.raises(InputError, match="train has no rows"):
@@ -480,6 +491,11 @@ def test_folders_of_text_files_are_classes(tmp_path, nested):
         ("pos/1 neg/1 test/pos/1 test/neg/1", {split: ["neg", "pos"] for split in ("train", "test")}, 0),
         ("pos/1 neg/1 test/notes/1", {"train": ["neg", "pos"]}, 1),
         ("train/pos/1 train/neg/1 test/all/1", {"train": ["neg", "pos"]}, 1),
+        (
+            "train/pos/1 train/neg/1 train/_none/1 train/~/2 train/.cache/1 __MACOSX/pos/1",
+            {"train": ["neg", "pos"]},
+            2,
+        ),
     ],
 )
 def test_text_files_in_folders_are_read_or_left_out_aloud(tmp_path, caplog, files, found, left_out):
@@ -502,6 +518,13 @@ def test_lists_of_labels_are_read_from_what_save_to_disk_writes(tmp_path):
     Dataset.from_dict({"text": ["a", "b"], "label": [[0], [0, 1]]}).save_to_disk(tmp_path / "saved")
     (table,) = read_source(DataArguments(dataset_name=str(tmp_path / "saved")))["train"]
     assert cells(table) == ["a", "b"]
+
+
+def test_names_of_a_list_of_classes_are_read_as_older_datasets_wrote_them(tmp_path):
+    info = {"info": {"features": {"label": [{"names": ["n", "p"], "_type": "ClassLabel"}]}}}
+    rows = pa.table({"text": ["a", "b"], "label": [[0], [0, 1]]})
+    pq.write_table(rows.replace_schema_metadata({"huggingface": json.dumps(info)}), tmp_path / "in.parquet")
+    assert class_names(read(tmp_path / "in.parquet"), "label") == ["n", "p"]
 
 
 @pytest.mark.parametrize("splits", [True, False])

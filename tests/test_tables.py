@@ -121,9 +121,10 @@ def test_a_byte_order_mark_stays_and_is_no_part_of_a_name(tmp_path, mark):
     assert copy(lines, tmp_path / "out.jsonl").read_bytes() == b'{"text": "a", "new": 0}\n'
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16"])
-def test_csv_is_read_in_its_encoding(tmp_path, encoding):
-    source = write(tmp_path / "in.csv", "text\nnaïve\n".encode(encoding))
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32-be"])
+def test_csv_is_read_in_its_encoding(tmp_path, encoding, mark):
+    source = write(tmp_path / "in.csv", f"{mark * encoding.endswith('e')}text\nnaïve\n".encode(encoding))
     assert values(open_table(source, DataArguments(csv_encoding=encoding)), "text") == ["naïve"]
 
 

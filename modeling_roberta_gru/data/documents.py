@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -67,6 +68,7 @@ SPLIT_OF_WORD = {
 NO_DATA = {"__macosx", "_success", "dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json"}
 """Names in a folder, in lower case, that hold no rows; nor do those that begin with one of [`HIDDEN`]."""
 HIDDEN = (".", "_", "~")
+HIDDEN_CLASS = ("_", "~")
 TEXT_FILE = ".txt"
 SPILL_BYTES = 64 * 2**20
 """Documents that take more go to disk."""
@@ -443,8 +445,28 @@ def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
         else:
             others += itertools.chain(*classes.values())
     if chosen and others:
-        logger.warning("%s text files are left out, since no class has their folder: %s …", len(others), others[0])
+        logger.warning(
+            "%s text files are left out, since no class has their folder: %s … (A folder called train, valid, test or "
+            "so is a split's.)",
+            len(others),
+            others[0],
+        )
+    hidden = [path for path in _files_in(folder, set()) if _is_in_hidden_class(path.relative_to(folder))]
+    if chosen and hidden:
+        logger.warning(
+            "%s text files are left out, since their folder's name begins with %s: %s …",
+            len(hidden),
+            " or ".join(HIDDEN_CLASS),
+            hidden[0],
+        )
     return chosen
+
+
+def _is_in_hidden_class(path: Path) -> bool:
+    """Tell whether a text file is passed over for its folder's name alone, which may be meant as a class."""
+    *outer, name = path.parts
+    is_text = path.suffix.lower() == TEXT_FILE and not name.startswith(HIDDEN)
+    return is_text and any(part.startswith(HIDDEN_CLASS) and part.lower() not in NO_DATA for part in outer)
 
 
 def _texts_by_class(folder: Path) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
@@ -589,8 +611,11 @@ class Reader:
         if not self.spool.num_rows:
             raise InputError(f"No row of the {self.split} split is usable: {brief_list(self.skipped)}.")
         rows = Dataset(self.spool.table())
-        for column in (column for column in self.beside if self.is_numeric.get(column)):
-            numbers = [None if cell is None else float(cell) for cell in rows[column][:]]
+        for column in self.is_numeric:
+            cells_of = rows[column][:]
+            if not (self.is_numeric[column] or _are_numbers(cells_of)):
+                continue
+            numbers = [None if cell is None else float(cell) for cell in cells_of]
             rows = rows.remove_columns(column).add_column(column, numbers)
         splits = np.concatenate(self.splits) if self.args.split_column else None
         keys = np.frombuffer(self.keys, np.uint64).reshape(-1, 2)
@@ -764,8 +789,18 @@ def stack(documents: Sequence[Documents]) -> Documents:
 
 
 def text_key(text: str) -> bytes:
-    """Return what equal texts share: a hash of the text without regard to case and white space."""
-    return hashlib.blake2b(" ".join(text.split()).casefold().encode(), digest_size=16).digest()
+    """Return what equal texts share: a hash of the text, whatever its case, white space and way to compose letters."""
+    plain = unicodedata.normalize("NFC", " ".join(text.split())).casefold()
+    return hashlib.blake2b(plain.encode(), digest_size=16).digest()
+
+
+def _are_numbers(cells_of: Sequence[str | None]) -> bool:
+    """Tell whether texts are numbers, as CSV holds them; not where a zero comes first, as of a code."""
+    found = [cell for cell in cells_of if cell is not None]
+    return bool(found) and all(map(NUMBER.fullmatch, found))
+
+
+NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
 
 
 def join_columns(columns: list[list[str | None]]) -> list[str | None]:
@@ -825,6 +860,8 @@ def _cell(value: Any, names: Sequence[str] | None, at: int, odd: dict[int, str])
         return None
     if hasattr(value, "tolist"):  # of numpy
         value = value.tolist()
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
     if isinstance(value, list | tuple):
         items = [_cell(item, names, at, odd) for item in value]
         if any(isinstance(item, list) for item in items):
@@ -936,7 +973,7 @@ def class_names(table: Table, column: str) -> list[str] | None:
         return None
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         feature = json.loads(metadata)["info"]["features"][column]
-        feature = feature.get("feature", feature)
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # of a list's items
         return list(feature["names"]) if feature["_type"] == "ClassLabel" else None
     return None
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,8 +142,10 @@ class LabelSpace:
             return self._targets(labels, row_ids)
         if self.problem_type == SINGLE_LABEL:
             if labels.type == SEVERAL:
-                rows = range(min(len(labels), 5))
-                raise InputError(f"Each text needs one label, but there is a list in {_said(rows, row_ids)}.")
+                sizes = np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in labels.chunks])
+                rows = np.flatnonzero(sizes != 1)
+                rows = rows if len(rows) else np.arange(len(sizes))
+                raise LabelError("Each text needs one label, but there is a list", rows, row_ids, ".")
             return self._indices(labels, row_ids, np.arange(len(labels)))
         if labels.type == ONE:
             labels = _lists_of_one(labels)
@@ -308,12 +311,16 @@ def _split_text(column: pa.ChunkedArray, delimiter: str | None) -> pa.ChunkedArr
     if delimiter:
         lists = [[item for item in text.split(delimiter) if item.strip()] for text in texts]
     else:
-        lists = []
-        for text in texts:
-            items = listed(text)
-            if items is None:
-                return None
-            lists.append(items)
+        found = [listed(text) for text in texts]
+        lists = [items for items in found if items is not None]
+        if len(lists) < len(texts):
+            if len(lists) > len(texts) / 2:
+                other = texts[found.index(None)]
+                raise InputError(
+                    f"Most labels are lists in brackets, but {reprlib.repr(other)} is not: write all of them alike.",
+                    field="label_column",
+                )
+            return None
     codes = pc.index_in(column, value_set=distinct)
     values = pa.array(lists, SEVERAL)
     return pa.chunked_array([values.take(chunk) for chunk in codes.chunks], SEVERAL)
@@ -384,9 +391,8 @@ def _problem_type(column: pa.ChunkedArray, args: DataArguments) -> str:
     if args.problem_type != "auto":
         return args.problem_type
     numbers = _numbers(column if column.type == ONE else pc.list_flatten(column))
-    with np.errstate(invalid="ignore"):  # of infinity, which is refused as a target
-        if numbers is not None and (numbers % 1 != 0).any():
-            return REGRESSION
+    if numbers is not None and (numbers[np.isfinite(numbers)] % 1 != 0).any():
+        return REGRESSION
     return MULTI_LABEL if column.type == SEVERAL else SINGLE_LABEL
 
 
@@ -405,7 +411,8 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
 def _target_space(column: pa.ChunkedArray, names: list[str] | None) -> LabelSpace:
     if column.type == SEVERAL:
         raise InputError(
-            "Each text has several numbers, which cannot be measured together: choose one of them by --label_column."
+            "Each text has several numbers, which cannot be measured together: choose one of them by --label_column, "
+            "or, if they are labels, give --problem_type multi_label_classification."
         )
     if names and len(names) != 1:
         raise InputError(f"--class_names names {len(names)} targets, the data hold 1.")
@@ -432,16 +439,17 @@ def _distinct(column: pa.ChunkedArray, args: DataArguments) -> list[str]:
 
 
 def _warn_of_look_alikes(labels: Iterable[str]) -> None:
-    """Say which labels differ by case or white space only, and whether they are one class or several."""
+    """Say which labels differ only by case, white space or how letters are composed, and how many classes they are."""
     alike: dict[str, list[str]] = {}
     for label in sorted(labels):
-        alike.setdefault(" ".join(label.casefold().split()), []).append(label)
+        alike.setdefault(unicodedata.normalize("NFKC", " ".join(label.casefold().split())), []).append(label)
     for members in alike.values():
         if len(members) > 1:
             number = len({_key(member) for member in members})
+            is_composed = len({unicodedata.normalize("NFKC", member) for member in members}) < len(members)
             logger.warning(
-                "Labels %s differ by case or space only, and are %s.",
-                ", ".join(map(repr, members)),
+                "Labels %s look alike, and are %s.",
+                ", ".join(map(ascii if is_composed else repr, members)),
                 "one class" if number == 1 else f"{number} classes: --label_column should write a class one way",
             )
 
@@ -511,10 +519,12 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
         is_soft = given.ndim == 2
         counts = given.sum(0, np.float64) if is_soft else np.bincount(given, minlength=labels.num_labels)
         return [len(given) / (labels.num_labels * max(1, count)) for count in counts.tolist()]
+    weights: Any = None
     try:
-        weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
-    except yaml.YAMLError:
-        weights = None
+        weights = json.loads(option, parse_int=str, parse_float=str)
+    except ValueError:
+        with suppress(yaml.YAMLError):
+            weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
     if not isinstance(weights, dict):
         raise InputError(
             f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}."

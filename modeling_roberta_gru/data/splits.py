@@ -90,8 +90,16 @@ class Splits:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over row ids, texts and labels of the three splits: equal for equal data, in any process."""
+        return self._digest(*SPLITS)
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """The same over the test split alone."""
+        return self._digest("test")
+
+    def _digest(self, *splits: str) -> str:
         digest = hashlib.sha256(json.dumps([self.labels.problem_type, self.labels.names]).encode())
-        for name in SPLITS:
+        for name in splits:
             rows = getattr(self, name).select_columns(["row_id", "text", "label"]).with_format("arrow")
             for batch in rows.iter(1000):
                 cells = zip(*(_as_json(batch[column].to_pylist()) for column in batch.column_names), strict=True)

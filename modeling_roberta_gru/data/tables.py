@@ -376,6 +376,7 @@ class _Utf8:
         self.kept = file.read(3) if is_utf_8 else b""
         self.has_byte_order_mark = self.kept == codecs.BOM_UTF8
         self.kept = b"" if self.has_byte_order_mark else self.kept
+        self.is_at_start = True
 
     def read(self, size: int) -> bytes:
         """Return about so many bytes, none only at the end."""
@@ -386,7 +387,10 @@ class _Utf8:
             data, self.kept = self.kept, b""
             return data
         while raw := self.file.read(size):
-            if text := self.decoder.decode(raw):
+            text = self.decoder.decode(raw)
+            if text and self.is_at_start:  # utf-16-le and its like keep the mark
+                text, self.is_at_start = text.removeprefix("\ufeff"), False
+            if text:
                 return text.encode(errors="surrogateescape")
         return self.decoder.decode(b"", final=True).encode(errors="surrogateescape")
 
@@ -683,13 +687,15 @@ class JsonTable(Table):
         rows = next(
             (document[key] for key in ("data", "rows", "records") if isinstance(document.get(key), list)), None
         )
+        inner = list(document.values())
+        are_columns = all(isinstance(value, list) for value in inner) and len({len(value) for value in inner}) == 1
         if rows is not None:
             names = document.get("columns")
             if isinstance(names, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
                 return [dict(zip(map(str, names), row, strict=True)) for row in rows]
-            return rows
-        inner = list(document.values())
-        if all(isinstance(value, list) for value in inner) and len({len(value) for value in inner}) == 1:
+            if len(inner) == 1 or not are_columns or all(isinstance(row, dict) for row in rows):
+                return rows
+        if are_columns:
             return [dict(zip(document, row, strict=True)) for row in zip(*inner, strict=True)]
         if inner and all(isinstance(value, dict) for value in inner):
             keys = list(inner[0])

@@ -84,7 +84,12 @@ def evaluate_model(
         logits = trainer.predict_logits(tokens)
     predictions, references = to_probabilities(logits, labels.problem_type), documents["label"][:]
     columns = {"length": tokens["length"][:], **{column: documents[column][:] for column in slice_by}}
-    if labels.problem_type not in (REGRESSION, MULTI_LABEL):
+    if labels.problem_type == MULTI_LABEL and "label" in columns:
+        columns["label"] = [
+            " + ".join(name for name, holds in zip(labels.names, row, strict=True) if holds) or "(none)"
+            for row in references
+        ]
+    elif labels.problem_type not in (REGRESSION, MULTI_LABEL):
         columns["label"] = [labels.names[label] for label in references]
     metrics = {
         "model": name,

@@ -90,9 +90,14 @@ class Run(NamedTuple):
         return self.record["options"].get("test_fold")
 
     @property
+    def data(self) -> str | None:
+        """The fingerprint of the run's data, where it is the same for all runs of a system: folds differ in it."""
+        return self.record["data"].get("fingerprint") if self.fold is None else None
+
+    @property
     def system(self) -> str:
         """What tells the system from others."""
-        return json.dumps([self.architecture, self.options], sort_keys=True)
+        return json.dumps([self.architecture, self.options, self.data], sort_keys=True)
 
 
 def compare(folders: Sequence[str | os.PathLike[str]], num_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -185,12 +190,17 @@ def _join_folds(runs: Sequence[Run]) -> list[Run]:
             )
         tested[run.fold] = run
     return [
-        _joined(list(tested.values())) if len(tested) > 1 else next(iter(tested.values())) for tested in folds.values()
+        _joined(sorted(tested.values(), key=lambda run: run.fold or 0))
+        if len(tested) > 1
+        else next(iter(tested.values()))
+        for tested in folds.values()
     ]
 
 
 def _joined(folds: Sequence[Run]) -> Run:
     """Return folds of one system and seed as one run, whose times are theirs together."""
+    if len(folds) == 1:
+        return folds[0]
     rows = pa.concat_tables([run.rows for run in folds])
     order = pc.sort_indices(rows["row_id"])
     record = dict(folds[0].record)
@@ -200,8 +210,13 @@ def _joined(folds: Sequence[Run]) -> Run:
     for name in ("commit", "versions", "hardware"):
         told = {_flat(run.record.get(name)): run.record.get(name) for run in folds}
         record[name] = next(iter(told.values())) if len(told) == 1 else "; ".join(told)
-    splits = dict.fromkeys(str(run.record["data"].get("fingerprint")) for run in folds)
-    record["data"] = {**record["data"], "fingerprint": ", ".join(splits)}
+    if record.get("command"):
+        record["command"] += f" (and {len(folds) - 1} more, one a fold)"
+    names = [
+        name for name in ("fingerprint", "test_fingerprint") if all(run.record["data"].get(name) for run in folds)
+    ]
+    joined = {name: ", ".join(dict.fromkeys(run.record["data"][name] for run in folds)) for name in names}
+    record["data"] = {**record["data"], "test_fingerprint": None, **joined}
     probabilities = np.concatenate([run.probabilities for run in folds])[order.to_numpy()]
     return Run(", ".join(run.folder for run in folds), record, rows.take(order), probabilities)
 
@@ -229,6 +244,13 @@ def _check_rows(first: Run, other: Run) -> None:
             f"{example} ({said} in the first, {other_said} in the second). Compare runs of the same data, split "
             "options, folds and --max_test_samples."
         )
+    texts, other_texts = (run.record["data"].get("test_fingerprint") for run in (first, other))  # None: an older run
+    is_read_alike = all(first.options.get(name) == other.options.get(name) for name in ("text_column", "clean_html"))
+    if texts and other_texts and texts != other_texts and is_read_alike:
+        raise InputError(
+            f"{first.folder} and {other.folder} were tested on different texts, though as many, with the same labels. "
+            "Compare runs of the same test rows."
+        )
 
 
 def _group(runs: Sequence[Run]) -> list[list[Run]]:
@@ -254,6 +276,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
             values = [other.options.get(option) for other in alike]
             if any(other != value for other in values):
                 parts.append(f"{option} {_shortest(value, values)}")
+        if any(other.options == run.options and other.data != run.data for other in alike):
+            parts.append(f"data {str(run.data)[:8]}")
         names.append(", ".join(parts))
     return names
 

@@ -157,7 +157,7 @@ def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
         raise InputError(f"{path}: {name} must be the same in all trials, otherwise their metrics cannot be compared.")
     if isinstance(value, dict):
-        return _read_range(path, name, value, sampler)
+        return _read_range(path, name, value, sampler, is_whole=name in known and known[name].kind is int)
     if not isinstance(value, list) or not value:
         raise InputError(f"{path}: {name} needs a list of values, or a range such as {{low: 1e-5, high: 1e-3}}.")
     if not all(isinstance(item, str) for item in value):
@@ -178,18 +178,18 @@ def _typed(option: Option, text: str) -> Any:
         return text
 
 
-def _read_range(path: str | Path, name: str, value: Mapping[str, Any], sampler: str) -> Range:
+def _read_range(path: str | Path, name: str, value: Mapping[str, Any], sampler: str, is_whole: bool) -> Range:
     if sampler == "grid":
         raise InputError(f"{path}: {name} is a range, which a grid has no points of: list values, or draw by random.")
     for key in value:
         if key not in Range._fields:
             raise unknown_name(f"key in {path}: {name}:", key, Range._fields)
     ends = [value.get(key) for key in ("low", "high")]
-    is_whole = all(str(end).removeprefix("-").isdecimal() for end in ends)
     try:
         low, high = (int(str(end)) if is_whole else float(str(end)) for end in ends)
     except ValueError:
-        raise InputError(f"{path}: {name} needs two numbers, low and high, got {ends[0]} and {ends[1]}.") from None
+        numbers = "whole numbers" if is_whole else "numbers"
+        raise InputError(f"{path}: {name} needs two {numbers}, low and high, got {ends[0]} and {ends[1]}.") from None
     log = str(value.get("log", "false")).lower()
     if log not in ("true", "false"):
         raise InputError(f"{path}: {name}: log must be true or false, got {value['log']}.")

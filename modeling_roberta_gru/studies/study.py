@@ -55,7 +55,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 30
 POLL_SECONDS = 5.0
 STORAGE_ATTEMPTS = 5
 POINT_ATTEMPTS = 3
-RUNNING, WAITING, FAILED = "RUNNING", "WAITING", "FAIL"  # optuna's names
+RUNNING, WAITING, FAILED, ENDED = "RUNNING", "WAITING", "FAIL", ("COMPLETE", "PRUNED")  # optuna's names
 
 
 def _words(name: str, value: Any) -> list[str]:
@@ -343,7 +343,7 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
     """Train a point and return its metric; nan, which optuna counts as failed, where there is none.
 
     Raises:
-        InputError: for a user's mistake, which the other points would most likely meet too.
+        InputError: for a user's mistake before any trial has ended: the other points would most likely meet it too.
     """
     import optuna
 
@@ -363,16 +363,22 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
         result = _result(experiment.train(model_args, data_args, args, callbacks=[pruning]), space.metric)
     except (Exception, KeyboardInterrupt) as error:
         is_mistake = isinstance(error, InputError)
-        if isinstance(error, KeyboardInterrupt) or (is_mistake and are_parsed) or why_not_written(error):
+        is_common = is_mistake and not any(
+            other.state.name in ENDED for other in trial.study.get_trials(deepcopy=False)
+        )
+        if isinstance(error, KeyboardInterrupt) or (is_common and are_parsed) or why_not_written(error):
             # No doing of this point's options: it does not count among its failures.
             trial.set_user_attr("interrupted", True)
         else:
             trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
-        if is_mistake:
+        if is_common or (is_mistake and "interrupted" in trial.user_attrs):
             raise InputError(f"{name}: {error}") from error
         if "interrupted" in trial.user_attrs:
             raise
-        logger.error("%s failed.", name, exc_info=True)
+        if is_mistake:
+            logger.error("%s failed: %s", name, error)
+        else:
+            logger.error("%s failed.", name, exc_info=True)
         return math.nan
     finally:
         delete(folder)

@@ -41,7 +41,9 @@ from .loading import check_encoder_came_whole, quiet, read_tokenizer, read_weigh
 from .record import changed_options
 from .sharding import is_sharded
 
-OF_LAYERS = ("freeze_encoder", "freeze_layers", "layer_decay", "gradient_checkpointing", "lora")
+OF_LAYERS = (
+    *("freeze_encoder", "freeze_layers", "layer_decay", "activation_checkpointing", "gradient_checkpointing", "lora"),
+)
 OF_VECTORS = ("embeddings", "freeze_embeddings")
 ON_AN_ENCODER = {"skip_connection": True, "summary": "attention", "attention_horizons": [0, 1024, 512, 256]}
 """Of a fresh GRU on a pretrained encoder: docs/reproducing.md says what it was chosen from."""

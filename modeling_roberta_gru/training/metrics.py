@@ -372,11 +372,16 @@ def slice_rows(values: Sequence[Any]) -> dict[str, np.ndarray]:
 def _number_slices(values: np.ndarray) -> dict[str, np.ndarray]:
     distinct = np.unique(values)
     if len(distinct) <= NUM_SLICES:
-        return {str(value): values == value for value in distinct}
+        return {_said(value): values == value for value in distinct}
     quantiles = np.quantile(values, np.arange(NUM_BANDS + 1) / NUM_BANDS, method="inverted_cdf")  # values that occur
     band = np.searchsorted(np.unique(quantiles)[1:], values)
     bands = [band == index for index in range(band.max() + 1)]
-    return {f"{values[inside].min()} to {values[inside].max()}": inside for inside in bands}
+    return {f"{_said(values[inside].min())} to {_said(values[inside].max())}": inside for inside in bands}
+
+
+def _said(number: Any) -> str:
+    """Write a number as people do: a whole one without a point, others with six digits."""
+    return str(int(number)) if float(number).is_integer() else f"{number:.6g}"
 
 
 def _name_slices(values: np.ndarray) -> dict[str, np.ndarray]:

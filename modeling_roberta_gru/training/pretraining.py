@@ -425,9 +425,9 @@ def _texts_of(files: Iterable[str | Path], options: AdaptOptions, option: str) -
         names = table.schema.names  # none of JSON, whose rows say which there are
         if names:
             _check_column(column, names, table.name, option)
-        for number, chunk in enumerate(table.chunks([column] if names else None)):
-            if not names and number == 0:
-                _check_column(column, chunk.names, table.name, option)
+        found: dict[str, None] = {}  # of JSON: a row may lack what others have
+        for chunk in table.chunks([column] if names else None):
+            found |= dict.fromkeys(chunk.names)
             for at, text in enumerate(chunk.values(column)):
                 if at in chunk.bad:
                     raise InputError(f"{table.name}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
@@ -436,6 +436,8 @@ def _texts_of(files: Iterable[str | Path], options: AdaptOptions, option: str) -
                 if text is not None and not is_decoded(text):
                     raise InputError(f"{table.name}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
                 yield clean_html(text) if text and options.clean_html else text
+        if not names:
+            _check_column(column, list(found), table.name, option)
 
 
 def _check_column(column: str, names: Sequence[str], file: str, option: str) -> None:
@@ -506,10 +508,11 @@ def _trainer(
     # What is hidden of the validation texts is the same at every evaluation.
     masking = Masking(tokenizer, whole_words, options.seed)
     hidden = [_hide_some(masking, validation[row]) for row in range(len(validation))]
+    num_hidden = sum(int((row["labels"] != -100).sum()) for row in hidden) / len(hidden)
     trainer = _Trainer(
         model,
         args,
-        data_collator=partial(_collate, masking, tokenizer.pad_token_id),
+        data_collator=partial(_collate, masking, tokenizer.pad_token_id, num_hidden),
         train_dataset=windows["train"],
         eval_dataset=hidden,
     )
@@ -541,12 +544,19 @@ def _hide_some(masking: Masking, window: dict[str, Any]) -> dict[str, torch.Tens
     return {name: values[0] for name, values in masked.items()}
 
 
-def _collate(masking: Masking, padding: int, windows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Hide words of training windows; only pad validation windows, whose words are hidden already."""
+def _collate(
+    masking: Masking, padding: int, num_hidden: float, windows: Sequence[dict[str, Any]]
+) -> dict[str, torch.Tensor]:
+    """Hide words of training windows; only pad validation windows, whose words are hidden already.
+
+    The Trainer averages a validation loss over windows: so that it is a mean over all hidden tokens, a batch's sum is
+    divided by `num_hidden`, the mean number of a window, for each of them.
+    """
     if "labels" not in windows[0]:
         return masking(windows)
     fill = {"input_ids": padding, "attention_mask": 0, "labels": -100}
-    return {
+    batch = {
         name: pad_sequence([window[name] for window in windows], batch_first=True, padding_value=value)
         for name, value in fill.items()
     }
+    return {**batch, "num_items_in_batch": torch.tensor(num_hidden * len(windows))}

@@ -82,6 +82,7 @@ def describe_data(
         "max_windows": args.max_windows,
         "window_policy": (args.window_policy or "head") if args.max_windows else None,
         "fingerprint": splits.fingerprint,
+        "test_fingerprint": splits.test_fingerprint,
     }
 
 
