@@ -481,7 +481,7 @@ def test_a_run_does_not_write_over_a_teachers_file(scored, stand_in, reviews):
 
 
 def test_the_commands_in_the_documentation_parse():
-    section = (ROOT / "docs" / "reproducing.md").read_text().partition("## Train on a teacher's probabilities")[2]
+    section = (ROOT / "docs" / "few-labels.md").read_text().partition("## Train on a teacher's probabilities")[2]
     (block,) = re.findall(r"```bash\n(.*?)```", section, flags=re.DOTALL)
     teacher, score, student = (shlex.split(line) for line in block.replace("\\\n", " ").splitlines())
     for command in (teacher, student, shlex.split(re.findall(r"`(roberta-gru train [^`]*)`", section)[0])):

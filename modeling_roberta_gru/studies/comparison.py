@@ -189,12 +189,7 @@ def _join_folds(runs: Sequence[Run]) -> list[Run]:
                 "Leave one of them out."
             )
         tested[run.fold] = run
-    return [
-        _joined(sorted(tested.values(), key=lambda run: run.fold or 0))
-        if len(tested) > 1
-        else next(iter(tested.values()))
-        for tested in folds.values()
-    ]
+    return [_joined(sorted(tested.values(), key=lambda run: run.fold or 0)) for tested in folds.values()]
 
 
 def _joined(folds: Sequence[Run]) -> Run:
