@@ -22,6 +22,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.documents import class_names, describe_source, read_file, read_source
+from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.data.splits import load_labelled, load_splits
 from modeling_roberta_gru.data.tables import Table, fetch
 from modeling_roberta_gru.errors import InputError
@@ -277,12 +278,12 @@ def test_missing_values_of_frames_are_bad_rows():
 def test_numbers_of_csv_are_numbers_beside_the_text_unless_they_are_codes(tmp_path):
     rows = "".join(f"text {row},{'ab'[row % 2]},{row / 4},0{row},{row or ''}\n" for row in range(40))
     (tmp_path / "in.csv").write_text("text,label,price,code,count\n" + rows)
-    args = DataArguments(train_file=[str(tmp_path / "in.csv")])
-    train = load_splits(args, keep=["price", "code", "count"]).train
-    by_text = {row["text"]: row for row in train}
-    assert by_text["text 3"]["price"] == 0.75
-    assert by_text["text 3"]["code"] == "03"
-    assert all(row["count"] == (int(text.split()[1]) or None) for text, row in by_text.items())
+    labels = LabelSpace("single_label_classification", ("a", "b"))
+    keep = ["price", "code", "count"]
+    documents, _ = load_labelled(str(tmp_path / "in.csv"), DataArguments(), labels, keep)
+    assert documents["price"][:] == [row / 4 for row in range(40)]
+    assert documents["code"][:] == [f"0{row}" for row in range(40)]
+    assert documents["count"][:] == [row or None for row in range(40)]
 
 
 @pytest.mark.parametrize("rows", [[], {}, ([], [])])
@@ -292,10 +293,13 @@ def test_no_rows_in_memory_are_said_to_be_none(rows):
 
 
 def test_numbers_of_numpy_are_numbers_beside_the_text():
-    columns = {"text": list("abc"), "label": ["x", "y", "x"]}
+    columns, labels = (
+        {"text": list("abc"), "label": list("xyx")},
+        LabelSpace("single_label_classification", ("x", "y")),
+    )
     for stars in ([1, 2, 3], np.array([1, 2, 3]), np.array([1, 2, 3], np.float32)):
-        splits = load_splits(DataArguments(), {"train": columns, "test": columns | {"stars": stars}}, keep=["stars"])
-        assert splits.test["stars"][:] == [1.0, 2.0, 3.0]
+        documents, _ = load_labelled(columns | {"stars": stars}, DataArguments(), labels, ["stars"])
+        assert documents["stars"][:] == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(

@@ -615,7 +615,7 @@ class Reader:
             cells_of = rows[column][:]
             if not (self.is_numeric[column] or _are_numbers(cells_of)):
                 continue
-            numbers = [None if cell is None else float(cell) for cell in cells_of]
+            numbers = [float(cell) if cell and cell.strip() else None for cell in cells_of]
             rows = rows.remove_columns(column).add_column(column, numbers)
         splits = np.concatenate(self.splits) if self.args.split_column else None
         keys = np.frombuffer(self.keys, np.uint64).reshape(-1, 2)
@@ -796,7 +796,7 @@ def text_key(text: str) -> bytes:
 
 def _are_numbers(cells_of: Sequence[str | None]) -> bool:
     """Tell whether texts are numbers, as CSV holds them; not where a zero comes first, as of a code."""
-    found = [cell for cell in cells_of if cell is not None]
+    found = [cell for cell in cells_of if cell and cell.strip()]
     return bool(found) and all(map(NUMBER.fullmatch, found))
 
 

@@ -183,6 +183,7 @@ def masked_loss(
     attention_mask: torch.Tensor,
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
+    divisor: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> dict[str, torch.Tensor]:
     """Compute the loss of a masked language model, scoring the vocabulary at the masked tokens only.
@@ -191,6 +192,7 @@ def masked_loss(
         model: of the RoBERTa family.
         input_ids, attention_mask, labels: int64 (B, T); labels are -100 but where a token is masked.
         num_items_in_batch: the number of masked tokens in the whole batch that this one is a part of; unset: in this.
+        divisor: what the losses' sum is divided by instead.
         **kwargs: nothing that matters; the Trainer looks for them.
 
     Returns:
@@ -201,6 +203,7 @@ def masked_loss(
     logits = model.lm_head(states[is_masked])
     losses = nn.functional.cross_entropy(logits.float(), labels[is_masked], reduction="sum")
     num_items = is_masked.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+    num_items = num_items if divisor is None else divisor
     return {"loss": losses / num_items.clamp(min=1)}  # none is masked in some batches of short texts
 
 
@@ -559,4 +562,4 @@ def _collate(
         name: pad_sequence([window[name] for window in windows], batch_first=True, padding_value=value)
         for name, value in fill.items()
     }
-    return {**batch, "num_items_in_batch": torch.tensor(num_hidden * len(windows))}
+    return {**batch, "divisor": torch.tensor(num_hidden * len(windows))}
