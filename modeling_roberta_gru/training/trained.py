@@ -102,7 +102,8 @@ class TrainedModel(Trained):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        # By name, as a checkpoint keeps them: a resumed run writes what it would have written undisturbed.
+        # By name, as a checkpoint keeps them: so a resumed run writes them too, but for the first training loss after
+        # it resumes, a mean of the steps since then.
         return [dict(sorted(row.items())) for row in self.trainer.state.log_history]
 
     @property
