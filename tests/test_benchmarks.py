@@ -16,7 +16,14 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 from typer.testing import CliRunner
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
@@ -247,6 +254,22 @@ def test_every_article_is_tested_once_and_never_trained_on(long_documents, monke
         assert not {text.split()[-1] for text in test} & {text.split()[-1] for text in others}
         tested += test
     assert sorted(tested) == sorted(texts)
+
+
+def test_a_bert_that_is_written_as_a_roberta_gives_the_same_states(tmp_path):
+    tokenizer = train_tokenizer(["the plot was long and slow but we liked its music"], vocab_size=300)
+    fields = {"vocab_size": len(tokenizer), "hidden_size": 12, "num_attention_heads": 3, "intermediate_size": 20}
+    bert = BertModel(BertConfig(**fields, num_hidden_layers=2, max_position_embeddings=20, pad_token_id=1)).eval()
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    script("bert_as_roberta").convert(str(tmp_path / "bert"), tmp_path / "roberta")
+    roberta = AutoModel.from_pretrained(tmp_path / "roberta").eval()
+    batch = tokenizer(["the plot was long", "slow"], padding=True, return_tensors="pt")
+    states = [model(**batch).last_hidden_state[batch["attention_mask"] == 1] for model in (bert, roberta)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    longest = torch.full((1, 20), 5)
+    torch.testing.assert_close(*(model(longest).last_hidden_state for model in (bert, roberta)), rtol=0, atol=0)
+    assert AutoTokenizer.from_pretrained(tmp_path / "roberta")("slow")["input_ids"] == tokenizer("slow")["input_ids"]
 
 
 @pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders", "imdb-whole", "imdb-all", "imdb-few"])
