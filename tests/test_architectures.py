@@ -279,7 +279,7 @@ def test_max_windows_is_for_roberta_gru(reviews, tmp_path):
     [
         ("lstm", ["--layer_decay", 0.5]),
         ("lstm", ["--freeze_encoder", "true"]),
-        ("lstm", ["--gradient_checkpointing", "true"]),
+        ("lstm", ["--activation_checkpointing", "true"]),
         ("bag-of-words", ["--resume_from_checkpoint", "true"]),
         ("bag-of-words", ["--tokenizer_name", "x"]),
     ],
