@@ -39,6 +39,7 @@ from .tiny import BENCHMARKS, SHARED, TINY_ENCODER, script, tiny_config
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 measuring, results, systems = map(script, ("measuring", "results", "systems"))
+bert_as_roberta = script("bert_as_roberta")
 document_length, long_documents, training_speed = map(script, ("document_length", "long_documents", "training_speed"))
 preparation = script("preparation")
 gpu_job, breakdown, agreement, scoring = map(script, ("gpu_job", "breakdown", "agreement", "scoring"))
@@ -256,13 +257,13 @@ def test_every_article_is_tested_once_and_never_trained_on(long_documents, monke
     assert sorted(tested) == sorted(texts)
 
 
-def test_a_bert_that_is_written_as_a_roberta_gives_the_same_states(tmp_path):
+def test_a_bert_that_is_written_as_a_roberta_gives_the_same_states(bert_as_roberta, tmp_path):
     tokenizer = train_tokenizer(["the plot was long and slow but we liked its music"], vocab_size=300)
     fields = {"vocab_size": len(tokenizer), "hidden_size": 12, "num_attention_heads": 3, "intermediate_size": 20}
     bert = BertModel(BertConfig(**fields, num_hidden_layers=2, max_position_embeddings=20, pad_token_id=1)).eval()
     bert.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    script("bert_as_roberta").convert(str(tmp_path / "bert"), tmp_path / "roberta")
+    bert_as_roberta.convert(str(tmp_path / "bert"), tmp_path / "roberta")
     roberta = AutoModel.from_pretrained(tmp_path / "roberta").eval()
     batch = tokenizer(["the plot was long", "slow"], padding=True, return_tensors="pt")
     states = [model(**batch).last_hidden_state[batch["attention_mask"] == 1] for model in (bert, roberta)]

@@ -19,6 +19,7 @@ from modeling_roberta_gru.data import documents as module
 from modeling_roberta_gru.data.dialect import first_rows
 from modeling_roberta_gru.data.documents import (
     Documents,
+    as_numbers,
     build_documents,
     clean_html,
     in_memory,
@@ -75,6 +76,12 @@ def test_a_column_that_the_table_has_already_is_not_taken_for_another(name):
 def test_numbers_that_are_kept_stay_numbers():
     rows = build({"text": ["a", "b"], "label": ["x", "y"], "votes": [3, None], "name": ["1", "2"]}, ("votes", "name"))
     assert (rows["votes"][:], rows["name"][:]) == ([3.0, None], ["1", "2"])
+
+
+def test_texts_that_are_all_numbers_say_numbers_unless_they_are_codes():
+    assert as_numbers(["1", "", "-2.5", None, "1e3"]) == [1.0, None, -2.5, None, 1000.0]
+    for kept in (["1", "02"], ["1", "x"], ["nan", "1"], [1, 2], ["", None], []):
+        assert as_numbers(kept) is kept
 
 
 def test_several_text_columns_are_joined_by_a_line_break_passing_over_null():
@@ -265,7 +272,7 @@ CONTENTS = {
     "number.jsonl": ('{"text": "a", "label": 1}\n{"text": 5, "label": 2}\n', "'text' is a number, not text"),
     "list.jsonl": (
         '{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n',
-        "the label is a list, and others are not",
+        "the label is a list, unlike the others",
     ),
     "object.jsonl": ('{"text": "a", "label": 1}\n{"text": "b", "label": {}}\n', "the label is an object"),
     "nan.jsonl": ('{"text": "a", "label": 0.5}\n{"text": "b", "label": NaN}\n', "the label is missing"),

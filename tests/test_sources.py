@@ -275,17 +275,6 @@ def test_missing_values_of_frames_are_bad_rows():
         load_splits(DataArguments(), tables={"train": frame})
 
 
-def test_numbers_of_csv_are_numbers_beside_the_text_unless_they_are_codes(tmp_path):
-    rows = "".join(f"text {row},{'ab'[row % 2]},{row / 4},0{row},{row or ''}\n" for row in range(40))
-    (tmp_path / "in.csv").write_text("text,label,price,code,count\n" + rows)
-    labels = LabelSpace("single_label_classification", ("a", "b"))
-    keep = ["price", "code", "count"]
-    documents, _ = load_labelled(str(tmp_path / "in.csv"), DataArguments(), labels, keep)
-    assert documents["price"][:] == [row / 4 for row in range(40)]
-    assert documents["code"][:] == [f"0{row}" for row in range(40)]
-    assert documents["count"][:] == [row or None for row in range(40)]
-
-
 @pytest.mark.parametrize("rows", [[], {}, ([], [])])
 def test_no_rows_in_memory_are_said_to_be_none(rows):
     with pytest.raises(InputError, match="train has no rows"):

@@ -611,11 +611,8 @@ class Reader:
         if not self.spool.num_rows:
             raise InputError(f"No row of the {self.split} split is usable: {brief_list(self.skipped)}.")
         rows = Dataset(self.spool.table())
-        for column in self.is_numeric:
-            cells_of = rows[column][:]
-            if not (self.is_numeric[column] or _are_numbers(cells_of)):
-                continue
-            numbers = [float(cell) if cell and cell.strip() else None for cell in cells_of]
+        for column in (column for column in self.beside if self.is_numeric.get(column)):
+            numbers = [None if cell is None else float(cell) for cell in rows[column][:]]
             rows = rows.remove_columns(column).add_column(column, numbers)
         splits = np.concatenate(self.splits) if self.args.split_column else None
         keys = np.frombuffer(self.keys, np.uint64).reshape(-1, 2)
@@ -794,10 +791,15 @@ def text_key(text: str) -> bytes:
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()
 
 
-def _are_numbers(cells_of: Sequence[str | None]) -> bool:
-    """Tell whether texts are numbers, as CSV holds them; not where a zero comes first, as of a code."""
-    found = [cell for cell in cells_of if cell and cell.strip()]
-    return bool(found) and all(map(NUMBER.fullmatch, found))
+def as_numbers(values: Sequence[Any]) -> Sequence[Any]:
+    """Return the numbers that texts say, as CSV holds them, and None for empty ones; or else the values as they are.
+
+    Where one begins with a zero, as a code does, they are no numbers.
+    """
+    found = [value for value in values if value is not None and value != ""]
+    if not found or not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in found):
+        return values
+    return [float(value) if value else None for value in values]
 
 
 NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)

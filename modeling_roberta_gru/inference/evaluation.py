@@ -9,6 +9,7 @@ from typing import Any
 from transformers import DataCollatorWithPadding
 
 from ..arguments import DataArguments
+from ..data.documents import as_numbers
 from ..data.labels import MULTI_LABEL, REGRESSION, LabelSpace
 from ..data.splits import load_labelled
 from ..data.tokenization import tokenize
@@ -83,7 +84,7 @@ def evaluate_model(
         trainer = RobertaGRUTrainer(model, args, data_collator=DataCollatorWithPadding(tokenizer))
         logits = trainer.predict_logits(tokens)
     predictions, references = to_probabilities(logits, labels.problem_type), documents["label"][:]
-    columns = {"length": tokens["length"][:], **{column: documents[column][:] for column in slice_by}}
+    columns = {"length": tokens["length"][:], **{column: as_numbers(documents[column][:]) for column in slice_by}}
     if labels.problem_type == MULTI_LABEL and "label" in columns:
         columns["label"] = [
             " + ".join(name for name, holds in zip(labels.names, row, strict=True) if holds) or "(none)"
