@@ -512,6 +512,6 @@ def test_a_tokenizer_that_runs_in_transformers_only_is_refused(saved, tmp_path, 
         with pytest.raises(InputError, match="which runs in transformers only: save a fast tokenizer"):
             export(str(saved), tmp_path / "onnx")
     tokenizer.split_special_tokens = True  # an option that tokenizer.json does not hold
-    with pytest.raises(InputError, match=r"whose tokenizer\.json reads '<s> .* differently\.$"):
+    with pytest.raises(InputError, match=r"whose tokenizer\.json tokenizes '<s> .* differently\.$"):
         export(str(saved), tmp_path / "onnx")
     assert left(tmp_path) == []

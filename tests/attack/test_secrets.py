@@ -165,7 +165,7 @@ def test_reading_texts_to_adapt_to_says_no_password(content, tmp_path, monkeypat
     monkeypatch.setattr(tables, "fetch", lambda name: tmp_path / "a.csv")
     said = ""
     try:
-        list(pretraining._texts_of(["https://me:s3cret@host/a.csv"], "text", "TEXTS"))
+        list(pretraining._texts_of(["https://me:s3cret@host/a.csv"], pretraining.AdaptOptions(), "TEXTS"))
     except InputError as error:
         said = str(error)
     said += "".join(capsys.readouterr())
