@@ -159,8 +159,9 @@ def others_table() -> list[str]:
     rows = [
         ["film reviews of IMDb, good or bad; encoder fine-tuned", f"{long['n']:,}", str(num_seeds), *cells, MISSING]
     ]
+    records = heads.recorded()
     for task, texts in TEXTS.items():
-        record, metric = heads.recorded()[task], heads.metrics_of(heads.TASKS[task])[0]
+        record, metric = records[task], heads.metrics_of(heads.TASKS[task])[0]
         found = {name: system["metrics"][metric.name] for name, system in record["systems"].items()}
         cells = [_minus(found[name]["less_ours"], metric) if name in found else MISSING for name in OTHERS]
         num_seeds = len(record["systems"][heads.OURS]["seeds"])

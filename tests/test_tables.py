@@ -314,8 +314,9 @@ def as_list(column: Any) -> list[Any]:
     return column if isinstance(column, list) else column.to_pylist()
 
 
-def test_json_lines_of_text_and_whole_numbers_are_read_by_arrow(tmp_path):
-    table = open_table(write(tmp_path / "in.jsonl", f"{ROW}\n" * 5000))
+@pytest.mark.parametrize("row", [ROW, ROW.replace('"a"', '"ééé"')])
+def test_json_lines_of_text_and_whole_numbers_are_read_by_arrow(tmp_path, row):
+    table = open_table(write(tmp_path / "in.jsonl", f"{row}\n".encode() * 5000))
     chunks = list(table.chunks(["label", "text"]))
     assert {type(chunk) for chunk in chunks} == {tables.JsonChunk}
     assert [chunk.first for chunk in chunks] == [0, 4096]

@@ -792,9 +792,10 @@ def text_key(text: str) -> bytes:
 
 
 def as_numbers(values: Sequence[Any]) -> Sequence[Any]:
-    """Return the numbers that texts say, as CSV holds them, and None for empty ones; or else the values as they are.
+    """Convert texts to numbers if all of them are numbers, as in a column of CSV; an empty text becomes None.
 
-    Where one begins with a zero, as a code does, they are no numbers.
+    Texts with a leading zero are taken for codes: then, and if any text is not a number, the values are returned
+    unchanged.
     """
     found = [value for value in values if value is not None and value != ""]
     if not found or not all(isinstance(value, str) and NUMBER.fullmatch(value) for value in found):

@@ -91,8 +91,8 @@ class LabelSpace:
         names = tuple(map(str, named))
         if not all(isinstance(name, str | int) for name in named) or len(set(names)) < len(names):
             raise InputError(
-                f"The model's `id2label` is {reprlib.repr(config.id2label)}: each label needs its own name. Put "
-                "the field in config.json right.",
+                f"The model's `id2label` is {reprlib.repr(config.id2label)}: each label needs its own name. "
+                "Correct the field in config.json.",
                 field="id2label",
             )
         values = getattr(config, "label_values", None) or ()

@@ -747,7 +747,8 @@ def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | N
     """
     kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
     try:
-        record = json.loads(block.decode()[: block.find(b"\n")])
+        first_row = block.decode().partition("\n")[0]
+        record = json.loads(first_row)
         schema = pa.schema([(name, kinds[type(record[name])]) for name in columns])
         table = pa_json.read_json(
             pa.BufferReader(block),
