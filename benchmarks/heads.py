@@ -849,7 +849,7 @@ def _conditions(task: str, record: dict[str, Any]) -> list[str]:
     return [
         f"- n = {record['n']:,}, each tested once in {TASKS[task].num_folds}-fold cross-validation; in "
         f"brackets: 95 % paired bootstrap over the documents, {record['num_resamples']:,} resamples",
-        f"- command: `{record['command']}`, seeds "
+        f"- commands: `python benchmarks/heads.py encode {task} ENCODER STATES`, and `{record['command']}`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- encoder: {name_of(states['encoder'])}, frozen; {states['tokens']:,} tokens in windows of "
         f"{states['window']}, one state of {every} read; {record['hardware']['processor']}",

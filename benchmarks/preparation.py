@@ -236,7 +236,8 @@ def table(record: dict[str, Any]) -> list[str]:
         more = (ours[last] - ours[first]) / (last - first)
         lines += ["", f"From {first:,} to {last:,} rows, `train` holds {more:,.0f} bytes more for each row."]
     commits = ", ".join(f"`{commit[:7]}`" for commit in dict.fromkeys(one["commit"] for one in record["results"]))
-    return [*lines, "", f"On {cores(record)}, one run each; commits {commits} (which, says the JSON)."]
+    which = "`benchmarks/results/preparation.json` says which measured what"
+    return [*lines, "", f"On {cores(record)}, one run each; commits {commits} ({which})."]
 
 
 def main() -> None:

@@ -20,13 +20,12 @@ import scoring
 import soak
 import systems
 import training_speed
-from measuring import RESULTS, ROOT, cores, table_of
+from measuring import RESULTS, ROOT, table_of
 
 from modeling_roberta_gru.files import write_text
 from modeling_roberta_gru.studies import comparison
 from modeling_roberta_gru.studies import study_report as study
 from modeling_roberta_gru.studies.comparison import MISSING
-from modeling_roberta_gru.training.metrics import written
 
 DOCS = ROOT / "docs"
 
@@ -36,9 +35,9 @@ INTRODUCTION = """\
 Written by `make results` from the files in `benchmarks/results/`: change those, not this page. In brackets: 95 %
 percentile bootstrap intervals over the test rows (1,000 resamples, or as said below a table). They tell how far a
 metric depends on the rows that were drawn; where only one seed was run, nothing here tells how far it depends on the
-seed. Other runs shared the machine: a training time may be twice what it would be alone (docs/performance.md has
-speeds that were measured alone). A command repeats a measurement at the commit that is named beside it: recipes and
-defaults have changed since.
+seed. Other runs shared the machine: a training time may be twice what it would be alone
+([performance.md](performance.md) has speeds that were measured alone); – stands where a run was resumed. A command
+repeats a measurement at the commit that is named beside it: recipes and defaults have changed since.
 """
 # The comparisons that benchmarks/systems.py records, in the page's order.
 COMPARISONS = {
@@ -167,7 +166,8 @@ def others_table() -> list[str]:
         num_seeds = len(record["systems"][heads.OURS]["seeds"])
         shuffled = heads.written(found[heads.OURS]["shuffled"], metric, "shuffled")
         rows.append([texts, f"{record['n']:,}", str(num_seeds), *cells, shuffled])
-    return table_of(["RoBERTa-GRU minus …", "n", "seeds", *OTHERS.values(), "its windows shuffled"], rows)
+    columns = ["RoBERTa-GRU minus …", "n", "seeds", *OTHERS.values(), "change when its windows are shuffled"]
+    return table_of(columns, rows)
 
 
 def ratings_table() -> list[str]:
@@ -211,7 +211,6 @@ def renew_live(docs: Path) -> None:
 
 def results_page(folder: Path) -> str:
     """Return docs/results.md, and draw its plots into a folder."""
-    runs = [_read(path) for path in sorted(RESULTS.iterdir()) if (path / "metrics.json").is_file()]
     recorded = {name: title for name, title in COMPARISONS.items() if (RESULTS / name / "comparison.json").is_file()}
     compared = [_comparison(name, title, folder) for name, title in recorded.items()]
     studies = [_study(path, folder) for path in sorted(RESULTS.glob("studies/*.json"))]
@@ -221,7 +220,7 @@ def results_page(folder: Path) -> str:
     ]
     marked = ["\n".join([f"## {MARKED}", "", *rationales.section(found), ""]) for found in rationales.recorded()]
     first, *others = compared
-    return "\n".join([INTRODUCTION, first, *frozen, *marked, *others, *studies, *(_section(run) for run in runs)])
+    return "\n".join([INTRODUCTION, first, *frozen, *marked, *others, *studies])
 
 
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:
@@ -253,70 +252,6 @@ def _study(path: Path, folder: Path) -> str:
     heading, _, rest = study.study_markdown(record, name).partition("\n")
     pictures = [f"![The options and their metrics]({name}.png)", "", f"![Metrics by epoch]({name}-curves.png)"]
     return "\n".join([f"#{heading}", "", *pictures, rest])
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    return {
-        "name": folder.name,
-        **{path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))},
-    }
-
-
-def _section(run: dict[str, Any]) -> str:
-    data, metrics = run["run"]["data"], run["metrics"]
-    counts, test, calibration = data["counts"], metrics["test"], metrics["calibration"]
-    length = data["max_length"]
-    texts = "whole texts" if length is None else f"texts cut to {length} tokens (of the bag of words, whole)"
-    return "\n".join(
-        [
-            f"## {run['name']}",
-            "",
-            f"{data['source']}: {counts['train']:,} training, {counts['validation']:,} validation and {test['n']:,} "
-            f"test rows; {texts}.",
-            "",
-            *_table(run),
-            "",
-            f"Calibration error on test {written(calibration['test']['before'])} before dividing the logits by "
-            f"{calibration['temperature']:.3f}, {written(calibration['test']['after'])} after.",
-            "",
-            *_conditions(run["run"]),
-            "",
-        ]
-    )
-
-
-def _table(run: dict[str, Any]) -> list[str]:
-    metrics, num_rows = run["metrics"], run["run"]["data"]["counts"]["train"]
-    systems = [
-        (run["run"]["model"].get("architecture", "RoBERTa-GRU"), num_rows, metrics["test"]),
-        ("bag of words, same training rows", num_rows, metrics["bag_of_words"]["test"]),
-    ]
-    if "bag_of_words" in run:
-        systems.append(
-            ("bag of words, all training rows", run["bag_of_words"]["n_train"], run["bag_of_words"]["test"])
-        )
-    n = metrics["test"]["n"]
-    lines = [
-        f"| system | training rows | accuracy (n = {n:,}) | macro-F1 | log-loss | calibration error |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for system, rows, figures in systems:
-        cells = [written(figures[name]) for name in ("accuracy", "macro_f1", "log_loss", "calibration_error")]
-        lines.append(f"| {system} | {rows:,} | {' | '.join(cells)} |")
-    return lines
-
-
-def _conditions(record: dict[str, Any]) -> list[str]:
-    hyperparameters = record["hyperparameters"]
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    return [
-        f"- command: `{record['command']}`",
-        f"- commit: `{record['commit']}`, the recipe as it stood there; seeds: {hyperparameters['seed']} (one)",
-        f"- {record['steps']} steps, {record['tokens_seen']:,} tokens, {record['training_seconds']:,} s of training, "
-        f"{record['duration_seconds']:,} s in all, on "
-        + cores(record, f", {hyperparameters['precision']}; shared with other work"),
-        f"- splits: `{record['data']['fingerprint'][:16]}`; versions: {versions}",
-    ]
 
 
 if __name__ == "__main__":

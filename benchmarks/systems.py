@@ -246,7 +246,7 @@ def length_table(parts: dict[str, Any]) -> list[str]:
     """Return the lines of a Markdown table of what [`by_length`] found."""
     rows = []
     for system in next(iter(parts.values()))["systems"]:
-        cells = [system]
+        cells = ["transformer (linear head)" if system == "linear-head" else system]
         for part in parts.values():
             found = part["systems"][system]
             value, low, high = (f"{100 * number:.1f}" for number in found["accuracy"])

@@ -296,6 +296,32 @@ def test_what_another_option_says_is_no_field_to_override(reviews, tmp_path):
         train_tiny(tmp_path, *options)
 
 
+@pytest.mark.parametrize("is_pretrained", [False, True])
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"gru_dropout": 0.2}, "gru_dropout"),
+        ({"gru_dropout": 0.2, "num_gru_layers": 2}, None),
+        ({"attention_horizons": [0, 9], "summary": "max"}, "attention_horizons"),
+        ({"attention_horizons": [0, 9], "summary": "attention"}, None),
+        ({"attention_horizons": [0], "summary": "last"}, None),  # the paper's head, in full
+    ],
+)
+def test_options_without_effect_in_the_head_that_they_make_are_refused(options, field, is_pretrained, stand_in):
+    small = "hidden_size=12,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
+    encoder = {"model_name_or_path": str(stand_in)} if is_pretrained else {"config_overrides": small}
+    args = ModelArguments(gru_hidden_size=6, head_hidden_size=6, **encoder, **options)
+    tokenizer, labels = AutoTokenizer.from_pretrained(stand_in), LabelSpace(SINGLE_LABEL, ("bad", "good"))
+    load = ARCHITECTURES["roberta-gru"].load_model
+    if field is None:
+        config = load(args, tokenizer, labels).config
+        assert {name: getattr(config, name) for name in options} == options
+    else:
+        with pytest.raises(InputError) as caught:
+            load(args, tokenizer, labels)
+        assert caught.value.field == field
+
+
 def test_a_field_without_a_default_can_be_set(stand_in):
     args = ModelArguments(model_name_or_path=str(stand_in), config_overrides="classifier_dropout=0.25")
     labels = LabelSpace(SINGLE_LABEL, ("bad", "good"))

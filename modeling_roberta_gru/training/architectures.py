@@ -183,6 +183,7 @@ class RobertaGRU(Architecture):
                     f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")
                 }
                 config = RobertaGRUConfig(**{**fields, **special, "vocab_size": len(tokenizer)})
+                _check_head(args, config)
                 return RobertaGRUForSequenceClassification(config)
             with quiet():
                 config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
@@ -191,12 +192,31 @@ class RobertaGRU(Architecture):
             _set_fields(config, fields | LOGITS_ALONE)
             config.calibration_temperature = 1.0
             config.check()
+            _check_head(args, config)
             check_token_ids(tokenizer, config.vocab_size)
             model, report = read_weights(RobertaGRUForSequenceClassification, args, config)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
         check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
         return model
+
+
+def _check_head(args: ModelArguments, config: RobertaGRUConfig) -> None:
+    """Raise InputError if an option of the GRU or the head has no effect in the model that they make together."""
+    if args.gru_dropout and config.num_gru_layers == 1:
+        raise InputError(
+            "--gru_dropout has no effect with one GRU layer, since it is dropout between layers: leave it out, or set "
+            "--num_gru_layers.",
+            field="gru_dropout",
+        )
+    if any(args.attention_horizons or ()) and config.summary != "attention":
+        raise InputError(
+            f"--attention_horizons has no effect with --summary {config.summary}: leave it out, or set --summary "
+            "attention.",
+            field="attention_horizons",
+        )
 
 
 def _set_fields(config: PreTrainedConfig, fields: dict[str, Any]) -> None:

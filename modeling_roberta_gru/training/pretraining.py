@@ -255,20 +255,9 @@ def _adapt(
     if options.trust_remote_code:
         say(f"Trusted to run: the code of {describe_remote_code(model)}")
     revision = pinned(model)
-    tokenizer = read_tokenizer(model, revision, trust_remote_code=options.trust_remote_code)
-    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
-        raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
-    if tokenizer.mask_token is None:
-        raise InputError(
-            f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
-            "adapt an encoder whose vocabulary has one, such as roberta-base."
-        )
+    tokenizer = _read_tokenizer(model, revision, options)
     masked_model = _load(model, revision, tokenizer)
-    window = masked_model.config.max_position_embeddings - masked_model.config.pad_token_id - 1
-    size = options.max_length or window
-    room = size - tokenizer.num_special_tokens_to_add()
-    if room < 1 or size > window:
-        raise InputError(f"--max_length must be from {size - room + 1} to {window}, the encoder's window; got {size}.")
+    size = _window_size(masked_model, tokenizer, options)
     texts, counts = _read_texts(files, options)
     digest = sha256(b"".join(map(text_key, texts))).hexdigest()
     if earlier.get("texts_sha256", digest) != digest:
@@ -276,30 +265,24 @@ def _adapt(
             f"--output_dir {folder} holds an unfinished run on other texts: a file has changed since. Name a new "
             "folder."
         )
-    before = earlier.get("validation_loss_before")
-    described = {"options": described, "texts_sha256": digest}
-    num_validation = min(MOST_VALIDATION_TEXTS, math.ceil(len(texts) * options.validation_share))
-    if len(texts) <= num_validation:
-        raise InputError(f"{counts['texts']} usable text is too few: one is needed to train on and one to validate.")
-    order = np.random.default_rng(options.seed).permutation(len(texts))
-    parts = {"validation": order[:num_validation], "train": order[num_validation:]}
+    parts = _divide(texts, options)
     wrap = _wrapping(tokenizer)
-    windows = {
-        name: Windows(_tokenise((texts[row] for row in rows), tokenizer), wrap, size) for name, rows in parts.items()
-    }
+    windows = {name: Windows(_tokenise(part, tokenizer), wrap, size) for name, part in parts.items()}
     whole_words = options.whole_words and tokenizer.is_fast
     say(
         f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
-        f"({len(windows['train'].ids):,} tokens), {num_validation:,} to validate; {counts['excluded']:,} left out "
-        f"because they are in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
+        f"({len(windows['train'].ids):,} tokens), {len(parts['validation']):,} to validate; {counts['excluded']:,} "
+        f"left out because they are in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
         f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}."
     )
+    before = earlier.get("validation_loss_before")
+    begun = {"options": described, "texts_sha256": digest, "validation_loss_before": before}
     with writing_to(folder):
-        write_json(folder / RECORD, {**described, "validation_loss_before": before})
+        write_json(folder / RECORD, begun)
         trainer = _trainer(masked_model, tokenizer, windows, folder, options, whole_words)
         if before is None:
-            before = trainer.evaluate()["eval_loss"]
-            write_json(folder / RECORD, {**described, "validation_loss_before": before})
+            begun["validation_loss_before"] = before = trainer.evaluate()["eval_loss"]
+            write_json(folder / RECORD, begun)
         say(f"Validation loss before: {before:.4f}")
         set_seed(options.seed)  # a run that was killed before its first checkpoint begins anew without that evaluation
         trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
@@ -312,8 +295,7 @@ def _adapt(
         )
     say(f"Validation loss after: {after:.4f}")
     record = {
-        **described,
-        "validation_loss_before": before,
+        **begun,
         "validation_loss": after,
         "history": [
             {name: row[name] for name in ("step", "epoch", "eval_loss")}  # no times: the same bytes after a resume
@@ -322,16 +304,28 @@ def _adapt(
         ],
         **counts,
         "train_texts": len(parts["train"]),
-        "validation_texts": num_validation,
+        "validation_texts": len(parts["validation"]),
         "windows": len(windows["train"]),
         "tokens": len(windows["train"].ids),
         "whole_words": whole_words,
         "is_finished": True,
     }
+    _write(folder, masked_model, tokenizer, record, options)
+    return record
+
+
+def _write(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    record: dict[str, Any],
+    options: AdaptOptions,
+) -> None:
+    """Write the encoder, its tokenizer and, last, the record that says that it is finished."""
     lift_limits(tokenizer)
     with writing_to(folder):
         with staging(folder) as staged:
-            masked_model.save_pretrained(staged)
+            model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
             if not options.trust_remote_code:
                 remove_foreign_code(staged)
@@ -339,7 +333,6 @@ def _adapt(
                 os.replace(path, folder / path.name)
         write_json(folder / RECORD, record)
         delete(folder / CHECKPOINTS)
-    return record
 
 
 # Before training
@@ -367,6 +360,39 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
                 f"({options.get(name)!r}, not {value!r}): {way_out}name a new folder."
             )
     return record
+
+
+def _read_tokenizer(model: str, revision: str | None, options: AdaptOptions) -> PreTrainedTokenizerBase:
+    """Load the encoder's tokenizer, which must have a mask token."""
+    tokenizer = read_tokenizer(model, revision, trust_remote_code=options.trust_remote_code)
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
+        raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
+    if tokenizer.mask_token is None:
+        raise InputError(
+            f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
+            "adapt an encoder whose vocabulary has one, such as roberta-base."
+        )
+    return tokenizer
+
+
+def _window_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: AdaptOptions) -> int:
+    """Return the tokens of a window: as asked for, or as many as the encoder can read."""
+    most = model.config.max_position_embeddings - model.config.pad_token_id - 1
+    least = tokenizer.num_special_tokens_to_add() + 1
+    size = options.max_length or most
+    if not least <= size <= most:
+        raise InputError(f"--max_length must be from {least} to {most}, the encoder's window; got {size}.")
+    return size
+
+
+def _divide(texts: Sequence[str], options: AdaptOptions) -> dict[str, list[str]]:
+    """Divide the texts by chance into those that are trained on and those of the validation loss."""
+    num_validation = min(MOST_VALIDATION_TEXTS, math.ceil(len(texts) * options.validation_share))
+    if len(texts) <= num_validation:
+        raise InputError(f"{len(texts)} usable text is too few: one is needed to train on and one to validate.")
+    order = np.random.default_rng(options.seed).permutation(len(texts))
+    parts = {"validation": order[:num_validation], "train": order[num_validation:]}
+    return {name: [texts[row] for row in rows] for name, rows in parts.items()}
 
 
 def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
