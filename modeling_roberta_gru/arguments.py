@@ -926,13 +926,7 @@ def find_recipe(name: str, folder: str = "recipes") -> Path:
 
 def _words_of_recipe(path: str) -> dict[str, list[str]]:
     """Read a flat YAML file; every value as text, so that files and command lines are converted by the same rules."""
-    try:
-        # YAML's own reading makes true of Yes, and a text of 1e-5.
-        held = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise InputError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path} is not YAML: {error}") from error
+    held = read_yaml("--config", path)
     if not isinstance(held, dict):
         raise InputError(f"--config {path} must hold lines such as 'learning_rate: 2e-5'.")
     options = all_options()
@@ -946,6 +940,20 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
         elif value not in UNSET:
             words[name] = [json.dumps(_typed(value), ensure_ascii=False) if isinstance(value, dict) else value]
     return words
+
+
+def read_yaml(option: str, path: str | Path) -> Any:
+    """Read the YAML file that an option names, every value as text: YAML itself makes true of Yes, and a text of 1e-5.
+
+    Raises:
+        InputError: if it cannot be read or is not YAML.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{option} {path} is not YAML: {error}") from error
 
 
 def _typed(value: Any) -> Any:

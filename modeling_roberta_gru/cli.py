@@ -7,7 +7,7 @@ import errno
 import os
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -529,19 +529,11 @@ def score(
     """
     if dtype not in DTYPES:
         raise unknown_name("--dtype", dtype, DTYPES)
-    if engine not in ("local", "ray"):
-        raise unknown_name("--engine", engine, ("local", "ray"))
+    of_local = {"--agreement": agreement is not None, "--verify": verify, "--excel-safe": excel_safe}
+    of_ray = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}
+    _check_engine(engine, of_local, of_ray)
     bounds = _read_workers(workers)
-    if engine == "ray":
-        if agreement is not None:
-            raise InputError("--agreement takes no effect with --engine ray: leave one of them out.")
-        if verify or excel_safe:
-            raise InputError(f"{'--verify' if verify else '--excel-safe'} takes effect only with --engine local.")
-    else:
-        of_ray = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}
-        for option, given in of_ray.items():
-            if given:
-                raise InputError(f"{option} takes effect only with --engine ray.")
+    if engine == "local":
         check_table(source)
         check_table(target, exists=False)
         _check_model(model)
@@ -707,6 +699,17 @@ def watch(
     except BrokenPipeError:  # whoever read this has seen enough
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _check_engine(engine: str, of_local: Mapping[str, Any], of_ray: Mapping[str, Any]) -> None:
+    """Raise InputError for an unknown engine, and for an option that only the other one has."""
+    others = {"local": ("ray", of_ray), "ray": ("local", of_local)}
+    if engine not in others:
+        raise unknown_name("--engine", engine, others)
+    other, options = others[engine]
+    for option, given in options.items():
+        if given:
+            raise InputError(f"{option} takes effect only with --engine {other}: leave one of them out.")
 
 
 def _read_workers(workers: str | None) -> tuple[int, int | None]:

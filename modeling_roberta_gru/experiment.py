@@ -5,7 +5,7 @@ import math
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from datasets import Dataset, disable_progress_bars
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     TrainerCallback,
     set_seed,
 )
@@ -35,7 +37,7 @@ from .hub.card import write_card
 from .hub.check import predict_in_clean_process
 from .hub.publish import check_rights, publish
 from .inference.stopping import can_stop, fit_model
-from .training.adapter import adapt
+from .training.adapter import add_lora
 from .training.architectures import Architecture, WordCounts, check_options
 from .training.arguments import RobertaGRUTrainingArguments
 from .training.bag_of_words import measure_bag_of_words
@@ -207,17 +209,8 @@ def train(
         _begin_folder(args, resumed, held)
         return bag
 
-    if model_args.trust_remote_code:
-        for name in filter(None, (model_args.model_name_or_path, model_args.tokenizer_name)):
-            revision = model_args.model_revision if name == model_args.model_name_or_path else None
-            _say(args, f"Trusted to run: the code of {describe_remote_code(name, revision)}")
-    tokenizer = architecture.load_tokenizer(model_args, splits.train["text"])
     loss_fields = {"class_weights": weights, "label_smoothing": args.label_smoothing_factor}
-    model = architecture.load_model(model_args, tokenizer, labels, **loss_fields)
-    freeze(model, args)
-    if args.lora is not None:
-        chosen = (args.lora, args.lora_alpha, args.lora_dropout, args.lora_target_modules)
-        model = adapt(model, *chosen, revision=model_args.model_revision)
+    model, tokenizer = _build_model(architecture, model_args, args, splits, loss_fields)
     max_length = longest_read(model, tokenizer, data_args.num_tokens)
     _say(args, model_lines(model, model_args, args.optimizer, max_length))
 
@@ -225,28 +218,12 @@ def train(
     lift_limits(tokenizer)
     if not architecture.reads_whole_texts and max_length is not None:
         tokenizer.model_max_length = max_length
-    collator = DataCollatorWithPadding(tokenizer)
-    train_tokens = tokens["train"]
-    _warn_of_short_training(args, len(train_tokens))
-    train_collator: Callable[[list[dict[str, Any]]], Any] | None = None
-    if isinstance(model.config, RobertaGRUConfig):
-        train_tokens, train_collator = _bound_windows(train_tokens, model.config, data_args, args, collator)
-    validation = tokens["validation"]
-    eval_tokens, eval_collator = validation.select(np.argsort(validation["length"][:])), collator
-    if isinstance(model.config, RobertaGRUConfig) and args.freeze_encoder:
-        if train_collator is None:  # or stretches of long documents are chosen anew in each epoch
-            train_tokens, train_collator = keep_states(model, train_tokens, collator, args, "training")
-        eval_tokens, eval_collator = keep_states(
-            model, eval_tokens, collator, args, "validation", beside=train_collator
-        )
+    _warn_of_short_training(args, len(tokens["train"]))
     trainer = RobertaGRUTrainer(
         model,
         args,
-        train_dataset=train_tokens,
-        eval_dataset=eval_tokens,
+        **_for_trainer(model, tokens, DataCollatorWithPadding(tokenizer), data_args, args),
         processing_class=tokenizer,
-        data_collator=eval_collator,
-        train_collator=train_collator,
         published_by_caller=True,
         compute_metrics=lambda prediction: _validation_metrics(prediction, labels.problem_type),
         compute_loss_func=architecture.loss_function(labels, **loss_fields),
@@ -257,7 +234,7 @@ def train(
     return TrainedModel(
         architecture=architecture,
         splits=splits,
-        validation_logits=trainer.predict_logits(validation),
+        validation_logits=trainer.predict_logits(tokens["validation"]),
         max_length=max_length,
         training_seconds=outcome.metrics["train_runtime"] if resumed is None else None,
         trainer=trainer,
@@ -297,6 +274,54 @@ def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
         raise unknown_name("metric in --metric_for_best_model", metric, known)
     if args.label_smoothing_factor and problem_type == REGRESSION:
         raise InputError("--label_smoothing_factor needs classes; regression targets have none.")
+
+
+def _build_model(
+    architecture: Architecture,
+    model_args: ModelArguments,
+    args: RobertaGRUTrainingArguments,
+    splits: Splits,
+    loss_fields: Mapping[str, Any],
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load or make the model that is trained, frozen or with LoRA matrices as `args` say, and its tokenizer."""
+    if model_args.trust_remote_code:
+        for name in filter(None, (model_args.model_name_or_path, model_args.tokenizer_name)):
+            revision = model_args.model_revision if name == model_args.model_name_or_path else None
+            _say(args, f"Trusted to run: the code of {describe_remote_code(name, revision)}")
+    tokenizer = architecture.load_tokenizer(model_args, splits.train["text"])
+    model = architecture.load_model(model_args, tokenizer, splits.labels, **loss_fields)
+    freeze(model, args)
+    if args.lora is not None:
+        chosen = (args.lora, args.lora_alpha, args.lora_dropout, args.lora_target_modules)
+        model = add_lora(model, *chosen, revision=model_args.model_revision)
+    return model, tokenizer
+
+
+def _for_trainer(
+    model: PreTrainedModel,
+    tokens: Mapping[str, Dataset],
+    collator: DataCollatorWithPadding,
+    data_args: DataArguments,
+    args: RobertaGRUTrainingArguments,
+) -> dict[str, Any]:
+    """Return what the Trainer reads, and how batches are made of it: tokens, or a frozen encoder's states of them."""
+    train, validation = tokens["train"], tokens["validation"]
+    train_collator: Callable[[list[dict[str, Any]]], Any] | None = None
+    eval_tokens, eval_collator = validation.select(np.argsort(validation["length"][:])), collator
+    if isinstance(model.config, RobertaGRUConfig):
+        train, train_collator = _bound_windows(train, model.config, data_args, args, collator)
+        if args.freeze_encoder:
+            if train_collator is None:  # or stretches of long documents are chosen anew in each epoch
+                train, train_collator = keep_states(model, train, collator, args, "training")
+            eval_tokens, eval_collator = keep_states(
+                model, eval_tokens, collator, args, "validation", beside=train_collator
+            )
+    return {
+        "train_dataset": train,
+        "train_collator": train_collator,
+        "eval_dataset": eval_tokens,
+        "data_collator": eval_collator,
+    }
 
 
 def _bound_windows(

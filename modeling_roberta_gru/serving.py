@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import InputError, say, unknown_name
+from .errors import InputError, first_line, say, unknown_name
 from .files import carried_module
-from .inference.batch_scorer import cpus_given, threads
+from .inference.batch_scorer import cpus_given, torch_threads
 from .inference.demo import check_port
 from .inference.reading import TimeLimit
 from .inference.scorer import Scorer
@@ -371,7 +371,7 @@ class Service:
         try:
             data = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise RefusedError(400, f"request: not JSON ({_first_line(error)}).") from None
+            raise RefusedError(400, f"request: not JSON ({_why_unreadable(error)}).") from None
         try:
             request = self.handler.read(data)
             if request.parameters.explain and self.reads_in_part:
@@ -445,6 +445,53 @@ def _handler_of(model: Any, tokenizer: Any, device: torch.device) -> Any:
     return Handler()
 
 
+class Measures:
+    """What a server has done, as Prometheus reads it."""
+
+    def __init__(self) -> None:
+        import prometheus_client as prometheus
+
+        self.prometheus, self.registry = prometheus, prometheus.CollectorRegistry()
+        registry = self.registry
+        self.answered = prometheus.Counter(
+            "roberta_gru_requests", "Requests answered.", ["path", "status"], registry=registry
+        )
+        self.seconds = prometheus.Histogram(
+            "roberta_gru_request_seconds",
+            "From a request's head to its answer.",
+            ["path"],
+            registry=registry,
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+        )
+        self.texts = prometheus.Counter("roberta_gru_texts", "Texts scored.", registry=registry)
+        self.tokens = prometheus.Counter("roberta_gru_tokens", "Tokens scored.", registry=registry)
+        self.batches = prometheus.Histogram(
+            "roberta_gru_batch_texts", "Texts of a batch.", registry=registry, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+        )
+
+    def watch(self, service: Service) -> None:
+        """Tell from now on how many texts wait."""
+        waiting = self.prometheus.Gauge(
+            "roberta_gru_waiting_texts", "Texts accepted and not scored yet.", registry=self.registry
+        )
+        waiting.set_function(lambda: service.texts.num_texts)
+
+    def on_batch(self, texts: int, tokens: int) -> None:
+        """Count a batch that was scored."""
+        self.texts.inc(texts)
+        self.tokens.inc(tokens)
+        self.batches.observe(texts)
+
+    def on_answer(self, path: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self.answered.labels(path, status).inc()
+        self.seconds.labels(path).observe(seconds)
+
+    def page(self) -> tuple[bytes, str]:
+        """Return the page that Prometheus asks for, and its media type."""
+        return self.prometheus.generate_latest(self.registry), self.prometheus.CONTENT_TYPE_LATEST
+
+
 def create_app(
     model: str | Scorer,
     *,
@@ -467,7 +514,6 @@ def create_app(
         InputError: if the extra `serve` is not installed, the token is empty, or there is no such model.
     """
     check_installed()
-    import prometheus_client as prometheus
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, Response, StreamingResponse
 
@@ -475,29 +521,9 @@ def create_app(
     if token is not None and not token.strip():
         raise InputError(f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.")
     scorer = model if isinstance(model, Scorer) else Scorer(model, **options)
-    metrics = prometheus.CollectorRegistry()
-    answered = prometheus.Counter("roberta_gru_requests", "Requests answered.", ["path", "status"], registry=metrics)
-    seconds = prometheus.Histogram(
-        "roberta_gru_request_seconds",
-        "From a request's head to its answer.",
-        ["path"],
-        registry=metrics,
-        buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
-    )
-    num_texts = prometheus.Counter("roberta_gru_texts", "Texts scored.", registry=metrics)
-    num_tokens = prometheus.Counter("roberta_gru_tokens", "Tokens scored.", registry=metrics)
-    batches = prometheus.Histogram(
-        "roberta_gru_batch_texts", "Texts of a batch.", registry=metrics, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
-    )
-
-    def on_batch(texts: int, tokens: int) -> None:
-        num_texts.inc(texts)
-        num_tokens.inc(tokens)
-        batches.observe(texts)
-
-    service = Service(scorer, limits, on_batch)
-    waiting = prometheus.Gauge("roberta_gru_waiting_texts", "Texts accepted and not scored yet.", registry=metrics)
-    waiting.set_function(lambda: service.texts.num_texts)
+    measures = Measures()
+    service = Service(scorer, limits, measures.on_batch)
+    measures.watch(service)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -523,8 +549,7 @@ def create_app(
             response = JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
         except Exception as error:
             response = JSONResponse({"error": _log_failure(error, path, log_texts)}, 500)
-        answered.labels(path, response.status_code).inc()
-        seconds.labels(path).observe(time.perf_counter() - started)
+        measures.on_answer(path, response.status_code, time.perf_counter() - started)
         return response
 
     @app.post("/", openapi_extra=CLASSIFY, include_in_schema=False)
@@ -559,11 +584,7 @@ def create_app(
                 raise _stopping()
             if service.readings is None:
                 raise RefusedError(501, service.why_not_read)
-            given = request.query_params.get("top_k")
-            if given is not None and not (given.isdecimal() and int(given[:10]) >= 1):
-                raise RefusedError(400, "top_k: not a whole number of at least 1. Leave it out for all labels.")
-            top_k = None if given is None else int(given[:10])
-            events = _read(service, service.readings, request, top_k, log_texts)
+            events = _read(service, service.readings, request, _top_k(request), log_texts)
             return EventStream(events, media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
         return await answering(request, answer)
@@ -579,7 +600,8 @@ def create_app(
         """Say what was done, in the form that Prometheus reads."""
 
         async def answer() -> Response:
-            return Response(prometheus.generate_latest(metrics), media_type=prometheus.CONTENT_TYPE_LATEST)
+            page, media_type = measures.page()
+            return Response(page, media_type=media_type)
 
         return await answering(request, answer)
 
@@ -659,10 +681,10 @@ def app(arguments: Mapping[str, Any]) -> Any:
     try:
         from ray import serve as ray_serve
     except ImportError as error:
-        raise InputError(f"Ray Serve is not installed ({_first_line(error)}): pip install 'ray[serve]'.") from None
+        raise InputError(f"Ray Serve is not installed ({first_line(error)}): pip install 'ray[serve]'.") from None
 
     def build() -> Any:
-        with threads(cpus_given()):
+        with torch_threads(cpus_given()):
             return create_app(arguments["model"], **options)
 
     deployment = ray_serve.deployment(
@@ -840,6 +862,16 @@ async def _wait_until_gone(request: Any) -> None:
         pass
 
 
+def _top_k(request: Any) -> int | None:
+    """Return how many labels a request asks for, the best first; None for all."""
+    given = request.query_params.get("top_k")
+    if given is None:
+        return None
+    if not (given.isdecimal() and int(given[:10]) >= 1):
+        raise RefusedError(400, "top_k: not a whole number of at least 1. Leave it out for all labels.")
+    return int(given[:10])
+
+
 async def _read(
     service: Service, readings: ReadingLine, request: Any, top_k: int | None, log_texts: bool
 ) -> AsyncIterator[str]:
@@ -929,7 +961,7 @@ def _piece(line: bytes, limits: Limits) -> str:
             raise ValueError('a line is {"append": "a piece"}, or the piece alone')
         piece.encode("utf-8")
     except (ValueError, RecursionError) as error:
-        said = "half a character" if isinstance(error, UnicodeEncodeError) else _first_line(error)
+        said = "half a character" if isinstance(error, UnicodeEncodeError) else _why_unreadable(error)
         raise RefusedError(400, f"A line is not a piece of text ({said}).") from None
     if len(piece) > limits.piece_characters:
         raise _piece_too_large(limits)
@@ -951,7 +983,7 @@ def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-def _first_line(error: BaseException) -> str:
+def _why_unreadable(error: BaseException) -> str:
     # Of a JSON error the place only: the rest of others' messages may repeat what was sent.
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos}"

@@ -29,7 +29,7 @@ from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassifi
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
-from modeling_roberta_gru.training.adapter import adapt, base_of, count_parameters, write_adapter
+from modeling_roberta_gru.training.adapter import add_lora, base_of, count_parameters, write_adapter
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
@@ -92,30 +92,32 @@ def loading_code(folder: Path) -> str:
 def test_a_fresh_adapter_changes_nothing(encoder):
     model = load(encoder)
     before = logits(model)
-    assert torch.equal(logits(adapt(model, rank=3)), before)
+    assert torch.equal(logits(add_lora(model, rank=3)), before)
 
 
 def test_lora_trains_small_matrices_in_the_encoder_and_the_rest_wholly(encoder):
-    names = [re.sub(r"\d", "N", name) for name in trained(base_of(adapt(load(encoder, summary="attention"), rank=3)))]
+    names = [
+        re.sub(r"\d", "N", name) for name in trained(base_of(add_lora(load(encoder, summary="attention"), rank=3)))
+    ]
     beside = "roberta.encoder.layer.N.attention.self"
     assert {name for name in names if name.startswith("roberta")} == {
         f"{beside}.{target}.lora_{side}.default.weight" for target in ("query", "value") for side in "AB"
     }
     assert {name.partition(".")[0] for name in names} == {"roberta", "gru", "summary", "head"}
-    without_query = adapt(load(encoder, summary="mean"), rank=3)
+    without_query = add_lora(load(encoder, summary="mean"), rank=3)
     assert without_query.peft_config["default"].modules_to_save == ["gru", "head"]
 
 
 @pytest.mark.parametrize("summary", SUMMARIES)
 def test_gradients_reach_all_that_trains_and_nothing_else(summary, encoder):
-    model = disturb(adapt(load(encoder, summary=summary, gru_bidirectional=True), rank=3)).train()
+    model = disturb(add_lora(load(encoder, summary=summary, gru_bidirectional=True), rank=3)).train()
     model(IDS, labels=torch.tensor([0, 1, 2])).loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None and bool(parameter.grad.any())) == parameter.requires_grad, name
 
 
 def test_alpha_over_rank_scales_what_lora_adds(encoder):
-    logits_of = [logits(disturb_alike(adapt(load(encoder), 4, alpha))) for alpha in (None, 4, 8)]
+    logits_of = [logits(disturb_alike(add_lora(load(encoder), 4, alpha))) for alpha in (None, 4, 8)]
     assert torch.equal(logits_of[0], logits_of[1])
     assert not torch.allclose(logits_of[1], logits_of[2], **FLOAT32)
 
@@ -126,14 +128,14 @@ def disturb_alike(model: Any) -> Any:
 
 
 def test_all_linear_means_the_encoders_linear_layers_and_not_the_heads(encoder):
-    model = adapt(load(encoder), 2, target_modules=["all-linear"])
+    model = add_lora(load(encoder), 2, target_modules=["all-linear"])
     targets = {name for name, module in base_of(model).named_modules() if hasattr(module, "lora_A")}
     linear = {name for name, module in load(encoder).roberta.named_modules() if isinstance(module, nn.Linear)}
     assert targets == {f"roberta.{name}" for name in linear}
 
 
 def test_parameters_are_counted_as_those_of_the_merged_model(encoder):
-    model = adapt(load(encoder), rank=3)
+    model = add_lora(load(encoder), rank=3)
     assert count_parameters(model) == (
         sum(parameter.numel() for parameter in load(encoder).parameters()),
         sum(parameter.numel() for parameter in trained(model).values()),
@@ -150,7 +152,7 @@ def test_parameters_are_counted_as_those_of_the_merged_model(encoder):
 def test_an_adapter_loaded_onto_its_encoder_gives_equal_logits(summary, dtype, encoder, tmp_path):
     with quiet():
         RobertaModel.from_pretrained(encoder, dtype=dtype, add_pooling_layer=False).save_pretrained(tmp_path / "base")
-    model = disturb(adapt(load(tmp_path / "base", summary=summary, gru_bidirectional=True), rank=3))
+    model = disturb(add_lora(load(tmp_path / "base", summary=summary, gru_bidirectional=True), rank=3))
     model.config.calibration_temperature = 1.7
     write_adapter(model, "apache-2.0", tmp_path / "adapter")
     code = loading_code(tmp_path / "adapter").replace('"."', f'"{tmp_path / "adapter"}"').rpartition("tokenizer")[0]
@@ -164,7 +166,7 @@ def test_an_adapter_loaded_onto_its_encoder_gives_equal_logits(summary, dtype, e
 
 
 def test_merging_gives_the_same_logits_and_a_model_as_any_other(encoder, tmp_path):
-    model = disturb(adapt(load(encoder), rank=3))
+    model = disturb(add_lora(load(encoder), rank=3))
     model.config.calibration_temperature = 1.7
     expected = logits(model)
     merged = model.merge_and_unload()
@@ -178,7 +180,7 @@ def test_merging_gives_the_same_logits_and_a_model_as_any_other(encoder, tmp_pat
 
 
 def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder, tmp_path):
-    model = adapt(load(encoder, summary="attention"), rank=3, revision="v1")
+    model = add_lora(load(encoder, summary="attention"), rank=3, revision="v1")
     write_adapter(model, "apache-2.0", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "LICENSE",
@@ -208,7 +210,7 @@ def test_a_folder_holds_what_was_trained_and_how_to_load_it_and_no_more(encoder,
 def test_labels_are_text_in_a_readme_and_many_are_counted(encoder, tmp_path):
     model = load(encoder)
     model.name_or_path = "somebody/encoder"
-    model = adapt(model, rank=3)
+    model = add_lora(model, rank=3)
     for labels, told in ((["*a*", "<b>", "x\n# y"], r"\*a\*, &lt;b&gt;, x # y"), ([f"c{n}" for n in range(30)], "30")):
         base_of(model).config.id2label = dict(enumerate(labels))
         write_adapter(model, "apache-2.0", tmp_path)
@@ -218,7 +220,7 @@ def test_labels_are_text_in_a_readme_and_many_are_counted(encoder, tmp_path):
 def test_a_readme_names_the_encoder_on_the_hub(encoder, tmp_path):
     model = load(encoder)
     model.name_or_path = "somebody/encoder"
-    write_adapter(adapt(model, rank=1), "apache-2.0", tmp_path)
+    write_adapter(add_lora(model, rank=1), "apache-2.0", tmp_path)
     assert "\nbase_model: somebody/encoder\n---" in (tmp_path / "README.md").read_text()
 
 
@@ -231,7 +233,7 @@ def test_a_stock_head_keeps_its_pooler_even_where_the_encoder_came_without(tmp_p
     whole.bert.save_pretrained(tmp_path / "base", state_dict=weights)
     with quiet():
         base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", config=config)
-        model = disturb(adapt(base, rank=2))
+        model = disturb(add_lora(base, rank=2))
         write_adapter(model, "apache-2.0", tmp_path / "adapter")
         code = loading_code(tmp_path / "adapter").replace('"."', f'"{tmp_path / "adapter"}"')
         names: dict[str, Any] = {}
@@ -274,7 +276,7 @@ def test_a_clean_process_has_the_same_model_from_the_adapter_and_from_the_whole(
     base = tmp_path / "base"
     load(stand_in, **TWO_LABELS).save_pretrained(base)
     AutoTokenizer.from_pretrained(stand_in).save_pretrained(base)
-    model = disturb(adapt(load(base), rank=3))
+    model = disturb(add_lora(load(base), rank=3))
     model.config.calibration_temperature = 1.7
     write_adapter(model, "apache-2.0", tmp_path / "adapter")
     AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "adapter")
@@ -297,7 +299,7 @@ def test_a_clean_process_has_the_same_model_from_the_adapter_and_from_the_whole(
 
 def make_trainer(encoder: Path, folder: Path, fields: dict[str, Any] | None = None, **options: Any):
     set_seed(0)
-    model = adapt(load(encoder, **(fields or {})), rank=3, dropout=0.1)
+    model = add_lora(load(encoder, **(fields or {})), rank=3, dropout=0.1)
     defaults = {
         "eval_strategy": "no",
         "save_strategy": "no",
@@ -383,7 +385,7 @@ def test_training_resets_the_temperature(encoder, tmp_path):
 def test_a_checkpoint_of_another_rank_is_refused(encoder, tmp_path):
     make_trainer(encoder, tmp_path, **SAVES).train()
     trainer = make_trainer(encoder, tmp_path, **SAVES)
-    trainer.model = trainer.model_wrapped = adapt(load(encoder), rank=2)
+    trainer.model = trainer.model_wrapped = add_lora(load(encoder), rank=2)
     with pytest.raises(InputError, match="holds a model of other sizes or labels"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
 
@@ -394,13 +396,13 @@ def test_a_checkpoint_of_another_rank_is_refused(encoder, tmp_path):
 def test_without_peft_the_way_to_it_is_said(encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(InputError, match=r"--lora needs peft: pip install peft"):
-        adapt(load(encoder), rank=1)
+        add_lora(load(encoder), rank=1)
 
 
 def test_an_adapter_needs_a_checkpoint_that_others_can_load():
     model = RobertaGRUForSequenceClassification(RobertaGRUConfig(**TINY_ENCODER, **SIZES))
     with pytest.raises(InputError, match="--lora needs --model_name_or_path"):
-        adapt(model, rank=1)
+        add_lora(model, rank=1)
 
 
 @pytest.mark.parametrize(
@@ -408,7 +410,7 @@ def test_an_adapter_needs_a_checkpoint_that_others_can_load():
 )
 def test_only_linear_layers_of_the_encoder_can_be_targets(target, hint, encoder):
     with pytest.raises(InputError, match=f"linear layer of the encoder in --lora_target_modules '{target}'. {hint}"):
-        adapt(load(encoder), 1, target_modules=["query", target])
+        add_lora(load(encoder), 1, target_modules=["query", target])
 
 
 def test_an_encoder_without_usual_layers_is_asked_about(encoder):
@@ -425,7 +427,7 @@ def test_an_encoder_without_usual_layers_is_asked_about(encoder):
     )
     model.name_or_path = str(encoder)
     with pytest.raises(InputError, match=r"no usual layers for a squeezebert\. Name some by --lora_target_modules"):
-        adapt(model, rank=1)
+        add_lora(model, rank=1)
 
 
 # A whole run

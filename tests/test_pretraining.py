@@ -12,7 +12,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training import pretraining
 from modeling_roberta_gru.training.loading import quiet
-from modeling_roberta_gru.training.pretraining import AdaptOptions, Masking, Windows, adapt_encoder, masked_loss
+from modeling_roberta_gru.training.pretraining import AdaptOptions, Masking, TextWindows, adapt_encoder, masked_loss
 
 QUICK = AdaptOptions(epochs=4, learning_rate=3e-3, batch_size=8, validation_share=0.1, save_steps=10)
 
@@ -30,10 +30,10 @@ def adapted(tmp_path_factory, stand_in, texts, reviews) -> tuple[Path, dict]:
     return folder, adapt_encoder(str(stand_in), [texts, reviews / "test.csv"], folder, options)
 
 
-def windows_of(stand_in: Path, documents: list[str], size: int) -> tuple[Windows, AutoTokenizer]:
+def windows_of(stand_in: Path, documents: list[str], size: int) -> tuple[TextWindows, AutoTokenizer]:
     tokenizer = AutoTokenizer.from_pretrained(stand_in)
     wrap = pretraining._wrapping(tokenizer)
-    return Windows(pretraining._tokenise(documents, tokenizer), wrap, size), tokenizer
+    return TextWindows(pretraining._tokenise(documents, tokenizer), wrap, size), tokenizer
 
 
 def test_windows_hold_every_token_once_and_look_like_documents(stand_in):

@@ -33,7 +33,7 @@ from modeling_roberta_gru.files import write_json, write_text
 from modeling_roberta_gru.hub import publish as publishing
 from modeling_roberta_gru.hub.publish import Publication, check_rights, describe_publication, publish
 from modeling_roberta_gru.training import loading
-from modeling_roberta_gru.training.adapter import adapt, write_adapter
+from modeling_roberta_gru.training.adapter import add_lora, write_adapter
 
 from .clean_process import without_the_package
 from .hub_server import FAULTS, READER, STRANGER, WRITER, HubServer, Repository
@@ -666,7 +666,7 @@ with torch.no_grad():
 def with_adapter(encoder: Path, base: str) -> Any:
     """Return a model with a fresh adapter, which says that its encoder is `base`."""
     config = RobertaGRUConfig.from_pretrained(encoder, gru_hidden_size=7, head_hidden_size=5)
-    model = adapt(RobertaGRUForSequenceClassification.from_pretrained(encoder, config=config), rank=2).eval()
+    model = add_lora(RobertaGRUForSequenceClassification.from_pretrained(encoder, config=config), rank=2).eval()
     model.peft_config["default"].base_model_name_or_path = base
     return model
 

@@ -155,10 +155,10 @@ def held(scorer, monkeypatch):
     go, begun = threading.Event(), []
     compute = Scorer.logits_of_tokens
 
-    def logits_of_tokens(self, documents, progress=False):
+    def logits_of_tokens(self, documents):
         begun.append(len(documents))
         assert go.wait(SOON)
-        return compute(self, documents, progress)
+        return compute(self, documents)
 
     monkeypatch.setattr(Scorer, "logits_of_tokens", logits_of_tokens)
     yield go, begun
@@ -280,10 +280,10 @@ def test_more_than_may_wait_is_told_when_to_come_back(serve, held):
 def test_a_text_that_breaks_breaks_no_other(scorer, monkeypatch):
     compute = Scorer.logits_of_tokens
 
-    def logits_of_tokens(self, documents, progress=False):
+    def logits_of_tokens(self, documents):
         if any(len(document) == len(bad) for document in documents):
             raise MemoryError("too long")
-        return compute(self, documents, progress)
+        return compute(self, documents)
 
     (bad,) = scorer.tokenize([text_of(111, 0)])
     monkeypatch.setattr(Scorer, "logits_of_tokens", logits_of_tokens)

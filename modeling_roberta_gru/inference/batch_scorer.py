@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from ..errors import InputError, unknown_name
-from .score_file import PredictedColumns, why_not_scored
+from .score_file import PredictedColumns, beside_texts, why_not_scored
 from .scorer import Scorer
 
 
@@ -64,7 +64,7 @@ class BatchScorer:
         """The model, loaded."""
         with self._lock:
             if self._scorer is None:
-                with threads(self.num_threads or cpus_given()):
+                with torch_threads(self.num_threads or cpus_given()):
                     self._scorer = Scorer(self.model, **self.options)
             return self._scorer
 
@@ -91,12 +91,11 @@ class BatchScorer:
                 field=self.text_column,
                 row=row + 1,
             )
-        good = [text for text, fault in zip(texts, faults, strict=True) if not fault]
+        are_texts = [not fault for fault in faults]
+        good = [text for text, is_text in zip(texts, are_texts, strict=True) if is_text]
         columns = predictions.columns(self.scorer.predict_proba(good))
-        at = iter(range(len(good)))
-        rows = [None if fault else next(at) for fault in faults]
         added = pa.table(
-            {name: [None if row is None else values[row] for row in rows] for name, values in columns.items()},
+            {name: beside_texts(values, are_texts) for name, values in columns.items()},
             schema=predictions.schema,
         )
         return _with_columns(batch, added)
@@ -116,7 +115,7 @@ def cpus_given() -> int:
 
 
 @contextmanager
-def threads(num_threads: int) -> Iterator[None]:
+def torch_threads(num_threads: int) -> Iterator[None]:
     """Let a scorer that is made here take so many threads, and leave torch's number as it was."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)

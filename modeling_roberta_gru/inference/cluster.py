@@ -38,7 +38,7 @@ from ..files import (
     without_passwords,
     writing_to,
 )
-from .batch_scorer import cpus_given, threads
+from .batch_scorer import cpus_given, torch_threads
 from .score_file import ScoreOptions, check_text_columns, score_file
 from .scorer import Scorer
 
@@ -83,7 +83,7 @@ class PartScorer:
         self.options = options
         node = {"node": socket.gethostname()}
         try:
-            with threads(cpus_given()):
+            with torch_threads(cpus_given()):
                 self.scorer = Scorer(model, **options.scorer)
         except InputError as error:
             return {**node, "error": str(error)}

@@ -542,9 +542,10 @@ def _rows(
         are_texts = [at not in faults for at in range(len(chunk))]
         probabilities = np.array(list(islice(scores, sum(are_texts))), dtype=np.float32)
         columns = predictions.columns(probabilities.reshape(-1, len(predictions.labels)))
-        yield chunk, {name: _spread(values, are_texts) for name, values in columns.items()}
+        yield chunk, {name: beside_texts(values, are_texts) for name, values in columns.items()}
 
 
-def _spread(values: list[Any], are_texts: list[bool]) -> list[Any]:
+def beside_texts(values: Iterable[Any], are_texts: Sequence[bool]) -> list[Any]:
+    """Put each text's value in its row, and None in a row that is no text."""
     following = iter(values)
     return [next(following) if is_text else None for is_text in are_texts]

@@ -178,9 +178,9 @@ class Scorer:
             documents.append(document)
         return documents
 
-    def logits_of_tokens(self, documents: Sequence[np.ndarray], progress: bool = False) -> np.ndarray:
+    def logits_of_tokens(self, documents: Sequence[np.ndarray]) -> np.ndarray:
         """Return the calibrated logits `(n, C)` float32 of what [`tokenize`] gave."""
-        return self._logits(documents, progress)
+        return self._logits(documents, progress=False)
 
     def stream(
         self, texts: Iterable[str], on_scored: Callable[[int], object] = lambda count: None

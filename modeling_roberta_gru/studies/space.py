@@ -7,9 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
-from ..arguments import DataArguments, all_options
+from ..arguments import DataArguments, all_options, read_yaml
 from ..errors import InputError, unknown_name
 from ..options import UNSET, Option
 from ..training.metrics import METRICS, metric_names
@@ -101,13 +99,7 @@ def read_space(path: str | Path) -> Space:
     Raises:
         InputError: if the file is not such a file, or varies what a study cannot compare.
     """
-    try:
-        # Everything as text, as recipes are read: YAML makes false of no, and a text of 1e-5.
-        held = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise InputError(f"--space {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--space {path} is not YAML: {error}") from error
+    held = read_yaml("--space", path)
     if not isinstance(held, dict) or not isinstance(held.get("space"), dict) or not held["space"]:
         raise InputError(
             f"--space {path} must have a key space, with lines such as 'optimizer: [sgd, adam]' under it."
@@ -162,13 +154,13 @@ def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[
         raise InputError(f"{path}: {name} needs a list of values, or a range such as {{low: 1e-5, high: 1e-3}}.")
     if not all(isinstance(item, str) for item in value):
         raise InputError(f"{path}: {name} has a list or mapping among its values: write it in quotes, as one text.")
-    choices = [_typed(known[name], item) for item in value]
+    choices = [_converted(known[name], item) for item in value]
     if len(set(map(repr, choices))) < len(choices):
         raise InputError(f"{path}: {name} has a value twice: {', '.join(value)}.")
     return choices
 
 
-def _typed(option: Option, text: str) -> Any:
+def _converted(option: Option, text: str) -> Any:
     """Convert a text as `train` does; what it refuses stays a text, which `train` then is given to refuse."""
     if text in UNSET:
         return None

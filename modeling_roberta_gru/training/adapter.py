@@ -70,7 +70,7 @@ model = PeftModel.from_pretrained(base, adapter)
 tokenizer = AutoTokenizer.from_pretrained(adapter{trust})"""
 
 
-def adapt(
+def add_lora(
     model: PreTrainedModel,
     rank: int,
     alpha: float | None = None,

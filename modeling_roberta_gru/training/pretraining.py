@@ -96,7 +96,7 @@ class AdaptOptions:
             raise InputError(f"--validation_share must be above 0 and below 1, got {self.validation_share}.")
 
 
-class Windows(Dataset):
+class TextWindows(Dataset):
     """Documents cut into windows, each wrapped in the tokenizer's own first and last token.
 
     Args:
@@ -267,7 +267,7 @@ def _adapt(
         )
     parts = _divide(texts, options)
     wrap = _wrapping(tokenizer)
-    windows = {name: Windows(_tokenise(part, tokenizer), wrap, size) for name, part in parts.items()}
+    windows = {name: TextWindows(_tokenise(part, tokenizer), wrap, size) for name, part in parts.items()}
     whole_words = options.whole_words and tokenizer.is_fast
     say(
         f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
@@ -501,7 +501,7 @@ def _tokenise(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Itera
 def _trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    windows: dict[str, Windows],
+    windows: dict[str, TextWindows],
     folder: Path,
     options: AdaptOptions,
     whole_words: bool,
