@@ -283,6 +283,7 @@ class DataArguments:
                 f"--csv_encoding {self.csv_encoding!r} is not a text encoding that Python knows, as utf-8, latin-1 "
                 "and cp1252 are."
             ) from None
+        check_seeds(split_seed=self.split_seed)
         sizes = ("max_train_samples", "max_validation_samples", "max_test_samples", "max_windows")
         for name in (*sizes, "replace_neighbours", "replace_vocabulary"):
             value = getattr(self, name)
@@ -521,7 +522,7 @@ def _parse_as(kind: type, name: str, text: str) -> Any:
     return value
 
 
-LOSSES = ("log_loss", "calibration_error", "mse", "mae")
+LOSSES = ("loss", "log_loss", "calibration_error", "mse", "mae")
 """Metrics of which less is better."""
 
 
@@ -702,7 +703,15 @@ def check_training_options(args: Any) -> None:
         raise InputError(
             f"--label_smoothing_factor must be at least 0 and below 1, got {args.label_smoothing_factor}."
         )
-    if args.max_steps <= 0 and args.num_train_epochs <= 0:
+    for name in ("weight_decay", "dataloader_num_workers"):
+        if not 0 <= getattr(args, name) < math.inf:
+            raise InputError(f"--{name} must be at least 0, got {getattr(args, name)}.", field=name)
+    check_seeds(seed=args.seed, data_seed=args.data_seed)
+    if args.max_steps == 0:
+        raise InputError(
+            "--max_steps 0 would train nothing: give a number above 0, or leave it out.", field="max_steps"
+        )
+    if args.max_steps < 0 and args.num_train_epochs <= 0:
         raise InputError(f"--num_train_epochs must be above 0, got {args.num_train_epochs:g}.")
     if args.hub_token:
         raise InputError("--hub_token would be saved in the run's record: use `hf auth login`, or HF_TOKEN.")
@@ -721,8 +730,13 @@ def check_training_options(args: Any) -> None:
         raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.")
     if not 0 < args.layer_decay <= 1:
         raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.")
-    if args.greater_is_better and is_loss(args.metric_for_best_model):
-        raise InputError(f"--greater_is_better true: less {args.metric_for_best_model} is better. Leave it out.")
+    is_less_better = is_loss(args.metric_for_best_model or "loss")
+    if args.greater_is_better is is_less_better:
+        word, metric = "less" if is_less_better else "more", args.metric_for_best_model or "loss"
+        raise InputError(
+            f"--greater_is_better {str(args.greater_is_better).lower()}: {word} {metric} is better. Leave it out.",
+            field="greater_is_better",
+        )
     if args.early_stopping_patience is not None:
         if args.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
@@ -733,12 +747,19 @@ def check_training_options(args: Any) -> None:
     _check_cache(args)
 
 
+def check_seeds(**seeds: int | None) -> None:
+    """Raise InputError for a seed that NumPy does not take, naming its option."""
+    for name, seed in seeds.items():
+        if seed is not None and not 0 <= seed < 2**32:
+            raise InputError(f"--{name} must be from 0 to {2**32 - 1}, got {seed}.", field=name)
+
+
 def _check_curriculum(args: Any) -> None:
     epochs = args.length_curriculum
     if epochs < 0:
         raise InputError(f"--length_curriculum must be at least 0, got {epochs}.")
     # With --max_steps, epochs follow from the number of rows.
-    if epochs and args.max_steps <= 0 and epochs >= args.num_train_epochs:
+    if epochs and args.max_steps < 0 and epochs >= args.num_train_epochs:
         raise InputError(
             f"--length_curriculum {epochs} leaves no epoch of --num_train_epochs {args.num_train_epochs:g} for "
             "the longest documents."
@@ -916,7 +937,7 @@ def find_recipe(name: str, folder: str = "recipes") -> Path:
         InputError: if a name is none of theirs.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) != 1:
+    if path.is_file() or path.suffix or len(path.parts) != 1:  # a folder of data may have a recipe's name
         return path
     known = {file.stem: file for file in carried(folder).glob("*.yaml")}
     if name not in known:

@@ -95,7 +95,24 @@ def test_of_errors_less_is_better(parse, metric):
         assert parse("--metric_for_best_model", name)[2].greater_is_better is False
     with pytest.raises(InputError, match="--greater_is_better"):
         parse("--metric_for_best_model", metric, "--greater_is_better", "true")
+
+
+def test_of_what_is_no_error_more_is_better(parse):
     assert parse("--metric_for_best_model", "accuracy")[2].greater_is_better is True
+    for options in (["--greater_is_better", "true"], ["--metric_for_best_model", "f1", "--greater_is_better=false"]):
+        with pytest.raises(InputError, match="--greater_is_better"):
+            parse(*options)
+
+
+def test_the_best_model_is_kept_only_if_what_is_evaluated_is_saved(parse):
+    steps = ["--eval_strategy", "steps", "--save_strategy", "steps"]
+    for numbers in ([], ["--eval_steps", "100", "--save_steps", "200"]):  # by default 20 and 500
+        with pytest.raises(InputError) as caught:
+            parse(*steps, *numbers)
+        assert caught.value.field == "save_steps"
+        parse(*steps, *numbers, "--load_best_model_at_end", "false")
+    parse(*steps, "--eval_steps", "100", "--save_steps", "100")
+    parse("--eval_strategy", "steps", "--eval_steps", "100", "--save_strategy", "best")
 
 
 def test_one_of_several_gpus_is_used_without_a_launcher(parse, monkeypatch):
@@ -156,6 +173,12 @@ MISTAKES = [
     (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
     (["--per_device_train_batch_size", "0"], None, "--per_device_train_batch_size must be at least 1, got 0"),
     (["--num_train_epochs", "0"], None, "--num_train_epochs must be above 0, got 0"),
+    (["--max_steps", "0"], None, "--max_steps 0 would train nothing"),
+    (["--weight_decay", "-0.01"], None, "--weight_decay must be at least 0, got -0.01"),
+    (["--dataloader_num_workers", "-1"], None, "--dataloader_num_workers must be at least 0, got -1"),
+    (["--seed", "-1"], None, "--seed must be from 0 to 4294967295, got -1"),
+    (["--data_seed", "4294967296"], None, "--data_seed must be from 0 to 4294967295, got 4294967296"),
+    (["--split_seed", "-1"], None, "--split_seed must be from 0 to 4294967295, got -1"),
     (["--deepspeed", "ds.json"], None, "pip install deepspeed"),
     ([], "learning_rate: [1, 2]", "argument '2'"),
     (["--push_to_hub", "true"], None, "--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME"),

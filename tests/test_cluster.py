@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from safetensors.torch import load_file, save_file
 
 from modeling_roberta_gru import Scorer
 from modeling_roberta_gru.errors import InputError
@@ -282,6 +283,17 @@ def test_another_model_or_other_options_do_not_mix(run, parts, tmp_path, expecte
     assert [{name: row[name] for name in expected[0]} for row in rows_of(out)] == expected
 
 
+def test_what_another_model_has_finished_is_not_taken_for_this_ones(run, parts, tmp_path, stand_in):
+    model = save_tiny_model(tmp_path / "model", stand_in)
+    run(parts, tmp_path / "out", model=model)
+    weights = load_file(Path(model) / "model.safetensors")
+    weights["head.out_proj.bias"] += 1
+    save_file(weights, Path(model) / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        run(parts, tmp_path / "out", model=model)
+    assert caught.value.field == "model"
+
+
 def test_workers_are_told_places_that_do_not_depend_on_a_working_directory(run, parts, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ray = FakeRay()
@@ -450,6 +462,47 @@ class Bucket(MemoryFileSystem):
         if "write" in self.forbidden:
             raise PermissionError("Access Denied")
         super().pipe_file(path, value, **kwargs)
+
+
+class Host(MemoryFileSystem):
+    """As FTP is: a path does not say which host it is on."""
+
+    protocol = "hosted"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        after = path.partition("://")[2] if "://" in path else path
+        return f"/{after.partition('/')[2]}".rstrip("/")
+
+
+@pytest.fixture
+def host():
+    fsspec.register_implementation("hosted", Host, clobber=True)
+    return Host()
+
+
+@pytest.mark.parametrize("pattern", ["in", "in/", "in/*.csv"])
+def test_files_are_found_on_the_host_that_was_named(pattern, host):
+    host.pipe({"/in/a.csv": b"text\n", "/in/b.csv": b"text\n"})
+    found = [part.source for part in find_parts(f"hosted://me:secret@here:21/{pattern}")]
+    assert found == [f"hosted://me:secret@here:21/in/{name}.csv" for name in "ab"]
+
+
+def test_passwords_of_the_output_are_not_told(run, parts, host):
+    assert "secret" not in cluster.report(run(parts, "hosted://me:secret@here/out"))
+
+
+def test_a_signature_is_no_part_of_a_files_name(run, tmp_path, host, monkeypatch):
+    find, url = fsspec.core.url_to_fs, "https://host/a.csv?key=x/y"
+    for place in (fsspec, fsspec.core):
+        monkeypatch.setattr(place, "url_to_fs", lambda name: (host, "/signed?x/y") if name == url else find(name))
+    monkeypatch.setattr(host, "_strip_protocol", lambda path: path)
+    host.pipe("/signed?x/y", b"id,text\n1,long and slow\n")
+    monkeypatch.setattr(cluster, "find_parts", lambda source: [cluster.Part(url, 9, cluster._part_name(0, url))])
+    assert run(url, tmp_path / "out")["rows"] == 1
+    assert (tmp_path / "out" / "part-00000-a.parquet").is_file()
 
 
 def test_a_bucket_without_rights_is_known_before_work_begins(run, parts, tmp_path, expected, monkeypatch):

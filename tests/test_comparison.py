@@ -460,9 +460,21 @@ def test_progress_bars_and_devices_make_no_other_system(write_run):
     runs = [
         write_run("a", labels, labels, seed=0, options={**rate, "disable_tqdm": False}),
         write_run("b", labels, labels, seed=1, options={**rate, "disable_tqdm": True, "dataloader_pin_memory": False}),
-        write_run("c", labels, labels, **other()),
+        write_run("c", labels, labels, seed=2, options={**rate, "use_cpu": True}),
+        write_run("d", labels, labels, **other()),
     ]
-    assert [system["seeds"] for system in compare(runs, 50)["systems"]] == [[0, 1], [42]]
+    assert [system["seeds"] for system in compare(runs, 50)["systems"]] == [[0, 1, 2], [42]]
+
+
+def test_bfloat16_makes_another_system_unless_it_was_left_to_the_machine(write_run):
+    labels, left = np.arange(10) % 2, {"bf16_if_available": True}
+    runs = [
+        write_run("a", labels, labels, seed=0, options={**left, "bf16": True, "use_cpu": True}),
+        write_run("b", labels, labels, seed=1, options=left),
+        write_run("c", labels, labels, seed=0, options={"bf16": True}),
+        write_run("d", labels, labels, seed=0),
+    ]
+    assert [system["seeds"] for system in compare(runs, 50)["systems"]] == [[0, 1], [0], [0]]
 
 
 def test_folds_of_several_commits_say_so(write_run):

@@ -359,6 +359,18 @@ def test_few_numbers_keep_their_values_in_ascending_order():
     assert {name: indices.tolist() for name, indices in slice_rows([10, 9, 10]).items()} == {"9": [1], "10": [0, 2]}
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [0.1234561, 0.1234562, 0.5] * 3,
+        [1_700_000_000.5 + 60 * minute for minute in range(100)],
+        [13.40495 + 1e-13 * step for step in range(3)],
+    ],
+)
+def test_numbers_that_are_nearly_equal_lose_no_row(numbers):
+    assert sorted(np.concatenate(list(slice_rows(numbers).values()))) == list(range(len(numbers)))
+
+
 def test_many_names_keep_the_nineteen_most_frequent_and_pool_the_others():
     values = [f"film {index}" for index in range(30) for _ in range(30 - index)]
     rows = slice_rows(values)

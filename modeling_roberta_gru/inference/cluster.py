@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from urllib.parse import urlsplit
 
 import filelock
 import fsspec
@@ -38,9 +39,10 @@ from ..files import (
     without_passwords,
     writing_to,
 )
+from ..training.loading import load_classifier
 from .batch_scorer import cpus_given, torch_threads
 from .score_file import ScoreOptions, check_text_columns, score_file
-from .scorer import Scorer
+from .scorer import Scorer, fingerprint
 
 MANIFEST = "_manifest.json"  # which whoever reads the folder passes over
 MOST_TRIES = 4
@@ -172,14 +174,19 @@ def score_folder(
                 with bar:
                     crew.score(left, least, most, bar)
                 said |= crew.counts
+        elif earlier is not None and earlier["fingerprint"] != fingerprint(*load_classifier(model)):
+            raise InputError(
+                f"{redacted(target)} was scored by another model. Name another folder, or start over with --restart.",
+                field="model",
+            )
         _tidy(target)
     if left and crew.errors:
         listed = "\n".join(crew.errors[:10])
         raise InputError(
-            f"{len(crew.errors):,} of {len(parts):,} parts could not be scored; the others are in {target}, and the "
-            f"same command resumes:\n{listed}"
+            f"{len(crew.errors):,} of {len(parts):,} parts could not be scored; the others are in {redacted(target)}, "
+            f"and the same command resumes:\n{listed}"
         )
-    return {**said, "seconds": perf_counter() - started, "target": target}
+    return {**said, "seconds": perf_counter() - started, "target": redacted(target)}
 
 
 class _Crew:
@@ -338,15 +345,37 @@ def find_parts(source: str) -> list[Part]:
     )
     check_compressed_once(names)
     if not names:
-        raise InputError(f"{source} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
+        raise InputError(f"{redacted(source)} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
     return [
         Part(
-            name if not is_url(source) or "://" in name else f"{source.partition('://')[0]}://{name.lstrip('/')}",
+            _located(name, path, source),
             int(found[name].get("size") or 0),
-            f"part-{number:05}-{posixpath.basename(name).partition('.')[0]}.parquet",
+            _part_name(number, name),
         )
         for number, name in enumerate(names)
     ]
+
+
+def _located(name: str, path: str, source: str) -> str:
+    """Write where a file lies that a file system lists as `name`, and the source that it is of as `path`."""
+    if not is_url(source) or "://" in name:
+        return name
+    # With some protocols a path holds the host, or the bucket, and with others it follows it.
+    before = source.rstrip("/").removesuffix(path.rstrip("/"))
+    if before == source.rstrip("/"):
+        return f"{source.partition('://')[0]}://{name.lstrip('/')}"
+    return f"{before}{name}"
+
+
+def _part_name(number: int, source: str) -> str:
+    """Name the file that one of the sources is scored into."""
+    return f"part-{number:05}-{_file_name(source).partition('.')[0]}.parquet"
+
+
+def _file_name(location: str) -> str:
+    """Return a file's name; of a web address without what follows its path, such as a signature."""
+    is_web = location.startswith(("http://", "https://"))
+    return posixpath.basename(urlsplit(location).path if is_web else location)
 
 
 def _absolute(location: str) -> str:
@@ -383,7 +412,7 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
         source, target = Path(part.source), Path(folder) / part.target
         try:
             if is_url(part.source):
-                source = Path(scratch) / posixpath.basename(part.source)
+                source = Path(scratch) / _file_name(part.source)
                 with _transferring(part.source):
                     filesystem, path = fsspec.url_to_fs(part.source)
                     filesystem.get_file(path, str(source))

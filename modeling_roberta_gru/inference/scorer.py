@@ -92,7 +92,7 @@ class Scorer:
         labels = LabelSpace.from_config(model.config)
         self.labels, self.problem_type = labels.names, labels.problem_type
         self.classes_ = np.array(self.labels)
-        self.fingerprint = _fingerprint(model, tokenizer)
+        self.fingerprint = fingerprint(model, tokenizer)
         # Its own, always called with the same cut and no padding: a fast tokenizer keeps both as settings, and
         # whoever else called it would change them for every thread.
         self.tokenizer = copy.deepcopy(tokenizer)
@@ -362,7 +362,7 @@ def slices_by_size(texts: Sequence[str], num_characters: int) -> Iterator[Sequen
             start, size = index + 1, 0
 
 
-def _fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """Digest what a text's scores follow from, wherever the model lies and however many threads compute."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in OF_A_COPY}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())

@@ -32,7 +32,7 @@ from ..markdown import cell, code, table
 from ..training.arguments import RobertaGRUTrainingArguments
 from ..training.metrics import METRICS, interval, resample_counts, written
 from ..training.plots import BLUE, GREY, ORANGE, save, tidy
-from ..training.record import WITHOUT_EFFECT
+from ..training.record import WITHOUT_EFFECT, without_machine
 
 FILES = ("metrics.json", "run.json", "predictions.parquet")
 NO_PART_OF_SYSTEM = (
@@ -76,8 +76,7 @@ class Run(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """The options that make the system what it is, where they are not at their default."""
-        left_out = (*NO_PART_OF_SYSTEM, "architecture")
-        return {name: value for name, value in self.record["options"].items() if name not in left_out}
+        return without_machine(self.record["options"], (*NO_PART_OF_SYSTEM, "architecture"))
 
     @property
     def seed(self) -> int:

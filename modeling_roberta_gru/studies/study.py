@@ -39,7 +39,7 @@ from ..files import delete, redacted, why_not_written, without_passwords, write_
 from ..training.architectures import check_options
 from ..training.arguments import RobertaGRUTrainingArguments, parse_run
 from ..training.metrics import measure, metric_names, to_probabilities
-from ..training.record import WITHOUT_EFFECT, changed_options, describe_data, describe_platform
+from ..training.record import WITHOUT_EFFECT, changed_options, describe_data, describe_platform, without_machine
 from .space import OF_THE_STUDY, Space, read_space
 from .study_report import best_trial, draw_curves, draw_options, final_markdown, named, outcome, study_markdown
 
@@ -100,8 +100,7 @@ class Plan:
 
     def options(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a point that are not at their default and do not depend on the machine."""
-        options = changed_options(*self.parse(params))
-        return {name: value for name, value in options.items() if name not in NO_PART_OF_STUDY}
+        return without_machine(changed_options(*self.parse(params)), NO_PART_OF_STUDY)
 
     def describe(self) -> dict[str, Any]:
         """Check all that can be checked before training, and return what makes this study the one it is.
@@ -371,7 +370,7 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
             trial.set_user_attr("interrupted", True)
         else:
             trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
-        if is_common or (is_mistake and "interrupted" in trial.user_attrs):
+        if is_mistake and "interrupted" in trial.user_attrs:
             raise InputError(f"{name}: {error}") from error
         if "interrupted" in trial.user_attrs:
             raise
@@ -542,11 +541,11 @@ def _final_runs(plan: Plan, params: Mapping[str, Any]) -> dict[str, Any] | None:
     if not paths:
         return None
     left_out = (*NO_PART_OF_STUDY, "seed")
-    wanted = {name: value for name, value in plan.options(params).items() if name not in left_out}
+    wanted = without_machine(plan.options(params), left_out)
     runs = []
     for path in paths:
         options = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["options"]
-        if {name: value for name, value in options.items() if name not in left_out} == wanted:
+        if without_machine(options, left_out) == wanted:
             test = json.loads(path.read_text(encoding="utf-8"))["test"]
             figures = {name: figure for name, figure in test.items() if name not in ("n", "per_class")}
             folder = path.parent.relative_to(plan.output_dir).as_posix()

@@ -65,6 +65,13 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
             super().__post_init__()
         except (ValueError, ImportError) as error:
             raise InputError(str(error)) from error
+        if self.load_best_model_at_end and self.save_strategy == "steps" and self.save_steps != self.eval_steps:
+            raise InputError(
+                f"--save_steps {self.save_steps:g} and --eval_steps {self.eval_steps:g} differ: the best model can be "
+                "kept only if it is saved whenever it is evaluated. Give both the same number, or set "
+                "--load_best_model_at_end false.",
+                field="save_steps",
+            )
         self.num_idle_gpus = max(0, self.n_gpu - 1)
         if self.num_idle_gpus:
             self._n_gpu = 1  # or the Trainer would wrap the model into torch's DataParallel

@@ -372,16 +372,24 @@ def slice_rows(values: Sequence[Any]) -> dict[str, np.ndarray]:
 def _number_slices(values: np.ndarray) -> dict[str, np.ndarray]:
     distinct = np.unique(values)
     if len(distinct) <= NUM_SLICES:
-        return {_said(value): values == value for value in distinct}
+        return {name: values == value for name, value in zip(_names_of(distinct), distinct, strict=True)}
     quantiles = np.quantile(values, np.arange(NUM_BANDS + 1) / NUM_BANDS, method="inverted_cdf")  # values that occur
     band = np.searchsorted(np.unique(quantiles)[1:], values)
     bands = [band == index for index in range(band.max() + 1)]
-    return {f"{_said(values[inside].min())} to {_said(values[inside].max())}": inside for inside in bands}
+    ends = np.unique([end(values[inside]) for inside in bands for end in (np.min, np.max)])
+    name_of = dict(zip(ends.tolist(), _names_of(ends), strict=True))
+    return {
+        f"{name_of[values[inside].min().item()]} to {name_of[values[inside].max().item()]}": inside for inside in bands
+    }
 
 
-def _said(number: Any) -> str:
-    """Write a number as people do: a whole one without a point, others with six digits."""
-    return str(int(number)) if float(number).is_integer() else f"{number:.6g}"
+def _names_of(numbers: np.ndarray) -> list[str]:
+    """Write different numbers as people do, whole ones without a point, with as many digits as tell them apart."""
+    for digits in (6, 9, 12):
+        names = [str(int(number)) if float(number).is_integer() else f"{number:.{digits}g}" for number in numbers]
+        if len(set(names)) == len(names):
+            return names
+    return [repr(number) for number in numbers.tolist()]
 
 
 def _name_slices(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ from transformers import (
     set_seed,
 )
 
+from ..arguments import check_seeds
 from ..configuration_roberta_gru import RobertaGRUConfig
 from ..data.dialect import is_decoded, not_text
 from ..data.documents import clean_html, text_key
@@ -92,6 +93,7 @@ class AdaptOptions:
         for name in ("epochs", "learning_rate", "batch_size", "save_steps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name} must be a number above 0, got {getattr(self, name)}.")
+        check_seeds(seed=self.seed)
         if not 0 < self.validation_share < 1:
             raise InputError(f"--validation_share must be above 0 and below 1, got {self.validation_share}.")
 

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -152,6 +152,12 @@ WITHOUT_EFFECT = (
     *("hub_model_id", "hub_private_repo", "hub_revision"),
 )
 """Options that change no prediction."""
+
+
+def without_machine(options: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Return recorded options without those in `left_out`, and without the device and precision of the machine."""
+    chosen = ("use_cpu", "bf16") if options.get("bf16_if_available") else ("use_cpu",)
+    return {name: value for name, value in options.items() if name not in (*left_out, *chosen)}
 
 
 def changed_options(*arguments: Any) -> dict[str, Any]:
