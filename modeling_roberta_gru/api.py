@@ -148,13 +148,13 @@ def train(
             raise InputError("train() is for one process. Use `accelerate launch train.py` for several.")
         splits = load_splits(parsed.data, tables) if tables else None
         result = run(parsed.model, parsed.data, args, parsed.recipe, splits=splits, names_folder=temporary is None)
+        has_model = isinstance(result.trained, TrainedModel)
+        trusted = parsed.model.trust_remote_code
+        model, tokenizer = load_classifier(str(result.output_dir), trusted) if has_model else (None, None)
     except BaseException:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    has_model = isinstance(result.trained, TrainedModel)
-    trusted = parsed.model.trust_remote_code
-    model, tokenizer = load_classifier(str(result.output_dir), trusted) if has_model else (None, None)
     reading = (result.trained.max_length, parsed.data.clean_html)
     classifier = TrainedClassifier(result.metrics, result.output_dir, model, tokenizer, *reading)
     if temporary is not None:
@@ -243,7 +243,7 @@ def explain(
 
     Args:
         model: what [`train`] returned, a run's folder, a saved model's folder or a Hub id.
-        text: of any length.
+        text: of any length. HTML is removed from it where [`train`] returned the model, and removed it in training.
         label: the label in question; unset: the one that scores highest.
         attributions: also attribute the prediction to the words, which takes most of the time and the extra `explain`.
         steps: of the attributions' integral, 32 where unset; more are more exact. Texts of more than 16,384 tokens get
@@ -253,6 +253,8 @@ def explain(
     Raises:
         InputError: if model, text or label is not usable.
     """
+    if isinstance(model, TrainedClassifier) and model.clean_html:
+        text = clean_html(text)
     folder = None if output_dir is None else Path(output_dir)
     trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
     return Explanation(trace, attribution, label, tuple(files))

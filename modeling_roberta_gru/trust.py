@@ -195,14 +195,20 @@ def describe_remote_code(name: str, revision: str | None = None) -> str:
 
 
 def _foreign_entries(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the JSON files and the entries, as `auto_map.AutoModel`, that name code of others."""
+    """Yield the JSON files and the entries, as `auto_map.AutoModel`, that name code of others.
+
+    Raises:
+        InputError: if a file is nested too deeply to be looked through, as others may do all the same.
+    """
     for path in sorted(folder.glob("*.json")):
         if path.name in NAMES_NO_CODE:
             continue
         try:
             held = read_json(path)
-        except InputError:  # which is told where the file is read for what it holds
-            continue
+        except InputError as error:
+            if isinstance(error.__cause__, (OSError, json.JSONDecodeError, UnicodeDecodeError)):
+                continue  # nobody can read it
+            raise
         foreign: list[str] = []
         _without_foreign(held, path, foreign)
         yield from ((path, entry) for entry in foreign)

@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import modeling_roberta_gru
-from modeling_roberta_gru import Scorer, evaluate, explain, publish, train
+from modeling_roberta_gru import Scorer, api, evaluate, explain, publish, train
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
@@ -112,6 +112,7 @@ def test_other_tables_are_read_as_well(kind, frame, stand_in, tmp_path):
         (lambda frame: evaluate(frame.columns, frame), "No model can be read from"),
         (lambda frame: evaluate("/nowhere/at/all", frame), "/nowhere/at/all does not exist"),
         (lambda frame: publish("nowhere", "me/mine", dry_run=True), "nowhere"),
+        (lambda frame: explain("nowhere", "a text", steps=0), "steps must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_named(call, message, frame):
@@ -153,6 +154,8 @@ def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, f
     assert losses[0] == losses[1] != losses[2]
     unsaid = evaluate(cleaned, frame.assign(text=marked), clean_html=None, max_length=None)
     assert unsaid["log_loss"] == losses[0]
+    explained = [explain(*asked, attributions=False) for asked in ((cleaned, marked[0]), (classifier, plain[0]))]
+    assert explained[0].trace.text == explained[1].trace.text
     for wrong in (frame, {"text": texts}, b"a text", 5, [5]):
         with pytest.raises(InputError, match=r"^texts"):
             cleaned.predict(wrong)
@@ -250,4 +253,8 @@ def test_nothing_is_left_of_what_was_kept_nowhere(frame, stand_in, tmp_path, mon
     del trained
     gc.collect()
     explain(tmp_path / "kept", "so it was", attributions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    monkeypatch.setattr(api, "load_classifier", lambda *_: pytest.fail("it cannot be loaded"))
+    with pytest.raises(pytest.fail.Exception):
+        train(frame, model_name_or_path=str(stand_in), **{**TINY, "config_overrides": None})
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

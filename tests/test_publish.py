@@ -294,6 +294,20 @@ def test_something_else_is_overwritten_only_when_it_is_confirmed(hub, model, hel
     assert contents(hub) == {**OTHERS[held], **read(model)}
 
 
+def test_labels_are_compared_whole_however_long(hub, model, tmp_path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "mine"))
+    config = json.loads((folder / "config.json").read_text())
+
+    def with_labels(*names: str) -> bytes:
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: at for at, name in enumerate(names)}}
+        return json.dumps({**config, **labels}).encode()
+
+    (folder / "config.json").write_bytes(with_labels("n" * 70, "p" * 70))
+    hub.create(NAME, {"config.json": with_labels("q" * 70, "r" * 70)})
+    with pytest.raises(InputError, match="other labels"):
+        push(hub, folder)
+
+
 def test_weights_of_another_format_are_asked_about_and_stay(hub, model) -> None:
     hub.create(NAME, {**read(model), "pytorch_model.bin": b"theirs"})
     with pytest.raises(InputError, match=r"pytorch_model\.bin"):

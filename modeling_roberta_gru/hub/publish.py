@@ -17,7 +17,7 @@ from hashlib import file_digest, sha1
 from json import JSONDecodeError
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from huggingface_hub import (
@@ -125,7 +125,7 @@ class Remote:
         head: the commit, which the next one is added to; None where there is no repository.
         branches, tags: name → commit.
         files: the commit's files.
-        model: what kind of model it holds, in words; None without a configuration.
+        model: what kind of model it holds; None without a configuration.
         is_private: whether others cannot see it.
     """
 
@@ -133,7 +133,7 @@ class Remote:
     branches: dict[str, str]
     tags: dict[str, str]
     files: dict[str, RepoSibling]
-    model: str | None
+    model: "Kind | None"
     is_private: bool | None
 
 
@@ -387,7 +387,7 @@ def _read(api: HfApi, repo_id: str, branch: str) -> Remote:
     head = branches.get(branch) or branches["main"]
     info = api.model_info(repo_id, revision=head, files_metadata=True)
     files = {file.rfilename: file for file in info.siblings or []}
-    model = _describe_model(_download(api, repo_id, head, "config.json")) if "config.json" in files else None
+    model = _kind_of(_download(api, repo_id, head, "config.json")) if "config.json" in files else None
     return Remote(head, branches, {ref.name: ref.target_commit for ref in refs.tags}, files, model, info.private)
 
 
@@ -399,14 +399,28 @@ def _download(api: HfApi, repo_id: str, oid: str, name: str) -> bytes:
     return response.content
 
 
-def _describe_model(config: bytes) -> str:
+class Kind(NamedTuple):
+    """What tells one model from another: `model_type`, architectures and labels; empty where they cannot be read."""
+
+    model_type: str = ""
+    architectures: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.model_type:
+            return "a model whose configuration does not tell its type"
+        labels = shorten(", ".join(self.labels), 60, placeholder=" …")
+        said = f"; labels: {labels}" if labels else ""
+        return f"a {self.model_type} model ({', '.join(self.architectures)}{said})"
+
+
+def _kind_of(config: bytes) -> Kind:
     try:
         fields = json.loads(config)
-        labels = ", ".join(map(str, fields.get("id2label", {}).values()))
-        said = f"; labels: {shorten(labels, 60, placeholder=' …')}" if labels else ""
-        return f"a {fields['model_type']} model ({', '.join(fields['architectures'])}{said})"
+        labels = tuple(map(str, fields.get("id2label", {}).values()))
+        return Kind(str(fields["model_type"]), tuple(map(str, fields["architectures"])), labels)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return "a model whose configuration does not tell its type"
+        return Kind()
 
 
 def _is_same(path: Path, remote: RepoSibling) -> bool:
@@ -430,16 +444,17 @@ def _plan(folder: Path, sizes: Mapping[str, int], remote: Remote) -> Plan:
         unchanged={name: size for name, size in sizes.items() if name in same},
         deletions=sorted(name for name in remote.files if belongs(name) and name not in sizes),
         left_out=sorted(path.name for path in folder.iterdir() if path.name not in sizes),
-        objection=_objection(_describe_model((folder / "config.json").read_bytes()), remote),
+        objection=_objection(_kind_of((folder / "config.json").read_bytes()), remote),
     )
 
 
-def _objection(model: str, remote: Remote) -> str | None:
+def _objection(model: Kind, remote: Remote) -> str | None:
     others = sorted(remote.files.keys() - PRELIMINARY)
     if remote.model is None:
         return f"files and no config.json ({', '.join(others[:3])})" if others else None
     if remote.model != model:
-        return f"{remote.model}, and this is {model}"
+        is_told_alike = str(remote.model) == str(model)  # where labels are too long to be told whole
+        return f"{remote.model}, and this is {'one with other labels' if is_told_alike else model}"
     weights = [name for name in others if name.endswith(FOREIGN_WEIGHTS)]
     return f"weights of another format, which would stay ({', '.join(weights[:3])})" if weights else None
 

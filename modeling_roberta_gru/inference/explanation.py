@@ -177,6 +177,8 @@ def explain_model(
     Raises:
         InputError: if anything given is not usable; nothing is written then.
     """
+    if steps is not None and steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}.", field="steps")
     if attributions:
         check_captum()
     if output_dir is not None:
@@ -197,7 +199,7 @@ def explain_model(
             NUM_STEPS,
         )
     elif attributions:
-        attribution = attribute(model, tokenizer, text, label, steps or NUM_STEPS)
+        attribution = attribute(model, tokenizer, text, label, NUM_STEPS if steps is None else steps)
     if output_dir is None:
         return traced, attribution, []
     picture, page = output_dir / "explanation.png", output_dir / "explanation.html"

@@ -141,6 +141,18 @@ def test_loading_runs_no_code_of_a_folder(trap, ours, lay, tmp_path, marker) -> 
     assert not marker.exists()
 
 
+def test_what_cannot_be_looked_through_is_not_taken_for_clear(ours, lay, tmp_path, marker) -> None:
+    nested: list = []
+    for _ in range(60):
+        nested = [nested]
+    folder = lay(ours, tmp_path / "model", of_tokenizer)
+    edit(folder / "tokenizer_config.json", x=nested)
+    for refuse in (check_model, check_code, remove_foreign_code):
+        with pytest.raises(InputError, match="nested in more than"):
+            refuse(folder)
+    assert not marker.exists()
+
+
 def test_a_folder_of_ours_is_loaded_by_the_installed_classes(ours, tmp_path, marker) -> None:
     folder = Path(shutil.copytree(ours, tmp_path / "model"))
     for path in folder.glob("*.py"):
