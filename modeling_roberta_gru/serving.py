@@ -19,9 +19,9 @@ import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from threading import BoundedSemaphore, Condition, Thread
 from types import ModuleType
@@ -247,13 +247,20 @@ class ReadingLine(_Line):
         model: a RoBERTa-GRU that reads from left to right.
         tokenizer: its own.
         num_readings: how many documents may be open.
+        limit: a context that ends what takes too long, by TimeoutError.
 
     Raises:
         ValueError: if the model cannot read what is still being written.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, num_readings: int):
-        self._readers = model.readers(tokenizer, num_readings)
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        num_readings: int,
+        limit: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ):
+        self._readers, self._limit = model.readers(tokenizer, num_readings), limit
         self._free = deque(range(num_readings))
         self._is_new: set[int] = set()
         self._pieces: dict[int, tuple[str, Future[tuple[np.ndarray, int]]]] = {}
@@ -307,7 +314,8 @@ class ReadingLine(_Line):
     def _work(self, taken: list[tuple[int, str, Future]]) -> None:
         pieces = {number: piece for number, piece, _ in taken}
         try:
-            probabilities = self._readers.append(pieces).float().cpu().numpy()
+            with self._limit():
+                probabilities = self._readers.append(pieces).float().cpu().numpy()
         except Exception as error:  # whatever it is: none suffers from a piece beside its own, and its client is told
             if len(taken) == 1:
                 _settle(taken[0][2], None, error)
@@ -356,9 +364,10 @@ class Service:
             self.why_not_read = READS_IN_PART
         elif is_ours:
             tokenizer = copy.deepcopy(self.tokenizer)
+            limit = partial(self.handler.time.seconds, self.handler.max_seconds)
             try:
-                self.readings = ReadingLine(scorer.engine.model, tokenizer, limits.readings)
-                self.separators = SettlingTokenizer(tokenizer, scorer.engine.model.config).separators
+                self.readings = ReadingLine(scorer.engine.model, tokenizer, limits.readings, limit)
+                self.settling = SettlingTokenizer(tokenizer, scorer.engine.model.config)
             except ValueError as error:
                 self.why_not_read = str(error)
 
@@ -520,6 +529,8 @@ def create_app(
     token = os.environ.get(TOKEN) if token is None else token
     if token is not None and not token.strip():
         raise InputError(f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.")
+    if token is not None and not token.isascii():  # clients encode others in different ways
+        raise InputError(f"The token in {TOKEN} has characters beyond ASCII: choose another.", field=TOKEN)
     scorer = model if isinstance(model, Scorer) else Scorer(model, **options)
     measures = Measures()
     service = Service(scorer, limits, measures.on_batch)
@@ -729,7 +740,7 @@ def make_server(app: Any, host: str = HOST, port: int = PORT, **settings: Any) -
                 self.transport.close()
                 return
             self._was_silent = cycle is None
-            self.loop.call_later(service.limits.seconds_to_send, self._watch, cycle)
+            self.loop.call_later(service.limits.seconds_to_send, self._watch, None if is_answering else cycle)
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -797,33 +808,32 @@ async def _classify(service: Service, request: Any) -> tuple[Any, list[str]]:
     """Return the answer to a request, and its texts."""
     if service.is_stopping:
         raise _stopping()
-    started = time.monotonic()
-    loop = asyncio.get_running_loop()
-    body = await _receive(service, request)
-    try:
-        data, asked, documents = await loop.run_in_executor(service.preparation, service.prepare, body)
-    finally:
-        service.open_bytes -= len(body)
-    work = service.submit(data, asked, documents)
-    answer = asyncio.wrap_future(work)
-    gone = asyncio.ensure_future(_wait_until_gone(request))
     most = service.handler.max_seconds
-    try:
-        await asyncio.wait(
-            {answer, gone}, timeout=most - (time.monotonic() - started), return_when=asyncio.FIRST_COMPLETED
-        )
-    finally:
-        gone.cancel()
-    if not answer.done():
+    end = time.monotonic() + most
+    body = await _receive(service, request)
+    gone = asyncio.ensure_future(_wait_until_gone(request))
+
+    async def wait_for(work: Future) -> Any:
+        answer = asyncio.wrap_future(work)
+        await asyncio.wait({answer, gone}, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
         work.cancel()  # at once: what was not begun of it when the client is told never will be
         answer.cancel()
-        if gone.done() and not gone.cancelled():
+        if gone.done():
             raise RefusedError(499, "The client is gone.")
         raise RefusedError(503, f"inputs: they take longer than {most:,} seconds. Send less.", Retry_After="30")
+
     try:
-        result = answer.result()
+        try:
+            data, asked, documents = await wait_for(service.preparation.submit(service.prepare, body))
+        finally:
+            service.open_bytes -= len(body)
+        result = await wait_for(service.submit(data, asked, documents))
     except load_handler().RequestError as error:
         raise RefusedError(400, str(error)) from None
+    finally:
+        gone.cancel()
     return (result if asked.parameters.explain else service.handler.answer(asked, result)), asked.texts
 
 
@@ -880,17 +890,16 @@ async def _read(
     event: dict[str, Any] = {}
     try:
         number = readings.open()
-        # Open is what is read again with every piece: what stands behind the last white space, or all of it where the
-        # tokenizer may change what stands before.
-        num_characters, num_open = 0, 0
+        num_characters = 0
+        open_text = ""  # which is read again with every piece, since what follows may change its tokens
         async for piece in _pieces(service, request):
             if GONE in request.scope:
                 return
             num_characters += len(piece)
-            last = max((piece.rfind(separator) for separator in service.separators), default=-1)
-            num_open = len(piece) - last - 1 + (num_open if last < 0 else 0)
-            if num_open > service.limits.piece_characters:
-                what = "without white space" if service.separators else "for this model's tokenizer"
+            open_text += piece
+            open_text = open_text[service.settling.find_settled(open_text) :]
+            if len(open_text) > service.limits.piece_characters:
+                what = "in which no word ends" if service.settling.separators else "for this model's tokenizer"
                 most = f"{service.limits.piece_characters:,}"
                 raise RefusedError(400, f"More than {most} characters {what}. Send them to /classify.")
             if num_characters > service.handler.max_characters:
@@ -922,8 +931,9 @@ async def _pieces(service: Service, request: Any) -> AsyncIterator[str]:
     most = 12 * limits.piece_characters + 100  # a character may be written as \ud83d\ude00
     received = bytearray()
     is_whole = False
+    end = time.monotonic() + limits.seconds_to_send
     while not is_whole:
-        message = await _next_message(service, request)
+        message = await _next_message(service, request, end)
         if message["type"] == "http.disconnect":
             return
         received += message.get("body", b"")
@@ -934,12 +944,12 @@ async def _pieces(service: Service, request: Any) -> AsyncIterator[str]:
         for line in [*lines, received] if is_whole else lines:
             if line.strip():
                 yield _piece(bytes(line), limits)
+                end = time.monotonic() + limits.seconds_to_send
 
 
-async def _next_message(service: Service, request: Any) -> dict[str, Any]:
-    """Wait for more of a body, but not for ever, and not longer than the server runs."""
+async def _next_message(service: Service, request: Any, end: float) -> dict[str, Any]:
+    """Wait for more of a body, but not beyond `end`, of the monotonic clock, and not longer than the server runs."""
     message = asyncio.ensure_future(request.receive())
-    end = time.monotonic() + service.limits.seconds_to_send
     try:
         while not message.done():
             if service.is_stopping:

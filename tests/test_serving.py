@@ -312,6 +312,29 @@ def test_a_request_that_takes_too_long_is_left(serve, monkeypatch, held):
     assert len(begun) == served.service.scorer.engine.num_workers  # and not all the other texts
 
 
+def test_a_request_whose_turn_does_not_come_is_left(serve, scorer, monkeypatch):
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "2")
+    served, go = serve(), threading.Event()
+    prepare, prepared = served.service.prepare, []
+    monkeypatch.setattr(
+        served.service, "prepare", lambda body: (prepared.append(body), go.wait(SOON), prepare(body))[2]
+    )
+    body = json.dumps({"inputs": TEXTS[0]}).encode()
+    try:
+        with ThreadPoolExecutor(3) as clients, served.socket() as client:
+            answers = [clients.submit(served.ask, {"inputs": text}) for text in TEXTS[:3]]
+            wait_until(lambda: len(prepared) == 1)
+            client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            client.close()
+            wait_until(lambda: 'status="499"' in served.ask(b"", path="/metrics", method="GET")[1])
+            assert [answer.result(SOON)[0] for answer in answers] == [503] * 3
+    finally:
+        go.set()
+    assert served.answer({"inputs": TEXTS[0]})
+    assert len(prepared) == 2  # nothing was begun that nobody waits for
+    assert served.service.open_bytes == 0
+
+
 def test_what_takes_too_long_is_left_before_the_client_is_told(scorer, monkeypatch, held):
     go, begun = held
     monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "2")
@@ -414,6 +437,21 @@ def test_silent_connections_are_closed(impatient):
     wait_until(lambda: not impatient.server.server_state.connections)
 
 
+@pytest.mark.slow
+def test_a_connection_stays_open_for_a_while_after_an_answer_that_took_long(serve, held):
+    go, begun = held
+    served = serve(Limits(seconds_to_send=3.0))  # looks at a connection after 3, 6 and 9 seconds
+    with contextlib.closing(served.connect()) as connection:
+        connection.request("POST", "/classify", json.dumps({"inputs": TEXTS[0]}))
+        wait_until(lambda: begun)
+        time.sleep(5)
+        go.set()
+        assert connection.getresponse().read()
+        time.sleep(2)
+        connection.request("POST", "/classify", json.dumps({"inputs": TEXTS[0]}))
+        assert connection.getresponse().status == 200
+
+
 def test_who_does_not_read_the_answers_keeps_nobody_out_and_no_server_up(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = RobertaGRUForSequenceClassification(tiny_config(vocab_size=len(tokenizer), num_labels=3000)).eval()
@@ -464,6 +502,10 @@ def test_who_has_no_token_is_told_so_before_the_body_is_read(serve):
 
 
 def test_the_token_is_had_from_the_environment(scorer, monkeypatch):
+    monkeypatch.setenv(TOKEN, "schlüssel")
+    with pytest.raises(InputError) as caught:
+        create_app(scorer)
+    assert caught.value.field == TOKEN
     monkeypatch.setenv(TOKEN, " ")
     with pytest.raises(InputError):
         create_app(scorer)
@@ -636,6 +678,43 @@ def test_a_document_that_falls_silent_is_given_up(impatient):
             assert part
             said += part
     wait_until(lambda: len(impatient.service.readings._free) == 2)
+
+
+def test_a_document_of_which_no_piece_ever_ends_is_given_up(impatient):
+    with impatient.socket() as client:
+        client.settimeout(0.3)
+        client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n")
+        said, end = b"", time.monotonic() + SOON
+        while b'"status": 408' not in said:
+            assert time.monotonic() < end
+            client.sendall(b"\n")
+            with contextlib.suppress(TimeoutError):
+                said += client.recv(1000)
+
+
+def test_white_space_that_goes_on_and_on_is_as_long_as_any_other_text(serve):
+    served = serve(Limits(piece_characters=100))
+    pieces = [json.dumps(piece) for piece in ("some words", *[" " * 60] * 4, "more")]
+    said = served.ask("\n".join(pieces).encode(), path="/read")[1]
+    assert said.count("event: prediction") == 2
+    assert said.count('"status": 400') == 1
+
+
+def test_a_document_that_takes_too_long_keeps_no_other_waiting(serve, monkeypatch):
+    monkeypatch.setenv("ROBERTA_GRU_MAX_SECONDS", "3")
+    served, calls = serve(), []
+
+    def be_slow(*_):
+        calls.append(1)
+        time.sleep(0.5)
+
+    hook = served.service.scorer.engine.model.base_model.register_forward_pre_hook(be_slow)
+    try:
+        assert '"status": 503' in served.ask(json.dumps("slow " * 3900).encode(), path="/read")[1]
+        assert "event: end" in served.ask(b'"splendid"', path="/read")[1]
+    finally:
+        hook.remove()
+    assert len(calls) <= 12  # of some hundred
 
 
 @pytest.mark.parametrize("top_k", ["abc", "0", "-1", "1.5", ""])

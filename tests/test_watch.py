@@ -178,7 +178,7 @@ def test_a_text_without_white_space_is_said_once_to_be_slow(monkeypatch, capsys)
     list(watch(classifier(), TOKENIZER, [b"word " * 60]))
     assert capsys.readouterr().err == ""
     list(watch(classifier(), TOKENIZER, [b"x" * 350], every=30))
-    assert capsys.readouterr().err.count("no white space") == 1
+    assert capsys.readouterr().err.count("No word ends") == 1
 
 
 def test_the_command_reads_standard_input_to_its_end(saved, roberta_gru):

@@ -120,8 +120,8 @@ def watch(
                 is_warned = len(reader.state_dict()["text"]) > MOST_HELD
                 if is_warned:
                     say(
-                        "This text has no white space to cut at (or none that this tokenizer cuts at): what has been "
-                        "written since the last one is read again with every piece, more and more slowly.",
+                        "No word ends in a long stretch of this text (or none for this tokenizer): what has been "
+                        "written since the last one ended is read again with every piece, more and more slowly.",
                         error=True,
                     )
             before, now = now, _sighting(reader, probabilities.float().cpu().numpy(), num_characters, labels)
