@@ -16,6 +16,7 @@ docs/results.md.
 
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -296,6 +297,7 @@ def encode_texts(texts: Sequence[str], encoder: str, folder: Path, view: str, ba
             jobs.append((windows[-1], np.asarray(tokens)[positions]))
             owners.append(row)
             windows.append(windows[-1] + len(positions))
+    shutil.rmtree(folder / "predicted", ignore_errors=True)  # by heads on the states that were here
     folder.mkdir(parents=True, exist_ok=True)
     states = np.lib.format.open_memmap(
         folder / "states.npy", mode="w+", dtype=np.float16, shape=(windows[-1], config.hidden_size)

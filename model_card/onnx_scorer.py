@@ -119,10 +119,12 @@ class OnnxScorer:
         """Return what the graph gives, calibrated: `(n, C)` float32, in the order of the texts; of one text `(C,)`.
 
         Raises:
-            ValueError: naming the first entry that is not text.
+            ValueError: naming the first entry that is not text, or has no word in it.
         """
         some = _checked([texts] if isinstance(texts, str) else texts)
         token_ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some)]
+        if not all(token_ids):
+            raise ValueError(f"texts[{token_ids.index([])}] has no word in it: leave it out.")
         logits = np.empty((len(some), len(self.labels)), dtype=np.float32)
         for rows in self._batches([len(ids) for ids in token_ids]):
             longest = len(token_ids[rows[0]])

@@ -717,9 +717,9 @@ def check_training_options(args: Any) -> None:
         raise InputError("--hub_token would be saved in the run's record: use `hf auth login`, or HF_TOKEN.")
     if args.push_to_hub and not args.hub_model_id:
         raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
-    if not args.push_to_hub and (args.hub_model_id or args.hub_private_repo is not None):
-        name = "hub_model_id" if args.hub_model_id else "hub_private_repo"
-        raise InputError(f"--{name} takes effect only with --push_to_hub true.", field=name)
+    for name in ("hub_model_id", "hub_private_repo", "hub_revision"):
+        if getattr(args, name) is not None and not args.push_to_hub:
+            raise InputError(f"--{name} takes effect only with --push_to_hub true.", field=name)
     if args.freeze_encoder and (args.freeze_layers or args.layer_decay != 1):
         name = "freeze_layers" if args.freeze_layers else "layer_decay"
         raise InputError(
@@ -789,6 +789,8 @@ def _check_lora(args: Any) -> None:
 
 
 def _check_cache(args: Any) -> None:
+    if args.cache_limit != TrainingOptions.cache_limit and not args.freeze_encoder:
+        raise InputError("--cache_limit takes effect only with --freeze_encoder true.", field="cache_limit")
     if not 0 <= args.cache_limit < math.inf:
         raise InputError(f"--cache_limit must be a number of GiB of at least 0, got {args.cache_limit:g}.")
 

@@ -251,6 +251,11 @@ def train(
 def _resolve_runs(args: ModelArguments) -> ModelArguments:
     """Have a run's folder, named as what to start from, stand for the model in it, and a commit for a Hub's branch."""
     base, tokenizer = (name and model_folder(name) for name in (args.model_name_or_path, args.tokenizer_name))
+    if args.model_revision is not None and (base is None or Path(base).is_dir()):
+        raise InputError(
+            "--model_revision takes effect only where --model_name_or_path is a model on the Hub: leave it out.",
+            field="model_revision",
+        )
     revision = args.model_revision if base is None else pinned(base, args.model_revision)
     return replace(args, model_name_or_path=base, tokenizer_name=tokenizer, model_revision=revision)
 

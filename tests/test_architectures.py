@@ -290,10 +290,22 @@ def test_an_option_without_effect_is_refused_before_anything_is_read(architectur
         train_tiny(tmp_path / "run", *NOT_OURS, "--architecture", architecture, "--dataset_name", "nowhere", *option)
 
 
-def test_what_another_option_says_is_no_field_to_override(reviews, tmp_path):
-    options = ["--architecture", "gru", "--dataset_name", reviews, *NOT_OURS, "--config_overrides", "cell=lstm"]
-    with pytest.raises(InputError, match="--config_overrides cell: it is set by --architecture"):
+@pytest.mark.parametrize("architecture", ["gru", "transformer"])
+def test_what_another_option_says_is_no_field_to_override(architecture, reviews, tmp_path):
+    field, value, owner = {
+        "gru": ("cell", "lstm", "--architecture"),
+        "transformer": ("problem_type", "regression", "--problem_type"),
+    }[architecture]
+    options = ["--architecture", architecture, "--dataset_name", reviews, *NOT_OURS]
+    with pytest.raises(InputError, match=f"--config_overrides {field}: it is set by {owner}"):
+        train_tiny(tmp_path, *options, "--config_overrides", f"{field}={value}")
+
+
+def test_a_folder_has_no_revision(stand_in, tmp_path):
+    options = ["--model_name_or_path", stand_in, "--model_revision", "main", "--dataset_name", "nowhere"]
+    with pytest.raises(InputError) as caught:
         train_tiny(tmp_path, *options)
+    assert caught.value.field == "model_revision"
 
 
 @pytest.mark.parametrize("is_pretrained", [False, True])

@@ -184,6 +184,8 @@ MISTAKES = [
     (["--push_to_hub", "true"], None, "--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME"),
     (["--hub_model_id", "me/model"], None, "--hub_model_id takes effect only with --push_to_hub true"),
     (["--hub_private_repo", "true"], None, "--hub_private_repo takes effect only with --push_to_hub true"),
+    (["--hub_revision", "trial"], None, "--hub_revision takes effect only with --push_to_hub true"),
+    (["--cache_limit", "5"], None, "--cache_limit takes effect only with --freeze_encoder true"),
     (["--freeze_encoder", "true", "--layer_decay", "0.9"], None, "--layer_decay has no effect with --freeze_encoder"),
     (
         ["--freeze_encoder", "true", "--freeze_layers", "3"],

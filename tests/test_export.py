@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -222,6 +223,15 @@ def test_int8_holds_for_every_linear_layer_of_the_encoder(int8):
     ) + 100 * len(linear)
 
 
+def test_int8_leaves_an_attentions_query_as_it_is(tmp_path):
+    model = tiny_model(summary="attention")
+    write_graph(model, tmp_path / "model.onnx")
+    proto = onnx.load(tmp_path / "model.onnx")
+    quantize_linear_layers(proto)
+    products = [node for node in proto.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert len(products) == sum(isinstance(module, torch.nn.Linear) for module in model.roberta.modules())
+
+
 @pytest.mark.parametrize("length", [9, W, 66])
 def test_in_int8_a_documents_logits_do_not_depend_on_its_neighbours(length, int8):
     *_, graph = int8
@@ -361,6 +371,15 @@ def test_token_ids_are_those_of_transformers(scorer, saved):
 def test_no_texts_have_no_scores(scorer):
     assert scorer.predict([]).tolist() == []
     assert scorer.predict_proba([]).shape == (0, 3)
+
+
+def test_a_text_without_tokens_is_named(scorer, monkeypatch):
+    def encode(texts):
+        return [SimpleNamespace(ids=[0] * len(text.split())) for text in texts]
+
+    monkeypatch.setattr(scorer, "tokenizer", SimpleNamespace(encode_batch_fast=encode))
+    with pytest.raises(ValueError, match=r"^texts\[1\] has no word in it"):
+        scorer.predict(["a splendid plot", ""])
 
 
 def test_both_scorers_answer_in_the_same_names_and_types(pair):

@@ -116,6 +116,9 @@ def test_every_row_is_predicted_by_heads_that_never_saw_it(heads, stand_in, data
     assert len(lines) == 2 + len(systems)
     assert all(line.count("|") == 9 for line in lines)
 
+    assert run(heads.app, ["encode", task, str(stand_in), str(states), *common]).exit_code == 0
+    assert not (states / "predicted").exists()  # by heads on other states, for all one knows
+
 
 def test_epochs_are_chosen_for_each_fold_on_the_next_one_which_is_then_learned_too(
     heads, stand_in, data, task, tmp_path, monkeypatch

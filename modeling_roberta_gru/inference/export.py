@@ -234,8 +234,9 @@ def write_graph(model: PreTrainedModel, path: Path) -> None:
 
 
 def quantize_linear_layers(model: Any) -> None:
-    """Let the linear layers of an `onnx.ModelProto` multiply in int8: states scaled by token, weights by output.
+    """Let the encoder's linear layers in an `onnx.ModelProto` multiply in int8.
 
+    States are scaled by token, weights by output:
     x W ≈ s_x s_w (q_x q_w) + min(x) Σ s_w q_w, where q_x = round((x - min(x)) / s_x) and s_x = (max(x) - min(x)) / 255
     for each token, q_w = round(W / s_w) and s_w = max |W| / 64 for each output.
     """
@@ -256,7 +257,8 @@ def quantize_linear_layers(model: Any) -> None:
     }
     nodes, quantized = [], set()
     for node in graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in weights or len(weights[node.input[1]].dims) != 2:
+        is_of_encoder = node.op_type == "MatMul" and node.name.startswith("/roberta/")  # a summary's query stays exact
+        if not is_of_encoder or node.input[1] not in weights or len(weights[node.input[1]].dims) != 2:
             nodes.append(node)
             continue
         (states, weight), (output,) = node.input, node.output

@@ -4,7 +4,7 @@ Everything else of a run is shared, so that what two architectures differ in is 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -230,6 +230,7 @@ class Transformer(Architecture):
     """An encoder of any kind with its stock linear head, as `AutoModelForSequenceClassification` makes it."""
 
     without_effect = (*GRU_OPTIONS, *OF_VECTORS, "max_windows")
+    set_elsewhere = {"problem_type": SET_ELSEWHERE["problem_type"]}
     size_fields = ("model_type", "num_hidden_layers", "hidden_size")
     sentence = "a transformer encoder reads the text, and a linear head decides"
     reads_whole_texts = False
@@ -250,12 +251,13 @@ class Transformer(Architecture):
         name = args.model_name_or_path
         try:
             if name is None:
-                return AutoModelForSequenceClassification.from_config(_random_config(args, tokenizer, labels))
+                fields = self.config_fields(args, RobertaConfig())
+                return AutoModelForSequenceClassification.from_config(_random_config(fields, tokenizer, labels))
             config = AutoConfig.from_pretrained(
                 name, revision=args.model_revision, trust_remote_code=args.trust_remote_code
             )
             self._check_kind(name, config)
-            _set_fields(config, {**args.config_fields(config), **labels.config_fields(), **LOGITS_ALONE})
+            _set_fields(config, {**self.config_fields(args, config), **labels.config_fields(), **LOGITS_ALONE})
             check_token_ids(tokenizer, config.vocab_size)
             model, report = read_weights(AutoModelForSequenceClassification, args, config)
         except InputError:
@@ -439,12 +441,12 @@ def last_linear_name(model: PreTrainedModel) -> str:
     return names[-1]
 
 
-def _random_config(args: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: LabelSpace) -> RobertaConfig:
+def _random_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, labels: LabelSpace) -> RobertaConfig:
     geometry = RobertaGRUConfig()
     names = ("max_position_embeddings", "type_vocab_size", "layer_norm_eps")
     fields = {name: getattr(geometry, name) for name in names}
     fields |= {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
-    fields |= args.config_fields(RobertaConfig()) | labels.config_fields()
+    fields |= {**given, **labels.config_fields()}
     return RobertaConfig(**{**fields, "vocab_size": len(tokenizer)})
 
 
