@@ -47,6 +47,7 @@ from .training.metrics import (
     fit_temperature,
     is_bound,
     measure,
+    measure_calibration,
     metric_names,
     to_probabilities,
     written,
@@ -447,9 +448,8 @@ def measure_run(
         metrics[name] = measure(probabilities, references, labels.problem_type, labels.names)
         if temperature is not None:
             uncalibrated = to_probabilities(logits[name], labels.problem_type)
-            before = measure(uncalibrated, references, labels.problem_type, labels.names)
             calibration[name] = {
-                "before": before["calibration_error"],
+                "before": measure_calibration(uncalibrated, references, labels.problem_type),
                 "after": metrics[name]["calibration_error"],
             }
     if temperature is not None:

@@ -19,6 +19,7 @@ from modeling_roberta_gru.training.metrics import (
     Spearman,
     combined_metrics,
     measure,
+    measure_calibration,
     measure_slices,
     metric_names,
     slice_rows,
@@ -300,6 +301,13 @@ def test_probabilities_of_logits_undo_the_logarithm():
 
 def test_regression_logits_are_the_values():
     assert to_probabilities(np.array([[1.5], [-2.0]], dtype=np.float32), REGRESSION).tolist() == [1.5, -2.0]
+
+
+def test_the_calibration_error_alone_is_the_one_among_all_metrics() -> None:
+    probabilities, references = draw_single(0)
+    names = [str(label) for label in range(probabilities.shape[1])]
+    among_all = measure(probabilities, references, SINGLE, names, num_resamples=50)["calibration_error"]
+    assert measure_calibration(probabilities, references, SINGLE, num_resamples=50) == among_all
 
 
 def test_figures_are_written_with_their_interval() -> None:

@@ -179,10 +179,7 @@ class RobertaGRU(Architecture):
         name = args.model_name_or_path
         try:
             if name is None:
-                special = {
-                    f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")
-                }
-                config = RobertaGRUConfig(**{**fields, **special, "vocab_size": len(tokenizer)})
+                config = RobertaGRUConfig(**{**fields, **_vocabulary_fields(tokenizer)})
                 _check_head(args, config)
                 return RobertaGRUForSequenceClassification(config)
             with quiet():
@@ -445,9 +442,14 @@ def _random_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase,
     geometry = RobertaGRUConfig()
     names = ("max_position_embeddings", "type_vocab_size", "layer_norm_eps")
     fields = {name: getattr(geometry, name) for name in names}
-    fields |= {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
-    fields |= {**given, **labels.config_fields()}
+    fields |= {**_vocabulary_fields(tokenizer), **given, **labels.config_fields()}
     return RobertaConfig(**{**fields, "vocab_size": len(tokenizer)})
+
+
+def _vocabulary_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the fields of a configuration that follow from the tokenizer."""
+    ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
+    return {**ids, "vocab_size": len(tokenizer)}
 
 
 def _start_from(

@@ -316,6 +316,14 @@ def measure(
     return {"n": n} | values | {"per_class": per_class}
 
 
+def measure_calibration(
+    predictions: ArrayLike, references: ArrayLike, problem_type: str, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Measure the calibration error alone, and the same as [`measure`] does."""
+    predictions, references = _as_arrays(predictions, references, problem_type)
+    return _with_intervals([CalibrationError], predictions, references, num_resamples, seed)["calibration_error"]
+
+
 def written(metric: Mapping[str, float]) -> str:
     """Write a metric of `measure` with its interval for people: `0.9068 (0.9032 to 0.9104)`."""
     return f"{metric['value']:.4f} ({metric['low']:.4f} to {metric['high']:.4f})"
