@@ -257,6 +257,11 @@ def test_a_checkpoint_that_lacks_any_of_its_files_is_not_whole_and_one_of_old_is
     with pytest.raises(InputError, match=r"checkpoint-4 was trained with --seed \d+, not \d+"):
         find_checkpoint(trainer.args)
     trainer.args.seed -= 1
+    trainer.args.data_seed = trainer.args.seed + 1
+    with pytest.raises(InputError) as caught:
+        find_checkpoint(trainer.args)
+    assert caught.value.field == "data_seed"
+    trainer.args.data_seed = None
     state = json.loads((last / "trainer_state.json").read_text())
     del state["stateful_callbacks"]["CheckpointFiles"]
     (last / "trainer_state.json").write_text(json.dumps(state))

@@ -38,12 +38,15 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         InputError: if there is no such checkpoint, it is that of another seed, or it holds weights alone.
     """
     checkpoint = _wanted_checkpoint(args)
-    seed = None if checkpoint is None else _noted(Path(checkpoint)).get("seed")
-    if seed is not None and seed != args.seed:
-        raise InputError(
-            f"{checkpoint} was trained with --seed {seed}, not {args.seed}, and is not part of this run: give that "
-            "seed, or start a new run in another --output_dir."
-        )
+    noted = {} if checkpoint is None else _noted(Path(checkpoint))
+    for name, ours in {"seed": args.seed, "data_seed": args.order_seed}.items():
+        theirs = noted.get(name)  # of which an older checkpoint says nothing
+        if theirs is not None and theirs != ours:
+            raise InputError(
+                f"{checkpoint} was trained with --{name} {theirs}, not {ours}, and is not part of this run: give that "
+                "seed, or start a new run in another --output_dir.",
+                field=name,
+            )
     if checkpoint is not None and not any(any(Path(checkpoint).glob(name)) for name in OPTIMIZER_STATES):
         raise InputError(
             f"{checkpoint} holds no state of the optimizer (--save_only_model), so training cannot be resumed: start "
@@ -98,7 +101,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _noted(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of its files, seed and data; an older one says nothing."""
+    """Return what a checkpoint says of its files, seeds and data; an older one says nothing."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return state.get("stateful_callbacks", {}).get(CHECKPOINT_FILES, {}).get("attributes", {})
 

@@ -463,11 +463,12 @@ def _check_adapter(model: Any) -> None:
 
 
 class CheckpointFiles(TrainerCallback, ExportableState):
-    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, seed and data."""
+    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, seeds and data."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self.seed: int | None = None
+        self.data_seed: int | None = None
         self.data: str | None = None
         self.run: TrainerState | None = None
         self.files: list[str] = []
@@ -476,6 +477,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.folder, self.seed, self.run = Path(args.output_dir), args.seed, state
+        self.data_seed = args.seed if args.data_seed is None else args.data_seed
         self.data = getattr(args, "data_fingerprint", None)
 
     def state(self) -> dict[str, Any]:
@@ -484,7 +486,8 @@ class CheckpointFiles(TrainerCallback, ExportableState):
             checkpoint = self.folder / f"checkpoint-{self.run.global_step}"
             paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
             files = [path.relative_to(checkpoint).as_posix() for path in paths]
-        return {"args": {}, "attributes": {"files": files, "seed": self.seed, "data": self.data}}
+        noted = {"files": files, "seed": self.seed, "data_seed": self.data_seed, "data": self.data}
+        return {"args": {}, "attributes": noted}
 
 
 def is_finite(model: nn.Module) -> bool:
