@@ -696,6 +696,14 @@ def test_another_study_in_the_same_folder_is_refused(stub, study_of, study_of_gr
     assert stub.trained == []
 
 
+def test_machines_of_other_kinds_share_a_study():
+    study, shared = optuna.create_study(), {"bf16_if_available": True, "learning_rate": 1e-4}
+    for chosen in ({"use_cpu": True, "bf16": True}, {}, {"use_cpu": True}):
+        space = {"sampler": "grid", "metric": "accuracy", "trials": None, "pruning": "none", "space": {}}
+        described = {"space": space, "data": {"fingerprint": "the same"}, "options": {**shared, **chosen}}
+        studies._join(study, described, "out")
+
+
 def test_a_study_of_data_that_changed_is_refused(tmp_path, stub, plan_of, undrawn):
     plan = plan_of(ONE)
     for num_rows in (40, 44):

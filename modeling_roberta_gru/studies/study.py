@@ -252,7 +252,7 @@ def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str |
 def _compared(described: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten what makes a study the one it is, in the order that its points depend on."""
     space = {name: value for name, value in described["space"].items() if name not in ("trials", "space")}
-    options = dict(sorted(described["options"].items()))
+    options = dict(sorted(without_machine(described["options"], ()).items()))
     return {**space, **described["space"]["space"], "data": described["data"]["fingerprint"], **options}
 
 
