@@ -91,7 +91,8 @@ def collator():
 
 
 def options(folder: Path, **fields) -> RobertaGRUTrainingArguments:
-    return RobertaGRUTrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **fields)
+    common = {"use_cpu": True, "disable_tqdm": True, "freeze_encoder": True}
+    return RobertaGRUTrainingArguments(output_dir=str(folder), **common, **fields)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
