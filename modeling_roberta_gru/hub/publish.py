@@ -117,6 +117,21 @@ class Publication:
     unasked: str | None = None
 
 
+class Kind(NamedTuple):
+    """What tells one model from another: `model_type`, architectures and labels; empty where they cannot be read."""
+
+    model_type: str = ""
+    architectures: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.model_type:
+            return "a model whose configuration does not tell its type"
+        labels = shorten(", ".join(self.labels), 60, placeholder=" …")
+        said = f"; labels: {labels}" if labels else ""
+        return f"a {self.model_type} model ({', '.join(self.architectures)}{said})"
+
+
 @dataclass(frozen=True)
 class Remote:
     """A repository as it was read at one commit.
@@ -133,7 +148,7 @@ class Remote:
     branches: dict[str, str]
     tags: dict[str, str]
     files: dict[str, RepoSibling]
-    model: "Kind | None"
+    model: Kind | None
     is_private: bool | None
 
 
@@ -397,21 +412,6 @@ def _download(api: HfApi, repo_id: str, oid: str, name: str) -> bytes:
     response = get_session().get(url, headers=build_hf_headers(token=api.token))
     hf_raise_for_status(response)
     return response.content
-
-
-class Kind(NamedTuple):
-    """What tells one model from another: `model_type`, architectures and labels; empty where they cannot be read."""
-
-    model_type: str = ""
-    architectures: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        if not self.model_type:
-            return "a model whose configuration does not tell its type"
-        labels = shorten(", ".join(self.labels), 60, placeholder=" …")
-        said = f"; labels: {labels}" if labels else ""
-        return f"a {self.model_type} model ({', '.join(self.architectures)}{said})"
 
 
 def _kind_of(config: bytes) -> Kind:

@@ -546,6 +546,6 @@ def _rows(
 
 
 def beside_texts(values: Iterable[Any], are_texts: Sequence[bool]) -> list[Any]:
-    """Put each text's value in its row, and None in a row that is no text."""
+    """Return one entry per row: the next of the texts' values, or None where the row has no text."""
     following = iter(values)
     return [next(following) if is_text else None for is_text in are_texts]

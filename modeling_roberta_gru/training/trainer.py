@@ -477,7 +477,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.folder, self.seed, self.run = Path(args.output_dir), args.seed, state
-        self.data_seed = args.seed if args.data_seed is None else args.data_seed
+        self.data_seed = getattr(args, "order_seed", args.seed)
         self.data = getattr(args, "data_fingerprint", None)
 
     def state(self) -> dict[str, Any]:
