@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "systems"
 # Reviews that the first system of a study labels, for others of the study to train on.
 LABELLED = "runs/systems/imdb-few/labelled.parquet"
+# The encoder whose pretraining a study continues.
+ADAPTED = "runs/systems/imdb-adapted/encoder"
 GLOVE = "../shared/data/glove/glove.6B.50d.subset.txt"
 RECURRENT_NETS = ("rnn", "lstm", "bilstm", "gru", "bigru")
 
@@ -44,12 +46,14 @@ class Study(NamedTuple):
         seeds: the seeds of each system.
         once: how the names of those systems begin that are run with the first seed only.
         is_kept: whether runs are kept beside the comparison, since no machine does all of them in one go.
+        beside: kept runs of another study that are compared, too: folders in benchmarks/results.
     """
 
     systems: dict[str, str]
     seeds: tuple[int, ...]
     once: tuple[str, ...] = ()
     is_kept: bool = False
+    beside: tuple[str, ...] = ()
 
 
 REMEDIES = {
@@ -124,6 +128,15 @@ def imdb_all() -> Study:
     return Study(others | ours, (42, 43, 44), once=("bag-of-words",), is_kept=True)
 
 
+def imdb_adapted() -> Study:
+    """Return the same systems on an encoder pretrained on IMDb's unlabelled reviews too, beside the first."""
+    encoder = f"--model_name_or_path {ADAPTED}"
+    of_all = imdb_all().systems
+    systems = {f"{name}-adapted": f"{of_all[name]} {encoder}" for name in ("roberta-gru", "linear-head")}
+    beside = tuple(f"imdb-all/{name}/seed-42" for name in ("roberta-gru", "linear-head"))
+    return Study(systems, (42, 43, 44), once=("linear-head",), is_kept=True, beside=beside)
+
+
 def imdb_few() -> Study:
     """Return RoBERTa-GRU trained on 1,000 reviews, and on 2,000 more that it labelled itself."""
     rows = "--max_train_samples 1000 --max_test_samples 5000"
@@ -142,13 +155,14 @@ STUDIES = {
     "imdb-encoders": imdb_encoders,
     "imdb-whole": imdb_whole,
     "imdb-all": imdb_all,
+    "imdb-adapted": imdb_adapted,
     "imdb-few": imdb_few,
 }
 
 
 def commands(study: str, only: str) -> Iterator[tuple[Path, list[str]]]:
     """Yield each run's folder and command, seed by seed, so that whatever has run can be compared."""
-    systems, seeds, once, _ = STUDIES[study]()
+    systems, seeds, once, *_ = STUDIES[study]()
     for seed in seeds:
         for name, options in systems.items():
             if only in name and (seed == seeds[0] or not name.startswith(once)):
@@ -164,6 +178,14 @@ def label_reviews(teacher: Path) -> None:
     pq.write_table(pq.read_table(SHARED / "data" / "imdb-unlabelled" / "train.parquet").slice(0, 2000), reviews)
     words = ["score", str(teacher), str(reviews), str(labelled), "--all-scores", "--clean-html"]
     subprocess.run([sys.executable, *ROBERTA_GRU, *words], cwd=ROOT, check=True)
+
+
+def adapt_encoder() -> None:
+    """Continue an encoder's pretraining on IMDb's unlabelled reviews, half a pass, and write it to [`ADAPTED`]."""
+    words = "adapt ../shared/encoders/minilm-l6-roberta ../shared/data/imdb-unlabelled/train.parquet"
+    words += f" --exclude ../shared/data/imdb/test.parquet --clean-html --output-dir {ADAPTED}"
+    words += " --epochs 0.5 --learning-rate 3e-4 --dropout 0"
+    subprocess.run([sys.executable, *ROBERTA_GRU, *words.split()], cwd=ROOT, check=True)
 
 
 def keep(run: Path, kept: Path) -> None:
@@ -280,16 +302,19 @@ def main() -> None:
             if not options.dry_run:
                 if LABELLED in words and not (ROOT / LABELLED).is_file():
                     label_reviews(folder.parents[1] / next(iter(study.systems)) / folder.name)
+                if ADAPTED in words and not (ROOT / ADAPTED / "model.safetensors").is_file():
+                    adapt_encoder()
                 subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
     for folder, _ in commands(options.study, ""):
         if study.is_kept and is_done(folder):
             keep(folder, place(folder))
     finished = [place(folder) for folder, _ in commands(options.study, "") if is_done(place(folder))]
+    finished += [RESULTS / folder for folder in study.beside]
     if len(finished) > 1 and not options.dry_run:
         with contextlib.chdir(ROOT):  # which the record does not name
             compared = compare([folder.relative_to(ROOT) for folder in finished])
         write_json(RESULTS / options.study / "comparison.json", compared)
-        if options.study == "imdb-all":
+        if study.is_kept:
             write_json(RESULTS / options.study / "by-length.json", by_length(finished))
 
 

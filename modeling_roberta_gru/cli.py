@@ -175,6 +175,12 @@ def adapt(
     ] = 0.01,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
     whole_words: Annotated[bool, typer.Option(help="Mask whole words, not single tokens.")] = True,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Dropout in the encoder meanwhile. Unset: the encoder's own. On a CPU, 0 is several times as fast."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of masks, order and validation texts.")] = 42,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the encoder's tokenizer.")
@@ -198,6 +204,7 @@ def adapt(
         validation_share=validation_share,
         save_steps=save_steps,
         whole_words=whole_words,
+        dropout=dropout,
         seed=seed,
         trust_remote_code=trust_remote_code,
     )

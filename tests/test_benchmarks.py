@@ -273,7 +273,9 @@ def test_a_bert_that_is_written_as_a_roberta_gives_the_same_states(bert_as_rober
     assert AutoTokenizer.from_pretrained(tmp_path / "roberta")("slow")["input_ids"] == tokenizer("slow")["input_ids"]
 
 
-@pytest.mark.parametrize("study", ["airline", "imdb-recurrent", "imdb-encoders", "imdb-whole", "imdb-all", "imdb-few"])
+@pytest.mark.parametrize(
+    "study", ["airline", "imdb-recurrent", "imdb-encoders", "imdb-whole", "imdb-all", "imdb-adapted", "imdb-few"]
+)
 def test_every_systems_command_parses_and_writes_to_a_folder_of_its_own(systems, study):
     runs = list(systems.commands(study, ""))
     assert len({folder for folder, _ in runs}) == len(runs)

@@ -142,6 +142,29 @@ def test_a_classifier_can_be_adapted_too(stand_in, texts, tmp_path):
     assert json.loads((tmp_path / "encoder" / "config.json").read_text())["model_type"] == "roberta"
 
 
+def test_dropout_is_set_for_the_training_only(stand_in, texts, tmp_path):
+    options = AdaptOptions(**{**vars(QUICK), "epochs": 0.2})
+    none = AdaptOptions(**{**vars(options), "dropout": 0.0})
+    with quiet():
+        model = RobertaForMaskedLM.from_pretrained(stand_in)
+    own = model.config.hidden_dropout_prob, model.config.attention_probs_dropout_prob
+    assert 0 not in own
+    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
+    model.roberta.save_pretrained(tmp_path / "without")
+    AutoTokenizer.from_pretrained(stand_in).save_pretrained(tmp_path / "without")
+    runs = {"own": (stand_in, options), "set": (stand_in, none), "without_any": (tmp_path / "without", options)}
+    for name, (encoder, chosen) in runs.items():
+        adapt_encoder(str(encoder), [texts], tmp_path / name, chosen)
+    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in runs}
+    equal = {
+        name: all(torch.equal(tensor, weights["set"][key]) for key, tensor in theirs.items())
+        for name, theirs in weights.items()
+    }
+    assert equal == {"own": False, "set": True, "without_any": True}
+    config = json.loads((tmp_path / "set" / "config.json").read_text())
+    assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == own
+
+
 def test_a_run_that_was_cut_off_resumes_as_if_it_had_not_been(stand_in, texts, tmp_path, monkeypatch):
     options = AdaptOptions(**{**vars(QUICK), "epochs": 2})
     adapt_encoder(str(stand_in), [texts], tmp_path / "whole", options)
@@ -184,7 +207,7 @@ def test_bad_options_are_one_line(options, words, stand_in, texts, tmp_path):
     assert not (tmp_path / "encoder").exists()  # so that the corrected command may name the same folder
 
 
-@pytest.mark.parametrize("name", ["epochs", "learning_rate"])
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "dropout"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_is_refused(name, value):
     with pytest.raises(InputError, match=f"--{name}"):

@@ -71,6 +71,8 @@ class AdaptOptions:
         validation_share: share of the texts, 500 at most, that only the validation loss is measured on.
         save_steps: a checkpoint is written, and the validation loss measured, every so many steps.
         whole_words: hide whole words, where the tokenizer tells them.
+        dropout: of all the encoder's dropout layers, while it is adapted; None: each has its own. The configuration
+            that is written keeps the encoder's own.
         seed: of masks, order and validation texts.
         trust_remote_code: run the code that the encoder's tokenizer brings along, and say whose. The encoder itself is
             always loaded by the installed classes.
@@ -86,6 +88,7 @@ class AdaptOptions:
     validation_share: float = 0.01
     save_steps: int = 500
     whole_words: bool = True
+    dropout: float | None = None
     seed: int = 42
     trust_remote_code: bool = False
 
@@ -96,6 +99,8 @@ class AdaptOptions:
         check_seeds(seed=self.seed)
         if not 0 < self.validation_share < 1:
             raise InputError(f"--validation_share must be above 0 and below 1, got {self.validation_share}.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}.")
 
 
 class TextWindows(Dataset):
@@ -532,6 +537,9 @@ def _trainer(
         seed=options.seed,
         bf16_if_available=True,
     )
+    for module in model.modules():
+        if options.dropout is not None and isinstance(module, nn.Dropout):
+            module.p = options.dropout
     if args.device.type == "cpu":
         use_cpu_dropout(model)
     model.forward = partial(masked_loss, model)
