@@ -213,7 +213,7 @@ def train(
     loss_fields = {"class_weights": weights, "label_smoothing": args.label_smoothing_factor}
     model, tokenizer = _build_model(architecture, model_args, args, splits, loss_fields)
     max_length = longest_read(model, tokenizer, data_args.num_tokens)
-    _say(args, model_lines(model, model_args, args.optimizer, max_length))
+    _say(args, model_lines(model, model_args, args, max_length))
 
     tokens = {name: tokenize(getattr(splits, name), tokenizer, max_length) for name in SPLITS}
     lift_limits(tokenizer)

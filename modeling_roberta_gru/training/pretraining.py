@@ -43,7 +43,7 @@ from ..errors import InputError, first_line, say, unknown_name
 from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, pinned, remove_foreign_code
 from .arguments import RobertaGRUTrainingArguments
-from .dropout import use_cpu_dropout
+from .dropout import slow_attention, use_cpu_dropout
 from .loading import quiet, read_tokenizer
 from .run_folder import last_checkpoint
 from .trainer import EpochSampler, GroupedSampler, ResumingTrainer, is_finite
@@ -537,9 +537,13 @@ def _trainer(
         seed=options.seed,
         bf16_if_available=True,
     )
-    for module in model.modules():
-        if options.dropout is not None and isinstance(module, nn.Dropout):
-            module.p = options.dropout
+    if options.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = options.dropout
+    slow = None if options.dropout == 0 else slow_attention(model.config, args.device, "--dropout 0")
+    if slow:
+        say(slow)
     if args.device.type == "cpu":
         use_cpu_dropout(model)
     model.forward = partial(masked_loss, model)

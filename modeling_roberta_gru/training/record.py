@@ -24,6 +24,7 @@ from ..data.splits import Splits
 from ..files import redacted, replacing
 from .adapter import count_parameters
 from .arguments import RobertaGRUTrainingArguments
+from .dropout import slow_attention
 from .trainer import document_lengths
 
 POOLED = "The given splits were pooled: these metrics are not comparable with those of the official test split."
@@ -281,19 +282,26 @@ def data_lines(splits: Splits) -> str:
     return "\n".join(lines)
 
 
-def model_lines(model: PreTrainedModel, args: ModelArguments, optimizer: str, max_length: int | None) -> str:
+def model_lines(
+    model: PreTrainedModel, model_args: ModelArguments, args: RobertaGRUTrainingArguments, max_length: int | None
+) -> str:
     """Say what is trained, from where on and by what, as a run begins."""
     total, trainable = count_parameters(model)
-    start = args.model_name_or_path or "random weights" + (f" and {args.embeddings}" if args.embeddings else "")
+    embeddings = f" and {model_args.embeddings}" if model_args.embeddings else ""
+    start = model_args.model_name_or_path or "random weights" + embeddings
     lines = [
-        f"Model: {args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by {optimizer}."
+        f"Model: {model_args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "
+        f"{args.optimizer}."
     ]
-    is_transformer = args.architecture in ("roberta-gru", "transformer")
-    if is_transformer and args.model_name_or_path is None and total > FEW_PARAMETERS:
+    is_transformer = model_args.architecture in ("roberta-gru", "transformer")
+    if is_transformer and model_args.model_name_or_path is None and total > FEW_PARAMETERS:
         lines.append(
             "So many random weights need very many texts. To start from a pretrained encoder: --model_name_or_path "
             "roberta-base, or any other of its kind."
         )
+    if not args.freeze_encoder:
+        slow = slow_attention(model.config, args.device, "--config_overrides attention_probs_dropout_prob=0")
+        lines += [slow] if slow else []
     if max_length is not None:
         lines.append(f"Texts are cut to {max_length:,} tokens.")
     return "\n".join(lines)
