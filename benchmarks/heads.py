@@ -35,7 +35,6 @@ from transformers import AutoTokenizer, RobertaModel, set_seed
 
 from modeling_roberta_gru import RobertaGRUConfig, RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.documents import clean_html
-from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 from modeling_roberta_gru.training.arguments import has_bfloat16
 from modeling_roberta_gru.training.bag_of_words import INVERSE_REGULARISATION, BagOfWords
@@ -333,7 +332,7 @@ def encode_texts(texts: Sequence[str], encoder: str, folder: Path, view: str, ba
         "dtype": "bf16" if is_fast else "fp32",
         "seconds": round(time.time() - started, 1),
     }
-    write_json(folder / "encoded.json", record)
+    measuring.write_record(folder / "encoded.json", record)
     return record
 
 
@@ -593,7 +592,7 @@ def train(
     for number in seed or [0]:
         for name in systems:
             _cross_validated(task, name, number, every, documents, folder)
-    write_json(output / f"{task}.json", _record(task, every, documents, folder))
+    measuring.write_record(output / f"{task}.json", _record(task, every, documents, folder))
 
 
 def _cross_validated(task: str, name: str, seed: int, every: int, documents: Documents, folder: Path) -> None:

@@ -46,6 +46,7 @@ from measuring import (
     table_of,
     weight_flops,
     write,
+    write_record,
 )
 from scipy.stats import beta
 from transformers import AutoTokenizer, RobertaModel
@@ -423,7 +424,7 @@ def early(
     seconds = (time.perf_counter() - started) / max(1, len(missing))
     for number, split, head in zip(missing, splits, fitted, strict=True):
         record = one_fold(documents, states, head, split, clock and number == numbers[0])
-        heads.write_json(kept[number], {"fold": number, "training_seconds": round(seconds, 1), **record})
+        write_record(kept[number], {"fold": number, "training_seconds": round(seconds, 1), **record})
     folds = [json.loads(file.read_text(encoding="utf-8")) for file in kept.values()]
     log("; ".join(f"fold {number}: {found['accuracy']}" for number, found in zip(kept, folds, strict=True)))
     measured |= {"encoder": heads.name_of(states.record["encoder"]), "hyperparameters": heads.HYPERPARAMETERS}

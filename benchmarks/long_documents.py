@@ -23,7 +23,7 @@ import heads
 import measuring
 import numpy as np
 from datasets import Dataset
-from measuring import conditions, cores, now, table_of
+from measuring import conditions, cores, now, table_of, write_record
 from transformers import DataCollatorWithPadding, set_seed
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -32,7 +32,6 @@ from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.data.corpus import long_reviews
 from modeling_roberta_gru.data.splits import Splits, load_splits
 from modeling_roberta_gru.data.tokenization import select_tokens, tokenize
-from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
@@ -135,13 +134,13 @@ def main() -> None:
     name = f"{options.task}-{options.system}-{options.seed}"
     if "num_folds" not in TASKS[options.task]:
         splits = load_splits(DataArguments(**TASKS[options.task]["data"]))
-        write_json(options.output / f"{name}.json", run(options.task, options.system, options.seed, splits))
+        write_record(options.output / f"{name}.json", run(options.task, options.system, options.seed, splits))
         return
     for fold in range(TASKS[options.task]["num_folds"]):
         path = options.output / f"{name}-fold-{fold}.json"
         if not path.exists():
             splits = splits_of_fold(options.task, fold)
-            write_json(path, run(options.task, options.system, options.seed, splits) | {"fold": fold})
+            write_record(path, run(options.task, options.system, options.seed, splits) | {"fold": fold})
 
 
 def splits_of_fold(task: str, fold: int) -> Splits:

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import itertools
+import json
 import math
 import os
 import random
@@ -243,11 +244,16 @@ def log(*words: Any) -> None:
     print(*words, file=sys.stderr)
 
 
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record whole or not at all, without indentation: the repository holds many."""
+    from modeling_roberta_gru.files import write_text
+
+    write_text(path, json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
+
+
 def write(output: Path, measured: dict[str, Any], lines: Sequence[str]) -> None:
     """Write a measurement, and print the tables made of it."""
-    from modeling_roberta_gru.files import write_json
-
-    write_json(output, measured)
+    write_record(output, measured)
     print("\n".join(lines))
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from measuring import MIB, RESULTS, ROOT, SHARED, cores
+from measuring import MIB, RESULTS, ROOT, SHARED, cores, write_record
 
 RECORDED = RESULTS / "preparation.json"
 MAX_LENGTH = 128
@@ -256,7 +256,6 @@ def main() -> None:
         print(json.dumps(measure(*args.measure)))
         return
     from modeling_roberta_gru.data.corpus import train_tokenizer
-    from modeling_roberta_gru.files import write_json
     from modeling_roberta_gru.training.record import describe_platform
 
     recorded = json.loads(args.output.read_text())["results"] if args.output.exists() else []
@@ -280,7 +279,7 @@ def main() -> None:
                 rate, size = num_rows / measured["seconds"], measured["bytes"] / MIB
                 print(f"{system:<20} {num_rows:>12,} rows {rate:>10,.0f} rows/s {size:>8,.0f} MiB", flush=True)
                 conditions = {"max_length": MAX_LENGTH, "batch_size": BATCH_SIZE, "seed": 0}
-                write_json(args.output, {**conditions, **platform, "results": list(results.values())})
+                write_record(args.output, {**conditions, **platform, "results": list(results.values())})
             path.unlink()
 
 

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.inference.explanation import attribute
 from modeling_roberta_gru.training.loading import load_classifier
 from modeling_roberta_gru.training.record import describe_platform
@@ -44,7 +43,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file")
     options = parser.parse_args()
     result = measure(options.model, options.data, options.fold, options.most, options.steps)
-    write_json(options.output / f"{Path(options.model).resolve().parent.name}.json", result)
+    measuring.write_record(options.output / f"{Path(options.model).resolve().parent.name}.json", result)
     print("\n".join(table(result)))
 
 

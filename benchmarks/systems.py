@@ -21,11 +21,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from measuring import RESULTS, ROBERTA_GRU, SHARED, table_of
+from measuring import RESULTS, ROBERTA_GRU, SHARED, table_of, write_record
 from transformers import AutoTokenizer
 
 from modeling_roberta_gru.data.documents import clean_html
-from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.studies.comparison import compare
 
 ROOT = Path(__file__).parents[1]
@@ -313,9 +312,9 @@ def main() -> None:
     if len(finished) > 1 and not options.dry_run:
         with contextlib.chdir(ROOT):  # which the record does not name
             compared = compare([folder.relative_to(ROOT) for folder in finished])
-        write_json(RESULTS / options.study / "comparison.json", compared)
+        write_record(RESULTS / options.study / "comparison.json", compared)
         if study.is_kept:
-            write_json(RESULTS / options.study / "by-length.json", by_length(finished))
+            write_record(RESULTS / options.study / "by-length.json", by_length(finished))
 
 
 if __name__ == "__main__":
