@@ -42,7 +42,7 @@ repeats a measurement at the commit that is named beside it: recipes and default
 # The comparisons that benchmarks/systems.py records, in the page's order.
 COMPARISONS = {
     "imdb-all": "IMDb, all training reviews: whole reviews or the first 512 tokens",
-    "imdb-adapted": "IMDb, all training reviews, on an encoder pretrained on its unlabelled reviews, too",
+    "imdb-adapted": "IMDb, all training reviews, on an encoder also pretrained on IMDb's unlabelled reviews",
     "imdb-whole": "IMDb, 5,000 training reviews: whole reviews or the first 512 tokens, 5,000 of the test reviews",
     "imdb-few": "IMDb, 1,000 training reviews: self-training on 2,000 unlabelled ones, 5,000 of the test reviews",
     "imdb-encoders": "IMDb: the paper's head or a linear head on the same encoder, 512 tokens",

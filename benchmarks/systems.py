@@ -9,6 +9,7 @@ prints the commands.
 
 import argparse
 import contextlib
+import json
 import shlex
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ class Study(NamedTuple):
         seeds: the seeds of each system.
         once: how the names of those systems begin that are run with the first seed only.
         is_kept: whether runs are kept beside the comparison, since no machine does all of them in one go.
-        beside: kept runs of another study that are compared, too: folders in benchmarks/results.
+        beside: kept runs of another study to include in the comparison: folders in benchmarks/results.
     """
 
     systems: dict[str, str]
@@ -128,12 +129,13 @@ def imdb_all() -> Study:
 
 
 def imdb_adapted() -> Study:
-    """Return the same systems on an encoder pretrained on IMDb's unlabelled reviews too, beside the first."""
+    """Return the same systems on an encoder also pretrained on IMDb's unlabelled reviews, and those of imdb-all."""
     encoder = f"--model_name_or_path {ADAPTED}"
-    of_all = imdb_all().systems
-    systems = {f"{name}-adapted": f"{of_all[name]} {encoder}" for name in ("roberta-gru", "linear-head")}
-    beside = tuple(f"imdb-all/{name}/seed-42" for name in ("roberta-gru", "linear-head"))
-    return Study(systems, (42, 43, 44), once=("linear-head",), is_kept=True, beside=beside)
+    of_all, seeds, *_ = imdb_all()
+    names = ("roberta-gru", "linear-head")
+    systems = {f"{name}-adapted": f"{of_all[name]} {encoder}" for name in names}
+    beside = tuple(f"imdb-all/{name}/seed-{seed}" for name in names for seed in seeds)
+    return Study(systems, seeds, once=("linear-head",), is_kept=True, beside=beside)
 
 
 def imdb_few() -> Study:
@@ -180,11 +182,20 @@ def label_reviews(teacher: Path) -> None:
 
 
 def adapt_encoder() -> None:
-    """Continue an encoder's pretraining on IMDb's unlabelled reviews, half a pass, and write it to [`ADAPTED`]."""
+    """Continue an encoder's pretraining on IMDb's unlabelled reviews, half a pass, and write it to [`ADAPTED`].
+
+    Raises:
+        ValueError: if the kept runs started from another one: on another machine, roundings differ.
+    """
     words = "adapt ../shared/encoders/minilm-l6-roberta ../shared/data/imdb-unlabelled/train.parquet"
     words += f" --exclude ../shared/data/imdb/test.parquet --clean-html --output-dir {ADAPTED}"
     words += " --epochs 0.5 --learning-rate 3e-4 --dropout 0"
     subprocess.run([sys.executable, *ROBERTA_GRU, *words.split()], cwd=ROOT, check=True)
+    kept = RESULTS / "imdb-adapted" / "adapt.json"
+    record = json.loads((ROOT / ADAPTED / "adapt.json").read_text(encoding="utf-8"))
+    if kept.is_file() and json.loads(kept.read_text(encoding="utf-8"))["history"] != record["history"]:
+        raise ValueError(f"{ADAPTED} is not the encoder that the runs beside {kept} started from.")
+    write_record(kept, record)
 
 
 def keep(run: Path, kept: Path) -> None:
@@ -301,15 +312,17 @@ def main() -> None:
             if not options.dry_run:
                 if LABELLED in words and not (ROOT / LABELLED).is_file():
                     label_reviews(folder.parents[1] / next(iter(study.systems)) / folder.name)
-                if ADAPTED in words and not (ROOT / ADAPTED / "model.safetensors").is_file():
-                    adapt_encoder()
+                if ADAPTED in words:
+                    adapt_encoder()  # a finished one is left as it is
                 subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
     for folder, _ in commands(options.study, ""):
         if study.is_kept and is_done(folder):
             keep(folder, place(folder))
     finished = [place(folder) for folder, _ in commands(options.study, "") if is_done(place(folder))]
+    if not finished or finished[0].parent.name != next(iter(study.systems)) or options.dry_run:
+        return
     finished += [RESULTS / folder for folder in study.beside]
-    if len(finished) > 1 and not options.dry_run:
+    if len(finished) > 1:
         with contextlib.chdir(ROOT):  # which the record does not name
             compared = compare([folder.relative_to(ROOT) for folder in finished])
         write_record(RESULTS / options.study / "comparison.json", compared)

@@ -87,7 +87,7 @@ def exit_status(program: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         say(
             "Interrupted. What was saved is whole: --resume_from_checkpoint auto resumes training from the last "
-            "checkpoint, if there is one; a study, or the scoring of a file, resumes by the same command.",
+            "checkpoint, if there is one; adapt, sweep and score resume when the same command is run again.",
             error=True,
         )
         return 130
@@ -178,7 +178,7 @@ def adapt(
     dropout: Annotated[
         float | None,
         typer.Option(
-            help="Dropout in the encoder meanwhile. Unset: the encoder's own. On a CPU, 0 is several times as fast."
+            help="Dropout in the encoder during this training. Unset: as configured. On a CPU, 0 is much faster."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of masks, order and validation texts.")] = 42,

@@ -105,6 +105,12 @@ def test_rows_without_a_text_are_an_error_or_stay_without_a_prediction(folders, 
             assert values[1] is None or np.isnan(values[1])
     if problem == "single":
         assert [np.float32(found["predicted_score"][row]) for row in (0, 2)] == alone.max(axis=1).tolist()
+    elif problem == "regression":
+        for column, name in enumerate(score.scorer.labels):
+            assert [np.float32(found[f"predicted_{name}"][row]) for row in (0, 2)] == alone[:, column].tolist()
+    else:
+        names = np.array(score.scorer.labels)
+        assert [list(found["predicted_label"][row]) for row in (0, 2)] == [list(names[row >= 0.5]) for row in alone]
 
 
 def test_what_does_not_fit_is_named(score):

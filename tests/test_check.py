@@ -205,6 +205,7 @@ def test_an_index_that_disagrees_with_its_shards_is_named(sharded):
     for wrong in (None, {first[0]: 7}):
         edit(index, weight_map=wrong)
         assert complaint(sharded).startswith(f"{index} has no `weight_map`")
+    (sharded.parent / first[1]).write_bytes((sharded / first[1]).read_bytes())
     edit(index, weight_map={**shards, first[0]: f"../{first[1]}"})
     assert "is missing, which" in complaint(sharded)
 

@@ -16,8 +16,9 @@ from typer.main import get_command
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import visible
-from modeling_roberta_gru.inference import explanation
+from modeling_roberta_gru.inference import demo, explanation
 from modeling_roberta_gru.inference.evaluation import evaluate_model
+from modeling_roberta_gru.studies import study
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
 from .tiny import TINY_ENCODER, tiny_config, write_reviews
@@ -181,6 +182,9 @@ def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, t
         (["evaluate", "{model}", "{data}", "--slice-by", "label", "--label-column", "venue"], "'label'"),
         (["evaluate", "{model}", "{other}"], "Unknown label 'fair'"),
         (["sweep", "--space", "optimizers", "--seeds", "2"], "--seeds takes effect only with --final"),
+        (["score", "{model}", "{data}", "{scored}", "--engine", "rya"], "--engine 'rya'"),
+        (["score", "{model}", "{data}", "{scored}", "--engine", "ray", "--verify", "3"], "--verify takes effect only"),
+        (["score", "{model}", "{data}", "{scored}", "--workers", "1:2"], "--workers takes effect only"),
         (["evaluate", "{model}", "{data}", "--output", "{model}"], "is a folder: name a file"),
         (["evaluate", "{model}", "{data}", "--output", "{data}"], "is read as an input"),
         (["evaluate", "{encoder}", "{data}"], "holds no trained classifier but a roberta that lacks classifier."),
@@ -275,7 +279,8 @@ def test_a_name_that_the_system_refuses_is_one_line(error, capsys):
 
 def test_the_command_lines_options_are_frozen():
     # A changed list is a changed interface: say so in CHANGELOG.md.
-    evaluate = get_command(cli.app).commands["evaluate"]
+    commands = get_command(cli.app).commands
+    evaluate = commands["evaluate"]
     assert sorted(parameter.name for parameter in evaluate.params) == [
         *("agreements", "batch_size", "clean_html", "csv_columns", "csv_delimiter", "csv_encoding", "csv_escape"),
         *(
@@ -291,7 +296,7 @@ def test_the_command_lines_options_are_frozen():
         ),
         *("skip_bad_rows", "slice_by", "text_column", "trust_remote_code"),
     ]
-    explain = get_command(cli.app).commands["explain"]
+    explain = commands["explain"]
     assert {parameter.name: parameter.default for parameter in explain.params} == {
         "model": None,
         "text": None,
@@ -301,9 +306,9 @@ def test_the_command_lines_options_are_frozen():
         "steps": None,
         "attributions": True,
     }
-    compare = get_command(cli.app).commands["compare"]
+    compare = commands["compare"]
     assert [parameter.name for parameter in compare.params] == ["runs", "output_dir", "resamples"]
-    sweep = get_command(cli.app).commands["sweep"]
+    sweep = commands["sweep"]
     names = ["space", "config", "output_dir", "storage", "final", "seeds"]
     assert [parameter.name for parameter in sweep.params] == names
     assert [field.name for field in fields(ModelArguments)] == [
@@ -322,8 +327,22 @@ def test_the_command_lines_options_are_frozen():
         *("max_windows", "window_policy", "oversample", "oversample_to", "word_vectors", "replace_share"),
         *("replace_neighbours", "replace_similarity", "replace_vocabulary", "oversample_seed"),
     ]
-    watch = get_command(cli.app).commands["watch"]
-    assert [parameter.name for parameter in watch.params] == ["model", "follow", "jsonl", "every"]
+    others = {
+        "adapt": "model texts output_dir exclude text_column clean_html max_length epochs learning_rate batch_size "
+        "validation_share save_steps whole_words dropout seed trust_remote_code",
+        "demo": "model host port browser",
+        "export": "model to quantize output_dir",
+        "publish": "run name private revision tag dry_run yes",
+        "score": "model source target text_column prefix all_scores dtype device max_length tokens_per_batch "
+        "agreement csv_encoding csv_delimiter csv_quoting csv_escape clean_html skip_bad_rows restart excel_safe "
+        "verify engine address workers gpus_per_worker",
+        "serve": "model host port dtype device tokens_per_batch waiting_texts log_texts",
+        "train": "",
+        "watch": "model follow jsonl every",
+    }
+    assert commands.keys() == {"compare", "evaluate", "explain", "sweep", *others}
+    for name, options in others.items():
+        assert [parameter.name for parameter in commands[name].params] == options.split(), name
     inherited = {field.name for field in fields(TrainingArguments)}
     own = [field for field in fields(RobertaGRUTrainingArguments) if field.init and field.name not in inherited]
     assert [field.name for field in own] == [
@@ -332,6 +351,28 @@ def test_the_command_lines_options_are_frozen():
         *("length_curriculum", "early_stopping_patience", "calibrate", "bag_of_words", "verify_load"),
         "overwrite_output_dir",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "num_seeds"), [([], 0), (["--final"], 3), (["--final", "--seeds", "2"], 2)], ids=["search", "3", "2"]
+)
+def test_a_sweep_is_given_what_the_command_says(words, num_seeds, roberta_gru, monkeypatch):
+    given = []
+    monkeypatch.setattr(study, "sweep", lambda *arguments: given.append(arguments))
+    words = ["--space", "optimizers", "--config", "quickstart", *words, "--learning_rate", "1"]
+    assert roberta_gru("sweep", *words)[0] == 0
+    ((recipe, space, options, folder, storage, seeds, command),) = given
+    assert (Path(recipe).name, Path(space).name) == ("quickstart.yaml", "optimizers.yaml")
+    assert (options, storage, seeds) == (["--learning_rate", "1"], None, num_seeds)
+    assert folder == Path("runs/sweeps/quickstart-optimizers")
+    assert command[1:] == ["sweep", *words]
+
+
+def test_a_demo_is_given_what_the_command_says(saved, roberta_gru, monkeypatch):
+    given = []
+    monkeypatch.setattr(demo, "demo", lambda *arguments: given.append(arguments))
+    assert roberta_gru("demo", saved, "--port", "7861", "--no-browser")[0] == 0
+    assert given == [(str(saved), "127.0.0.1", 7861, False)]
 
 
 def test_help_has_a_line_a_command_and_an_example(roberta_gru):

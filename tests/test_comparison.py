@@ -147,6 +147,14 @@ def test_a_system_of_one_seed_has_the_figures_and_intervals_of_its_run(write_run
             assert system[name] == pytest.approx(expected[name] | {"min": value, "max": value})
 
 
+def test_the_command_prints_and_writes_the_comparison(pair, roberta_gru):
+    status, said, _ = roberta_gru("compare", *pair, "--output-dir", "out", "--resamples", 50)
+    compared = compare(pair, 50)
+    assert (status, said) == (0, f"{comparison_markdown(compared)}\n")
+    assert json.loads(Path("out/comparison.json").read_text()) == json.loads(json.dumps(compared))
+    assert {path.name for path in Path("out").iterdir()} == {f"comparison.{kind}" for kind in ("md", "json", "png")}
+
+
 def test_the_difference_is_paired(write_run):
     # What is right differs in 10 of 1,000 rows only, so the difference is known far better than either accuracy.
     labels = np.arange(1000) % 2

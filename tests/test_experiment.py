@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -375,7 +376,10 @@ def test_tensorboard_gets_the_history(tmp_path, reviews, stand_in, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
     train_tiny(tmp_path / "run", *options, "--report_to", "tensorboard")
-    assert list((tmp_path / "board").rglob("events.out.tfevents.*"))
+    (log,) = {path.parent for path in (tmp_path / "board").rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(log))
+    events.Reload()
+    assert {"train/loss", "eval/loss", "eval/accuracy"} <= set(events.Tags()["scalars"])
 
 
 # Interrupts

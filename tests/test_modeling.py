@@ -30,7 +30,7 @@ from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.modeling_roberta_gru import Windows, classification_loss
 
 from . import reference
-from .tiny import TINY_ENCODER, batch, gradients, tiny_config
+from .tiny import TINY_ENCODER, assert_gradients, batch, gradients, tiny_config
 
 FLOAT64 = {"rtol": 1e-10, "atol": 1e-10}
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -278,8 +278,7 @@ def test_documents_of_any_length_equal_the_reference(fields, overlap, monkeypatc
     inputs = batch(ids, side="scattered", extra=3)
     logits = model(**inputs).logits
     torch.testing.assert_close(logits, expected, **FLOAT64)
-    for name, gradient in gradients(model, (logits * weights).sum()).items():
-        torch.testing.assert_close(gradient, expected_gradients[name], **FLOAT64, msg=name)
+    assert_gradients(gradients(model, (logits * weights).sum()), expected_gradients, **FLOAT64)
     with torch.no_grad():
         torch.testing.assert_close(model(**inputs).logits, expected, **FLOAT64)
         monkeypatch.setattr(modeling, "MOST_STATES_KEPT", 0)
@@ -503,8 +502,7 @@ def test_activation_checkpointing_bounds_what_is_encoded_at_once_and_leaves_grad
     with encoded_batches(model) as shapes:
         found = gradients(model, model(**inputs).logits.sum())
     assert max(shape[0] for shape in shapes) == 2
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, expected[name], **FLOAT64, msg=name)
+    assert_gradients(found, expected, **FLOAT64)
 
 
 def test_attentions_of_long_documents_are_refused():

@@ -1,16 +1,19 @@
 """Masked-language-model training on unlabelled texts: what is hidden, what is left out, and that a run resumes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, RobertaForMaskedLM, TrainingArguments
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.files import write_json
 from modeling_roberta_gru.training import arguments, pretraining
+from modeling_roberta_gru.training.dropout import SLOW_ATTENTION
 from modeling_roberta_gru.training.loading import quiet
 from modeling_roberta_gru.training.pretraining import AdaptOptions, Masking, TextWindows, adapt_encoder, masked_loss
 
@@ -62,6 +65,16 @@ def test_words_are_hidden_whole_and_special_tokens_never(stand_in):
             assert pieces.all() or not pieces.any()
         assert not hidden[row, [place for place, owner in enumerate(words) if owner is None]].any()
     assert split_words
+
+
+def test_words_are_hidden_whole_whichever_side_a_tokenizer_pads(stand_in):
+    documents = ["unheardof plotting slowness and musically likeable " * number for number in range(1, 5)]
+    windows, tokenizer = windows_of(stand_in, documents, 60)
+    batches = []
+    for tokenizer.padding_side in ("right", "left"):
+        batches.append(Masking(tokenizer, whole_words=True, seed=3)([windows[row] for row in range(len(windows))]))
+    assert (batches[0]["labels"] != -100).any()
+    assert all(torch.equal(values, batches[1][name]) for name, values in batches[0].items())
 
 
 def test_the_loss_is_the_models_own(stand_in):
@@ -120,6 +133,27 @@ def test_the_validation_loss_is_the_mean_over_hidden_tokens_whatever_the_batches
         for size in (1, 3, 32)
     ]
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_texts_without_a_token_are_left_out_and_counted(share, stand_in, tmp_path, monkeypatch):
+    path = tmp_path / "texts.csv"
+    path.write_text("text\nslow plot\nNONE\nlong music\nNONE and more\nslow\n")
+    tokenise = pretraining._tokenise
+
+    def without(texts, tokenizer):  # as some normalise characters away
+        for text, document in zip(texts, tokenise(texts, tokenizer), strict=True):
+            yield (
+                document._replace(ids=document.ids[:0], begins_word=document.begins_word[:0])
+                if (text.startswith("NONE"))
+                else document
+            )
+
+    monkeypatch.setattr(pretraining, "_tokenise", without)
+    options = AdaptOptions(epochs=1, validation_share=share, batch_size=2)
+    record = adapt_encoder(str(stand_in), [path], tmp_path / "encoder", options)
+    assert (record["texts"], record["empty"]) == (3, 2)
+    assert (record["train_texts"], record["validation_texts"]) == ((2, 1) if share < 0.5 else (1, 2))
 
 
 def test_rows_of_json_may_lack_the_text(stand_in, tmp_path):
@@ -189,6 +223,50 @@ def test_a_run_that_was_cut_off_resumes_as_if_it_had_not_been(stand_in, texts, t
         whole, parts = (load_file(path / "model.safetensors") for path in (tmp_path / "whole", folder))
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
         assert (folder / "adapt.json").read_bytes() == (tmp_path / "whole" / "adapt.json").read_bytes()
+
+
+def test_a_finished_encoder_is_left_as_it_is_and_is_not_one_of_other_texts(
+    adapted, stand_in, texts, reviews, tmp_path
+):
+    finished, record = adapted
+    folder = Path(shutil.copytree(finished, tmp_path / "encoder"))
+    options = AdaptOptions(**{**vars(QUICK), "exclude": (str(reviews / "test.csv"),)})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert adapt_encoder(str(stand_in), [texts, reviews / "test.csv"], folder, options) == record
+    write_json(folder / "adapt.json", {**record, "texts_sha256": "of other texts"})
+    with pytest.raises(InputError) as refused:
+        adapt_encoder(str(stand_in), [texts, reviews / "test.csv"], folder, options)
+    assert refused.value.field == "output_dir"
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "adapt.json"} == {
+        name: content for name, content in before.items() if name != "adapt.json"
+    }
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0, 0.1])
+@pytest.mark.parametrize("own", [0.0, 0.1])
+def test_attention_dropout_is_called_slow_where_it_is(own, dropout, stand_in, texts, tmp_path, capsys):
+    encoder = Path(shutil.copytree(stand_in, tmp_path / "own"))
+    config = json.loads((encoder / "config.json").read_text())
+    write_json(encoder / "config.json", {**config, "attention_probs_dropout_prob": own})
+    options = AdaptOptions(**{**vars(QUICK), "epochs": 0.05, "dropout": dropout})
+    adapt_encoder(str(encoder), [texts], tmp_path / "encoder", options)
+    assert (SLOW_ATTENTION in capsys.readouterr().out) == bool(own if dropout is None else dropout)
+
+
+@pytest.mark.parametrize("fault", ["no padding", "nan"])
+def test_what_cannot_be_adapted_is_one_line_and_leaves_nothing(fault, stand_in, texts, tmp_path):
+    encoder = Path(shutil.copytree(stand_in, tmp_path / "own"))
+    if fault == "nan":
+        weights = load_file(encoder / "model.safetensors")
+        next(iter(weights.values())).flatten()[0] = float("nan")
+        save_file(weights, encoder / "model.safetensors", {"format": "pt"})
+    else:
+        config = json.loads((encoder / "tokenizer_config.json").read_text())
+        write_json(encoder / "tokenizer_config.json", {**config, "pad_token": None})
+    with pytest.raises(InputError) as refused:
+        adapt_encoder(str(encoder), [texts], tmp_path / "encoder", QUICK)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "encoder").exists()
 
 
 @pytest.mark.parametrize(
@@ -275,8 +353,9 @@ def test_other_texts_are_no_part_of_an_unfinished_run(stand_in, tmp_path, monkey
             adapt_encoder(str(stand_in), [path], tmp_path / "encoder", QUICK)
     with open(path, "a") as file:
         file.write("a text that was not there\n")
-    with pytest.raises(InputError, match="unfinished run on other texts"):
+    with pytest.raises(InputError) as refused:
         adapt_encoder(str(stand_in), [path], tmp_path / "encoder", QUICK)
+    assert refused.value.field == "output_dir"
 
 
 def test_columns_that_nobody_asked_for_do_not_matter(stand_in, tmp_path):

@@ -376,7 +376,7 @@ def test_bad_input_is_refused_before_any_document_is_read_on():
     model = classifier(tokenizer)
     readers = model.readers(tokenizer, 2)
     readers.append({0: "some words ", 1: "other words "})
-    before = readers[0].state_dict()
+    before = copy.deepcopy(readers[0].state_dict())
     for text, said in ((None, "takes text, not NoneType"), (b"x", "not bytes"), ("x\ud800", "surrogate")):
         with pytest.raises(ValueError, match=said):
             readers.append({0: "fine", 1: text})

@@ -132,13 +132,18 @@ def test_what_is_used_least_recently_makes_room(collator, tmp_path, cache, monke
     size = 2 * 12 * 50 + 128  # bytes of 50 tokens' states and the file's header
     monkeypatch.setattr(state_cache, "GIB", size)
     args = options(tmp_path, cache_limit=2.5)
-    files = []
-    for number, lengths in enumerate([(50,), (20, 30), (10, 40)]):
-        _, kept = keep_states(model, rows_of(*lengths), collator, args, "training")
-        assert isinstance(kept, StatesCollator)
-        files.append(kept.path)
-        os.utime(kept.path, (number, number))
-    assert set(cache.glob("*.npy")) == set(files[1:])
+
+    def kept(*lengths: int) -> Path:
+        _, states = keep_states(model, rows_of(*lengths), collator, args, "training")
+        assert isinstance(states, StatesCollator)
+        return states.path
+
+    first, second = kept(50), kept(20, 30)
+    for time, path in enumerate((first, second)):
+        os.utime(path, (time, time))
+    assert kept(50) == first  # which is used again
+    third = kept(10, 40)
+    assert set(cache.glob("*.npy")) == {first, third}
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(1.5, 1), (2.5, 2)])
@@ -224,5 +229,7 @@ def test_states_that_another_process_is_writing_are_waited_for(collator, tmp_pat
     with ThreadPoolExecutor(1) as threads:
         with alone(path):
             waiting = threads.submit(keep_states, model, rows_of(5), collator, options(tmp_path), "training")
+            with pytest.raises(TimeoutError):
+                waiting.result(1)
             path.write_bytes(written)
         assert waiting.result(60)[1].path == path

@@ -316,12 +316,19 @@ def test_length_grouping_pads_less(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["group_by_length", pytest.param("batch_rebalance", marks=needs_rebalancing)])
 def test_lengths_are_read_at_once_from_a_column_or_the_tokens(strategy, tmp_path, monkeypatch):
-    asked = []
-    get = Column.__getitem__
-    monkeypatch.setattr(Column, "__getitem__", lambda column, key: asked.append(key) or get(column, key))
     dataset = tiny_dataset(64).shuffle(seed=1)
+    tables = (dataset, dataset.remove_columns("length"), list(dataset))
+    asked: list[object] = []  # keys, or nothing, of what gives a row or a value at a time
+
+    def watch(kind: type, name: str) -> None:
+        original = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda self, *key: asked.append(*key or [0]) or original(self, *key))
+
+    for kind in (Column, Dataset):
+        watch(kind, "__getitem__")
+        watch(kind, "__iter__")
     read = []
-    for rows in (dataset, dataset.remove_columns("length"), list(dataset)):
+    for rows in tables:
         trainer = make_trainer(str(tmp_path), rows, train_sampling_strategy=strategy)
         set_seed(0)
         sampler = trainer.get_train_dataloader().batch_sampler

@@ -81,6 +81,13 @@ def gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def assert_gradients(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **tolerance: float) -> None:
+    """Assert that the same parameters have a gradient, and the same one."""
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], msg=name, **tolerance)
+
+
 def write_reviews(path: Path, num_rows: int, seed: int, num_labels: int = 2) -> Path:
     """Write a CSV of short texts, no two alike, whose first word tells the label."""
     rng = random.Random(f"{path.name} {seed}")

@@ -2,11 +2,15 @@
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
 NUM_LEVELS = 2**16
 """Of a probability: 16 random bits say whether an element is dropped."""
 LOWEST = torch.iinfo(torch.int64).min
+SLOW_ATTENTION = (
+    "On a CPU, attention dropout can make training on long texts several times slower, since torch does not fuse the "
+    "two. To turn it off"
+)
+"""What to tell someone who trains so; how to turn it off is to follow."""
 
 
 class CPUDropout(nn.Dropout):
@@ -33,19 +37,3 @@ def use_cpu_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is nn.Dropout:
             module.__class__ = CPUDropout
-
-
-def slow_attention(config: PreTrainedConfig, device: torch.device, way_out: str) -> str | None:
-    """Return what to tell someone whose encoder has attention dropout on a CPU, where torch cannot fuse the two.
-
-    Args:
-        config: the encoder's.
-        device: what is trained on.
-        way_out: the options that turn attention dropout off.
-
-    Returns:
-        A line to print; None where there is nothing to say.
-    """
-    if device.type != "cpu" or not getattr(config, "attention_probs_dropout_prob", 0):
-        return None
-    return f"On a CPU, attention dropout makes training on long texts several times slower. To turn it off: {way_out}."

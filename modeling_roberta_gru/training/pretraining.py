@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import catch_warnings, filterwarnings
 
 import numpy as np
@@ -43,7 +43,7 @@ from ..errors import InputError, first_line, say, unknown_name
 from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, pinned, remove_foreign_code
 from .arguments import RobertaGRUTrainingArguments
-from .dropout import slow_attention, use_cpu_dropout
+from .dropout import SLOW_ATTENTION, use_cpu_dropout
 from .loading import quiet, read_tokenizer
 from .run_folder import last_checkpoint
 from .trainer import EpochSampler, GroupedSampler, ResumingTrainer, is_finite
@@ -71,8 +71,8 @@ class AdaptOptions:
         validation_share: share of the texts, 500 at most, that only the validation loss is measured on.
         save_steps: a checkpoint is written, and the validation loss measured, every so many steps.
         whole_words: hide whole words, where the tokenizer tells them.
-        dropout: of all the encoder's dropout layers, while it is adapted; None: each has its own. The configuration
-            that is written keeps the encoder's own.
+        dropout: probability of every dropout layer while the encoder is adapted; None: as configured. The
+            configuration that is written stays as it was.
         seed: of masks, order and validation texts.
         trust_remote_code: run the code that the encoder's tokenizer brings along, and say whose. The encoder itself is
             always loaded by the installed classes.
@@ -103,18 +103,23 @@ class AdaptOptions:
             raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}.")
 
 
+class Document(NamedTuple):
+    """A text's token ids, without special tokens, and which of them begin a word."""
+
+    ids: np.ndarray
+    begins_word: np.ndarray
+
+
 class TextWindows(Dataset):
     """Documents cut into windows, each wrapped in the tokenizer's own first and last token.
 
     Args:
-        documents: of each, the content's token ids, and which of them begin a word.
+        documents: what is cut.
         wrap: the ids before and after.
         size: tokens of a window, the wrapping included; the last one of a document may be shorter.
     """
 
-    def __init__(
-        self, documents: Iterable[tuple[np.ndarray, np.ndarray]], wrap: tuple[list[int], list[int]], size: int
-    ):
+    def __init__(self, documents: Iterable[Document], wrap: tuple[list[int], list[int]], size: int):
         self.before, self.after = wrap
         room = size - len(self.before) - len(self.after)
         ids, words, lengths = [], [], []
@@ -171,7 +176,7 @@ class Masking:
         """Return `input_ids`, `attention_mask` and `labels`, int64 (B, T)."""
         width = max(len(window["input_ids"]) for window in windows)
         rows = [{name: window[name] for name in ("input_ids", "special_tokens_mask")} for window in windows]
-        batch = self.collator.tokenizer.pad(rows, return_tensors="pt")
+        batch = self.collator.tokenizer.pad(rows, padding_side="right", return_tensors="pt")
         # The collator does not pad these.
         offsets = [window["offset_mapping"] + [(0, 0)] * (width - len(window["offset_mapping"])) for window in windows]
         seed = np.random.SeedSequence([self.seed, self.epoch, windows[0]["index"]]).generate_state(1).item()
@@ -243,6 +248,7 @@ def adapt_encoder(
     with alone(folder):
         record = _earlier(folder, described)
         if record.get("is_finished"):
+            _check_texts(folder, record, _read_texts(files, options)[0])
             delete(folder / CHECKPOINTS)  # which a run that was killed at its very end leaves
             say(f"{folder} holds the finished encoder of this command already.")
             return record
@@ -266,15 +272,13 @@ def _adapt(
     masked_model = _load(model, revision, tokenizer)
     size = _window_size(masked_model, tokenizer, options)
     texts, counts = _read_texts(files, options)
-    digest = sha256(b"".join(map(text_key, texts))).hexdigest()
-    if earlier.get("texts_sha256", digest) != digest:
-        raise InputError(
-            f"--output_dir {folder} holds an unfinished run on other texts: a file has changed since. Name a new "
-            "folder."
-        )
-    parts = _divide(texts, options)
+    digest = _check_texts(folder, earlier, texts)
+    documents = [document for document in _tokenise(texts, tokenizer) if len(document.ids)]
+    counts["empty"] += len(texts) - len(documents)  # of characters that the tokenizer drops
+    counts["texts"] = len(documents)
+    parts = _divide(documents, options)
     wrap = _wrapping(tokenizer)
-    windows = {name: TextWindows(_tokenise(part, tokenizer), wrap, size) for name, part in parts.items()}
+    windows = {name: TextWindows(part, wrap, size) for name, part in parts.items()}
     whole_words = options.whole_words and tokenizer.is_fast
     say(
         f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
@@ -379,6 +383,8 @@ def _read_tokenizer(model: str, revision: str | None, options: AdaptOptions) -> 
             f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
             "adapt an encoder whose vocabulary has one, such as roberta-base."
         )
+    if tokenizer.pad_token is None:
+        raise InputError(f"The tokenizer of {model} has no padding token, which batches need: adapt another encoder.")
     return tokenizer
 
 
@@ -392,14 +398,17 @@ def _window_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, opt
     return size
 
 
-def _divide(texts: Sequence[str], options: AdaptOptions) -> dict[str, list[str]]:
-    """Divide the texts by chance into those that are trained on and those of the validation loss."""
-    num_validation = min(MOST_VALIDATION_TEXTS, math.ceil(len(texts) * options.validation_share))
-    if len(texts) <= num_validation:
-        raise InputError(f"{len(texts)} usable text is too few: one is needed to train on and one to validate.")
-    order = np.random.default_rng(options.seed).permutation(len(texts))
+def _divide(documents: Sequence[Document], options: AdaptOptions) -> dict[str, list[Document]]:
+    """Divide the documents by chance into those that are trained on and those of the validation loss."""
+    if len(documents) < 2:
+        raise InputError(
+            f"{len(documents)} usable text is too few: one is needed to train on and one to validate.", field="files"
+        )
+    num_validation = math.ceil(len(documents) * options.validation_share)
+    num_validation = min(MOST_VALIDATION_TEXTS, num_validation, len(documents) - 1)
+    order = np.random.default_rng(options.seed).permutation(len(documents))
     parts = {"validation": order[:num_validation], "train": order[num_validation:]}
-    return {name: [texts[row] for row in rows] for name, rows in parts.items()}
+    return {name: [documents[row] for row in rows] for name, rows in parts.items()}
 
 
 def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -433,7 +442,20 @@ def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -
     missing = [key for key in report["missing_keys"] if key.startswith("roberta.") and "pooler" not in key]
     if missing:
         raise InputError(f"{missing[0]} is missing from {name}: it is not a whole encoder.")
+    if not is_finite(model):
+        raise InputError(f"{name} holds weights that are NaN or infinite: adapt another checkpoint.")
     return model
+
+
+def _check_texts(folder: Path, earlier: dict[str, Any], texts: Sequence[str]) -> str:
+    """Return the digest of the texts, which must be those of the run that the output folder holds."""
+    digest = sha256(b"".join(map(text_key, texts))).hexdigest()
+    if earlier.get("texts_sha256", digest) != digest:
+        raise InputError(
+            f"--output_dir {folder} holds a run on other texts: a file has changed since. Name a new folder.",
+            field="output_dir",
+        )
+    return digest
 
 
 def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[list[str], dict[str, int]]:
@@ -450,7 +472,9 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
             texts.append(text)
             seen.add(key)
     if not texts:
-        raise InputError(f"No text is left to train on: {counts['excluded']:,} are in --exclude.")
+        raise InputError(
+            f"No text is left to train on: {counts['excluded']:,} are in --exclude, {counts['empty']:,} are empty."
+        )
     return texts, counts
 
 
@@ -491,15 +515,14 @@ def _wrapping(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]
     return whole[:first], whole[first + len(content) :]
 
 
-def _tokenise(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield each text's token ids, and which of them begin a word."""
+def _tokenise(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[Document]:
     texts = iter(texts)
     while some := list(itertools.islice(texts, TEXTS_AT_ONCE)):
         encoded = tokenizer(some, add_special_tokens=False, truncation=False, verbose=False)
         for row, ids in enumerate(encoded["input_ids"]):
             words = encoded.word_ids(row) if tokenizer.is_fast else list(range(len(ids)))
             begins = [index == 0 or word != words[index - 1] for index, word in enumerate(words)]
-            yield np.asarray(ids, dtype=np.int32), np.asarray(begins, dtype=bool)
+            yield Document(np.asarray(ids, dtype=np.int32), np.asarray(begins, dtype=bool))
 
 
 # Training
@@ -541,9 +564,9 @@ def _trainer(
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
-    slow = None if options.dropout == 0 else slow_attention(model.config, args.device, "--dropout 0")
-    if slow:
-        say(slow)
+    attention_dropout = model.config.attention_probs_dropout_prob if options.dropout is None else options.dropout
+    if attention_dropout and args.device.type == "cpu":
+        say(f"{SLOW_ATTENTION}: --dropout 0.")
     if args.device.type == "cpu":
         use_cpu_dropout(model)
     model.forward = partial(masked_loss, model)

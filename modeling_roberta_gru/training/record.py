@@ -24,7 +24,7 @@ from ..data.splits import Splits
 from ..files import redacted, replacing
 from .adapter import count_parameters
 from .arguments import RobertaGRUTrainingArguments
-from .dropout import slow_attention
+from .dropout import SLOW_ATTENTION
 from .trainer import document_lengths
 
 POOLED = "The given splits were pooled: these metrics are not comparable with those of the official test split."
@@ -299,9 +299,9 @@ def model_lines(
             "So many random weights need very many texts. To start from a pretrained encoder: --model_name_or_path "
             "roberta-base, or any other of its kind."
         )
-    if not args.freeze_encoder:
-        slow = slow_attention(model.config, args.device, "--config_overrides attention_probs_dropout_prob=0")
-        lines += [slow] if slow else []
+    has_attention_dropout = bool(getattr(model.config, "attention_probs_dropout_prob", 0))
+    if has_attention_dropout and args.device.type == "cpu" and not args.freeze_encoder:
+        lines.append(f"{SLOW_ATTENTION}: attention_probs_dropout_prob=0 in --config_overrides.")
     if max_length is not None:
         lines.append(f"Texts are cut to {max_length:,} tokens.")
     return "\n".join(lines)

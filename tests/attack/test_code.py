@@ -182,8 +182,10 @@ def test_no_command_runs_code_of_a_folder(command, ours, reviews, lay, tmp_path,
         "OUT.csv": str(tmp_path / "out.csv"),
     }
     result = CliRunner().invoke(app, [places.get(word, word) for word in command])
-    assert result.exception is None or isinstance(result.exception, InputError | SystemExit), result.exception
     assert not marker.exists()
+    is_refused = command[0] == "publish"
+    assert result.exit_code == (2 if is_refused else 0), result.output
+    assert not is_refused or "someone else's code" in " ".join(result.output.split())
 
 
 def test_every_load_in_the_package_says_whether_it_trusts() -> None:

@@ -150,9 +150,10 @@ def test_what_is_no_safetensors_file_is_one_line(content, folder, unbuilt) -> No
 
 @pytest.mark.parametrize("file", ["../other/model.safetensors", "/etc/hostname", "missing.safetensors", 7])
 def test_an_index_leads_to_no_file_outside(file, folder, unbuilt) -> None:
+    shutil.copytree(folder, folder.parent / "other")  # what the first file names is whole
     (folder / WEIGHTS).unlink()
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"head.out_proj.bias": file}}))
-    refusal(folder)
+    assert ("`weight_map`" if file == 7 else "is missing, which") in refusal(folder)
 
 
 def test_what_is_whole_is_accepted(folder, stand_in) -> None:
