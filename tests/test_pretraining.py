@@ -92,6 +92,9 @@ def test_the_loss_is_the_models_own(stand_in):
 def test_an_adapted_encoder_has_learned_and_starts_a_classifier(adapted, stand_in):
     folder, record = adapted
     assert record["validation_loss"] < record["validation_loss_before"] - 0.5
+    steps = [row["step"] for row in record["history"]]
+    assert steps == sorted(set(steps))
+    assert record["history"][-1]["eval_loss"] == record["validation_loss"]
     with quiet():
         model = RobertaGRUForSequenceClassification.from_pretrained(folder)
         before = RobertaGRUForSequenceClassification.from_pretrained(stand_in)

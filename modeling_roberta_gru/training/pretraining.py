@@ -308,11 +308,7 @@ def _adapt(
     record = {
         **begun,
         "validation_loss": after,
-        "history": [
-            {name: row[name] for name in ("step", "epoch", "eval_loss")}  # no times: the same bytes after a resume
-            for row in trainer.state.log_history
-            if "eval_loss" in row
-        ],
+        "history": _history(trainer),
         **counts,
         "train_texts": len(parts["train"]),
         "validation_texts": len(parts["validation"]),
@@ -584,6 +580,12 @@ def _trainer(
     )
     trainer.train_collator = masking
     return trainer
+
+
+def _history(trainer: ResumingTrainer) -> list[dict[str, float]]:
+    """Return the validation loss at each step that it was measured at: no times, so the same after a resume."""
+    losses = {row["step"]: row for row in trainer.state.log_history if "eval_loss" in row}  # the last one comes twice
+    return [{name: row[name] for name in ("step", "epoch", "eval_loss")} for row in losses.values()]
 
 
 class _Trainer(ResumingTrainer):
