@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -194,7 +193,10 @@ def adapt_encoder() -> None:
     kept = RESULTS / "imdb-adapted" / "adapt.json"
     record = json.loads((ROOT / ADAPTED / "adapt.json").read_text(encoding="utf-8"))
     if kept.is_file() and json.loads(kept.read_text(encoding="utf-8"))["history"] != record["history"]:
-        raise ValueError(f"{ADAPTED} is not the encoder that the runs beside {kept} started from.")
+        raise ValueError(
+            f"{ADAPTED} is not the encoder that the runs in {kept.parent} started from. To begin again with this one, "
+            "delete that folder."
+        )
     write_record(kept, record)
 
 
@@ -202,7 +204,7 @@ def keep(run: Path, kept: Path) -> None:
     """Copy what a comparison needs of a run; probabilities with eleven bits, for a file a fifth as large."""
     kept.mkdir(parents=True, exist_ok=True)
     for name in ("run.json", "metrics.json"):
-        shutil.copy(run / name, kept)
+        write_record(kept / name, json.loads((run / name).read_text(encoding="utf-8")))
     columns = ["row_id", "label", "probabilities"]
     rows = pq.read_table(run / "predictions.parquet", columns=columns).sort_by("row_id").combine_chunks()
     exact = np.vstack(rows["probabilities"].to_numpy()).astype(np.float32)
@@ -278,7 +280,7 @@ def length_table(parts: dict[str, Any]) -> list[str]:
     """Return the lines of a Markdown table of what [`by_length`] found."""
     rows = []
     for system in next(iter(parts.values()))["systems"]:
-        cells = ["transformer (linear head)" if system == "linear-head" else system]
+        cells = [system.replace("linear-head", "transformer (linear head)")]
         for part in parts.values():
             found = part["systems"][system]
             value, low, high = (f"{100 * number:.1f}" for number in found["accuracy"])
@@ -306,21 +308,23 @@ def main() -> None:
     def is_done(folder: Path) -> bool:
         return (folder / "metrics.json").is_file()
 
+    has_adapted = False
     for folder, words in commands(options.study, options.only):
         if not is_done(folder) and not is_done(place(folder)):
             print(shlex.join(["python", *words]), flush=True)
             if not options.dry_run:
                 if LABELLED in words and not (ROOT / LABELLED).is_file():
                     label_reviews(folder.parents[1] / next(iter(study.systems)) / folder.name)
-                if ADAPTED in words:
-                    adapt_encoder()  # a finished one is left as it is
+                if ADAPTED in words and not has_adapted:
+                    adapt_encoder()  # which leaves a finished one as it is
+                    has_adapted = True
                 subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
     for folder, _ in commands(options.study, ""):
         if study.is_kept and is_done(folder):
             keep(folder, place(folder))
     finished = [place(folder) for folder, _ in commands(options.study, "") if is_done(place(folder))]
     if not finished or finished[0].parent.name != next(iter(study.systems)) or options.dry_run:
-        return
+        return  # the others are compared with the first system
     finished += [RESULTS / folder for folder in study.beside]
     if len(finished) > 1:
         with contextlib.chdir(ROOT):  # which the record does not name

@@ -8,7 +8,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
-from modeling_roberta_gru.training.dropout import CPUDropout, use_cpu_dropout
+from modeling_roberta_gru.arguments import ModelArguments
+from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
+from modeling_roberta_gru.training.dropout import SLOW_ATTENTION, CPUDropout, use_cpu_dropout
+from modeling_roberta_gru.training.record import model_lines
 
 from .tiny import tiny_config
 
@@ -63,3 +66,12 @@ def test_every_dropout_of_a_model_is_replaced_and_its_weights_stay() -> None:
     assert {name: (module.p, module.training) for name, module in replaced.items()} == before
     assert {type(module) for module in replaced.values()} == {CPUDropout}
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize("freezes", [False, True])
+def test_attention_dropout_is_called_slow_where_the_encoder_trains_with_it(p, freezes, tmp_path) -> None:
+    model = RobertaGRUForSequenceClassification(tiny_config(attention_probs_dropout_prob=p))
+    args = RobertaGRUTrainingArguments(output_dir=str(tmp_path), use_cpu=True, freeze_encoder=freezes)
+    said = model_lines(model, ModelArguments(), args, None)
+    assert (SLOW_ATTENTION in said) == (p > 0 and not freezes)

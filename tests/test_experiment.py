@@ -375,7 +375,7 @@ def test_texts_can_be_cut_beyond_the_window(tmp_path, essays, stand_in):
 def test_tensorboard_gets_the_history(tmp_path, reviews, stand_in, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     options = ["--dataset_name", reviews, "--model_name_or_path", stand_in, "--bag_of_words", "false"]
-    train_tiny(tmp_path / "run", *options, "--report_to", "tensorboard")
+    train_tiny(tmp_path / "run", *options, "--report_to", "tensorboard", "--logging_steps", 1)
     (log,) = {path.parent for path in (tmp_path / "board").rglob("events.out.tfevents.*")}
     events = EventAccumulator(str(log))
     events.Reload()

@@ -148,7 +148,7 @@ def test_texts_without_a_token_are_left_out_and_counted(share, stand_in, tmp_pat
         for text, document in zip(texts, tokenise(texts, tokenizer), strict=True):
             yield (
                 document._replace(ids=document.ids[:0], begins_word=document.begins_word[:0])
-                if (text.startswith("NONE"))
+                if text.startswith("NONE")
                 else document
             )
 
@@ -228,9 +228,7 @@ def test_a_run_that_was_cut_off_resumes_as_if_it_had_not_been(stand_in, texts, t
         assert (folder / "adapt.json").read_bytes() == (tmp_path / "whole" / "adapt.json").read_bytes()
 
 
-def test_a_finished_encoder_is_left_as_it_is_and_is_not_one_of_other_texts(
-    adapted, stand_in, texts, reviews, tmp_path
-):
+def test_a_finished_encoder_stays_and_is_refused_for_other_texts(adapted, stand_in, texts, reviews, tmp_path):
     finished, record = adapted
     folder = Path(shutil.copytree(finished, tmp_path / "encoder"))
     options = AdaptOptions(**{**vars(QUICK), "exclude": (str(reviews / "test.csv"),)})

@@ -318,7 +318,7 @@ def test_length_grouping_pads_less(tmp_path):
 def test_lengths_are_read_at_once_from_a_column_or_the_tokens(strategy, tmp_path, monkeypatch):
     dataset = tiny_dataset(64).shuffle(seed=1)
     tables = (dataset, dataset.remove_columns("length"), list(dataset))
-    asked: list[object] = []  # keys, or nothing, of what gives a row or a value at a time
+    asked: list[object] = []  # keys of single reads, and 0 for an iteration
 
     def watch(kind: type, name: str) -> None:
         original = getattr(kind, name)

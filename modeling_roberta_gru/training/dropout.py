@@ -7,10 +7,10 @@ NUM_LEVELS = 2**16
 """Of a probability: 16 random bits say whether an element is dropped."""
 LOWEST = torch.iinfo(torch.int64).min
 SLOW_ATTENTION = (
-    "On a CPU, attention dropout can make training on long texts several times slower, since torch does not fuse the "
-    "two. To turn it off"
+    "On a CPU, attention dropout can make training on long texts several times slower: torch's fused attention does "
+    "not support dropout there. To turn it off"
 )
-"""What to tell someone who trains so; how to turn it off is to follow."""
+"""Start of a message; callers append the option."""
 
 
 class CPUDropout(nn.Dropout):

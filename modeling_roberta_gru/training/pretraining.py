@@ -127,6 +127,7 @@ class TextWindows(Dataset):
             ids.append(content)
             words.append(begins_word)
             lengths += [min(room, len(content) - start) for start in range(0, len(content), room)]
+        self.num_documents = len(ids)
         self.ids = np.concatenate(ids) if ids else np.empty(0, np.int32)
         self.begins_word = np.concatenate(words) if words else np.empty(0, bool)
         self.ends = np.cumsum(lengths, dtype=np.int64)
@@ -273,18 +274,17 @@ def _adapt(
     size = _window_size(masked_model, tokenizer, options)
     texts, counts = _read_texts(files, options)
     digest = _check_texts(folder, earlier, texts)
-    documents = [document for document in _tokenise(texts, tokenizer) if len(document.ids)]
-    counts["empty"] += len(texts) - len(documents)  # of characters that the tokenizer drops
-    counts["texts"] = len(documents)
-    parts = _divide(documents, options)
-    wrap = _wrapping(tokenizer)
-    windows = {name: TextWindows(part, wrap, size) for name, part in parts.items()}
+    windows = _cut(texts, tokenizer, size, options)
+    num_texts = sum(part.num_documents for part in windows.values())
+    counts |= {"texts": num_texts, "empty": counts["empty"] + len(texts) - num_texts}
+    del texts  # of which there may be very many
     whole_words = options.whole_words and tokenizer.is_fast
+    train, validation = windows["train"], windows["validation"]
     say(
-        f"{len(parts['train']):,} texts to train on in {len(windows['train']):,} windows of up to {size} tokens "
-        f"({len(windows['train'].ids):,} tokens), {len(parts['validation']):,} to validate; {counts['excluded']:,} "
-        f"left out because they are in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. "
-        f"Hidden: {MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}."
+        f"{train.num_documents:,} texts to train on in {len(train):,} windows of up to {size} tokens "
+        f"({len(train.ids):,} tokens), {validation.num_documents:,} to validate; {counts['excluded']:,} left out "
+        f"because they are in --exclude, {counts['repeated']:,} repeated, {counts['empty']:,} empty. Hidden: "
+        f"{MASKED_SHARE:.0%} of the {'words' if whole_words else 'tokens'}."
     )
     before = earlier.get("validation_loss_before")
     begun = {"options": described, "texts_sha256": digest, "validation_loss_before": before}
@@ -310,10 +310,10 @@ def _adapt(
         "validation_loss": after,
         "history": _history(trainer),
         **counts,
-        "train_texts": len(parts["train"]),
-        "validation_texts": len(parts["validation"]),
-        "windows": len(windows["train"]),
-        "tokens": len(windows["train"].ids),
+        "train_texts": train.num_documents,
+        "validation_texts": validation.num_documents,
+        "windows": len(train),
+        "tokens": len(train.ids),
         "whole_words": whole_words,
         "is_finished": True,
     }
@@ -370,7 +370,7 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_tokenizer(model: str, revision: str | None, options: AdaptOptions) -> PreTrainedTokenizerBase:
-    """Load the encoder's tokenizer, which must have a mask token."""
+    """Load the encoder's tokenizer, which must have a mask and a padding token."""
     tokenizer = read_tokenizer(model, revision, trust_remote_code=options.trust_remote_code)
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
         raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
@@ -394,17 +394,24 @@ def _window_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, opt
     return size
 
 
-def _divide(documents: Sequence[Document], options: AdaptOptions) -> dict[str, list[Document]]:
-    """Divide the documents by chance into those that are trained on and those of the validation loss."""
+def _cut(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size: int, options: AdaptOptions
+) -> dict[str, TextWindows]:
+    """Cut the texts into windows: some texts, drawn by chance, for the validation loss, and the others to train on.
+
+    Those without a token, since the tokenizer drops their characters, are left out.
+    """
+    documents = [document for document in _tokenise(texts, tokenizer) if len(document.ids)]
     if len(documents) < 2:
         raise InputError(
-            f"{len(documents)} usable text is too few: one is needed to train on and one to validate.", field="files"
+            f"Too few usable texts ({len(documents)}): one is needed to train on and one to validate.", field="files"
         )
     num_validation = math.ceil(len(documents) * options.validation_share)
     num_validation = min(MOST_VALIDATION_TEXTS, num_validation, len(documents) - 1)
     order = np.random.default_rng(options.seed).permutation(len(documents))
     parts = {"validation": order[:num_validation], "train": order[num_validation:]}
-    return {name: [documents[row] for row in rows] for name, rows in parts.items()}
+    wrap = _wrapping(tokenizer)
+    return {name: TextWindows((documents[row] for row in rows), wrap, size) for name, rows in parts.items()}
 
 
 def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -469,7 +476,8 @@ def _read_texts(files: Sequence[str | Path], options: AdaptOptions) -> tuple[lis
             seen.add(key)
     if not texts:
         raise InputError(
-            f"No text is left to train on: {counts['excluded']:,} are in --exclude, {counts['empty']:,} are empty."
+            f"No text is left to train on: in --exclude {counts['excluded']:,}, empty {counts['empty']:,}.",
+            field="files",
         )
     return texts, counts
 
