@@ -280,7 +280,7 @@ def length_table(parts: dict[str, Any]) -> list[str]:
     """Return the lines of a Markdown table of what [`by_length`] found."""
     rows = []
     for system in next(iter(parts.values()))["systems"]:
-        cells = [system.replace("linear-head", "transformer (linear head)")]
+        cells = [system.replace("linear-head", "transformer (linear head)").replace("-adapted", ", adapted")]
         for part in parts.values():
             found = part["systems"][system]
             value, low, high = (f"{100 * number:.1f}" for number in found["accuracy"])
