@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,6 +181,7 @@ def label_reviews(teacher: Path) -> None:
     subprocess.run([sys.executable, *ROBERTA_GRU, *words], cwd=ROOT, check=True)
 
 
+@cache  # once, whichever runs need it
 def adapt_encoder() -> None:
     """Continue an encoder's pretraining on IMDb's unlabelled reviews, half a pass, and write it to [`ADAPTED`].
 
@@ -308,16 +310,14 @@ def main() -> None:
     def is_done(folder: Path) -> bool:
         return (folder / "metrics.json").is_file()
 
-    has_adapted = False
     for folder, words in commands(options.study, options.only):
         if not is_done(folder) and not is_done(place(folder)):
             print(shlex.join(["python", *words]), flush=True)
             if not options.dry_run:
                 if LABELLED in words and not (ROOT / LABELLED).is_file():
                     label_reviews(folder.parents[1] / next(iter(study.systems)) / folder.name)
-                if ADAPTED in words and not has_adapted:
+                if ADAPTED in words:
                     adapt_encoder()  # which leaves a finished one as it is
-                    has_adapted = True
                 subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
     for folder, _ in commands(options.study, ""):
         if study.is_kept and is_done(folder):

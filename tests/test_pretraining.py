@@ -245,6 +245,7 @@ def test_a_finished_encoder_stays_and_is_refused_for_other_texts(adapted, stand_
 
 @pytest.mark.parametrize("dropout", [None, 0.0, 0.1])
 @pytest.mark.parametrize("own", [0.0, 0.1])
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="it is slow on a CPU only")
 def test_attention_dropout_is_called_slow_where_it_is(own, dropout, stand_in, texts, tmp_path, capsys):
     encoder = Path(shutil.copytree(stand_in, tmp_path / "own"))
     config = json.loads((encoder / "config.json").read_text())

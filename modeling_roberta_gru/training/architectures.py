@@ -37,7 +37,7 @@ from ..modeling_recurrent import RecurrentForSequenceClassification
 from ..modeling_roberta_gru import RobertaGRUForSequenceClassification, classification_loss
 from ..trust import check_checkpoint, code_of_others
 from .arguments import RobertaGRUTrainingArguments
-from .loading import check_encoder_came_whole, quiet, read_tokenizer, read_weights
+from .loading import check_encoder_came_whole, check_padding, quiet, read_tokenizer, read_weights
 from .record import changed_options
 from .sharding import is_sharded
 
@@ -99,8 +99,7 @@ class Architecture:
         tokenizer = read_tokenizer(name, revision, trust_remote_code=args.trust_remote_code)
         if not args.trust_remote_code and (found := code_of_others(name, revision)):
             logger.warning("%s names code of others, which is neither run nor saved: %s.", name, ", ".join(found))
-        if tokenizer.pad_token_id is None:
-            raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another one.")
+        check_padding(tokenizer, name)
         return tokenizer
 
     def load_model(

@@ -134,6 +134,16 @@ def read_tokenizer(
     return tokenizer
 
 
+def check_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Check that a tokenizer, read from `name`, has a padding token.
+
+    Raises:
+        InputError: if not.
+    """
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another one.")
+
+
 def read_weights(
     model_class: Any, args: ModelArguments, config: PreTrainedConfig
 ) -> tuple[PreTrainedModel, dict[str, Any]]:

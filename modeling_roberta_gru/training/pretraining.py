@@ -44,7 +44,7 @@ from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, pinned, remove_foreign_code
 from .arguments import RobertaGRUTrainingArguments
 from .dropout import SLOW_ATTENTION, use_cpu_dropout
-from .loading import quiet, read_tokenizer
+from .loading import check_padding, quiet, read_tokenizer
 from .run_folder import last_checkpoint
 from .trainer import EpochSampler, GroupedSampler, ResumingTrainer, is_finite
 
@@ -379,8 +379,7 @@ def _read_tokenizer(model: str, revision: str | None, options: AdaptOptions) -> 
             f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
             "adapt an encoder whose vocabulary has one, such as roberta-base."
         )
-    if tokenizer.pad_token is None:
-        raise InputError(f"The tokenizer of {model} has no padding token, which batches need: adapt another encoder.")
+    check_padding(tokenizer, model)
     return tokenizer
 
 
@@ -568,11 +567,10 @@ def _trainer(
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
-    attention_dropout = model.config.attention_probs_dropout_prob if options.dropout is None else options.dropout
-    if attention_dropout and args.device.type == "cpu":
-        say(f"{SLOW_ATTENTION}: --dropout 0.")
     if args.device.type == "cpu":
         use_cpu_dropout(model)
+        if model.config.attention_probs_dropout_prob if options.dropout is None else options.dropout:
+            say(f"{SLOW_ATTENTION}: --dropout 0.")
     model.forward = partial(masked_loss, model)
     validation = windows["validation"]
     # What is hidden of the validation texts is the same at every evaluation.
