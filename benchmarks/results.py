@@ -227,7 +227,9 @@ def results_page(folder: Path) -> str:
 def renew(page: Path, name: str, lines: Sequence[str]) -> None:
     """Replace what stands between a page's marks of this name."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not found:
+        raise ValueError(f"{page} lacks the marks {begin} and {end}: write them where the lines belong.")
     after = rest.partition(end)[2]
     write_text(page, "\n".join([before + begin, *lines, end + after]))
 

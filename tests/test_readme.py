@@ -15,6 +15,7 @@ from modeling_roberta_gru.training.arguments import parse_run
 from .tiny import ROOT, TINY_ENCODER, tiny_config, write_reviews
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 
@@ -25,6 +26,12 @@ def blocks(language: str, page: str = README) -> list[str]:
 def commands(page: str = README) -> list[list[str]]:
     lines = "\n".join(blocks("bash", page)).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def anchors(page) -> set[str]:
+    """Return what a link can name of a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_every_make_target_exists():
@@ -98,9 +105,21 @@ def test_the_results_are_the_recorded_ones():
         assert README.count("{} % ({} to {})".format(*percent)) == times
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_links_lead_somewhere(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for path, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not heading or heading in anchors(target), f"{path}#{heading}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^ *\|.*\n)+", text, flags=re.MULTILINE):
+        head, under, *rows = (len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines())
+        assert set(re.sub(r"[^\w]", "", table.splitlines()[1])) == set() and rows, table
+        assert {head, under, *rows} == {head}, table
 
 
 def test_the_house_as_drawn_names_every_module():
