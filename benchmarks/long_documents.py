@@ -111,12 +111,15 @@ TASKS: dict[str, dict[str, Any]] = {
         },
     },
 }
-# The same encoder and training, but for smaller batches and a second epoch: there are some 425 training articles.
-TASKS["hyperpartisan"] = {
-    "model": TASKS["imdb"]["model"],
-    "data": {"split": "0.98,0.01,0.01"},
-    "training": TASKS["imdb"]["training"] | {"num_train_epochs": 2, "gradient_accumulation_steps": 1},
-    "num_folds": 3,
+# The same encoder and training, but for smaller batches and a second epoch: there are few documents in a fold.
+TASKS |= {
+    task: {
+        "model": TASKS["imdb"]["model"],
+        "data": {"split": "0.98,0.01,0.01"},
+        "training": TASKS["imdb"]["training"] | {"num_train_epochs": 2, "gradient_accumulation_steps": 1},
+        "num_folds": num_folds,
+    }
+    for task, num_folds in (("hyperpartisan", 3), ("movies-polarity", 2))
 }
 NUM_LONG, NUM_SHORT = 2000, 3000  # IMDb test reviews beyond the window, and within it
 IN_TEST = {"long": 3086, "short": 21914}  # how many of either the test split holds
@@ -129,9 +132,12 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("system", choices=SYSTEMS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--encoder", help="a saved encoder or RoBERTa-GRU to begin with, instead of the task's own")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file")
     options = parser.parse_args()
     name = f"{options.task}-{options.system}-{options.seed}"
+    if options.encoder:
+        TASKS[options.task]["model"] = TASKS[options.task]["model"] | {"model_name_or_path": options.encoder}
     if "num_folds" not in TASKS[options.task]:
         splits = load_splits(DataArguments(**TASKS[options.task]["data"]))
         write_record(options.output / f"{name}.json", run(options.task, options.system, options.seed, splits))
@@ -276,6 +282,7 @@ PARTS: dict[str, dict[str, str]] = {
     "built-in-long": {"test": "1,000 to 8,000 tokens", "ten_times": "20,000 to 26,000 tokens"},
     "imdb": {"long": "over 512 tokens", "short": "up to 512 tokens", "all": "all, in the test split's proportion"},
     "hyperpartisan": {"test": "all articles"},
+    "movies-polarity": {"test": "all reviews"},
 }
 
 

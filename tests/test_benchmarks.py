@@ -118,6 +118,8 @@ def test_a_page_keeps_what_stands_around_its_table(results, tmp_path):
     for lines in (["longer", "than", "before"], ["new"]):
         results.renew(page, "it", lines)
     assert page.read_text() == "before\n\n<!-- it:begin -->\nnew\n<!-- it:end -->\n\nafter\n"
+    with pytest.raises(ValueError, match="another:begin"):
+        results.renew(page, "another", ["lines"])
 
 
 @pytest.mark.slow
