@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from .arguments import DataArguments, find_recipe, help_text, read_options
-from .errors import InputError, say, unknown_name
+from .errors import InputError, say
 from .files import (
     alone,
     check_table,
@@ -30,12 +30,16 @@ from .files import (
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a saved model's folder or a Hub id.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, int8, or auto: the fastest that this machine supports.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "int8"],
+    typer.Option(help="Data type; auto: the fastest that this machine supports."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. Unset: a GPU if there is one.")]
 CsvEncoding = Annotated[str, typer.Option(help="Encoding of the CSV or TSV input file.")]
 CsvDelimiter = Annotated[str, typer.Option(help="Field separator: a character, tab, or auto (detected).")]
 CsvQuoting = Annotated[
-    str, typer.Option(help="Quoting: doubled, none (quotation marks have no meaning), or auto (detected).")
+    Literal["auto", "doubled", "none"],
+    typer.Option(help="Quoting: doubled, none (quotation marks have no meaning), or auto (detected)."),
 ]
 CsvEscape = Annotated[str, typer.Option(help="Escape character: a character, backslash, none, or auto (detected).")]
 CleanHtml = Annotated[
@@ -45,7 +49,6 @@ CleanHtml = Annotated[
         help="Turn <br /> and <p> into line breaks, drop other tags. Unset: as in training.",
     ),
 ]
-DTYPES = ("auto", "float32", "bfloat16", "int8")
 EPILOG = """Example (offline, a few minutes; without --no-attributions, explain needs the extra `explain`):
 
 \b
@@ -281,7 +284,7 @@ def evaluate(
         csv_columns=csv_columns,
         csv_encoding=csv_encoding,
         csv_delimiter=csv_delimiter,
-        csv_quoting=csv_quoting,  # type: ignore[arg-type]
+        csv_quoting=csv_quoting,
         csv_escape=csv_escape,
         clean_html=_whether_to_clean(model, clean_html),
         on_bad_row="skip" if skip_bad_rows else "error",
@@ -386,9 +389,10 @@ def demo(
 @command
 def export(
     model: Model,
-    to: Annotated[str, typer.Option(help="The format: onnx.")] = "onnx",
+    to: Annotated[Literal["onnx"], typer.Option(help="The format.")] = "onnx",
     quantize: Annotated[
-        str | None, typer.Option(help="int8: smaller and faster, slightly different predictions. Unset: float32.")
+        Literal["int8"] | None,
+        typer.Option(help="int8: smaller and faster, slightly different predictions. Unset: float32."),
     ] = None,
     output_dir: Annotated[Path, typer.Option(help="Output folder; an earlier export in it is replaced.")] = Path(
         "onnx"
@@ -398,10 +402,6 @@ def export(
 
     The graph reads texts of any length. Its predictions are compared with the model's.
     """
-    if to != "onnx":
-        raise unknown_name("--to", to, ["onnx"])
-    if quantize not in (None, "int8"):
-        raise unknown_name("--quantize", quantize, ["int8"])
     _check_model(model)
     from .inference import export as exporting
 
@@ -519,7 +519,8 @@ def score(
         typer.Option(min=0, metavar="N", help="Afterwards also score the first N texts in float32, and compare."),
     ] = 0,
     engine: Annotated[
-        str, typer.Option(help="local: a file on this machine. ray: every file of a folder, on a Ray cluster.")
+        Literal["local", "ray"],
+        typer.Option(help="local: a file on this machine. ray: every file of a folder, on a Ray cluster."),
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Address of the Ray cluster. Unset: RAY_ADDRESS, or only this machine.")
@@ -534,8 +535,6 @@ def score(
 
     An interrupted run resumes when the same command is run again.
     """
-    if dtype not in DTYPES:
-        raise unknown_name("--dtype", dtype, DTYPES)
     of_local = {"--agreement": agreement is not None, "--verify": verify, "--excel-safe": excel_safe}
     of_ray = {"--address": address, "--workers": workers, "--gpus-per-worker": gpus_per_worker}
     _check_engine(engine, of_local, of_ray)
@@ -610,8 +609,6 @@ def serve(
 
     If the environment variable ROBERTA_GRU_TOKEN is set, requests must carry that token.
     """
-    if dtype not in DTYPES:
-        raise unknown_name("--dtype", dtype, DTYPES)
     _check_model(model)
     from . import serving
 
@@ -709,11 +706,8 @@ def watch(
 
 
 def _check_engine(engine: str, of_local: Mapping[str, Any], of_ray: Mapping[str, Any]) -> None:
-    """Raise InputError for an unknown engine, and for an option that only the other one has."""
-    others = {"local": ("ray", of_ray), "ray": ("local", of_local)}
-    if engine not in others:
-        raise unknown_name("--engine", engine, others)
-    other, options = others[engine]
+    """Raise InputError for an option that only the other engine has."""
+    other, options = {"local": ("ray", of_ray), "ray": ("local", of_local)}[engine]
     for option, given in options.items():
         if given:
             raise InputError(f"{option} takes effect only with --engine {other}: leave one of them out.")

@@ -267,62 +267,6 @@ def test_csv_is_read_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, row, 
     assert len(whole) == 301
 
 
-ROW = '{"text": "a", "label": 1, "rest": [1, "x", null, {}]}'
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        *('{"text": "b", "label": 1.0}', '{"text": "b", "label": "1"}', '{"text": 7, "label": 1}', '{"text": "b"}'),
-        *('{"text": null, "label": 1}', '{"text": "half \\ud83d", "label": 1}', '{"text": "b", "text": "c"}', "{}"),
-        *(
-            f"{ROW} {ROW}",
-            f"{ROW},",
-            f"{ROW}\r{ROW}",
-            '{"text": "b",\n"label": 1}',
-            "[1]",
-            "7",
-            "",
-            " \t",
-            "\ufeff" + ROW,
-        ),
-        *('{"text": "b", "label": NaN}', '{"text": "b", "label": 1, "rest": NaN}', '{"text": "tab\t", "label": 1}'),
-        *('{"text": "b", "label": true}', '{"text": "b", "label": 123456789012345678901}', '{"text": "\u2028 \x85"}'),
-        *('{"text": "b", "label": 1, "author": "\ud83d"}', f"{ROW} {ROW}\n", f" {ROW}", f"[{ROW}]\n"),
-        *('{"\\u0074ext": "b", "label": 1}', '{"text": "2026-01-01", "label": 1}', "{'text': 'b'}", ROW + "\0"),
-    ],
-)
-@pytest.mark.parametrize("block", [1, 2**20])
-def test_columns_of_json_lines_are_the_same_however_they_are_read(tmp_path, monkeypatch, odd, block):
-    monkeypatch.setattr(tables, "BLOCK_BYTES", block)
-    lines = [ROW, odd, ROW.replace("a", "é"), ROW.replace("1", "2")]
-    for at in range(3):
-        text = "\n".join([*lines[at:], *lines[:at]])
-        table = open_table(write(tmp_path / f"{at}.jsonl", text.encode(errors="surrogatepass")))
-        whole, some = list(table.chunks()), list(table.chunks(["text", "label"]))
-        for column in ("text", "label"):
-            read = [[value for chunk in chunks for value in as_list(chunk.array(column))] for chunks in (whole, some)]
-            assert read[0] == read[1]
-            assert list(map(type, read[0])) == list(map(type, read[1]))
-        bad = [
-            {chunk.first + at: why for chunk in chunks for at, why in chunk.bad.items()} for chunks in (whole, some)
-        ]
-        assert bad[0] == bad[1]
-
-
-def as_list(column: Any) -> list[Any]:
-    return column if isinstance(column, list) else column.to_pylist()
-
-
-@pytest.mark.parametrize("row", [ROW, ROW.replace('"a"', '"ééé"')])
-def test_json_lines_of_text_and_whole_numbers_are_read_by_arrow(tmp_path, row):
-    table = open_table(write(tmp_path / "in.jsonl", f"{row}\n".encode() * 5000))
-    chunks = list(table.chunks(["label", "text"]))
-    assert {type(chunk) for chunk in chunks} == {tables.JsonChunk}
-    assert [chunk.first for chunk in chunks] == [0, 4096]
-    assert sum(len(chunk) for chunk in chunks) == 5000
-
-
 def test_a_row_group_is_read_piece_by_piece(tmp_path):
     text = "".join(map(chr, range(32, 8000)))
     rows = pa.table({"text": [f"{number}{text}" for number in range(2000)]})

@@ -45,7 +45,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ..arguments import DataArguments
@@ -189,15 +188,6 @@ def _python_value(scalar: pa.Scalar) -> Any:
         return scalar.as_py()
     except OverflowError:
         return scalar.cast(pa.string()).as_py()
-
-
-@dataclass(frozen=True)
-class JsonChunk(ArrowChunk):
-    """Rows of JSON that Arrow read; values that are not text look as they do where Python reads them."""
-
-    def array(self, column: str) -> pa.Array | list[Any]:
-        values = self.rows.column(column)
-        return values if is_text(values.type) else values.to_pylist()
 
 
 Chunk = TextChunk | ArrowChunk
@@ -555,25 +545,7 @@ class JsonTable(Table):
             self.kind = "document"
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[Chunk]:
-        if self.kind != "lines" or columns is None:
-            rows = {"list": self._listed, "lines": self._lines, "document": self._document}[self.kind]()
-            yield from self._text_chunks(rows, 0)
-            return
-        first = 0
-        with decompressed(self.path, self.name) as file:
-            for number, block in enumerate(_blocks_of_lines(file)):
-                block = block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
-                plain = _read_plain_json(block, columns)
-                if plain is not None:
-                    for start in range(0, len(plain), 16 * ROWS_PER_CHUNK):
-                        yield JsonChunk(first + start, plain.slice(start, 16 * ROWS_PER_CHUNK))
-                    first += len(plain)
-                    continue
-                for chunk in self._text_chunks(self._parsed_lines(io.BytesIO(block)), first):
-                    yield chunk
-                    first += len(chunk)
-
-    def _text_chunks(self, rows: Iterator[tuple[str, dict[str, Any], str]], first: int) -> Iterator[Chunk]:
+        rows, first = {"list": self._listed, "lines": self._lines, "document": self._document}[self.kind](), 0
         while some := list(islice(rows, ROWS_PER_CHUNK)):
             bad = {at: fault for at, (_, _, fault) in enumerate(some) if fault}
             lines = [text or json.dumps(record, ensure_ascii=False) for text, record, _ in some]
@@ -596,19 +568,16 @@ class JsonTable(Table):
     def _lines(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield each row's text, the object in it, and what is wrong with it."""
         with decompressed(self.path, self.name) as file:  # in bytes: JSON strings may hold U+2028 and its like
-            lines = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line for number, line in enumerate(file))
-            yield from self._parsed_lines(lines)
-
-    def _parsed_lines(self, lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any], str]]:
-        for line in lines:
-            try:
-                text = line.decode().strip(JSON_SPACE)
-            except UnicodeDecodeError:
-                text = line.decode(errors="backslashreplace").strip(JSON_SPACE)
-                yield json.dumps({UNREADABLE: text}), {UNREADABLE: text}, not_text(UTF_8)
-                continue
-            if text:
-                yield self._parsed(text)
+            for number, line in enumerate(file):
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+                try:
+                    text = line.decode().strip(JSON_SPACE)
+                except UnicodeDecodeError:
+                    text = line.decode(errors="backslashreplace").strip(JSON_SPACE)
+                    yield json.dumps({UNREADABLE: text}), {UNREADABLE: text}, not_text(UTF_8)
+                    continue
+                if text:
+                    yield self._parsed(text)
 
     def _parsed(self, text: str) -> tuple[str, dict[str, Any], str]:
         try:
@@ -721,47 +690,6 @@ class JsonTable(Table):
 
     def _no_json(self, reason: str) -> InputError:
         return InputError(f"{self.name} is not readable JSON: {reason.rstrip('.')}.", file=self.name)
-
-
-def _blocks_of_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield whole lines, as many as make about a block."""
-    parts: list[bytes] = []
-    while block := file.read(BLOCK_BYTES):
-        end = block.rfind(b"\n") + 1
-        if end:
-            yield b"".join([*parts, block[:end]])
-            parts = []
-        parts.append(block[end:])
-    if any(parts):
-        yield b"".join(parts)
-
-
-NO_OBJECT = re.compile(rb"(?:\A|\n)(?!\{|\Z)")  # a line that does not begin with an object
-
-
-def _read_plain_json(block: bytes, columns: Sequence[str]) -> pa.RecordBatch | None:
-    """Read some columns of JSON lines by Arrow; None where Python may read them otherwise.
-
-    So it may where a line is not an object, where anything is not UTF-8, where a column holds nothing, and where it
-    holds values of several kinds or of others than text, whole numbers, true and false.
-    """
-    kinds = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
-    try:
-        first_row = block.decode().partition("\n")[0]
-        record = json.loads(first_row)
-        schema = pa.schema([(name, kinds[type(record[name])]) for name in columns])
-        table = pa_json.read_json(
-            pa.BufferReader(block),
-            pa_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
-            pa_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-        table.validate(full=True)  # or texts that are not UTF-8 would pass
-    except (pa.ArrowException, ValueError, LookupError, TypeError, RecursionError, OverflowError):
-        return None
-    # As many objects as lines, each of which begins with one: no line is blank, and none holds two.
-    is_whole = len(table) == block.count(b"\n") + (not block.endswith(b"\n")) and not NO_OBJECT.search(block)
-    arrays = [column.combine_chunks() for column in table.columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema) if is_whole else None
 
 
 def _message(error: Exception) -> str:
