@@ -820,14 +820,14 @@ def table(task: str, record: dict[str, Any]) -> list[str]:
     heads = ["system", "seeds"]
     for metric in metrics:
         heads += [metric.name, "minus RoBERTa-GRU", "change when windows are shuffled"]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    rows = []
     for name, measured in record["systems"].items():
         cells = [SYSTEMS[name].name, str(len(measured["seeds"]))]
         for metric in metrics:
             figures = measured["metrics"][metric.name]
             cells += [written(figures.get(kind), metric, kind) for kind in ("value", "less_ours", "shuffled")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_conditions(task, record)]
+        rows.append(cells)
+    return [*measuring.table_of(heads, rows, num_left=len(heads)), "", *_conditions(task, record)]
 
 
 def written(figures: Sequence[float] | None, metric: Metric, kind: str) -> str:

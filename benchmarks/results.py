@@ -108,11 +108,7 @@ PAGES: list[tuple[str, Any, dict[str, Any], dict[str, Any]]] = [
     ),
 ]
 # Measured by hand, since it takes strace, root and a quiet machine.
-PAGES += [
-    ("reliability", script, {name: script.table}, {})
-    for name, script in (("faults", faults), ("soak", soak))
-    if script.RECORDED.exists()
-]
+PAGES += [("reliability", script, {name: script.table}, {}) for name, script in (("faults", faults), ("soak", soak))]
 # What is recorded of benchmarks/live.py: table, plot, and what the plot shows.
 LIVE: dict[str, tuple[Any, Any, str]] = {
     **{

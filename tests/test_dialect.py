@@ -402,9 +402,7 @@ def damaged(rng: random.Random, files: dict[str, bytes]) -> tuple[str, bytes]:
         elif way == 1:
             del data[at : at + rng.randint(1, 40)]
         elif way == 2:
-            data[at:at] = rng.choice(
-                [b'"', b"\n", b"\r", b",", b"\t", b"\0", b"\xff", b"[", b"{", b"\\", b"\xef\xbb\xbf"]
-            )
+            data[at:at] = rng.choice(INSERTED)
         elif way == 3:
             data[at:at] = rng.choice(list(files.values()))[: rng.randint(1, 300)]
         else:
