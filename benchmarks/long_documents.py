@@ -296,14 +296,11 @@ def recorded(task: str) -> list[dict[str, Any]]:
 
 
 def _join(folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put the runs on a task's folds together: one run, over all their test rows."""
-    first, *others = folds
-    if not others:
-        return first
+    """Put the runs on a task's folds together: one run, over all their test rows, with the sizes of each."""
+    first = folds[0]
     parts = {part: {"right": "".join(fold["tests"][part]["right"] for fold in folds)} for part in first["tests"]}
-    longest = max(fold["longest_training_document"] for fold in folds)
-    seconds = sum(fold["training_seconds"] for fold in folds)
-    return first | {"tests": parts, "longest_training_document": longest, "training_seconds": seconds}
+    sizes = {name: [fold[name] for fold in folds] for name in ("num_train", "longest_training_document", "steps")}
+    return first | sizes | {"tests": parts, "training_seconds": sum(fold["training_seconds"] for fold in folds)}
 
 
 def table(task: str) -> list[str]:
@@ -376,7 +373,7 @@ def _written(strata: Strata, sign: str = "") -> str:
 def _conditions(runs: list[dict[str, Any]]) -> list[str]:
     first = runs[0]
     seeds, commits = (sorted({run[name] for run in runs}) for name in ("seed", "commit"))
-    longest = max(run["longest_training_document"] for run in runs)
+    longest = max(max(run["longest_training_document"]) for run in runs)
     seconds = [run["training_seconds"] for run in runs]
     versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("python", "torch", "transformers"))
     num_folds = TASKS[first["task"]].get("num_folds")
@@ -384,11 +381,16 @@ def _conditions(runs: list[dict[str, Any]]) -> list[str]:
     return [
         f"- command: `python benchmarks/long_documents.py {first['task']} SYSTEM --seed SEED`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
-        f"- {first['num_train']:,} training documents of up to {longest:,} tokens, {first['steps']:,} steps for every "
-        f"system{folds}; {versions}",
+        f"- {_range(first['num_train'])} training documents of up to {longest:,} tokens, {_range(first['steps'])} steps "
+        f"for every system{folds}; {versions}",
         f"- {min(seconds):,.0f} to {max(seconds):,.0f} s of training, {first['precision']}, "
         f"{cores(first, '; shared')}",
     ]
+
+
+def _range(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 if __name__ == "__main__":
