@@ -90,6 +90,11 @@ def test_evaluate_reads_a_folder_that_is_named_as_a_file(saved, reviews, tmp_pat
     assert "n = 32" in said
 
 
+def test_evaluate_says_when_it_measures_the_validation_split_for_want_of_another(saved, reviews, tmp_path):
+    shutil.copy(reviews / "test.csv", tmp_path / "dev.csv")
+    assert evaluate_model(str(saved), str(tmp_path), DataArguments())["data"] == f"{tmp_path} (validation split)"
+
+
 def test_evaluate_counts_the_rows_it_read_skipped_and_used(saved, tmp_path, roberta_gru):
     (tmp_path / "new.csv").write_text("text,label\nsplendid,good\n,bad\ndreadful,bad\n")
     options = ["--skip-bad-rows", "--output", tmp_path / "figures.json"]

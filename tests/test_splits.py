@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
@@ -39,6 +40,12 @@ def rows(name: str, count: int, **columns) -> list[dict]:
         {"text": f"{name} {i}", "label": "pos" if i % 4 == 0 else "neg", **{k: f(i) for k, f in columns.items()}}
         for i in range(count)
     ]
+
+
+def write_texts(*folders: Path) -> None:
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "1.txt").write_text(folder.name)
 
 
 @pytest.fixture
@@ -623,8 +630,44 @@ def test_of_a_folder_the_test_split_is_evaluated(tmp_path):
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{name},pos\n")
     assert load_labelled(str(tmp_path), DataArguments(), POLARITY)[0]["text"][:] == ["test"]
     (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
-    with pytest.raises(InputError, match="has no test split but train, validation: name the file that is meant"):
+    with pytest.raises(InputError, match="has no test split with labels, only train and validation: name the file"):
         load_labelled(str(tmp_path), DataArguments(), POLARITY)
+
+
+@pytest.mark.parametrize("kind", ["files", "saved", "class folders", "hub"])
+def test_training_rows_are_not_evaluated_in_place_of_a_test_split(tmp_path, monkeypatch, kind):
+    labelled, unlabelled = {"text": ["a", "b"], "label": ["neg", "pos"]}, {"text": ["c"]}
+    splits = DatasetDict(train=Dataset.from_dict(labelled), validation=Dataset.from_dict(unlabelled))
+    if kind == "files":
+        pd.DataFrame(labelled).to_csv(tmp_path / "train.csv")
+        pd.DataFrame(unlabelled).to_csv(tmp_path / "dev.csv")
+    elif kind == "saved":
+        splits.save_to_disk(tmp_path)
+    elif kind == "class folders":
+        write_texts(tmp_path / "train" / "neg", tmp_path / "train" / "pos", tmp_path / "test" / "all")
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: splits)
+    name = "some/reviews" if kind == "hub" else str(tmp_path)
+    with pytest.raises(InputError, match="has no test split with labels, only train: name the file that is meant"):
+        load_labelled(name, DataArguments(), POLARITY)
+
+
+@pytest.mark.parametrize("kind", ["files", "saved", "class folders"])
+def test_a_folder_that_names_no_split_is_evaluated_whole(tmp_path, kind):
+    columns = {"text": ["a", "b"], "label": ["neg", "pos"]}
+    if kind == "files":
+        pd.DataFrame(columns).to_csv(tmp_path / "reviews.csv")
+    elif kind == "saved":
+        Dataset.from_dict(columns).save_to_disk(tmp_path)
+    else:
+        write_texts(tmp_path / "neg", tmp_path / "pos")
+    assert load_labelled(str(tmp_path), DataArguments(), POLARITY)[0]["row_id"][:] == ["test:0", "test:1"]
+
+
+def test_of_a_hub_data_set_with_training_rows_alone_a_column_may_say_which_are_test(monkeypatch):
+    rows = {"text": ["a", "b"], "label": ["neg", "pos"], "part": ["train", "test"]}
+    splits = DatasetDict(train=Dataset.from_dict(rows))
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: splits)
+    assert load_labelled("some/reviews", DataArguments(split_column="part"), POLARITY)[0]["text"][:] == ["b"]
 
 
 def test_columns_whose_labels_were_given_other_names_are_evaluated_by_either():

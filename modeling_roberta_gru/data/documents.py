@@ -202,7 +202,8 @@ def read_source(
     Args:
         args: the options.
         tables: split → rows in memory, see [`in_memory`]; then `args` name no source.
-        must_have: a split that is not left out for want of labels, as others are but training.
+        must_have: a split that is not left out for want of labels, as others are but training; rows that no split is
+            named for are its rows, not training's.
 
     Raises:
         InputError: if a file, folder or data set is missing, empty or unreadable, an option does not apply to it, or
@@ -337,11 +338,11 @@ def _read_folder(folder: Path, args: DataArguments, must_have: str | None) -> di
             raise InputError(
                 f"{folder} is not what save_to_disk writes: {first_line(error)}.", file=str(folder)
             ) from None
-        splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
+        splits = saved if isinstance(saved, DatasetDict) else {must_have or "train": saved}
         return _labelled_splits(folder.name, splits, args.label_column, must_have)
     paths = _data_files(folder)
     if not paths:
-        if classes := _class_folders(folder):
+        if classes := _class_folders(folder, must_have):
             columns = (args.text_column[0], args.label_column[0])
             return {split: [ClassFolder(labels, str(folder), *columns)] for split, labels in classes.items()}
         raise InputError(
@@ -351,7 +352,7 @@ def _read_folder(folder: Path, args: DataArguments, must_have: str | None) -> di
         )
     splits = {path: _split_of(path.relative_to(folder)) for path in paths}
     if not any(splits.values()):
-        splits = dict.fromkeys(paths, "train")
+        splits = dict.fromkeys(paths, must_have or "train")
     for path in (path for path, split in splits.items() if not split):
         logger.warning("%s is left out: its name says no split (train, validation or test).", path)
     named = {
@@ -430,11 +431,11 @@ def _files_in(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
             yield path
 
 
-def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
+def _class_folders(folder: Path, must_have: str | None) -> dict[str, dict[str, list[Path]]]:
     """Return split → class → text files, where each class has a folder, perhaps within folders of the splits."""
     found, others = _texts_by_class(folder)
     at_the_top = found.pop("", {})
-    trained = found.setdefault("train", at_the_top)
+    trained = found.setdefault("train" if found else must_have or "train", at_the_top)
     if trained is not at_the_top:
         others += itertools.chain(*at_the_top.values())
     chosen = {}

@@ -211,6 +211,8 @@ def load_labelled(
 ) -> tuple[Dataset, dict[str, int]]:
     """Read one labelled set to evaluate a saved model on: a file, or a folder's or data set's test split.
 
+    Where splits are named and validation is the only one with labels, it is read in place of test; training never is.
+
     Args:
         name: a file, a local folder, a URL, a Hub id, "built-in", or rows in memory: see [`~.documents.in_memory`].
         args: columns, clean-up and `on_bad_row`; its own source is not read.
@@ -241,9 +243,12 @@ def load_labelled(
             field="label_column",
         )
     given = read_source(args, tables, must_have="test")
-    split = "test" if "test" in given else next(iter(given))
-    if len(given) > 1 and split != "test":
-        raise InputError(f"{name} has no test split but {', '.join(given)}: name the file that is meant.")
+    other = "train" if args.split_column else "validation"  # is measured where no split is called test
+    if "test" not in given and list(given) != [other]:
+        raise InputError(
+            f"{name} has no test split with labels, only {' and '.join(given)}: name the file that is meant."
+        )
+    split = "test" if "test" in given else other
     documents = build_documents(split, given[split], args, keep)
     if documents.splits is not None:
         is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))

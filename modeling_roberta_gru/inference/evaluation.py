@@ -72,6 +72,7 @@ def evaluate_model(
     kept = [column for column in slice_by if [column] != data_args.label_column]
     slice_by = [column if column in kept else "label" for column in slice_by]
     documents, counts = load_labelled(data, data_args, labels, kept)
+    is_validation = documents["row_id"][0].startswith("validation:")  # there is no test split
     tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
@@ -94,7 +95,8 @@ def evaluate_model(
         columns["label"] = [labels.names[label] for label in references]
     metrics = {
         "model": name,
-        "data": redacted(data) if isinstance(data, str) else "rows in memory",
+        "data": (redacted(data) if isinstance(data, str) else "rows in memory")
+        + " (validation split)" * is_validation,
         "rows": counts,
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),
