@@ -8,6 +8,7 @@ import re
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -680,6 +681,20 @@ def test_columns_whose_labels_were_given_other_names_are_evaluated_by_either():
     assert load_labelled(given, columns, labels)[0]["label"][:] == [[1.0, 1.0], [0.0, 1.0]]
     with pytest.raises(InputError, match="all and no others: fun, sad"):
         load_labelled(given, DataArguments(label_column=["Sad!", "Fun"]), labels)
+
+
+def test_a_saved_model_names_the_columns_that_are_wrong_or_missing():
+    labels = LabelSpace("multi_label_classification", ("fun", "sad"))
+    saved = LabelSpace.from_config(SimpleNamespace(**labels.config_fields()))
+    given = {"text": ["a"], "fun": [1], "said": [1]}
+    with pytest.raises(InputError, match="Wrong or missing: sad, said"):
+        load_labelled(given, DataArguments(label_column=["fun", "said"]), saved)
+
+
+def test_integers_that_are_read_as_indices_are_evaluated_aloud(caplog):
+    saved = LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label={0: "fake", 1: "real"}))
+    assert load_labelled({"text": ["a", "b"], "label": [1, 0]}, DataArguments(), saved)[0]["label"][:] == [1, 0]
+    assert "labels are read as indices: 0 = fake, 1 = real" in caplog.text
 
 
 @pytest.mark.parametrize("columns", [["fun", "sad"], ["fun", "sad", "long", "odd"], ["fun", "sad", "odd"]])

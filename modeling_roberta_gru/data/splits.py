@@ -26,7 +26,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..arguments import DataArguments
 from ..errors import InputError
-from ..files import is_url, kind_of
+from ..files import is_url, kind_of, redacted
 from .documents import SPLITS, Documents, Spool, build_documents, describe_source, read_source, stack, text_key
 from .labels import (
     REGRESSION,
@@ -255,7 +255,10 @@ def load_labelled(
         if not len(is_test):
             raise InputError(f"--split_column {args.split_column!r} marks no row as test.")
         documents = _take(documents, is_test)
-    documents, encoded = _encode(documents, read_labels(documents, args, labels), labels, args)
+    form = read_labels(documents, args, labels)
+    if form.note:
+        logger.warning("%s: %s.", redacted(str(name)), form.note)
+    documents, encoded = _encode(documents, form, labels, args)
     rows = with_labels(documents.rows, encoded)
     rows = take_sample(rows, args.max_test_samples, labels, args.split_seed)
     counts = {"read": documents.num_read, "skipped": sum(documents.skipped.values()), "used": len(rows)}
