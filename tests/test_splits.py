@@ -212,6 +212,13 @@ def test_a_group_is_one_however_files_write_it(load):
     assert sum(map(len, films)) == len(set().union(*films)) == 8
 
 
+def test_rows_without_a_group_are_one_group(load):
+    given = rows("a", 64, film=lambda i: [None, float("nan"), "", "A", "B", "C", "D", "E"][i % 8])
+    splits = load({"train": given}, group_column="film", split="0.6,0.2,0.2")
+    films = [{film or None for film in part["film"]} for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, films)) == len(set().union(*films)) == 6
+
+
 def test_too_few_groups_are_an_error(load):
     with pytest.raises(InputError, match="--group_column 'film' has too few different values to split by"):
         load({"train": rows("a", 40, film=lambda i: i % 2)}, group_column="film")

@@ -672,14 +672,14 @@ class Reader:
 
     def _beside(self, chunk: Chunk, column: str, faults: dict[int, str]) -> pa.Array:
         array = chunk.array(column)
-        values = array if isinstance(array, list) else None
+        values = [None if is_null(value) else value for value in chunk.values(column)]
         if self.is_numeric.get(column):
             self.is_numeric[column] = (
-                _is_number(array.type)  # type: ignore[union-attr]
-                if values is None
-                else all(isinstance(v, Real | None) and not isinstance(v, bool) for v in values)
+                all(isinstance(value, Real | None) and not isinstance(value, bool) for value in values)
+                if isinstance(array, list)
+                else _is_number(array.type)
             )
-        items = [None if item is None else str(item) for item in chunk.values(column)]
+        items = [None if value is None else str(value) for value in values]
         for at, item in enumerate(items):
             if item is not None and not is_decoded(item):
                 faults.setdefault(at, f"{column} is not {UTF_8} text")
@@ -852,6 +852,13 @@ def cells(
     return pa.array(values, kind), odd
 
 
+def is_null(value: Any) -> bool:
+    """Tell whether a value stands for none, as NaN does and what pandas and numpy have for it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float | np.generic) and bool(value != value)
+
+
 def _cell(value: Any, names: Sequence[str] | None, at: int, odd: dict[int, str]) -> str | list[str | None] | None:
     if isinstance(value, str):
         try:
@@ -860,7 +867,7 @@ def _cell(value: Any, names: Sequence[str] | None, at: int, odd: dict[int, str])
             odd[at] = f"not {UTF_8} text"
             return None
         return value
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    if is_null(value):
         return None
     if hasattr(value, "tolist"):  # of numpy
         value = value.tolist()
@@ -936,11 +943,7 @@ def _text_cells(chunk: Chunk, column: str, faults: dict[int, str], name: str) ->
         return chunk.values(column)
     texts: list[str | None] = []
     for at, value in enumerate(array):
-        if (
-            value is None
-            or (isinstance(value, float) and value != value)
-            or type(value).__name__ in ("NAType", "NaTType")
-        ):
+        if is_null(value):
             texts.append(None)
         elif not isinstance(value, str):
             faults.setdefault(at, f"{column!r} is {KINDS.get(type(value), type(value).__name__)}, not text")

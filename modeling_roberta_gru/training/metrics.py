@@ -340,7 +340,7 @@ def measure_slices(
     """Measure the documents of each value of each column apart.
 
     A column of more than 20 different numbers is cut into five quantile bands; of more than 20 different names, the
-    19 most frequent stay and the rest are "(other)". Rows without a value are "(missing)".
+    19 most frequent stay and the rest are "(other)". Rows without a value, or with an empty one, are "(missing)".
 
     Args:
         predictions, references, problem_type, num_resamples, seed: as in `measure`.
@@ -365,7 +365,8 @@ def measure_slices(
 
 def slice_rows(values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Name the slices of a column and list the rows of each; see `measure_slices`."""
-    is_missing = np.array([value is None or value != value for value in values], dtype=bool)  # NaN differs from itself
+    # NaN differs from itself
+    is_missing = np.array([value in (None, "") or value != value for value in values], dtype=bool)
     rows = np.flatnonzero(~is_missing)
     values_present = [values[int(row)] for row in rows]
     is_numeric = all(isinstance(value, (int, float)) for value in values_present)
