@@ -807,11 +807,11 @@ def as_numbers(values: Sequence[Any]) -> Sequence[Any]:
 NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
 
 
-def join_columns(columns: list[list[str | None]]) -> list[str | None]:
+def join_columns(columns: list[list[Any]]) -> list[str | None]:
     """Join the cells of each row by a line break, passing over null ones; null where all are."""
     if len(columns) == 1:
         return columns[0]
-    rows = [[cell for cell in row if cell is not None] for row in zip(*columns, strict=True)]
+    rows = [[cell for cell in row if not is_null(cell)] for row in zip(*columns, strict=True)]
     return ["\n".join(row) if row else None for row in rows]
 
 
