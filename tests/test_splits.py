@@ -445,6 +445,13 @@ def test_subsets_are_stratified_and_taken_after_splitting(load):
     assert Counter(part.train["label"]) == {0: 30, 1: 10}
     assert set(part.train["row_id"]) < set(whole.train["row_id"])
     assert part.test["row_id"][:] == whole.test["row_id"][:]
+    assert part.source == whole.source
+
+
+def test_a_subset_of_the_test_split_is_owned_up_to(load):
+    given = {"train": rows("a", 8), "validation": rows("b", 4), "test": rows("c", 10)}
+    source = load(given, max_test_samples=3).source
+    assert source == "train.jsonl, validation.jsonl, test.jsonl; 3 of 10 test rows"
 
 
 @pytest.mark.parametrize("method", ["copies", "neighbours"])

@@ -66,7 +66,7 @@ class Splits:
         counts: for the run's record: rows of each split, `rows` that were read, skipped and used, rows skipped as bad
             by split and reason, rows removed from training and validation, rows over-sampled, and a teacher's rows.
         pooled: whether given splits were pooled and split anew.
-        source: names the source and what was carved out of it.
+        source: names the source, what was carved out of it, and how much of the test split was taken.
         note: what form the labels had, in words, where they were brought into another.
     """
 
@@ -203,6 +203,8 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         **made,
     }
     how = "; given splits pooled" * pooled + (f"; {carved}" if carved else "")
+    num_test = len(held_out[1])
+    how += f"; {len(test):,} of {num_test:,} test rows" * (len(test) < num_test)
     return Splits(train, validation, test, labels, counts, pooled, _source(args, tables) + how, note)
 
 
