@@ -325,6 +325,8 @@ def test_repeats_are_dropped_before_anything_is_split_off(load):
     repeated = [{"text": "fine", "label": "pos"}, {"text": " fine", "label": "pos"}, {"text": "FINE", "label": "pos"}]
     splits = load({"train": [*rows("a", 30), *disagreeing, *repeated]}, drop_repeats=True, split="0.5,0.25,0.25")
     assert splits.counts["removed_repeats"] == 4
+    said = "Removed: 4 rows before splitting that repeat another text or whose equal texts have different labels."
+    assert said in data_lines(splits).splitlines()
     assert (splits.counts["removed_conflicting"], splits.counts["removed_duplicates"]["train"]) == (0, 0)
     texts = [text for split in (splits.train, splits.validation, splits.test) for text in split["text"]]
     assert sorted(texts) == sorted([*(row["text"] for row in rows("a", 30)), "fine"])

@@ -65,6 +65,7 @@ class Splits:
         labels: what the labels mean.
         counts: for the run's record: rows of each split, `rows` that were read, skipped and used, rows skipped as bad
             by split and reason, rows removed from training and validation, rows over-sampled, and a teacher's rows.
+            Where repeats were dropped, so were texts whose labels disagree, and count among them.
         pooled: whether given splits were pooled and split anew.
         source: names the source, what was carved out of it, and how much of the test split was taken.
         note: what form the labels had, in words, where they were brought into another.
