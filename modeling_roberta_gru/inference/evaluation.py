@@ -64,6 +64,11 @@ def evaluate_model(
             )
         check_writable("--agreements", Path(folder))
     labels = LabelSpace.from_config(model.config)
+    if labels.problem_type == REGRESSION and labels.num_labels > 1:
+        raise InputError(
+            f"{name} is a regression with {labels.num_labels} outputs, which cannot be measured together. Name a "
+            "model with one."
+        )
     if "length" in slice_by:
         raise InputError(
             "--slice-by length: lengths in tokens are always measured apart. Rename the column in the data.",
