@@ -167,6 +167,12 @@ def test_texts_that_were_freed_of_html_are_owned_up_to(record, metrics):
     assert "\n\nIt was trained on texts without HTML: in yours, turn `<br />`" in build_card(record, metrics).content
 
 
+def test_that_dropped_repeats_may_have_had_different_labels_is_owned_up_to(record, metrics):
+    record["data"]["counts"]["removed_repeats"] = 4
+    card = " ".join(build_card(record, metrics).content.split())
+    assert "4 rows that repeat another text, or whose equal texts have different labels, were dropped" in card
+
+
 def test_a_model_of_the_built_in_corpus_is_called_a_toy(record, metrics):
     assert "This is a toy" not in build_card(record, metrics).content
     record["data"]["built_in"] = True

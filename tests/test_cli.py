@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
-from modeling_roberta_gru.errors import visible
+from modeling_roberta_gru.errors import InputError, visible
 from modeling_roberta_gru.inference import demo, explanation
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.studies import study
@@ -88,6 +88,20 @@ def test_evaluate_reads_a_folder_that_is_named_as_a_file(saved, reviews, tmp_pat
     status, said, _ = roberta_gru("evaluate", saved, tmp_path / "new.csv")
     assert status == 0
     assert "n = 32" in said
+
+
+def test_evaluate_says_when_it_measures_the_validation_split_for_want_of_another(saved, reviews, tmp_path):
+    shutil.copy(reviews / "test.csv", tmp_path / "dev.csv")
+    assert evaluate_model(str(saved), str(tmp_path), DataArguments())["data"] == f"{tmp_path} (validation split)"
+
+
+def test_evaluate_refuses_a_regression_with_several_outputs_before_it_reads_data(saved, tmp_path):
+    config = RobertaGRUForSequenceClassification.from_pretrained(saved).config
+    config.problem_type = "regression"
+    RobertaGRUForSequenceClassification(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(saved).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a regression with 2 outputs"):
+        evaluate_model(str(tmp_path), "nowhere.csv", DataArguments())
 
 
 def test_evaluate_counts_the_rows_it_read_skipped_and_used(saved, tmp_path, roberta_gru):

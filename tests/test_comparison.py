@@ -530,6 +530,14 @@ def test_folds_that_lack_or_repeat_are_refused(write_run, drop, message):
         compare(folds, NUM_RESAMPLES)
 
 
+def test_folds_that_share_a_test_row_are_refused(write_run):
+    options = {"learning_rate": 1e-4}
+    write_run("a", [0, 1], [0, 1], ids=["train:0", "train:1"], options=options | {"test_fold": 0})
+    write_run("b", [1, 0], [1, 0], ids=["train:1", "train:2"], options=options | {"test_fold": 1})
+    write_run("other", [0, 1, 0], [0, 1, 0], **other())
+    assert "a and b are folds of one system, and both were tested on train:1" in refusal(["a", "b", "other"])
+
+
 def test_one_system_alone_is_refused(write_run):
     labels = np.arange(10) % 2
     assert refusal(write_seeds(write_run, labels, (9, 8))) == (

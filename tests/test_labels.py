@@ -151,7 +151,7 @@ def test_encoded_columns_have_the_type_of_the_loss(labels, dtype):
 def test_config_fields_read_back(space):
     config = SimpleNamespace(**space.config_fields())
     assert LabelSpace.from_config(config).encode(["positive", "negative"]).tolist() == [1, 0]
-    assert LabelSpace.from_config(config).values == (space.values or ("0", "1"))
+    assert LabelSpace.from_config(config).values == space.values
 
 
 def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
@@ -164,6 +164,28 @@ def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
             LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label=names)).encode([label])
     polarity = SimpleNamespace(problem_type=None, id2label={0: "negative", 1: "positive"})
     assert LabelSpace.from_config(polarity).encode([0, "1", "positive"]).tolist() == [0, 1, 1]
+
+
+def test_indices_are_not_read_where_the_names_of_a_saved_model_have_digits_unless_these_are_the_indices():
+    stars = SimpleNamespace(problem_type=None, id2label={index: f"{index + 1} stars" for index in range(5)})
+    with pytest.raises(InputError, match=r"Unknown label '1' .*Known: 1 stars, 2 stars, 3 stars, 4 stars, 5 stars"):
+        LabelSpace.from_config(stars).encode([1, 4])
+    unnamed = SimpleNamespace(problem_type=None, id2label={0: "LABEL_0", 1: "LABEL_1"})
+    assert LabelSpace.from_config(unnamed).encode([1, "0", "LABEL_1"]).tolist() == [1, 0, 1]
+
+
+def test_that_indices_of_a_saved_model_are_read_is_noted():
+    space = LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label={0: "fake", 1: "real", 2: "unsure"}))
+    assert (
+        read_labels(documents([1, 0]), DataArguments(), space).note == "labels are read as indices: 0 = fake, 1 = real"
+    )
+    assert read_labels(documents(["real"]), DataArguments(), space).note == ""
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("b1", "b2", "b3")])
+def test_vectors_are_read_by_place_whatever_the_names(names):
+    space = LabelSpace.from_config(SimpleNamespace(problem_type=MULTI_LABEL, id2label=dict(enumerate(names))))
+    assert encoded([[0, 1, 1], [1, 0, 0]], space) == [[0, 1, 1], [1, 0, 0]]
 
 
 @pytest.mark.parametrize(

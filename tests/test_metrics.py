@@ -214,6 +214,15 @@ def test_a_class_without_documents_is_left_out_of_macro_averages_and_has_no_reca
     assert measured["per_class"]["absent"]["recall"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 0}
 
 
+@pytest.mark.parametrize("problem_type", [SINGLE, MULTI])
+def test_a_rare_class_that_is_always_right_has_no_width(problem_type):
+    is_rare = np.arange(100) == 7
+    references = is_rare.astype(int) if problem_type == SINGLE else np.stack([~is_rare, is_rare], axis=1).astype(int)
+    measured = measure(np.stack([~is_rare, is_rare], axis=1), references, problem_type, ["often", "rare"])
+    for name in PRF:
+        assert measured["per_class"]["rare"][name] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+
+
 def test_a_class_never_predicted_has_a_precision_of_0():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
     measured = measure(probabilities, [0, 1], SINGLE, ["a", "b"], num_resamples=20)

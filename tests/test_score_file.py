@@ -700,6 +700,13 @@ def test_several_text_columns_are_joined_as_in_training(tmp_path, ending):
         score(source, tmp_path / f"other.{ending}", text_column=columns)
 
 
+def test_nan_is_null_in_one_of_several_text_columns(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"title": NaN, "body": "a"}\n{"title": "b", "body": NaN}\n')
+    scorer = StubScorer()
+    score(tmp_path / "in.jsonl", tmp_path / "out.jsonl", scorer, text_column=["title", "body"])
+    assert scorer.texts == ["a", "b"]
+
+
 def test_two_columns_of_one_name_are_one_line(tmp_path):
     table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pq.write_table(table, tmp_path / "in.parquet")

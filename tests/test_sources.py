@@ -21,11 +21,12 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from modeling_roberta_gru.arguments import DataArguments
-from modeling_roberta_gru.data.documents import class_names, describe_source, read_file, read_source
+from modeling_roberta_gru.data.documents import as_numbers, class_names, describe_source, read_file, read_source
 from modeling_roberta_gru.data.labels import LabelSpace
 from modeling_roberta_gru.data.splits import load_labelled, load_splits
 from modeling_roberta_gru.data.tables import Table, fetch
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.training.metrics import slice_rows
 
 ROWS = {"text": ["good", 'so, "so"', "bad\nvery bad"], "label": ["pos", "pos", "neg"]}
 SENTIMENT140 = ["target", "id", "date", "flag", "user", "text"]
@@ -289,6 +290,39 @@ def test_numbers_of_numpy_are_numbers_beside_the_text():
     for stars in ([1, 2, 3], np.array([1, 2, 3]), np.array([1, 2, 3], np.float32)):
         documents, _ = load_labelled(columns | {"stars": stars}, DataArguments(), labels, ["stars"])
         assert documents["stars"][:] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "parquet", "csv", "jsonl"])
+def test_values_beside_the_text_are_the_same_wherever_a_frame_lies(tmp_path, kind):
+    frame = pd.DataFrame({"text": list("abcd"), "label": ["x", "y"] * 2, "maker": ["A", None, "A", "B"]})
+    frame["stars"] = [1.5, float("nan"), 2, 1.5]
+    frame["sold"] = pd.array([3, pd.NA, 3, 4], "Int64")
+    frame["shop"] = pd.array(["C", "", pd.NA, "C"], "string")
+    path = str(tmp_path / f"frame.{kind}")
+    if kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "csv":
+        frame.to_csv(path)
+    elif kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    columns, labels = ["maker", "stars", "sold", "shop"], LabelSpace("single_label_classification", ("x", "y"))
+    rows, _ = load_labelled(frame if kind == "pandas" else path, DataArguments(), labels, columns)
+    slices = [slice_rows(as_numbers(rows[column][:])) for column in columns]
+    assert [{name: found.tolist() for name, found in named.items()} for named in slices] == [
+        {"A": [0, 2], "B": [3], "(missing)": [1]},
+        {"1.5": [0, 3], "2": [2], "(missing)": [1]},
+        {"3": [0, 2], "4": [3], "(missing)": [1]},
+        {"C": [0, 3], "(missing)": [1, 2]},
+    ]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), pd.NA, pd.NaT, np.float32("nan"), np.datetime64("NaT")])
+def test_what_stands_for_none_in_memory_is_none_beside_the_text(value):
+    columns = {"text": ["a", "b"], "label": ["x", "y"], "maker": ["A", value], "stars": [1, value]}
+    labels = LabelSpace("single_label_classification", ("x", "y"))
+    rows, _ = load_labelled(columns, DataArguments(), labels, ["maker", "stars"])
+    assert rows["maker"][:] == ["A", None]
+    assert rows["stars"][:] == [1.0, None]
 
 
 @pytest.mark.parametrize(

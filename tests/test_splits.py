@@ -8,8 +8,10 @@ import re
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
@@ -39,6 +41,12 @@ def rows(name: str, count: int, **columns) -> list[dict]:
         {"text": f"{name} {i}", "label": "pos" if i % 4 == 0 else "neg", **{k: f(i) for k, f in columns.items()}}
         for i in range(count)
     ]
+
+
+def write_texts(*folders: Path) -> None:
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "1.txt").write_text(folder.name)
 
 
 @pytest.fixture
@@ -204,6 +212,13 @@ def test_a_group_is_one_however_files_write_it(load):
     assert sum(map(len, films)) == len(set().union(*films)) == 8
 
 
+def test_rows_without_a_group_are_one_group(load):
+    given = rows("a", 64, film=lambda i: [None, float("nan"), "", "A", "B", "C", "D", "E"][i % 8])
+    splits = load({"train": given}, group_column="film", split="0.6,0.2,0.2")
+    films = [{film or None for film in part["film"]} for part in (splits.train, splits.validation, splits.test)]
+    assert sum(map(len, films)) == len(set().union(*films)) == 6
+
+
 def test_too_few_groups_are_an_error(load):
     with pytest.raises(InputError, match="--group_column 'film' has too few different values to split by"):
         load({"train": rows("a", 40, film=lambda i: i % 2)}, group_column="film")
@@ -310,6 +325,8 @@ def test_repeats_are_dropped_before_anything_is_split_off(load):
     repeated = [{"text": "fine", "label": "pos"}, {"text": " fine", "label": "pos"}, {"text": "FINE", "label": "pos"}]
     splits = load({"train": [*rows("a", 30), *disagreeing, *repeated]}, drop_repeats=True, split="0.5,0.25,0.25")
     assert splits.counts["removed_repeats"] == 4
+    said = "Removed: 4 rows before splitting that repeat another text or whose equal texts have different labels."
+    assert said in data_lines(splits).splitlines()
     assert (splits.counts["removed_conflicting"], splits.counts["removed_duplicates"]["train"]) == (0, 0)
     texts = [text for split in (splits.train, splits.validation, splits.test) for text in split["text"]]
     assert sorted(texts) == sorted([*(row["text"] for row in rows("a", 30)), "fine"])
@@ -430,6 +447,13 @@ def test_subsets_are_stratified_and_taken_after_splitting(load):
     assert Counter(part.train["label"]) == {0: 30, 1: 10}
     assert set(part.train["row_id"]) < set(whole.train["row_id"])
     assert part.test["row_id"][:] == whole.test["row_id"][:]
+    assert part.source == whole.source
+
+
+def test_a_subset_of_the_test_split_is_owned_up_to(load):
+    given = {"train": rows("a", 8), "validation": rows("b", 4), "test": rows("c", 10)}
+    source = load(given, max_test_samples=3).source
+    assert source == "train.jsonl, validation.jsonl, test.jsonl; 3 of 10 test rows"
 
 
 @pytest.mark.parametrize("method", ["copies", "neighbours"])
@@ -623,8 +647,44 @@ def test_of_a_folder_the_test_split_is_evaluated(tmp_path):
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{name},pos\n")
     assert load_labelled(str(tmp_path), DataArguments(), POLARITY)[0]["text"][:] == ["test"]
     (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
-    with pytest.raises(InputError, match="has no test split but train, validation: name the file that is meant"):
+    with pytest.raises(InputError, match="has no test split with labels, only train and validation: name the file"):
         load_labelled(str(tmp_path), DataArguments(), POLARITY)
+
+
+@pytest.mark.parametrize("kind", ["files", "saved", "class folders", "hub"])
+def test_training_rows_are_not_evaluated_in_place_of_a_test_split(tmp_path, monkeypatch, kind):
+    labelled, unlabelled = {"text": ["a", "b"], "label": ["neg", "pos"]}, {"text": ["c"]}
+    splits = DatasetDict(train=Dataset.from_dict(labelled), validation=Dataset.from_dict(unlabelled))
+    if kind == "files":
+        pd.DataFrame(labelled).to_csv(tmp_path / "train.csv")
+        pd.DataFrame(unlabelled).to_csv(tmp_path / "dev.csv")
+    elif kind == "saved":
+        splits.save_to_disk(tmp_path)
+    elif kind == "class folders":
+        write_texts(tmp_path / "train" / "neg", tmp_path / "train" / "pos", tmp_path / "test" / "all")
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: splits)
+    name = "some/reviews" if kind == "hub" else str(tmp_path)
+    with pytest.raises(InputError, match="has no test split with labels, only train: name the file that is meant"):
+        load_labelled(name, DataArguments(), POLARITY)
+
+
+@pytest.mark.parametrize("kind", ["files", "saved", "class folders"])
+def test_a_folder_that_names_no_split_is_evaluated_whole(tmp_path, kind):
+    columns = {"text": ["a", "b"], "label": ["neg", "pos"]}
+    if kind == "files":
+        pd.DataFrame(columns).to_csv(tmp_path / "reviews.csv")
+    elif kind == "saved":
+        Dataset.from_dict(columns).save_to_disk(tmp_path)
+    else:
+        write_texts(tmp_path / "neg", tmp_path / "pos")
+    assert load_labelled(str(tmp_path), DataArguments(), POLARITY)[0]["row_id"][:] == ["test:0", "test:1"]
+
+
+def test_of_a_hub_data_set_with_training_rows_alone_a_column_may_say_which_are_test(monkeypatch):
+    rows = {"text": ["a", "b"], "label": ["neg", "pos"], "part": ["train", "test"]}
+    splits = DatasetDict(train=Dataset.from_dict(rows))
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: splits)
+    assert load_labelled("some/reviews", DataArguments(split_column="part"), POLARITY)[0]["text"][:] == ["b"]
 
 
 def test_columns_whose_labels_were_given_other_names_are_evaluated_by_either():
@@ -637,6 +697,20 @@ def test_columns_whose_labels_were_given_other_names_are_evaluated_by_either():
     assert load_labelled(given, columns, labels)[0]["label"][:] == [[1.0, 1.0], [0.0, 1.0]]
     with pytest.raises(InputError, match="all and no others: fun, sad"):
         load_labelled(given, DataArguments(label_column=["Sad!", "Fun"]), labels)
+
+
+def test_a_saved_model_names_the_columns_that_are_wrong_or_missing():
+    labels = LabelSpace("multi_label_classification", ("fun", "sad"))
+    saved = LabelSpace.from_config(SimpleNamespace(**labels.config_fields()))
+    given = {"text": ["a"], "fun": [1], "said": [1]}
+    with pytest.raises(InputError, match="Wrong or missing: sad, said"):
+        load_labelled(given, DataArguments(label_column=["fun", "said"]), saved)
+
+
+def test_integers_that_are_read_as_indices_are_evaluated_aloud(caplog):
+    saved = LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label={0: "fake", 1: "real"}))
+    assert load_labelled({"text": ["a", "b"], "label": [1, 0]}, DataArguments(), saved)[0]["label"][:] == [1, 0]
+    assert "labels are read as indices: 0 = fake, 1 = real" in caplog.text
 
 
 @pytest.mark.parametrize("columns", [["fun", "sad"], ["fun", "sad", "long", "odd"], ["fun", "sad", "odd"]])

@@ -283,6 +283,12 @@ def test_a_row_group_is_read_piece_by_piece(tmp_path):
 # what cannot be read
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".json"])
+def test_json_in_utf_16_is_refused_by_that_name(tmp_path, ending):
+    with pytest.raises(InputError, match="is UTF-16, not UTF-8 text"):
+        open_table(write(tmp_path / f"in{ending}", '{"a": 1}\n'.encode("utf-16")))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "bad"),
     [

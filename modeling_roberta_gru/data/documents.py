@@ -202,7 +202,8 @@ def read_source(
     Args:
         args: the options.
         tables: split → rows in memory, see [`in_memory`]; then `args` name no source.
-        must_have: a split that is not left out for want of labels, as others are but training.
+        must_have: a split that is not left out for want of labels, as others are but training; rows that no split is
+            named for are its rows, not training's.
 
     Raises:
         InputError: if a file, folder or data set is missing, empty or unreadable, an option does not apply to it, or
@@ -337,11 +338,11 @@ def _read_folder(folder: Path, args: DataArguments, must_have: str | None) -> di
             raise InputError(
                 f"{folder} is not what save_to_disk writes: {first_line(error)}.", file=str(folder)
             ) from None
-        splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
+        splits = saved if isinstance(saved, DatasetDict) else {must_have or "train": saved}
         return _labelled_splits(folder.name, splits, args.label_column, must_have)
     paths = _data_files(folder)
     if not paths:
-        if classes := _class_folders(folder):
+        if classes := _class_folders(folder, must_have):
             columns = (args.text_column[0], args.label_column[0])
             return {split: [ClassFolder(labels, str(folder), *columns)] for split, labels in classes.items()}
         raise InputError(
@@ -351,7 +352,7 @@ def _read_folder(folder: Path, args: DataArguments, must_have: str | None) -> di
         )
     splits = {path: _split_of(path.relative_to(folder)) for path in paths}
     if not any(splits.values()):
-        splits = dict.fromkeys(paths, "train")
+        splits = dict.fromkeys(paths, must_have or "train")
     for path in (path for path, split in splits.items() if not split):
         logger.warning("%s is left out: its name says no split (train, validation or test).", path)
     named = {
@@ -430,11 +431,11 @@ def _files_in(folder: Path, above: set[tuple[int, int]]) -> Iterator[Path]:
             yield path
 
 
-def _class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
+def _class_folders(folder: Path, must_have: str | None) -> dict[str, dict[str, list[Path]]]:
     """Return split → class → text files, where each class has a folder, perhaps within folders of the splits."""
     found, others = _texts_by_class(folder)
     at_the_top = found.pop("", {})
-    trained = found.setdefault("train", at_the_top)
+    trained = found.setdefault("train" if found else must_have or "train", at_the_top)
     if trained is not at_the_top:
         others += itertools.chain(*at_the_top.values())
     chosen = {}
@@ -671,14 +672,14 @@ class Reader:
 
     def _beside(self, chunk: Chunk, column: str, faults: dict[int, str]) -> pa.Array:
         array = chunk.array(column)
-        values = array if isinstance(array, list) else None
+        values = [None if is_null(value) else value for value in chunk.values(column)]
         if self.is_numeric.get(column):
             self.is_numeric[column] = (
-                _is_number(array.type)  # type: ignore[union-attr]
-                if values is None
-                else all(isinstance(v, Real | None) and not isinstance(v, bool) for v in values)
+                all(isinstance(value, Real | None) and not isinstance(value, bool) for value in values)
+                if isinstance(array, list)
+                else _is_number(array.type)
             )
-        items = [None if item is None else str(item) for item in chunk.values(column)]
+        items = [None if value is None else str(value) for value in values]
         for at, item in enumerate(items):
             if item is not None and not is_decoded(item):
                 faults.setdefault(at, f"{column} is not {UTF_8} text")
@@ -806,11 +807,11 @@ def as_numbers(values: Sequence[Any]) -> Sequence[Any]:
 NUMBER = re.compile(r"\s*[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
 
 
-def join_columns(columns: list[list[str | None]]) -> list[str | None]:
+def join_columns(columns: list[list[Any]]) -> list[str | None]:
     """Join the cells of each row by a line break, passing over null ones; null where all are."""
     if len(columns) == 1:
         return columns[0]
-    rows = [[cell for cell in row if cell is not None] for row in zip(*columns, strict=True)]
+    rows = [[cell for cell in row if not is_null(cell)] for row in zip(*columns, strict=True)]
     return ["\n".join(row) if row else None for row in rows]
 
 
@@ -851,6 +852,13 @@ def cells(
     return pa.array(values, kind), odd
 
 
+def is_null(value: Any) -> bool:
+    """Tell whether a value stands for none, as NaN does and what pandas and numpy have for it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float | np.generic) and bool(value != value)
+
+
 def _cell(value: Any, names: Sequence[str] | None, at: int, odd: dict[int, str]) -> str | list[str | None] | None:
     if isinstance(value, str):
         try:
@@ -859,7 +867,7 @@ def _cell(value: Any, names: Sequence[str] | None, at: int, odd: dict[int, str])
             odd[at] = f"not {UTF_8} text"
             return None
         return value
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+    if is_null(value):
         return None
     if hasattr(value, "tolist"):  # of numpy
         value = value.tolist()
@@ -935,11 +943,7 @@ def _text_cells(chunk: Chunk, column: str, faults: dict[int, str], name: str) ->
         return chunk.values(column)
     texts: list[str | None] = []
     for at, value in enumerate(array):
-        if (
-            value is None
-            or (isinstance(value, float) and value != value)
-            or type(value).__name__ in ("NAType", "NaTType")
-        ):
+        if is_null(value):
             texts.append(None)
         elif not isinstance(value, str):
             faults.setdefault(at, f"{column!r} is {KINDS.get(type(value), type(value).__name__)}, not text")

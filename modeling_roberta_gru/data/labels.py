@@ -59,11 +59,13 @@ class LabelSpace:
         names: the classes (or regression targets) by index, as people read them.
         values: how the data write each class, where that differs from its name: ("0", "4") for Sentiment140, whose
             names are ("negative", "positive"). Empty where the names are what stands in the data.
+        takes_indices: whether data may also write each class by its index.
     """
 
     problem_type: str
     names: tuple[str, ...]
     values: tuple[str, ...] = ()
+    takes_indices: bool = False
 
     @property
     def num_labels(self) -> int:
@@ -82,7 +84,7 @@ class LabelSpace:
         """Read the labels of a saved model.
 
         Data may write a class by its name or as the config's `label_values` say; without those, by its index, unless
-        one of the names is a number itself.
+        there is a digit in one of the names. Those of transformers (LABEL_0, LABEL_1) say the index.
 
         Raises:
             InputError: if names are not text, or not one for each label, or values not one for each name.
@@ -103,9 +105,11 @@ class LabelSpace:
                 field="label_values",
             )
         problem_type = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE_LABEL)
-        is_number = any(to_number(name) is not None for name in names)
-        by_index = () if is_number else tuple(map(str, range(len(names))))
-        return cls(problem_type, names, tuple(map(str, values)) or by_index)
+        says_index = all(name == f"LABEL_{index}" for index, name in enumerate(names))
+        is_clear = says_index or not any(re.search(r"\d", name) for name in names)
+        return cls(
+            problem_type, names, tuple(map(str, values)), is_clear and not values and problem_type != REGRESSION
+        )
 
     def config_fields(self) -> dict[str, Any]:
         """Return the config fields that say all this, for [`LabelSpace.from_config`] to read back."""
@@ -164,7 +168,8 @@ class LabelSpace:
     @cached_property
     def _index(self) -> dict[str, int]:
         # a name wins over another class's value
-        return {_key(label): index for labels in (self.values, self.names) for index, label in enumerate(labels)}
+        values = tuple(map(str, range(self.num_labels))) if self.takes_indices else self.values
+        return {_key(label): index for labels in (values, self.names) for index, label in enumerate(labels)}
 
     def _indices(self, labels: pa.ChunkedArray, row_ids: Any, rows: np.ndarray) -> np.ndarray:
         """Return the class index of each label; `rows` says in which row each stands."""
@@ -208,7 +213,8 @@ class Labels:
 
     Attributes:
         column: one label a row, or a list of them.
-        width: of 0/1 vectors their length: they are now the indices that held 1, one where each vector held one.
+        width: of 0/1 vectors their length: they are now the places that held 1, one where each vector held one, by
+            the label's name if that is known, else by index.
         note: what was made of them, in words; "" if they were left as they are.
     """
 
@@ -237,8 +243,12 @@ def read_labels(
     if may_be_vectors and column.type == SEVERAL and len(args.label_column) == 1 and documents.class_names is None:
         width = _vector_width(column, known)
         if width is not None:
-            column = _held(column, width, is_single=known.problem_type == SINGLE_LABEL if known else None)
+            column = _held(column, width, known)
             notes.append(f"vectors of {width} are read as {'one class' if column.type == ONE else 'labels'} each")
+    if known is not None and known.takes_indices:
+        written = set(map(_key, pc.unique(column if column.type == ONE else pc.list_flatten(column)).to_pylist()))
+        read = [f"{index} = {name}" for index, name in enumerate(known.names) if str(index) in written]
+        notes += [f"labels are read as indices: {_some(read)}"] if read else []
     return Labels(column, width, "; ".join(notes))
 
 
@@ -363,16 +373,14 @@ def _vector_width(column: pa.ChunkedArray, known: LabelSpace | None) -> int | No
     return width if {_key(item) for item in items} <= {"0", "1", "true", "false"} else None
 
 
-def _held(column: pa.ChunkedArray, width: int, is_single: bool | None) -> pa.ChunkedArray:
+def _held(column: pa.ChunkedArray, width: int, known: LabelSpace | None) -> pa.ChunkedArray:
     """Return the places that hold 1 in each vector: one a row if each has one, else lists."""
     items = pc.list_flatten(column)
     truths = [item for item in pc.unique(items).to_pylist() if _key(item) in ("1", "true")]
     holds = _numpy(pc.is_in(items, value_set=pa.array(truths, ONE))).reshape(-1, width)
-    if is_single is None:
-        is_single = bool((holds.sum(axis=1) == 1).all())
-    names = pa.array([str(index) for index in range(width)], ONE)
+    names = pa.array(known.names if known else [str(index) for index in range(width)], ONE)
     places = np.nonzero(holds)[1]
-    if is_single and (holds.sum(axis=1) == 1).all():
+    if (known is None or known.problem_type == SINGLE_LABEL) and (holds.sum(axis=1) == 1).all():
         return pa.chunked_array([names.take(pa.array(places))])
     offsets = np.concatenate([[0], np.cumsum(holds.sum(axis=1))])
     return pa.chunked_array([pa.LargeListArray.from_arrays(pa.array(offsets), names.take(pa.array(places)))])

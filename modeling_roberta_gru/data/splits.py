@@ -26,7 +26,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..arguments import DataArguments
 from ..errors import InputError
-from ..files import is_url, kind_of
+from ..files import is_url, kind_of, redacted
 from .documents import SPLITS, Documents, Spool, build_documents, describe_source, read_source, stack, text_key
 from .labels import (
     REGRESSION,
@@ -65,8 +65,9 @@ class Splits:
         labels: what the labels mean.
         counts: for the run's record: rows of each split, `rows` that were read, skipped and used, rows skipped as bad
             by split and reason, rows removed from training and validation, rows over-sampled, and a teacher's rows.
+            Where repeats were dropped, so were texts whose labels disagree, and count among them.
         pooled: whether given splits were pooled and split anew.
-        source: names the source and what was carved out of it.
+        source: names the source, what was carved out of it, and how much of the test split was taken.
         note: what form the labels had, in words, where they were brought into another.
     """
 
@@ -203,6 +204,8 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         **made,
     }
     how = "; given splits pooled" * pooled + (f"; {carved}" if carved else "")
+    num_test = len(held_out[1])
+    how += f"; {len(test):,} of {num_test:,} test rows" * (len(test) < num_test)
     return Splits(train, validation, test, labels, counts, pooled, _source(args, tables) + how, note)
 
 
@@ -210,6 +213,8 @@ def load_labelled(
     name: Any, args: DataArguments, labels: LabelSpace, keep: Sequence[str] = ()
 ) -> tuple[Dataset, dict[str, int]]:
     """Read one labelled set to evaluate a saved model on: a file, or a folder's or data set's test split.
+
+    Where splits are named and validation is the only one with labels, it is read in place of test; training never is.
 
     Args:
         name: a file, a local folder, a URL, a Hub id, "built-in", or rows in memory: see [`~.documents.in_memory`].
@@ -241,16 +246,22 @@ def load_labelled(
             field="label_column",
         )
     given = read_source(args, tables, must_have="test")
-    split = "test" if "test" in given else next(iter(given))
-    if len(given) > 1 and split != "test":
-        raise InputError(f"{name} has no test split but {', '.join(given)}: name the file that is meant.")
+    other = "train" if args.split_column else "validation"  # is measured where no split is called test
+    if "test" not in given and list(given) != [other]:
+        raise InputError(
+            f"{name} has no test split with labels, only {' and '.join(given)}: name the file that is meant."
+        )
+    split = "test" if "test" in given else other
     documents = build_documents(split, given[split], args, keep)
     if documents.splits is not None:
         is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))
         if not len(is_test):
             raise InputError(f"--split_column {args.split_column!r} marks no row as test.")
         documents = _take(documents, is_test)
-    documents, encoded = _encode(documents, read_labels(documents, args, labels), labels, args)
+    form = read_labels(documents, args, labels)
+    if form.note:
+        logger.warning("%s: %s.", redacted(str(name)), form.note)
+    documents, encoded = _encode(documents, form, labels, args)
     rows = with_labels(documents.rows, encoded)
     rows = take_sample(rows, args.max_test_samples, labels, args.split_seed)
     counts = {"read": documents.num_read, "skipped": sum(documents.skipped.values()), "used": len(rows)}

@@ -537,6 +537,8 @@ class JsonTable(Table):
         self.schema = pa.schema([])
         with decompressed(path, name) as file:
             start = file.read(SAMPLE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(f"{name} is UTF-16, not {UTF_8} text: save it as {UTF_8}.", file=name)
         is_lines = endings_of(str(path))[0] != ".json"
         self.kind = "lines"
         if start.startswith(b"[") and not (is_lines and _is_row_of_many(start)):

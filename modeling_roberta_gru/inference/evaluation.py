@@ -64,6 +64,11 @@ def evaluate_model(
             )
         check_writable("--agreements", Path(folder))
     labels = LabelSpace.from_config(model.config)
+    if labels.problem_type == REGRESSION and labels.num_labels > 1:
+        raise InputError(
+            f"{name} is a regression with {labels.num_labels} outputs, which cannot be measured together. Name a "
+            "model with one."
+        )
     if "length" in slice_by:
         raise InputError(
             "--slice-by length: lengths in tokens are always measured apart. Rename the column in the data.",
@@ -72,6 +77,7 @@ def evaluate_model(
     kept = [column for column in slice_by if [column] != data_args.label_column]
     slice_by = [column if column in kept else "label" for column in slice_by]
     documents, counts = load_labelled(data, data_args, labels, kept)
+    is_validation = documents["row_id"][0].startswith("validation:")  # there is no test split
     tokens = tokenize(documents, tokenizer, longest_read(model, tokenizer, data_args.num_tokens))
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants one; nothing is written
         args = RobertaGRUTrainingArguments(
@@ -94,7 +100,8 @@ def evaluate_model(
         columns["label"] = [labels.names[label] for label in references]
     metrics = {
         "model": name,
-        "data": redacted(data) if isinstance(data, str) else "rows in memory",
+        "data": (redacted(data) if isinstance(data, str) else "rows in memory")
+        + " (validation split)" * is_validation,
         "rows": counts,
         **measure(predictions, references, labels.problem_type, labels.names),
         "slices": measure_slices(predictions, references, labels.problem_type, columns),

@@ -8,7 +8,6 @@ pools of the scorer begin where parts do, its output is the same to the byte.
 
 import errno
 import json
-import math
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
 from ..data.dialect import NONE, BadRows, Dialect, encoding_hint, is_decoded
-from ..data.documents import clean_html, join_columns
+from ..data.documents import clean_html, is_null, join_columns
 from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
     PARQUET,
@@ -498,8 +497,7 @@ def _faults_of_column(chunk: Chunk, column: str, is_cleaned: bool) -> dict[int, 
 
 def why_not_scored(text: Any) -> str:
     """Say why a value of a text column cannot be scored; "" if it can."""
-    is_nan = isinstance(text, float) and math.isnan(text)
-    if text is None or is_nan or type(text).__name__ == "NAType":  # pandas' ways to say null
+    if is_null(text):
         return IS_NULL
     if not isinstance(text, str):
         return "the text is not text"

@@ -114,7 +114,8 @@ def compare(folders: Sequence[str | os.PathLike[str]], num_resamples: int = 2000
 
     Raises:
         InputError: if a folder holds no finished run of single-label classification, runs were tested on different
-            rows or classes, two runs of one system have the same seed and fold, or there is only one system.
+            rows or classes, two runs of one system have the same seed and fold, two folds of one have a test row in
+            common, or there is only one system.
     """
     runs = [_read(folder) for folder in folders]
     for run in runs[1:]:
@@ -195,6 +196,15 @@ def _joined(folds: Sequence[Run]) -> Run:
     """Return folds of one system and seed as one run, whose times are theirs together."""
     if len(folds) == 1:
         return folds[0]
+    tested: dict[str, str] = {}
+    for run in folds:
+        for row_id in run.rows["row_id"].to_pylist():
+            if row_id in tested:
+                raise InputError(
+                    f"{tested[row_id]} and {run.folder} are folds of one system, and both were tested on {row_id}. "
+                    "Leave one of them out, or train both on folds of the same data."
+                )
+            tested[row_id] = run.folder
     rows = pa.concat_tables([run.rows for run in folds])
     order = pc.sort_indices(rows["row_id"])
     record = dict(folds[0].record)

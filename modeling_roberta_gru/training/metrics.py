@@ -8,7 +8,8 @@ Shapes: n documents, C classes, r resamples. Predictions are probabilities (n, C
 sigmoid for several) or, for regression, values (n,). References are class ids (n,), zeros and ones (n, C), or for
 regression values (n,).
 
-A ratio whose denominator is 0 is 0: the precision of a class never predicted, the recall of a class without documents.
+A ratio whose denominator is 0 is 0: the precision of a class never predicted. The figures of a class without documents
+are 0, too, but resamples that happen to have none of it do not count in its interval.
 """
 
 from collections import Counter
@@ -124,12 +125,14 @@ class Accuracy(ClassificationMetric):
 
 
 class PerClass(ClassificationMetric):
-    """Precision, recall and F1 of every class, in the order of the class ids."""
+    """Precision, recall and F1 of every class, in the order of the class ids; NaN of a class without documents."""
 
     @staticmethod
     def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
         predicted, true = _indicators(predictions, references)
-        return _precision_recall_f1(counts @ (predicted & true), counts @ predicted, counts @ true)
+        num_documents = counts @ true  # (r, C)
+        figures = _precision_recall_f1(counts @ (predicted & true), counts @ predicted, num_documents)
+        return {name: np.where(num_documents > 0, values, np.nan) for name, values in figures.items()}
 
 
 class MacroPrecisionRecallF1(ClassificationMetric):
@@ -140,10 +143,9 @@ class MacroPrecisionRecallF1(ClassificationMetric):
 
     @staticmethod
     def results(predictions: np.ndarray, references: np.ndarray, counts: np.ndarray) -> Results:
-        has_documents = counts @ _indicators(predictions, references)[1] > 0  # (r, C)
         per_class = PerClass.results(predictions, references, counts)
         return {
-            f"macro_{name}": _ratio((values * has_documents).sum(axis=1), has_documents.sum(axis=1))
+            f"macro_{name}": _ratio(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))
             for name, values in per_class.items()
         }
 
@@ -296,7 +298,8 @@ def measure(
 
     Returns:
         What JSON can hold: `n`, each metric as `{"value", "low", "high", "n"}`, and for classification `per_class`:
-        precision, recall and F1 under each class name, where n counts the class's own documents.
+        precision, recall and F1 under each class name, where n counts the class's own documents, and the resamples
+        are those that have some.
 
     Raises:
         InputError: if there are no rows, or a prediction is not a finite number.
@@ -340,7 +343,7 @@ def measure_slices(
     """Measure the documents of each value of each column apart.
 
     A column of more than 20 different numbers is cut into five quantile bands; of more than 20 different names, the
-    19 most frequent stay and the rest are "(other)". Rows without a value are "(missing)".
+    19 most frequent stay and the rest are "(other)". Rows without a value, or with an empty one, are "(missing)".
 
     Args:
         predictions, references, problem_type, num_resamples, seed: as in `measure`.
@@ -365,7 +368,8 @@ def measure_slices(
 
 def slice_rows(values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Name the slices of a column and list the rows of each; see `measure_slices`."""
-    is_missing = np.array([value is None or value != value for value in values], dtype=bool)  # NaN differs from itself
+    # NaN differs from itself
+    is_missing = np.array([value in (None, "") or value != value for value in values], dtype=bool)
     rows = np.flatnonzero(~is_missing)
     values_present = [values[int(row)] for row in rows]
     is_numeric = all(isinstance(value, (int, float)) for value in values_present)
@@ -453,9 +457,15 @@ def _with_intervals(
 
 
 def interval(value: np.ndarray, draws: np.ndarray, n: int) -> Any:
-    """Put a value beside its interval; per-class values, draws of shape (r, C), give a list of C."""
+    """Put a value beside its interval; per-class values, draws of shape (r, C), give a list of C.
+
+    Draws that are NaN do not count; where all are, value and interval are 0.
+    """
     if value.ndim == 1:
         return [interval(value[index], draws[:, index], n) for index in range(len(value))]
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return {"value": 0.0, "low": 0.0, "high": 0.0, "n": n}
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value)), "n": n}
 

@@ -165,7 +165,7 @@ def _confusion_matrix(predicted: np.ndarray, true: np.ndarray, label_names: Sequ
 
 
 def _f1_bars(probabilities: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> Figure:
-    f1 = PerClass.results(probabilities, labels, np.ones((1, len(labels))))["f1"][0]
+    f1 = np.nan_to_num(PerClass.results(probabilities, labels, np.ones((1, len(labels))))["f1"][0])
     num_documents = (labels >= 0.5).sum(axis=0)
     shown = np.sort(np.argsort(f1, kind="stable")[:MOST_BARS])
     figure = Figure(figsize=(7, 1.4 + 0.3 * len(shown)), layout="constrained")

@@ -243,9 +243,9 @@ def rows_line(rows: dict[str, int]) -> str:
 def data_lines(splits: Splits) -> str:
     """Say what the data are, as a run begins."""
     counts, names = splits.counts, splits.labels.names
-    duplicates, rows = counts["removed_duplicates"], counts["rows"]
+    repeats, duplicates, rows = counts["removed_repeats"], counts["removed_duplicates"], counts["rows"]
     removed = {
-        "repeated rows before splitting": counts["removed_repeats"],
+        "rows before splitting that repeat another text or whose equal texts have different labels": repeats,
         "training rows whose text has several labels": counts["removed_conflicting"],
         "training rows whose text is in validation or test": duplicates["train"],
         "validation rows whose text is in test": duplicates["validation"],
