@@ -283,6 +283,18 @@ def test_another_model_or_other_options_do_not_mix(run, parts, tmp_path, expecte
     assert [{name: row[name] for name in expected[0]} for row in rows_of(out)] == expected
 
 
+@pytest.mark.parametrize("place", ["here", "memory://of_equal_size"])
+def test_an_input_that_changes_at_equal_size_is_not_taken_for_scored(run, tmp_path, place):
+    source = str(tmp_path / "in") if place == "here" else place
+    filesystem, path = fsspec.url_to_fs(source)
+    filesystem.makedirs(path)
+    filesystem.pipe({f"{path}/{name}.csv": f"id,text\n{name},good\n".encode() for name in "12"})
+    run(source, tmp_path / "out")
+    filesystem.pipe(f"{path}/2.csv", b"id,text\n2,evil\n")
+    with pytest.raises(InputError, match="--restart"):
+        run(source, tmp_path / "out")
+
+
 def test_what_another_model_has_finished_is_not_taken_for_this_ones(run, parts, tmp_path, stand_in):
     model = save_tiny_model(tmp_path / "model", stand_in)
     run(parts, tmp_path / "out", model=model)
@@ -500,7 +512,7 @@ def test_a_signature_is_no_part_of_a_files_name(run, tmp_path, host, monkeypatch
         monkeypatch.setattr(place, "url_to_fs", lambda name: (host, "/signed?x/y") if name == url else find(name))
     monkeypatch.setattr(host, "_strip_protocol", lambda path: path)
     host.pipe("/signed?x/y", b"id,text\n1,long and slow\n")
-    monkeypatch.setattr(cluster, "find_parts", lambda source: [cluster.Part(url, 9, cluster._part_name(0, url))])
+    monkeypatch.setattr(cluster, "find_parts", lambda source: [cluster.Part(url, 9, "", cluster._part_name(0, url))])
     assert run(url, tmp_path / "out")["rows"] == 1
     assert (tmp_path / "out" / "part-00000-a.parquet").is_file()
 

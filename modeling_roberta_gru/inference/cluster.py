@@ -49,6 +49,11 @@ MOST_TRIES = 4
 """How often a part may take a worker down with it, and a worker be lost before it has its model."""
 SECONDS_FOR_A_LOCK = 60
 """In which a worker whose driver was killed lets go of its part."""
+VERSIONS = (
+    *("ETag", "etag", "blob_id", "mtime", "modificationTime", "modify"),
+    *("LastModified", "last_modified", "Last-Modified", "updated", "created"),
+)
+"""What file systems call that of a file which changes with its content, the surest first."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,13 @@ class Part:
     Attributes:
         source: its path or URL.
         num_bytes: its size.
+        version: what its file system says that changes with its content, such as a time or an ETag; "" if nothing.
         target: the name of what is made of it.
     """
 
     source: str
     num_bytes: int
+    version: str
     target: str
 
 
@@ -350,6 +357,7 @@ def find_parts(source: str) -> list[Part]:
         Part(
             _located(name, path, source),
             int(found[name].get("size") or 0),
+            next((str(found[name][key]) for key in VERSIONS if found[name].get(key)), ""),
             _part_name(number, name),
         )
         for number, name in enumerate(names)
