@@ -504,6 +504,19 @@ def test_files_are_found_on_the_host_that_was_named(pattern, host):
 
 def test_passwords_of_the_output_are_not_told(run, parts, host):
     assert "secret" not in cluster.report(run(parts, "hosted://me:secret@here/out"))
+    with pytest.raises(InputError) as caught:
+        run(parts, "hosted://me:secret@here/out", prefix="other_")
+    assert "secret" not in str(caught.value)
+
+
+def test_passwords_of_the_input_are_neither_noted_nor_told_and_may_change(run, tmp_path, host):
+    host.pipe({"/in/a.csv": b"id,text\n1,long\n", "/in/b.csv": b"id,text\n2,\n"})
+    for password in ("secret", "another"):
+        with pytest.raises(InputError, match=r"1 of 2 parts .*(?s:.*)b\.csv") as caught:
+            run(f"hosted://me:{password}@here:21/in", tmp_path / "out")
+        assert password not in str(caught.value)
+        assert password not in (tmp_path / "out" / "_manifest.json").read_text()
+    assert len(rows_of(tmp_path / "out")) == 1
 
 
 def test_a_signature_is_no_part_of_a_files_name(run, tmp_path, host, monkeypatch):

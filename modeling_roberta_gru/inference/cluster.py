@@ -166,7 +166,7 @@ def score_folder(
             "model_name": model,
             "scorer": of_file.pop("scorer"),
             "options": of_file,
-            "parts": [asdict(part) for part in parts],
+            "parts": [{**asdict(part), "source": redacted(part.source)} for part in parts],
         }
         earlier = _begin(target, run, names, restart)
         done = set() if restart else names & {part.target for part in parts}
@@ -255,7 +255,7 @@ class _Crew:
                 self.counts["workers_lost"] += 1
                 if tries[part] >= MOST_TRIES:
                     lost = f"{tries[part]} workers were lost over it"
-                    self.errors.append(f"{part.source}: {lost} ({first_line(error)}).")
+                    self.errors.append(f"{redacted(part.source)}: {lost} ({first_line(error)}).")
                     bar.update()
                 else:
                     waiting.append(part)
@@ -315,8 +315,8 @@ class _Crew:
         for name, what in {"fingerprint": "another model", "dtype": "another type of numbers"}.items():
             if found[name] != self.noted[name]:
                 raise InputError(
-                    f"{self.target} was begun with {what} than node {node} has loaded ({found[name][:12]}, not "
-                    f"{self.noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
+                    f"{redacted(self.target)} was begun with {what} than node {node} has loaded ({found[name][:12]}, "
+                    f"not {self.noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
                 )
 
 
@@ -435,9 +435,9 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
                     filesystem.put_file(str(target), unfinished)
                     filesystem.mv(unfinished, f"{path}/{part.target}")
         except InputError as error:
-            raise InputError(str(error).replace(str(source), part.source)) from None
+            raise InputError(str(error).replace(str(source), redacted(part.source))) from None
         except OSError as error:
-            raise InputError(f"{part.source}: {first_line(error)}.") from None
+            raise InputError(f"{redacted(part.source)}: {_said(error)}.") from None
         return result
 
 
@@ -511,7 +511,9 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
         earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
     if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", "parts"}):  # none of ours
         if names:
-            raise InputError(f"{target} is not empty ({min(names)}), and no run was begun there. Name another folder.")
+            raise InputError(
+                f"{redacted(target)} is not empty ({min(names)}), and no run was begun there. Name another folder."
+            )
         return None
     if restart:
         parts = {part["target"] for part in earlier["parts"]} & names
@@ -525,8 +527,8 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
     changed = [name for name in changed if name != "model name"]  # the fingerprint tells
     if changed:
         raise InputError(
-            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, or start "
-            "over with --restart, which deletes its parts."
+            f"{redacted(target)} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, "
+            "or start over with --restart, which deletes its parts."
         )
     return earlier
 
