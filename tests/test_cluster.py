@@ -291,8 +291,11 @@ def test_an_input_that_changes_at_equal_size_is_not_taken_for_scored(run, tmp_pa
     filesystem.pipe({f"{path}/{name}.csv": f"id,text\n{name},good\n".encode() for name in "12"})
     run(source, tmp_path / "out")
     filesystem.pipe(f"{path}/2.csv", b"id,text\n2,evil\n")
-    with pytest.raises(InputError, match="--restart"):
+    with pytest.raises(InputError, match=r"part-00001-2\.parquet.*--restart"):
         run(source, tmp_path / "out")
+    (tmp_path / "out" / "part-00001-2.parquet").unlink()
+    assert run(source, tmp_path / "out")["done_before"] == 1
+    assert [row["text"] for row in rows_of(tmp_path / "out")] == ["good", "evil"]
 
 
 def test_what_another_model_has_finished_is_not_taken_for_this_ones(run, parts, tmp_path, stand_in):
@@ -435,6 +438,37 @@ def test_parts_with_bad_rows_are_told_together_and_the_others_are_scored(run, pa
         run(parts, tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 30
     assert run(parts, tmp_path / "other", skip_bad_rows=True)["rows_without_text"] == 2
+
+
+def write_late(folder, text):
+    (folder / "late.jsonl").write_text(f'{{"id": 1, "text": "slow"}}\n{{"id": 2, "text": "{text}"}}\n')
+
+
+def test_a_bad_row_may_be_mended_and_the_run_resumed(run, parts, tmp_path):
+    write_late(parts, "")
+    with pytest.raises(InputError, match=r"1 of 7 parts"):
+        run(parts, tmp_path / "out")
+    write_late(parts, "mended")
+    (target,) = (part.target for part in find_parts(str(parts)) if "late" in part.target)
+    unfinished = tmp_path / "out" / f".unfinished-{target}"  # of a worker that was killed over it
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text("{}")
+    (unfinished / "part-00000000.npy").write_bytes(b"of before")
+    assert run(parts, tmp_path / "out")["done_before"] == 6
+    assert run(parts, tmp_path / "out")["done_before"] == 7
+    write_late(parts, "another")
+    with pytest.raises(InputError, match="late"):
+        run(parts, tmp_path / "out")
+
+
+def test_bad_rows_may_be_skipped_by_the_run_that_resumes_and_are_from_then_on(run, parts, tmp_path):
+    write_late(parts, "")
+    with pytest.raises(InputError, match=r"1 of 7 parts"):
+        run(parts, tmp_path / "out")
+    result = run(parts, tmp_path / "out", skip_bad_rows=True)
+    assert (result["done_before"], result["rows_without_text"]) == (6, 1)
+    with pytest.raises(InputError, match="other options"):
+        run(parts, tmp_path / "out")
 
 
 def test_folders_may_be_urls(run, parts, tmp_path, expected):

@@ -490,7 +490,6 @@ def test_a_run_killed_while_it_writes_scores_nothing_again(tmp_path, monkeypatch
         ({"max_length": 64}, {}, "another --max-length"),
         ({}, {"text_column": ["id"]}, "another --text-column"),
         ({}, {"csv_encoding": "latin-1"}, "another --csv-encoding"),
-        ({}, {"skip_bad_rows": True}, "another --skip-bad-rows"),
         ({"fingerprint": "two", "dtype": "int8"}, {}, "another model and another dtype"),
     ],
 )
@@ -509,6 +508,12 @@ def test_an_unfinished_run_of_another_kind_is_refused_and_kept(tmp_path, fields,
     score(source, target, other, restart=True, **options)
     assert len(other.texts) == len(TEXTS)
     assert names(tmp_path) == ["in.csv", "out.csv"]
+
+
+def test_an_unfinished_run_without_bad_rows_may_skip_such_from_now_on(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    interrupt(source, target, 7)
+    assert score(source, target, skip_bad_rows=True)["texts_scored_before"] == 6
 
 
 @pytest.mark.parametrize("change", ["beginning", "time", "length"])

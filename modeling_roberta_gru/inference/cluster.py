@@ -308,16 +308,17 @@ class _Crew:
         self.idle.append(worker)
 
     def _agree(self, found: dict[str, Any], node: str) -> None:
-        """Note what the first worker has loaded; refuse whoever has loaded something else."""
-        if self.noted is None:
-            self.noted = found
-            _write(self.target, MANIFEST, {**self.run, **found})
+        """Note the run and what its first worker has loaded; refuse whoever has loaded something else."""
+        noted = self.noted or found
         for name, what in {"fingerprint": "another model", "dtype": "another type of numbers"}.items():
-            if found[name] != self.noted[name]:
+            if found[name] != noted[name]:
                 raise InputError(
                     f"{redacted(self.target)} was begun with {what} than node {node} has loaded ({found[name][:12]}, "
-                    f"not {self.noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
+                    f"not {noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
                 )
+        if self.noted != {**self.run, **found}:
+            self.noted = {**self.run, **found}
+            _write(self.target, MANIFEST, self.noted)
 
 
 def find_parts(source: str) -> list[Part]:
@@ -503,13 +504,16 @@ def _names_in(target: str) -> set[str]:
 
 
 def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> dict[str, Any] | None:
-    """Return what is noted of an unfinished run into a folder of these files, if it is this one."""
+    """Return what is noted of an unfinished run into a folder of these files, if it is this one.
+
+    What has not been scored may be another file by now.
+    """
     names = {name for name in names if not name.startswith(".")}
     filesystem, path = fsspec.url_to_fs(target)
     earlier = None
     with suppress(ValueError):
         earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
-    if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", "parts"}):  # none of ours
+    if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", *run}):  # none of ours
         if names:
             raise InputError(
                 f"{redacted(target)} is not empty ({min(names)}), and no run was begun there. Name another folder."
@@ -523,13 +527,29 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
             for unfinished in Path(target).glob(".unfinished-part-*"):
                 delete(unfinished)
         return None
-    changed = [name.replace("_", " ") for name, value in run.items() if earlier.get(name) != value]
-    changed = [name for name in changed if name != "model name"]  # the fingerprint tells
-    if changed:
+    options, before, now = run["options"], earlier["parts"], run["parts"]
+    if not earlier["options"]["skip_bad_rows"]:  # what is done has no bad row: others may be skipped from now on
+        options = {**options, "skip_bad_rows": False}
+    differs = {  # and not the model's name: its fingerprint tells
+        "scorer": earlier["scorer"] != run["scorer"],
+        "options": earlier["options"] != options,
+        "parts": [part["source"] for part in before] != [part["source"] for part in now],
+    }
+    if any(differs.values()):
+        others = " and other ".join(name for name in differs if differs[name])
         raise InputError(
-            f"{redacted(target)} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, "
-            "or start over with --restart, which deletes its parts."
+            f"{redacted(target)} was begun with other {others}. Give what it had and it resumes, or start over with "
+            "--restart, which deletes its parts."
         )
+    changed = [part["target"] for part, old in zip(now, before, strict=True) if part != old]
+    if stale := [name for name in changed if name in names]:
+        raise InputError(
+            f"{redacted(target)} holds {len(stale):,} of the parts whose input has changed since: "
+            f"{', '.join(stale[:10])}. Delete them and the same command scores them again, or start over with "
+            "--restart."
+        )
+    for name in changed if not is_url(target) else ():
+        delete(Path(target) / f".unfinished-{name}")
     return earlier
 
 

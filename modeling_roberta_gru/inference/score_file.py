@@ -191,7 +191,6 @@ def score_file(
         "--text-column": options.text_column,
         **{f"--{name.replace('_', '-')}": value for name, value in options.csv.items()},
         "--clean-html": options.clean_html,
-        "--skip-bad-rows": options.skip_bad_rows,
         "input": _identity(table.path),
         "pool size": POOL_SIZE,
     }
@@ -368,7 +367,8 @@ def _folder(target: Path) -> Path:
 def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
     """Note what the parts will follow from, if there are none yet; else check that it is what theirs did.
 
-    Names and number of the new columns are none of it: they are made when all is scored.
+    Names and number of the new columns are none of it: they are made when all is scored. Nor is `skip_bad_rows`:
+    without it, nothing is scored of a file with such rows.
     """
     noted = folder / NOTED
     if restart or not noted.exists():  # which goes first of all that is deleted: what is left then is of no use
