@@ -17,6 +17,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import load_file, save_file
@@ -442,6 +443,19 @@ def test_parts_with_bad_rows_are_told_together_and_the_others_are_scored(run, pa
 
 def write_late(folder, text):
     (folder / "late.jsonl").write_text(f'{{"id": 1, "text": "slow"}}\n{{"id": 2, "text": "{text}"}}\n')
+
+
+def test_a_part_that_no_worker_can_score_costs_no_other(run, parts, tmp_path, monkeypatch, caplog):
+    def run_out_of_memory(scorer, source, *rest, **options):
+        if "rows4" in str(source):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return score_file(scorer, source, *rest, **options)
+
+    monkeypatch.setattr(cluster, "score_file", run_out_of_memory)
+    with pytest.raises(InputError, match=r"(?s)1 of 6 parts.*rows4.*OutOfMemoryError: CUDA out of memory\.$"):
+        run(parts, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 25
+    assert "run_out_of_memory" in caplog.text  # its traceback
 
 
 def test_a_bad_row_may_be_mended_and_the_run_resumed(run, parts, tmp_path):

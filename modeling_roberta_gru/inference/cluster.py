@@ -44,6 +44,8 @@ from .batch_scorer import cpus_given, torch_threads
 from .score_file import ScoreOptions, check_text_columns, score_file
 from .scorer import Scorer, fingerprint
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "_manifest.json"  # which whoever reads the folder passes over
 MOST_TRIES = 4
 """How often a part may take a worker down with it, and a worker be lost before it has its model."""
@@ -108,6 +110,10 @@ class PartScorer:
             return _score_part(self.scorer, part, folder, self.options)
         except InputError as error:
             return {"error": str(error)}
+        except Exception as error:  # such as memory that does not suffice: no other part suffers from it
+            source = redacted(part.source)
+            log.exception("Part %s", source)
+            return {"error": f"{source}: {type(error).__name__}: {_said(error)}."}
 
 
 def score_folder(
