@@ -248,6 +248,28 @@ def test_workers_that_never_come_up_end_the_run(run, parts, tmp_path):
         run(parts, tmp_path / "out", FakeRay(range(1, 100)))
 
 
+def test_workers_that_do_not_come_up_end_no_run_that_has_others(run, parts, tmp_path, expected, monkeypatch):
+    ray = FakeRay(losses=[3, 5, 6, 7, 8])  # a worker of two over its first part, and all that are started in its place
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers[:1], []))  # starts end before parts
+    assert run(parts, tmp_path / "out", ray)["workers_lost"] == 1
+    assert rows_of(tmp_path / "out") == expected
+    assert ray.num_workers == 2 + 4
+
+
+def test_no_worker_is_started_for_whom_no_part_waits(run, parts, tmp_path, monkeypatch):
+    ray = FakeRay(losses=[2])  # the second worker does not come up, while the first scores the last of two parts
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: ([answers[-1 if ray.num_calls == 3 else 0]], []))
+    assert run(parts / "rows[24].*", tmp_path / "out", ray)["parts"] == 2
+    assert ray.num_workers == 2
+
+
+def test_a_run_that_waits_for_workers_begins_with_all_of_them(run, parts, tmp_path, expected, monkeypatch):
+    ray = FakeRay(losses=[2, 3, 4, 5])
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers[-1:], []))  # the first is the last to come up
+    run(parts, tmp_path / "out", ray, workers=(2, 2))
+    assert rows_of(tmp_path / "out") == expected
+
+
 def test_what_was_cut_off_resumes_with_the_parts_that_are_missing(run, parts, tmp_path, expected):
     out = tmp_path / "out"
     run(parts, out)

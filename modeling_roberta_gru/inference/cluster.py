@@ -248,9 +248,11 @@ class _Crew:
                     worker, part = self.idle.pop(), waiting.popleft()
                     tries[part] += 1
                     self.working[worker.score.remote(part, self.target)] = worker, part
+            if not (self.starting or self.working):  # too few to begin with
+                self._start()
             (answer,), _ = ray.wait([*self.starting, *self.working], num_returns=1)
             if answer in self.starting:
-                self._meet(answer)
+                self._meet(answer, bool(waiting))
                 continue
             worker, part = self.working.pop(answer)
             try:
@@ -288,8 +290,8 @@ class _Crew:
         worker = self.Worker.remote()
         self.starting[worker.begin.remote(self.model, self.options)] = worker
 
-    def _meet(self, answer: Any) -> None:
-        """Take in a worker that has its model, or learn why it has none."""
+    def _meet(self, answer: Any, is_wanted: bool) -> None:
+        """Take in a worker that has its model, or learn why it has none and start another, if one is wanted."""
         worker = self.starting.pop(answer)
         try:
             said = self.ray.get(answer)
@@ -297,12 +299,13 @@ class _Crew:
             raise
         except self.ray.exceptions.RayError as error:
             self.num_failed_starts += 1
-            if self.num_failed_starts >= MOST_TRIES:
+            if is_wanted and self.num_failed_starts < MOST_TRIES:
+                self._start()
+            elif not (self.starting or self.working):  # but for those, the run goes on without
                 raise InputError(
                     f"{self.num_failed_starts} workers were lost before they had their model ({first_line(error)}). "
                     "Is the package installed on every node, and is there memory for a model in each worker?"
                 ) from None
-            self._start()
             return
         if "error" in said:
             raise InputError(
