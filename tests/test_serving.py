@@ -23,7 +23,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer, serving
 from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import reading
@@ -509,6 +509,34 @@ def test_the_token_is_had_from_the_environment(scorer, monkeypatch):
     monkeypatch.setenv(TOKEN, " ")
     with pytest.raises(InputError):
         create_app(scorer)
+
+
+def test_replicas_of_ray_serve_have_the_token_of_whoever_started_them(folder, monkeypatch, capsys):
+    built = []
+
+    def ingress(build):
+        built.append(build)
+        return object
+
+    deployment = SimpleNamespace(bind=lambda: None)
+    serve = SimpleNamespace(ingress=ingress, deployment=lambda *_, **__: deployment)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=serve))
+    arguments = {"model": str(folder), "dtype": "float32", "device": "cpu"}
+    monkeypatch.setenv(TOKEN, " ")
+    with pytest.raises(InputError):
+        serving.app(arguments)
+    monkeypatch.setenv(TOKEN, "s3cret")
+    serving.app(arguments)
+    assert TOKEN not in capsys.readouterr().err
+    monkeypatch.delenv(TOKEN)  # as in a replica on another node
+    served = Served(built[-1]())
+    try:
+        assert served.ask({"inputs": "a"})[0] == 401
+        assert served.answer({"inputs": "a"}, Authorization="Bearer s3cret")
+    finally:
+        served.stop()
+    serving.app(arguments)
+    assert TOKEN in capsys.readouterr().err
 
 
 def events_of(said):
