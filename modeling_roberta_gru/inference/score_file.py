@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
+from io import BytesIO
 from itertools import chain, count, cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -529,8 +530,10 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_
                 return
             if not np.isfinite(part).all():
                 raise InputError("The model's scores are not finite numbers: its weights are damaged.")
+            content = BytesIO()
+            np.save(content, np.stack(part))
             with replacing(folder / f"part-{number:08}.npy") as unfinished:
-                np.save(unfinished, np.stack(part))
+                unfinished.write_bytes(content.getbuffer())  # numpy itself writes past Python: it loses a full disk
 
 
 def _rows(
