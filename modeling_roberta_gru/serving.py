@@ -592,6 +592,7 @@ def create_app(
             if service.readings is None:
                 raise RefusedError(501, service.why_not_read)
             events = _read(service, service.readings, request, _top_k(request), log_texts)
+            await anext(events)  # or a refusal: there is a status for it as long as no event was sent
             return EventStream(events, media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
         return await answering(request, answer)
@@ -900,11 +901,15 @@ def _top_k(request: Any) -> int | None:
 async def _read(
     service: Service, readings: ReadingLine, request: Any, top_k: int | None, log_texts: bool
 ) -> AsyncIterator[str]:
-    """Yield an event after every piece of a document, and one at its end."""
-    number = None
+    """Yield nothing once a document is open, an event after every piece of it, and one at its end.
+
+    Raises:
+        RefusedError: if none can be opened.
+    """
+    number = readings.open()
     event: dict[str, Any] = {}
     try:
-        number = readings.open()
+        yield ""
         num_characters = 0
         open_text = ""  # which is read again with every piece, since what follows may change its tokens
         async for piece in _pieces(service, request):
@@ -936,8 +941,7 @@ async def _read(
     except Exception as error:
         yield _event("error", {"error": _log_failure(error, "/read", log_texts), "status": 500})
     finally:
-        if number is not None:
-            readings.release(number)
+        readings.release(number)
 
 
 async def _pieces(service: Service, request: Any) -> AsyncIterator[str]:

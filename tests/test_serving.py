@@ -571,10 +571,10 @@ def test_many_documents_are_read_at_once_and_none_too_many(served, scorer):
     def read(seed):
         pieces = [f"{text_of(9, 10 * seed + n)} " for n in range(4)]
         body = "\n".join(map(json.dumps, pieces)).encode()
-        while True:
-            events = events_of(served.ask(body, path="/read")[1])
-            if events[0][1].get("status") != 429:
-                break
+        status = 429
+        while status == 429:
+            status, said, _ = served.ask(body, path="/read")
+        events = events_of(said)
         expected = [scorer.predict_proba("".join(pieces[: n + 1])).max() for n in range(4)]
         assert [name for name, _ in events] == ["prediction"] * 4 + ["end"]
         assert [event["labels"][0]["score"] for _, event in events[:4]] == pytest.approx(expected, abs=1e-5)
@@ -583,6 +583,31 @@ def test_many_documents_are_read_at_once_and_none_too_many(served, scorer):
     with ThreadPoolExecutor(6) as clients:
         assert len(list(clients.map(read, range(12)))) == 12
     assert len(served.service.readings._free) == 2
+
+
+def test_a_document_too_many_is_told_when_to_come_back(serve):
+    served = serve(Limits(readings=1))
+    with served.socket() as client:
+        client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        wait_until(lambda: not served.service.readings._free)
+        status, said, headers = served.ask(b'"a"', path="/read")
+        assert (status, list(said), "retry-after" in headers) == (429, ["error"], True)
+        assert 'path="/read",status="429"' in served.ask(b"", path="/metrics", method="GET")[1]
+    wait_until(lambda: served.service.readings._free)
+    assert "event: end" in served.ask(b'"a"', path="/read")[1]
+
+
+def test_a_document_whose_client_is_gone_before_its_answer_begins_stays_not_open(scorer):
+    app = create_app(scorer, limits=Limits(readings=1))
+
+    async def send(message):
+        raise OSError
+
+    path = {"path": "/read", "raw_path": b"/read", "query_string": b"", "root_path": ""}
+    scope = {"type": "http", "method": "POST", "headers": [], "scheme": "http", "server": ("x", 80), **path}
+    asyncio.run(app(scope, None, send))
+    assert len(app.state.service.readings._free) == 1
+    app.state.service.close()
 
 
 @pytest.mark.parametrize(
