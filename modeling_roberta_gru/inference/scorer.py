@@ -376,7 +376,10 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     """Digest what a text's scores follow from, wherever the model lies and however many threads compute."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in OF_A_COPY}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    told: Any = sorted(tokenizer.get_vocab().items())
+    if tokenizer.is_fast:  # all that it does to a text; cut and padding are settings of whoever called it last
+        told = {**json.loads(tokenizer.backend_tokenizer.to_str()), "truncation": None, "padding": None}
+    digest.update(repr(told).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
