@@ -422,13 +422,14 @@ class Service:
         return answer
 
     def close(self) -> None:
-        """Finish what was accepted."""
+        """Finish what was accepted, and leave the model as it was."""
         self.is_stopping = True
         self.preparation.shutdown()
         self.texts.close()
         self.explanation.shutdown()
         if self.readings is not None:
             self.readings.close()
+        self.handler.time.close()
 
 
 @cache

@@ -801,6 +801,15 @@ def test_a_stop_finishes_what_was_accepted(scorer, held):
         served.socket()
 
 
+def test_an_app_that_has_stopped_leaves_the_model_as_it_was(scorer):
+    hooks = scorer.engine.model.base_model._forward_pre_hooks
+    before = list(hooks)
+    served = Served(create_app(scorer))
+    assert list(hooks) != before
+    served.stop()
+    assert list(hooks) == before
+
+
 @pytest.mark.parametrize("log_texts", [False, True])
 def test_texts_are_logged_only_where_that_is_asked_for(serve, scorer, monkeypatch, caplog, log_texts):
     caplog.set_level(logging.DEBUG)
