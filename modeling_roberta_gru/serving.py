@@ -422,13 +422,14 @@ class Service:
         return answer
 
     def close(self) -> None:
-        """Finish what was accepted."""
+        """Finish what was accepted, and leave the model as it was."""
         self.is_stopping = True
         self.preparation.shutdown()
         self.texts.close()
         self.explanation.shutdown()
         if self.readings is not None:
             self.readings.close()
+        self.handler.time.close()
 
 
 @cache
@@ -526,11 +527,7 @@ def create_app(
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-    token = os.environ.get(TOKEN) if token is None else token
-    if token is not None and not token.strip():
-        raise InputError(f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.")
-    if token is not None and not token.isascii():  # clients encode others in different ways
-        raise InputError(f"The token in {TOKEN} has characters beyond ASCII: choose another.", field=TOKEN)
+    token = find_token(token)
     scorer = model if isinstance(model, Scorer) else Scorer(model, **options)
     measures = Measures()
     service = Service(scorer, limits, measures.on_batch)
@@ -596,6 +593,7 @@ def create_app(
             if service.readings is None:
                 raise RefusedError(501, service.why_not_read)
             events = _read(service, service.readings, request, _top_k(request), log_texts)
+            await anext(events)  # or a refusal: there is a status for it as long as no event was sent
             return EventStream(events, media_type=EVENTS, headers={"Cache-Control": "no-store"})
 
         return await answering(request, answer)
@@ -659,14 +657,16 @@ def serve(
 def app(arguments: Mapping[str, Any]) -> Any:
     """Build what Ray Serve runs: `serve run modeling_roberta_gru.serving:app model=/shared/model max_replicas=8`.
 
-    Every replica is the app with a model of its own; Ray has as many as the requests that are open ask for.
+    Every replica is the app with a model of its own; Ray has as many as the requests that are open ask for. The token
+    is that in the environment variable ROBERTA_GRU_TOKEN where this is called; replicas may have another environment.
 
     Args:
         arguments: `model`, which every replica must be able to read; `min_replicas` (1) and `max_replicas` (1);
             `num_cpus` (1) and `num_gpus` (0) of a replica; `dtype` and `device` of [`Scorer`].
 
     Raises:
-        InputError: if the model is missing, an argument is unknown or no number, or Ray Serve is not installed.
+        InputError: if the model is missing, an argument is unknown or no number, the token is empty, or Ray Serve is
+            not installed.
     """
     numbers: dict[str, float] = {"min_replicas": 1, "max_replicas": 1, "num_cpus": 1, "num_gpus": 0}
     known = ["model", "dtype", "device", *numbers]
@@ -693,10 +693,13 @@ def app(arguments: Mapping[str, Any]) -> Any:
         from ray import serve as ray_serve
     except ImportError as error:
         raise InputError(f"Ray Serve is not installed ({first_line(error)}): pip install 'ray[serve]'.") from None
+    token = find_token()
+    if token is None:
+        say(f"Anyone who can reach the cluster can use this service. Set {TOKEN} where it is run.", error=True)
 
     def build() -> Any:
         with torch_threads(cpus_given()):
-            return create_app(arguments["model"], **options)
+            return create_app(arguments["model"], token=token, **options)
 
     deployment = ray_serve.deployment(
         ray_serve.ingress(build)(),
@@ -786,6 +789,20 @@ def check_installed() -> None:
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         raise InputError(f"Serving needs {' and '.join(missing)}: pip install 'roberta-gru[serve]'.")
+
+
+def find_token(token: str | None = None) -> str | None:
+    """Return the token that requests must carry: the given one, or that in the environment; None without any.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    token = os.environ.get(TOKEN) if token is None else token
+    if token is not None and not token.strip():
+        raise InputError(f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.")
+    if token is not None and not token.isascii():  # clients encode others in different ways
+        raise InputError(f"The token in {TOKEN} has characters beyond ASCII: choose another.", field=TOKEN)
+    return token
 
 
 def check_token(header: str | None, token: str | None) -> None:
@@ -885,11 +902,15 @@ def _top_k(request: Any) -> int | None:
 async def _read(
     service: Service, readings: ReadingLine, request: Any, top_k: int | None, log_texts: bool
 ) -> AsyncIterator[str]:
-    """Yield an event after every piece of a document, and one at its end."""
-    number = None
+    """Yield nothing once a document is open, an event after every piece of it, and one at its end.
+
+    Raises:
+        RefusedError: if none can be opened.
+    """
+    number = readings.open()
     event: dict[str, Any] = {}
     try:
-        number = readings.open()
+        yield ""
         num_characters = 0
         open_text = ""  # which is read again with every piece, since what follows may change its tokens
         async for piece in _pieces(service, request):
@@ -921,8 +942,7 @@ async def _read(
     except Exception as error:
         yield _event("error", {"error": _log_failure(error, "/read", log_texts), "status": 500})
     finally:
-        if number is not None:
-            readings.release(number)
+        readings.release(number)
 
 
 async def _pieces(service: Service, request: Any) -> AsyncIterator[str]:

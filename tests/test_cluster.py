@@ -17,6 +17,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import load_file, save_file
@@ -247,6 +248,28 @@ def test_workers_that_never_come_up_end_the_run(run, parts, tmp_path):
         run(parts, tmp_path / "out", FakeRay(range(1, 100)))
 
 
+def test_workers_that_do_not_come_up_end_no_run_that_has_others(run, parts, tmp_path, expected, monkeypatch):
+    ray = FakeRay(losses=[3, 5, 6, 7, 8])  # a worker of two over its first part, and all that are started in its place
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers[:1], []))  # starts end before parts
+    assert run(parts, tmp_path / "out", ray)["workers_lost"] == 1
+    assert rows_of(tmp_path / "out") == expected
+    assert ray.num_workers == 2 + 4
+
+
+def test_no_worker_is_started_for_whom_no_part_waits(run, parts, tmp_path, monkeypatch):
+    ray = FakeRay(losses=[2])  # the second worker does not come up, while the first scores the last of two parts
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: ([answers[-1 if ray.num_calls == 3 else 0]], []))
+    assert run(parts / "rows[24].*", tmp_path / "out", ray)["parts"] == 2
+    assert ray.num_workers == 2
+
+
+def test_a_run_that_waits_for_workers_begins_with_all_of_them(run, parts, tmp_path, expected, monkeypatch):
+    ray = FakeRay(losses=[2, 3, 4, 5])
+    monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers[-1:], []))  # the first is the last to come up
+    run(parts, tmp_path / "out", ray, workers=(2, 2))
+    assert rows_of(tmp_path / "out") == expected
+
+
 def test_what_was_cut_off_resumes_with_the_parts_that_are_missing(run, parts, tmp_path, expected):
     out = tmp_path / "out"
     run(parts, out)
@@ -281,6 +304,21 @@ def test_another_model_or_other_options_do_not_mix(run, parts, tmp_path, expecte
     (parts / "rows6.jsonl").unlink()
     run(parts, out, restart=True, all_scores=True)
     assert [{name: row[name] for name in expected[0]} for row in rows_of(out)] == expected
+
+
+@pytest.mark.parametrize("place", ["here", "memory://of_equal_size"])
+def test_an_input_that_changes_at_equal_size_is_not_taken_for_scored(run, tmp_path, place):
+    source = str(tmp_path / "in") if place == "here" else place
+    filesystem, path = fsspec.url_to_fs(source)
+    filesystem.makedirs(path)
+    filesystem.pipe({f"{path}/{name}.csv": f"id,text\n{name},good\n".encode() for name in "12"})
+    run(source, tmp_path / "out")
+    filesystem.pipe(f"{path}/2.csv", b"id,text\n2,evil\n")
+    with pytest.raises(InputError, match=r"part-00001-2\.parquet.*--restart"):
+        run(source, tmp_path / "out")
+    (tmp_path / "out" / "part-00001-2.parquet").unlink()
+    assert run(source, tmp_path / "out")["done_before"] == 1
+    assert [row["text"] for row in rows_of(tmp_path / "out")] == ["good", "evil"]
 
 
 def test_what_another_model_has_finished_is_not_taken_for_this_ones(run, parts, tmp_path, stand_in):
@@ -425,6 +463,50 @@ def test_parts_with_bad_rows_are_told_together_and_the_others_are_scored(run, pa
     assert run(parts, tmp_path / "other", skip_bad_rows=True)["rows_without_text"] == 2
 
 
+def write_late(folder, text):
+    (folder / "late.jsonl").write_text(f'{{"id": 1, "text": "slow"}}\n{{"id": 2, "text": "{text}"}}\n')
+
+
+def test_a_part_that_no_worker_can_score_costs_no_other(run, parts, tmp_path, monkeypatch, caplog):
+    def run_out_of_memory(scorer, source, *rest, **options):
+        if "rows4" in str(source):
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return score_file(scorer, source, *rest, **options)
+
+    monkeypatch.setattr(cluster, "score_file", run_out_of_memory)
+    with pytest.raises(InputError, match=r"(?s)1 of 6 parts.*rows4.*OutOfMemoryError: CUDA out of memory\.$"):
+        run(parts, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 25
+    assert "run_out_of_memory" in caplog.text  # its traceback
+
+
+def test_a_bad_row_may_be_mended_and_the_run_resumed(run, parts, tmp_path):
+    write_late(parts, "")
+    with pytest.raises(InputError, match=r"1 of 7 parts"):
+        run(parts, tmp_path / "out")
+    write_late(parts, "mended")
+    (target,) = (part.target for part in find_parts(str(parts)) if "late" in part.target)
+    unfinished = tmp_path / "out" / f".unfinished-{target}"  # of a worker that was killed over it
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text("{}")
+    (unfinished / "part-00000000.npy").write_bytes(b"of before")
+    assert run(parts, tmp_path / "out")["done_before"] == 6
+    assert run(parts, tmp_path / "out")["done_before"] == 7
+    write_late(parts, "another")
+    with pytest.raises(InputError, match="late"):
+        run(parts, tmp_path / "out")
+
+
+def test_bad_rows_may_be_skipped_by_the_run_that_resumes_and_are_from_then_on(run, parts, tmp_path):
+    write_late(parts, "")
+    with pytest.raises(InputError, match=r"1 of 7 parts"):
+        run(parts, tmp_path / "out")
+    result = run(parts, tmp_path / "out", skip_bad_rows=True)
+    assert (result["done_before"], result["rows_without_text"]) == (6, 1)
+    with pytest.raises(InputError, match="other options"):
+        run(parts, tmp_path / "out")
+
+
 def test_folders_may_be_urls(run, parts, tmp_path, expected):
     memory = fsspec.filesystem("memory")
     memory.put(str(parts), "/in", recursive=True)
@@ -492,6 +574,19 @@ def test_files_are_found_on_the_host_that_was_named(pattern, host):
 
 def test_passwords_of_the_output_are_not_told(run, parts, host):
     assert "secret" not in cluster.report(run(parts, "hosted://me:secret@here/out"))
+    with pytest.raises(InputError) as caught:
+        run(parts, "hosted://me:secret@here/out", prefix="other_")
+    assert "secret" not in str(caught.value)
+
+
+def test_passwords_of_the_input_are_neither_noted_nor_told_and_may_change(run, tmp_path, host):
+    host.pipe({"/in/a.csv": b"id,text\n1,long\n", "/in/b.csv": b"id,text\n2,\n"})
+    for password in ("secret", "another"):
+        with pytest.raises(InputError, match=r"1 of 2 parts .*(?s:.*)b\.csv") as caught:
+            run(f"hosted://me:{password}@here:21/in", tmp_path / "out")
+        assert password not in str(caught.value)
+        assert password not in (tmp_path / "out" / "_manifest.json").read_text()
+    assert len(rows_of(tmp_path / "out")) == 1
 
 
 def test_a_signature_is_no_part_of_a_files_name(run, tmp_path, host, monkeypatch):
@@ -500,7 +595,7 @@ def test_a_signature_is_no_part_of_a_files_name(run, tmp_path, host, monkeypatch
         monkeypatch.setattr(place, "url_to_fs", lambda name: (host, "/signed?x/y") if name == url else find(name))
     monkeypatch.setattr(host, "_strip_protocol", lambda path: path)
     host.pipe("/signed?x/y", b"id,text\n1,long and slow\n")
-    monkeypatch.setattr(cluster, "find_parts", lambda source: [cluster.Part(url, 9, cluster._part_name(0, url))])
+    monkeypatch.setattr(cluster, "find_parts", lambda source: [cluster.Part(url, 9, "", cluster._part_name(0, url))])
     assert run(url, tmp_path / "out")["rows"] == 1
     assert (tmp_path / "out" / "part-00000-a.parquet").is_file()
 

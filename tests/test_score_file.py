@@ -490,7 +490,6 @@ def test_a_run_killed_while_it_writes_scores_nothing_again(tmp_path, monkeypatch
         ({"max_length": 64}, {}, "another --max-length"),
         ({}, {"text_column": ["id"]}, "another --text-column"),
         ({}, {"csv_encoding": "latin-1"}, "another --csv-encoding"),
-        ({}, {"skip_bad_rows": True}, "another --skip-bad-rows"),
         ({"fingerprint": "two", "dtype": "int8"}, {}, "another model and another dtype"),
     ],
 )
@@ -509,6 +508,12 @@ def test_an_unfinished_run_of_another_kind_is_refused_and_kept(tmp_path, fields,
     score(source, target, other, restart=True, **options)
     assert len(other.texts) == len(TEXTS)
     assert names(tmp_path) == ["in.csv", "out.csv"]
+
+
+def test_an_unfinished_run_without_bad_rows_may_skip_such_from_now_on(tmp_path):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
+    interrupt(source, target, 7)
+    assert score(source, target, skip_bad_rows=True)["texts_scored_before"] == 6
 
 
 @pytest.mark.parametrize("change", ["beginning", "time", "length"])
@@ -621,8 +626,8 @@ def fail_after(calls: int, function: Callable[..., Any], error: BaseException) -
 @pytest.mark.parametrize(
     ("place", "name", "calls", "scored"),
     [
-        (module.np, "save", 0, 0),
-        (module.np, "save", 2, 6),
+        (Path, "write_bytes", 0, 0),
+        (Path, "write_bytes", 2, 6),
         (tables, "_csv_line", 1, 11),  # the header is written once before
         (tables, "_csv_line", 8, 11),
     ],
@@ -642,6 +647,22 @@ def test_a_full_disk_is_said_and_what_is_scored_is_kept(tmp_path, monkeypatch, p
     score(source, target, scorer)
     assert scorer.texts == TEXTS[scored:]
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("num_texts", [300, 3000])  # of which the C library keeps all back until the end, or some
+def test_a_part_for_which_there_is_no_room_is_not_kept(tmp_path, monkeypatch, num_texts):
+    resource = pytest.importorskip("resource")
+    source, target = write_texts(tmp_path / "in.csv", ["a text"] * num_texts), tmp_path / "out.csv"
+    monkeypatch.setattr(module, "POOL_SIZE", num_texts)
+    monkeypatch.setattr(module, "DISK_IS_FULL", (errno.EFBIG,))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="make room"):
+            score(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert score(source, target)["rows"] == num_texts
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])

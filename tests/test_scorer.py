@@ -14,6 +14,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from tokenizers import normalizers
 from torch.testing import assert_close
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
@@ -370,6 +371,14 @@ def test_another_model_has_another_fingerprint(model, tokenizer, scorers) -> Non
     with torch.no_grad():
         other.gru.left_to_right[0].weight_hh_l0[0, 0] += 1e-3
     assert Scorer(other, tokenizer).fingerprint != scorers["int8"].fingerprint
+
+
+def test_another_tokenizer_of_the_same_vocabulary_has_another_fingerprint(model, tokenizer, scorers) -> None:
+    other = copy.deepcopy(tokenizer)
+    other("cut", truncation=True, max_length=3, padding="max_length")  # settings of a call that a fast one keeps
+    assert scorer.fingerprint(model, other) == scorers["float32"].fingerprint
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert scorer.fingerprint(model, other) != scorers["float32"].fingerprint
 
 
 # Engines

@@ -23,7 +23,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, Scorer, serving
 from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import reading
@@ -511,6 +511,34 @@ def test_the_token_is_had_from_the_environment(scorer, monkeypatch):
         create_app(scorer)
 
 
+def test_replicas_of_ray_serve_have_the_token_of_whoever_started_them(folder, monkeypatch, capsys):
+    built = []
+
+    def ingress(build):
+        built.append(build)
+        return object
+
+    deployment = SimpleNamespace(bind=lambda: None)
+    serve = SimpleNamespace(ingress=ingress, deployment=lambda *_, **__: deployment)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=serve))
+    arguments = {"model": str(folder), "dtype": "float32", "device": "cpu"}
+    monkeypatch.setenv(TOKEN, " ")
+    with pytest.raises(InputError):
+        serving.app(arguments)
+    monkeypatch.setenv(TOKEN, "s3cret")
+    serving.app(arguments)
+    assert TOKEN not in capsys.readouterr().err
+    monkeypatch.delenv(TOKEN)  # as in a replica on another node
+    served = Served(built[-1]())
+    try:
+        assert served.ask({"inputs": "a"})[0] == 401
+        assert served.answer({"inputs": "a"}, Authorization="Bearer s3cret")
+    finally:
+        served.stop()
+    serving.app(arguments)
+    assert TOKEN in capsys.readouterr().err
+
+
 def events_of(said):
     pairs = [event.split("\n") for event in said.strip().split("\n\n")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
@@ -543,10 +571,10 @@ def test_many_documents_are_read_at_once_and_none_too_many(served, scorer):
     def read(seed):
         pieces = [f"{text_of(9, 10 * seed + n)} " for n in range(4)]
         body = "\n".join(map(json.dumps, pieces)).encode()
-        while True:
-            events = events_of(served.ask(body, path="/read")[1])
-            if events[0][1].get("status") != 429:
-                break
+        status = 429
+        while status == 429:
+            status, said, _ = served.ask(body, path="/read")
+        events = events_of(said)
         expected = [scorer.predict_proba("".join(pieces[: n + 1])).max() for n in range(4)]
         assert [name for name, _ in events] == ["prediction"] * 4 + ["end"]
         assert [event["labels"][0]["score"] for _, event in events[:4]] == pytest.approx(expected, abs=1e-5)
@@ -555,6 +583,31 @@ def test_many_documents_are_read_at_once_and_none_too_many(served, scorer):
     with ThreadPoolExecutor(6) as clients:
         assert len(list(clients.map(read, range(12)))) == 12
     assert len(served.service.readings._free) == 2
+
+
+def test_a_document_too_many_is_told_when_to_come_back(serve):
+    served = serve(Limits(readings=1))
+    with served.socket() as client:
+        client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        wait_until(lambda: not served.service.readings._free)
+        status, said, headers = served.ask(b'"a"', path="/read")
+        assert (status, list(said), "retry-after" in headers) == (429, ["error"], True)
+        assert 'path="/read",status="429"' in served.ask(b"", path="/metrics", method="GET")[1]
+    wait_until(lambda: served.service.readings._free)
+    assert "event: end" in served.ask(b'"a"', path="/read")[1]
+
+
+def test_a_document_whose_client_is_gone_before_its_answer_begins_stays_not_open(scorer):
+    app = create_app(scorer, limits=Limits(readings=1))
+
+    async def send(message):
+        raise OSError
+
+    path = {"path": "/read", "raw_path": b"/read", "query_string": b"", "root_path": ""}
+    scope = {"type": "http", "method": "POST", "headers": [], "scheme": "http", "server": ("x", 80), **path}
+    asyncio.run(app(scope, None, send))
+    assert len(app.state.service.readings._free) == 1
+    app.state.service.close()
 
 
 @pytest.mark.parametrize(
@@ -746,6 +799,15 @@ def test_a_stop_finishes_what_was_accepted(scorer, held):
         served.stop()
     with pytest.raises(ConnectionRefusedError):
         served.socket()
+
+
+def test_an_app_that_has_stopped_leaves_the_model_as_it_was(scorer):
+    hooks = scorer.engine.model.base_model._forward_pre_hooks
+    before = list(hooks)
+    served = Served(create_app(scorer))
+    assert list(hooks) != before
+    served.stop()
+    assert list(hooks) == before
 
 
 @pytest.mark.parametrize("log_texts", [False, True])

@@ -3,6 +3,8 @@
 import copy
 import csv
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.labels import MULTI_LABEL, SINGLE_LABEL
 from modeling_roberta_gru.errors import InputError
+from modeling_roberta_gru.inference import scorer as scorer_module
 from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.inference.stopping import (
     AGREEMENTS,
@@ -212,6 +215,24 @@ def test_what_is_saved_is_saved_in_batches_too(texts):
     with encoded_batches(model) as shapes:
         scorer(model, tokens_per_batch=4 * model.config.encoder_window).logits([texts[1]] * 8)
     assert [shape[0] for shape in shapes] == [4, 4]
+
+
+def test_what_is_given_up_is_read_no_further(texts, monkeypatch):
+    monkeypatch.setattr(scorer_module, "POOL_SIZE", 8)
+    model = classifier(stop_thresholds=promised(1.0))
+    threads, one = set(threading.enumerate()), scorer(model, tokens_per_batch=20)
+    with encoded_batches(model) as shapes:
+        stream = one.stream([texts[3]] * 24)
+        next(stream)
+        num_read, end = len(shapes), time.monotonic() + 60
+        while len(shapes) == num_read:  # until the next pool is begun
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        stream.close()
+        num_read = len(shapes)
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(60)
+    assert num_read <= len(shapes) <= num_read + one.engine.num_workers
 
 
 def test_where_nothing_is_promised_everything_is_read(texts):

@@ -44,11 +44,18 @@ from .batch_scorer import cpus_given, torch_threads
 from .score_file import ScoreOptions, check_text_columns, score_file
 from .scorer import Scorer, fingerprint
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "_manifest.json"  # which whoever reads the folder passes over
 MOST_TRIES = 4
 """How often a part may take a worker down with it, and a worker be lost before it has its model."""
 SECONDS_FOR_A_LOCK = 60
 """In which a worker whose driver was killed lets go of its part."""
+VERSIONS = (
+    *("ETag", "etag", "blob_id", "mtime", "modificationTime", "modify"),
+    *("LastModified", "last_modified", "Last-Modified", "updated", "created"),
+)
+"""What file systems call that of a file which changes with its content, the surest first."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,13 @@ class Part:
     Attributes:
         source: its path or URL.
         num_bytes: its size.
+        version: what its file system says that changes with its content, such as a time or an ETag; "" if nothing.
         target: the name of what is made of it.
     """
 
     source: str
     num_bytes: int
+    version: str
     target: str
 
 
@@ -101,6 +110,10 @@ class PartScorer:
             return _score_part(self.scorer, part, folder, self.options)
         except InputError as error:
             return {"error": str(error)}
+        except Exception as error:  # such as memory that does not suffice: no other part suffers from it
+            source = redacted(part.source)
+            log.exception("Part %s", source)
+            return {"error": f"{source}: {type(error).__name__}: {_said(error)}."}
 
 
 def score_folder(
@@ -159,7 +172,7 @@ def score_folder(
             "model_name": model,
             "scorer": of_file.pop("scorer"),
             "options": of_file,
-            "parts": [asdict(part) for part in parts],
+            "parts": [{**asdict(part), "source": redacted(part.source)} for part in parts],
         }
         earlier = _begin(target, run, names, restart)
         done = set() if restart else names & {part.target for part in parts}
@@ -235,9 +248,11 @@ class _Crew:
                     worker, part = self.idle.pop(), waiting.popleft()
                     tries[part] += 1
                     self.working[worker.score.remote(part, self.target)] = worker, part
+            if not (self.starting or self.working):  # too few to begin with
+                self._start()
             (answer,), _ = ray.wait([*self.starting, *self.working], num_returns=1)
             if answer in self.starting:
-                self._meet(answer)
+                self._meet(answer, bool(waiting))
                 continue
             worker, part = self.working.pop(answer)
             try:
@@ -248,7 +263,7 @@ class _Crew:
                 self.counts["workers_lost"] += 1
                 if tries[part] >= MOST_TRIES:
                     lost = f"{tries[part]} workers were lost over it"
-                    self.errors.append(f"{part.source}: {lost} ({first_line(error)}).")
+                    self.errors.append(f"{redacted(part.source)}: {lost} ({first_line(error)}).")
                     bar.update()
                 else:
                     waiting.append(part)
@@ -275,8 +290,8 @@ class _Crew:
         worker = self.Worker.remote()
         self.starting[worker.begin.remote(self.model, self.options)] = worker
 
-    def _meet(self, answer: Any) -> None:
-        """Take in a worker that has its model, or learn why it has none."""
+    def _meet(self, answer: Any, is_wanted: bool) -> None:
+        """Take in a worker that has its model, or learn why it has none and start another, if one is wanted."""
         worker = self.starting.pop(answer)
         try:
             said = self.ray.get(answer)
@@ -284,12 +299,13 @@ class _Crew:
             raise
         except self.ray.exceptions.RayError as error:
             self.num_failed_starts += 1
-            if self.num_failed_starts >= MOST_TRIES:
+            if is_wanted and self.num_failed_starts < MOST_TRIES:
+                self._start()
+            elif not (self.starting or self.working):  # but for those, the run goes on without
                 raise InputError(
                     f"{self.num_failed_starts} workers were lost before they had their model ({first_line(error)}). "
                     "Is the package installed on every node, and is there memory for a model in each worker?"
                 ) from None
-            self._start()
             return
         if "error" in said:
             raise InputError(
@@ -301,16 +317,17 @@ class _Crew:
         self.idle.append(worker)
 
     def _agree(self, found: dict[str, Any], node: str) -> None:
-        """Note what the first worker has loaded; refuse whoever has loaded something else."""
-        if self.noted is None:
-            self.noted = found
-            _write(self.target, MANIFEST, {**self.run, **found})
+        """Note the run and what its first worker has loaded; refuse whoever has loaded something else."""
+        noted = self.noted or found
         for name, what in {"fingerprint": "another model", "dtype": "another type of numbers"}.items():
-            if found[name] != self.noted[name]:
+            if found[name] != noted[name]:
                 raise InputError(
-                    f"{self.target} was begun with {what} than node {node} has loaded ({found[name][:12]}, not "
-                    f"{self.noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
+                    f"{redacted(self.target)} was begun with {what} than node {node} has loaded ({found[name][:12]}, "
+                    f"not {noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
                 )
+        if self.noted != {**self.run, **found}:
+            self.noted = {**self.run, **found}
+            _write(self.target, MANIFEST, self.noted)
 
 
 def find_parts(source: str) -> list[Part]:
@@ -350,6 +367,7 @@ def find_parts(source: str) -> list[Part]:
         Part(
             _located(name, path, source),
             int(found[name].get("size") or 0),
+            next((str(found[name][key]) for key in VERSIONS if found[name].get(key)), ""),
             _part_name(number, name),
         )
         for number, name in enumerate(names)
@@ -427,9 +445,9 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
                     filesystem.put_file(str(target), unfinished)
                     filesystem.mv(unfinished, f"{path}/{part.target}")
         except InputError as error:
-            raise InputError(str(error).replace(str(source), part.source)) from None
+            raise InputError(str(error).replace(str(source), redacted(part.source))) from None
         except OSError as error:
-            raise InputError(f"{part.source}: {first_line(error)}.") from None
+            raise InputError(f"{redacted(part.source)}: {_said(error)}.") from None
         return result
 
 
@@ -495,15 +513,20 @@ def _names_in(target: str) -> set[str]:
 
 
 def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> dict[str, Any] | None:
-    """Return what is noted of an unfinished run into a folder of these files, if it is this one."""
+    """Return what is noted of an unfinished run into a folder of these files, if it is this one.
+
+    What has not been scored may be another file by now.
+    """
     names = {name for name in names if not name.startswith(".")}
     filesystem, path = fsspec.url_to_fs(target)
     earlier = None
     with suppress(ValueError):
         earlier = json.loads(filesystem.cat_file(f"{path}/{MANIFEST}")) if MANIFEST in names else None
-    if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", "parts"}):  # none of ours
+    if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", *run}):  # none of ours
         if names:
-            raise InputError(f"{target} is not empty ({min(names)}), and no run was begun there. Name another folder.")
+            raise InputError(
+                f"{redacted(target)} is not empty ({min(names)}), and no run was begun there. Name another folder."
+            )
         return None
     if restart:
         parts = {part["target"] for part in earlier["parts"]} & names
@@ -513,13 +536,29 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
             for unfinished in Path(target).glob(".unfinished-part-*"):
                 delete(unfinished)
         return None
-    changed = [name.replace("_", " ") for name, value in run.items() if earlier.get(name) != value]
-    changed = [name for name in changed if name != "model name"]  # the fingerprint tells
-    if changed:
+    options, before, now = run["options"], earlier["parts"], run["parts"]
+    if not earlier["options"]["skip_bad_rows"]:  # what is done has no bad row: others may be skipped from now on
+        options = {**options, "skip_bad_rows": False}
+    differs = {  # and not the model's name: its fingerprint tells
+        "scorer": earlier["scorer"] != run["scorer"],
+        "options": earlier["options"] != options,
+        "parts": [part["source"] for part in before] != [part["source"] for part in now],
+    }
+    if any(differs.values()):
+        others = " and other ".join(name for name in differs if differs[name])
         raise InputError(
-            f"{target} was begun with other {' and other '.join(changed)}. Give what it had and it resumes, or start "
-            "over with --restart, which deletes its parts."
+            f"{redacted(target)} was begun with other {others}. Give what it had and it resumes, or start over with "
+            "--restart, which deletes its parts."
         )
+    changed = [part["target"] for part, old in zip(now, before, strict=True) if part != old]
+    if stale := [name for name in changed if name in names]:
+        raise InputError(
+            f"{redacted(target)} holds {len(stale):,} of the parts whose input has changed since: "
+            f"{', '.join(stale[:10])}. Delete them and the same command scores them again, or start over with "
+            "--restart."
+        )
+    for name in changed if not is_url(target) else ():
+        delete(Path(target) / f".unfinished-{name}")
     return earlier
 
 

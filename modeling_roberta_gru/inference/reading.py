@@ -232,7 +232,11 @@ class TimeLimit:
 
     def __init__(self, model: Any):
         self._mine = threading.local()
-        model.base_model.register_forward_pre_hook(lambda *_: self._look())
+        self._hook = model.base_model.register_forward_pre_hook(lambda *_: self._look())
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        self._hook.remove()
 
     @contextmanager
     def seconds(self, most: float) -> Iterator[None]:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
+from io import BytesIO
 from itertools import chain, count, cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -190,7 +191,6 @@ def score_file(
         "--text-column": options.text_column,
         **{f"--{name.replace('_', '-')}": value for name, value in options.csv.items()},
         "--clean-html": options.clean_html,
-        "--skip-bad-rows": options.skip_bad_rows,
         "input": _identity(table.path),
         "pool size": POOL_SIZE,
     }
@@ -367,7 +367,8 @@ def _folder(target: Path) -> Path:
 def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
     """Note what the parts will follow from, if there are none yet; else check that it is what theirs did.
 
-    Names and number of the new columns are none of it: they are made when all is scored.
+    Names and number of the new columns are none of it: they are made when all is scored. Nor is `skip_bad_rows`:
+    without it, nothing is scored of a file with such rows.
     """
     noted = folder / NOTED
     if restart or not noted.exists():  # which goes first of all that is deleted: what is left then is of no use
@@ -527,8 +528,10 @@ def _score(scorer: "Scorer", texts: Iterator[str], folder: Path, done: int, num_
                 return
             if not np.isfinite(part).all():
                 raise InputError("The model's scores are not finite numbers: its weights are damaged.")
+            content = BytesIO()
+            np.save(content, np.stack(part))
             with replacing(folder / f"part-{number:08}.npy") as unfinished:
-                np.save(unfinished, np.stack(part))
+                unfinished.write_bytes(content.getbuffer())  # numpy itself writes past Python: it loses a full disk
 
 
 def _rows(

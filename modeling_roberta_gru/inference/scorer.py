@@ -8,8 +8,9 @@ import reprlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -217,18 +218,22 @@ class Scorer:
         engine = self.engine
         pools: deque[tuple[int, Future]] = deque()
         first = 0
+        is_given_up = Event()
         # Left in this order: first what fills the queue, then what empties it.
         with (
             threads(engine.num_workers, initializer=_begin_worker, initargs=(engine,)) as workers,
             threads(1) as tokenisation,
         ):
-            while pool := list(islice(texts, POOL_SIZE)):
-                pools.append((len(pool), tokenisation.submit(self._submit, pool, first, workers)))
-                first += len(pool)
-                if len(pools) > 2:
+            try:
+                while pool := list(islice(texts, POOL_SIZE)):
+                    pools.append((len(pool), tokenisation.submit(self._submit, pool, first, workers, is_given_up)))
+                    first += len(pool)
+                    if len(pools) > 2:
+                        yield self._collect(*pools.popleft(), on_scored)
+                while pools:
                     yield self._collect(*pools.popleft(), on_scored)
-            while pools:
-                yield self._collect(*pools.popleft(), on_scored)
+            finally:
+                is_given_up.set()
 
     def _check_process(self) -> None:
         if os.getpid() != self._process and not self.engine.survives_fork:
@@ -237,7 +242,9 @@ class Scorer:
                 'scorer in the process that scores, or start processes by "spawn".'
             )
 
-    def _submit(self, texts: list[Any], first: int, workers: ThreadPoolExecutor) -> list[tuple[np.ndarray, Future]]:
+    def _submit(
+        self, texts: list[Any], first: int, workers: ThreadPoolExecutor, is_given_up: Event
+    ) -> list[tuple[np.ndarray, Future]]:
         """Tokenise a pool, whose texts are numbered from `first`, unless it is, and queue its batches."""
         documents = self._tokenise(texts) if isinstance(texts[0], str) else texts
         for row, ids in enumerate(documents, first):
@@ -248,7 +255,8 @@ class Scorer:
         if self.threshold is not None:
             is_stoppable = lengths > self.engine.model.config.encoder_window
         longest_first = np.flatnonzero(is_stoppable)[np.argsort(-lengths[is_stoppable], kind="stable")]
-        turns = [(rows, self._predict_by_windows) for rows in self._turns(longest_first)]
+        by_windows: Callable[[list[np.ndarray]], np.ndarray] = partial(self._predict_by_windows, is_given_up)
+        turns = [(rows, by_windows) for rows in self._turns(longest_first)]
         others = np.flatnonzero(~is_stoppable)
         batches = [(others[rows], self._predict) for rows in batches_by_length(lengths[others], self.tokens_per_batch)]
         return [
@@ -299,14 +307,16 @@ class Scorer:
         logits = self.engine.model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
         return logits.float().cpu().numpy()
 
-    def _predict_by_windows(self, documents: list[np.ndarray]) -> np.ndarray:
-        """Score documents beyond the window, each until it is certain enough: logits (B, C)."""
+    def _predict_by_windows(self, is_given_up: Event, documents: list[np.ndarray]) -> np.ndarray:
+        """Score documents beyond the window, each until it is certain enough, unless nobody waits: logits (B, C)."""
         logits = np.empty((len(documents), len(self.labels)), dtype=np.float32)
 
         def is_certain(scores: np.ndarray) -> np.ndarray:
             return certainty(scores, self.problem_type) >= self.threshold
 
         for step in read_by_windows(self.engine.model, documents, is_certain, self._windows_at_once):
+            if is_given_up.is_set():
+                break
             if step.is_last:
                 logits[step.row] = step.logits
         return logits
@@ -366,7 +376,10 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     """Digest what a text's scores follow from, wherever the model lies and however many threads compute."""
     config = {name: value for name, value in model.config.to_dict().items() if name not in OF_A_COPY}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    told: Any = sorted(tokenizer.get_vocab().items())
+    if tokenizer.is_fast:  # all that it does to a text; cut and padding are settings of whoever called it last
+        told = {**json.loads(tokenizer.backend_tokenizer.to_str()), "truncation": None, "padding": None}
+    digest.update(repr(told).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
