@@ -1073,7 +1073,8 @@ class RobertaGRUReader:
         """Resume where `state_dict` was taken, by a reader of the same model and tokenizer.
 
         Raises:
-            ValueError: if it is another model's or tokenizer's, naming the entry; this reader is then as it was.
+            ValueError: if it is another model's, or of a tokenizer that cuts texts in other places, naming the entry;
+                this reader is then as it was.
         """
         own = self.state_dict()
         if state.keys() != own.keys():
