@@ -381,8 +381,8 @@ def _conditions(runs: list[dict[str, Any]]) -> list[str]:
     return [
         f"- command: `python benchmarks/long_documents.py {first['task']} SYSTEM --seed SEED`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
-        f"- {_range(first['num_train'])} training documents of up to {longest:,} tokens, {_range(first['steps'])} steps "
-        f"for every system{folds}; {versions}",
+        f"- {_range(first['num_train'])} training documents of up to {longest:,} tokens, {_range(first['steps'])} "
+        f"steps for every system{folds}; {versions}",
         f"- {min(seconds):,.0f} to {max(seconds):,.0f} s of training, {first['precision']}, "
         f"{cores(first, '; shared')}",
     ]
