@@ -172,6 +172,7 @@ SYSTEMS = {
         )
         for kind, ways, directions in (("gru", "", 1), ("bigru", " both ways", 2))
     },
+    "gru-skip-attention": System("RoBERTa-GRU, `attention`, skip connection", "attention", 1, skip=True),
     OURS: System(
         "**RoBERTa-GRU, `train`'s summary**: four attentions with horizons, skip connection",
         "attention",
