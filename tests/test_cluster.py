@@ -248,12 +248,13 @@ def test_workers_that_never_come_up_end_the_run(run, parts, tmp_path):
         run(parts, tmp_path / "out", FakeRay(range(1, 100)))
 
 
-def test_workers_that_do_not_come_up_end_no_run_that_has_others(run, parts, tmp_path, expected, monkeypatch):
+def test_workers_that_do_not_come_up_end_no_run_that_has_others(run, parts, tmp_path, expected, monkeypatch, capsys):
     ray = FakeRay(losses=[3, 5, 6, 7, 8])  # a worker of two over its first part, and all that are started in its place
     monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers[:1], []))  # starts end before parts
     assert run(parts, tmp_path / "out", ray)["workers_lost"] == 1
     assert rows_of(tmp_path / "out") == expected
     assert ray.num_workers == 2 + 4
+    assert "The run goes on with 1." in capsys.readouterr().err
 
 
 def test_no_worker_is_started_for_whom_no_part_waits(run, parts, tmp_path, monkeypatch):
@@ -478,6 +479,22 @@ def test_a_part_that_no_worker_can_score_costs_no_other(run, parts, tmp_path, mo
         run(parts, tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 25
     assert "run_out_of_memory" in caplog.text  # its traceback
+
+
+def test_a_broken_worker_gets_no_other_part(run, parts, tmp_path, expected, monkeypatch):
+    broken = []
+
+    def fail_in_the_first(scorer, source, *rest, **options):
+        if scorer in (broken or [scorer]):
+            broken[:] = [scorer]
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return score_file(scorer, source, *rest, **options)
+
+    monkeypatch.setattr(cluster, "score_file", fail_in_the_first)
+    with pytest.raises(InputError, match=r"1 of 6 parts"):
+        run(parts, tmp_path / "out", FakeRay(num_cpus=1))
+    assert run(parts, tmp_path / "out", FakeRay())["done_before"] == 5
+    assert rows_of(tmp_path / "out") == expected
 
 
 def test_a_bad_row_may_be_mended_and_the_run_resumed(run, parts, tmp_path):

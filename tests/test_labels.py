@@ -168,7 +168,7 @@ def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
 
 def test_indices_are_not_read_where_the_names_of_a_saved_model_have_digits_unless_these_are_the_indices():
     stars = SimpleNamespace(problem_type=None, id2label={index: f"{index + 1} stars" for index in range(5)})
-    with pytest.raises(InputError, match=r"Unknown label '1' .*Known: 1 stars, 2 stars, 3 stars, 4 stars, 5 stars"):
+    with pytest.raises(InputError, match=r"Unknown label '1' .*Known: 1 stars, .*not read by index"):
         LabelSpace.from_config(stars).encode([1, 4])
     unnamed = SimpleNamespace(problem_type=None, id2label={0: "LABEL_0", 1: "LABEL_1"})
     assert LabelSpace.from_config(unnamed).encode([1, "0", "LABEL_1"]).tolist() == [1, 0, 1]

@@ -223,6 +223,13 @@ def test_a_rare_class_that_is_always_right_has_no_width(problem_type):
         assert measured["per_class"]["rare"][name] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}
 
 
+@pytest.mark.parametrize("seed", range(6))  # of which some draw no document of the class
+def test_a_class_in_no_resample_keeps_its_value(seed):
+    probabilities = np.eye(2)[[0, 1, 0, 0]]
+    measured = measure(probabilities, [0, 1, 0, 0], SINGLE, ["often", "rare"], num_resamples=1, seed=seed)
+    assert measured["per_class"]["rare"]["f1"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}
+
+
 def test_a_class_never_predicted_has_a_precision_of_0():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1]])
     measured = measure(probabilities, [0, 1], SINGLE, ["a", "b"], num_resamples=20)

@@ -15,7 +15,7 @@ from modeling_roberta_gru.training.arguments import parse_run
 from .tiny import ROOT, TINY_ENCODER, tiny_config, write_reviews
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 

@@ -9,12 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import count, islice
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import pytest
 import torch
-from tokenizers import normalizers
+from tokenizers import normalizers, pre_tokenizers
 from torch.testing import assert_close
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
@@ -379,6 +380,11 @@ def test_another_tokenizer_of_the_same_vocabulary_has_another_fingerprint(model,
     assert scorer.fingerprint(model, other) == scorers["float32"].fingerprint
     other.backend_tokenizer.normalizer = normalizers.Lowercase()
     assert scorer.fingerprint(model, other) != scorers["float32"].fingerprint
+    other.backend_tokenizer.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(SimpleNamespace())  # cannot be written
+    smaller = copy.deepcopy(tokenizer)
+    smaller.add_tokens("a-token-of-its-own")
+    smaller.backend_tokenizer.pre_tokenizer = other.backend_tokenizer.pre_tokenizer
+    assert scorer.fingerprint(model, other) != scorer.fingerprint(model, smaller)
 
 
 # Engines

@@ -680,9 +680,10 @@ def test_a_folder_that_names_no_split_is_evaluated_whole(tmp_path, kind):
     assert load_labelled(str(tmp_path), DataArguments(), POLARITY)[0]["row_id"][:] == ["test:0", "test:1"]
 
 
-def test_of_a_hub_data_set_with_training_rows_alone_a_column_may_say_which_are_test(monkeypatch):
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_of_a_hub_data_set_of_one_split_a_column_may_say_which_rows_are_test(monkeypatch, split):
     rows = {"text": ["a", "b"], "label": ["neg", "pos"], "part": ["train", "test"]}
-    splits = DatasetDict(train=Dataset.from_dict(rows))
+    splits = DatasetDict({split: Dataset.from_dict(rows)})
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: splits)
     assert load_labelled("some/reviews", DataArguments(split_column="part"), POLARITY)[0]["text"][:] == ["b"]
 

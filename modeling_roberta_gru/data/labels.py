@@ -183,6 +183,8 @@ class LabelSpace:
             label = labels[int(unknown[0])].as_py()
             near = get_close_matches(plain_name(label), self.names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {_some(self._index_names())}."
+            if {_key(name) for name in names} <= {str(index) for index in range(self.num_labels)}:
+                hint = f"Known: {_some(self._index_names())}; these are not read by index here."
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise LabelError(
                 f"Unknown label {plain_name(label)!r}{others}", np.unique(rows[unknown]), row_ids, f". {hint}"

@@ -246,12 +246,12 @@ def load_labelled(
             field="label_column",
         )
     given = read_source(args, tables, must_have="test")
-    other = "train" if args.split_column else "validation"  # is measured where no split is called test
-    if "test" not in given and list(given) != [other]:
+    split = "test" if "test" in given else next(iter(given))
+    if split != "test" and (len(given) > 1 or (split == "train" and not args.split_column)):
         raise InputError(
-            f"{name} has no test split with labels, only {' and '.join(given)}: name the file that is meant."
+            f"{name} has no test split with labels, only {' and '.join(given)}: name the file that is meant, or give "
+            "its rows in Python."
         )
-    split = "test" if "test" in given else other
     documents = build_documents(split, given[split], args, keep)
     if documents.splits is not None:
         is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))

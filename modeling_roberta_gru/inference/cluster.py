@@ -104,7 +104,7 @@ class PartScorer:
         """Score a part into a folder.
 
         Returns:
-            What [`score_file`] returns, or `error`.
+            What [`score_file`] returns, or `error`, and `is_broken` if this worker may fail over others, too.
         """
         try:
             return _score_part(self.scorer, part, folder, self.options)
@@ -113,7 +113,7 @@ class PartScorer:
         except Exception as error:  # such as memory that does not suffice: no other part suffers from it
             source = redacted(part.source)
             log.exception("Part %s", source)
-            return {"error": f"{source}: {type(error).__name__}: {_said(error)}."}
+            return {"error": f"{source}: {type(error).__name__}: {_said(error)}.", "is_broken": True}
 
 
 def score_folder(
@@ -270,7 +270,10 @@ class _Crew:
                 if waiting:
                     self._start()
                 continue
-            self.idle.append(worker)
+            if not said.get("is_broken"):
+                self.idle.append(worker)
+            elif waiting:
+                self._start()
             bar.update()
             if "error" in said:
                 self.errors.append(said["error"])
@@ -299,13 +302,17 @@ class _Crew:
             raise
         except self.ray.exceptions.RayError as error:
             self.num_failed_starts += 1
+            lost = (
+                f"{self.num_failed_starts} workers were lost before they had their model ({first_line(error)}). "
+                "Is the package installed on every node, and is there memory for a model in each worker?"
+            )
             if is_wanted and self.num_failed_starts < MOST_TRIES:
                 self._start()
-            elif not (self.starting or self.working):  # but for those, the run goes on without
-                raise InputError(
-                    f"{self.num_failed_starts} workers were lost before they had their model ({first_line(error)}). "
-                    "Is the package installed on every node, and is there memory for a model in each worker?"
-                ) from None
+            elif not (self.starting or self.working):
+                raise InputError(lost) from None
+            elif is_wanted:
+                others = len(self.idle) + len(self.starting) + len(self.working)
+                say(f"{lost} The run goes on with {others}.", error=True)
             return
         if "error" in said:
             raise InputError(
@@ -338,6 +345,7 @@ def find_parts(source: str) -> list[Part]:
     """
     try:
         filesystem, path = fsspec.url_to_fs(source)
+        filesystem.invalidate_cache()  # or an earlier listing would say what changes
         is_glob = any(mark in path for mark in "*?[") and not filesystem.exists(path)  # "reviews [2024]" is a name
         if is_glob:
             found = filesystem.glob(path, detail=True)
@@ -550,12 +558,12 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
             f"{redacted(target)} was begun with other {others}. Give what it had and it resumes, or start over with "
             "--restart, which deletes its parts."
         )
-    changed = [part["target"] for part, old in zip(now, before, strict=True) if part != old]
+    changed = [part["target"] for part, old in zip(now, before, strict=True) if part != {**part, **old}]
     if stale := [name for name in changed if name in names]:
         raise InputError(
-            f"{redacted(target)} holds {len(stale):,} of the parts whose input has changed since: "
-            f"{', '.join(stale[:10])}. Delete them and the same command scores them again, or start over with "
-            "--restart."
+            f"{redacted(target)} holds {len(stale):,} of the parts whose input has another size or time by now: "
+            f"{', '.join(stale[:10])}{', …' if len(stale) > 10 else ''}. Delete them and the same command scores them "
+            "again, or start over with --restart."
         )
     for name in changed if not is_url(target) else ():
         delete(Path(target) / f".unfinished-{name}")

@@ -8,6 +8,7 @@ import reprlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import Event, Lock, Thread
@@ -377,8 +378,9 @@ def fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> s
     config = {name: value for name, value in model.config.to_dict().items() if name not in OF_A_COPY}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     told: Any = sorted(tokenizer.get_vocab().items())
-    if tokenizer.is_fast:  # all that it does to a text; cut and padding are settings of whoever called it last
-        told = {**json.loads(tokenizer.backend_tokenizer.to_str()), "truncation": None, "padding": None}
+    with suppress(Exception):  # slow ones, and those with parts in Python, cannot tell all that they do to a text
+        told = json.loads(tokenizer.backend_tokenizer.to_str())
+        told |= {"truncation": None, "padding": None}  # settings of whoever called it last
     digest.update(repr(told).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

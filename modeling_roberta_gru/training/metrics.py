@@ -459,14 +459,12 @@ def _with_intervals(
 def interval(value: np.ndarray, draws: np.ndarray, n: int) -> Any:
     """Put a value beside its interval; per-class values, draws of shape (r, C), give a list of C.
 
-    Draws that are NaN do not count; where all are, value and interval are 0.
+    Draws that are NaN do not count; a value that is NaN is 0.
     """
     if value.ndim == 1:
         return [interval(value[index], draws[:, index], n) for index in range(len(value))]
-    draws = draws[~np.isnan(draws)]
-    if not len(draws):
-        return {"value": 0.0, "low": 0.0, "high": 0.0, "n": n}
-    low, high = np.quantile(draws, [0.025, 0.975])
+    value, draws = np.nan_to_num(value), draws[~np.isnan(draws)]
+    low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (value, value)
     return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value)), "n": n}
 
 
