@@ -254,7 +254,7 @@ def test_workers_that_do_not_come_up_end_no_run_that_has_others(run, parts, tmp_
     assert run(parts, tmp_path / "out", ray)["workers_lost"] == 1
     assert rows_of(tmp_path / "out") == expected
     assert ray.num_workers == 2 + 4
-    assert "The run goes on with 1." in capsys.readouterr().err
+    assert "Workers left to continue with: 1." in capsys.readouterr().err
 
 
 def test_no_worker_is_started_for_whom_no_part_waits(run, parts, tmp_path, monkeypatch):

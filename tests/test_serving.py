@@ -597,7 +597,7 @@ def test_a_document_too_many_is_told_when_to_come_back(serve):
     assert "event: end" in served.ask(b'"a"', path="/read")[1]
 
 
-def test_a_document_whose_client_is_gone_before_its_answer_begins_stays_not_open(scorer):
+def test_a_document_is_closed_whose_client_is_gone_before_its_answer_begins(scorer):
     app = create_app(scorer, limits=Limits(readings=1))
 
     async def send(message):

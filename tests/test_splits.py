@@ -708,7 +708,7 @@ def test_a_saved_model_names_the_columns_that_are_wrong_or_missing():
         load_labelled(given, DataArguments(label_column=["fun", "said"]), saved)
 
 
-def test_integers_that_are_read_as_indices_are_evaluated_aloud(caplog):
+def test_integers_that_are_read_as_indices_are_warned_about(caplog):
     saved = LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label={0: "fake", 1: "real"}))
     assert load_labelled({"text": ["a", "b"], "label": [1, 0]}, DataArguments(), saved)[0]["label"][:] == [1, 0]
     assert "labels are read as indices: 0 = fake, 1 = real" in caplog.text

@@ -311,8 +311,8 @@ class _Crew:
             elif not (self.starting or self.working):
                 raise InputError(lost) from None
             elif is_wanted:
-                others = len(self.idle) + len(self.starting) + len(self.working)
-                say(f"{lost} The run goes on with {others}.", error=True)
+                num_left = len(self.idle) + len(self.starting) + len(self.working)
+                say(f"{lost} Workers left to continue with: {num_left}.", error=True)
             return
         if "error" in said:
             raise InputError(
@@ -561,7 +561,7 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
     changed = [part["target"] for part, old in zip(now, before, strict=True) if part != {**part, **old}]
     if stale := [name for name in changed if name in names]:
         raise InputError(
-            f"{redacted(target)} holds {len(stale):,} of the parts whose input has another size or time by now: "
+            f"{redacted(target)} holds {len(stale):,} of the parts whose input has changed since (size or time): "
             f"{', '.join(stale[:10])}{', …' if len(stale) > 10 else ''}. Delete them and the same command scores them "
             "again, or start over with --restart."
         )
