@@ -24,7 +24,7 @@ import measuring
 import numpy as np
 from datasets import Dataset
 from measuring import conditions, cores, now, table_of, write_record
-from transformers import DataCollatorWithPadding, set_seed
+from transformers import DataCollatorWithPadding, RobertaModel, set_seed
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
@@ -132,21 +132,20 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("system", choices=SYSTEMS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--encoder", help="a saved encoder or RoBERTa-GRU to begin with, instead of the task's own")
+    parser.add_argument("--encoder", help="a trained model whose encoder to begin with, instead of the task's own")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file")
     options = parser.parse_args()
     name = f"{options.task}-{options.system}-{options.seed}"
-    if options.encoder:
-        TASKS[options.task]["model"] = TASKS[options.task]["model"] | {"model_name_or_path": options.encoder}
+    work = (options.task, options.system, options.seed, options.encoder)
     if "num_folds" not in TASKS[options.task]:
         splits = load_splits(DataArguments(**TASKS[options.task]["data"]))
-        write_record(options.output / f"{name}.json", run(options.task, options.system, options.seed, splits))
+        write_record(options.output / f"{name}.json", run(*work, splits))
         return
     for fold in range(TASKS[options.task]["num_folds"]):
         path = options.output / f"{name}-fold-{fold}.json"
         if not path.exists():
             splits = splits_of_fold(options.task, fold)
-            write_record(path, run(options.task, options.system, options.seed, splits) | {"fold": fold})
+            write_record(path, run(*work, splits) | {"fold": fold})
 
 
 def splits_of_fold(task: str, fold: int) -> Splits:
@@ -161,8 +160,8 @@ def splits_of_fold(task: str, fold: int) -> Splits:
     return load_splits(DataArguments(**TASKS[task]["data"]), tables)
 
 
-def run(task: str, system: str, seed: int, splits: Splits) -> dict[str, Any]:
-    """Train and test.
+def run(task: str, system: str, seed: int, encoder: str | None, splits: Splits) -> dict[str, Any]:
+    """Train and test; the GRU and the head begin untrained, the encoder as it is in `encoder`, if given.
 
     Returns:
         Conditions, and for each part of the test one digit a row: 1 where the system is right.
@@ -173,6 +172,8 @@ def run(task: str, system: str, seed: int, splits: Splits) -> dict[str, Any]:
     tokenizer = architecture.load_tokenizer(model_args, splits.train["text"])
     set_seed(seed)
     model = architecture.load_model(model_args, tokenizer, splits.labels)
+    if encoder:
+        model.roberta.load_state_dict(RobertaModel.from_pretrained(encoder, add_pooling_layer=False).state_dict())
     model.__class__ = {"mean": WindowVote, "max": MaxVote}.get(system, type(model))
     parts = test_parts(task, tokenize(splits.test, tokenizer, None), model.config.encoder_window)
     if task == "built-in-long" and system == "whole":
@@ -206,6 +207,7 @@ def run(task: str, system: str, seed: int, splits: Splits) -> dict[str, Any]:
         "task": task,
         "system": system,
         "seed": seed,
+        **({"encoder": encoder} if encoder else {}),
         "window": model.config.encoder_window,
         "window_stride": model.config.window_stride,
         "num_train": len(train),
@@ -378,8 +380,9 @@ def _conditions(runs: list[dict[str, Any]]) -> list[str]:
     versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("python", "torch", "transformers"))
     num_folds = TASKS[first["task"]].get("num_folds")
     folds = f" in each of {num_folds} folds" if num_folds else ""
+    encoder = f" --encoder {first['encoder']}" if "encoder" in first else ""
     return [
-        f"- command: `python benchmarks/long_documents.py {first['task']} SYSTEM --seed SEED`, seeds "
+        f"- command: `python benchmarks/long_documents.py {first['task']} SYSTEM --seed SEED{encoder}`, seeds "
         f"{', '.join(map(str, seeds))}; commit {', '.join(f'`{commit}`' for commit in commits)}",
         f"- {_range(first['num_train'])} training documents of up to {longest:,} tokens, {_range(first['steps'])} "
         f"steps for every system{folds}; {versions}",
