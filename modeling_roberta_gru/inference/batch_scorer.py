@@ -45,7 +45,8 @@ class BatchScorer:
     ) -> None:
         if not isinstance(model, str):
             raise InputError(
-                f"BatchScorer loads a model by name or folder in each worker; it cannot take a {type(model).__name__}."
+                f"BatchScorer loads a model by name or folder in each worker; it cannot take a {type(model).__name__}.",
+                field="model",
             )
         self.model, self.text_column, self.prefix, self.all_scores = model, text_column, prefix, all_scores
         self.skip_bad_rows, self.num_threads, self.options = skip_bad_rows, num_threads, options
