@@ -686,7 +686,10 @@ def app(arguments: Mapping[str, Any]) -> Any:
     options = {name: arguments[name] for name in ("dtype", "device") if name in arguments}
     least, most = int(numbers["min_replicas"]), int(numbers["max_replicas"])
     if not 0 <= least <= most or most < 1:
-        raise InputError(f"min_replicas={least} and max_replicas={most}: give 0 <= min_replicas <= max_replicas.")
+        raise InputError(
+            f"min_replicas={least} and max_replicas={most}: give 0 <= min_replicas <= max_replicas.",
+            field="min_replicas",
+        )
 
     check_installed()
     try:
@@ -799,7 +802,9 @@ def find_token(token: str | None = None) -> str | None:
     """
     token = os.environ.get(TOKEN) if token is None else token
     if token is not None and not token.strip():
-        raise InputError(f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.")
+        raise InputError(
+            f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.", field=TOKEN
+        )
     if token is not None and not token.isascii():  # clients encode others in different ways
         raise InputError(f"The token in {TOKEN} has characters beyond ASCII: choose another.", field=TOKEN)
     return token

@@ -23,6 +23,7 @@ from modeling_roberta_gru.inference.explanation import attribute, draw_trace, ex
 from modeling_roberta_gru.inference.reading import Attribution, Trace, html, jumps, turns
 from modeling_roberta_gru.training import plots
 
+from .refusals import refused
 from .tiny import tiny_config
 
 # Beyond three windows of 20 tokens, with whatever can go wrong on the way to HTML and back.
@@ -496,17 +497,17 @@ def test_text_stands_out_from_every_colour_in_light_and_dark(background, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "said"),
     [
-        ("", "The text is empty."),
-        (" \n ", "The text is empty."),
-        ("<s></s>", "The text holds no words, only special tokens."),
-        ("half a \ud83d smile", "Character 8 of the text is half a character"),
+        ("", "empty"),
+        (" \n ", "empty"),
+        ("<s></s>", "only special tokens"),
+        ("half a \ud83d smile", "Character 8 "),
     ],
 )
-def test_texts_that_cannot_be_read_are_refused(text, message, byte_level):
+def test_texts_that_cannot_be_read_are_refused(text, said, byte_level):
     for compute in (trace, attribute):
-        with pytest.raises(InputError, match=message):
+        with refused(field="text", match=said):
             compute(classifier(), byte_level, text)
 
 
@@ -520,5 +521,5 @@ def test_models_and_tokenizers_that_cannot_do_it_are_refused(byte_level, monkeyp
     with pytest.raises(InputError, match=r"Unknown label 'LABL_1'\. Did you mean 'LABEL_1'"):
         attribute(classifier(), byte_level, TEXT, "LABL_1")
     monkeypatch.setattr(explanation, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=re.escape("pip install captum")):
+    with refused(field="attributions", match="pip install captum"):
         attribute(classifier(), byte_level, TEXT)

@@ -40,6 +40,7 @@ from modeling_roberta_gru.serving import (
     make_server,
 )
 
+from .refusals import refused
 from .tiny import ROOT, script, tiny_config
 
 pytest.importorskip("fastapi")
@@ -503,11 +504,10 @@ def test_who_has_no_token_is_told_so_before_the_body_is_read(serve):
 
 def test_the_token_is_had_from_the_environment(scorer, monkeypatch):
     monkeypatch.setenv(TOKEN, "schlüssel")
-    with pytest.raises(InputError) as caught:
+    with refused(field=TOKEN, match="ASCII"):
         create_app(scorer)
-    assert caught.value.field == TOKEN
     monkeypatch.setenv(TOKEN, " ")
-    with pytest.raises(InputError):
+    with refused(field=TOKEN, match="empty"):
         create_app(scorer)
 
 
@@ -523,7 +523,7 @@ def test_replicas_of_ray_serve_have_the_token_of_whoever_started_them(folder, mo
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=serve))
     arguments = {"model": str(folder), "dtype": "float32", "device": "cpu"}
     monkeypatch.setenv(TOKEN, " ")
-    with pytest.raises(InputError):
+    with refused(field=TOKEN):
         serving.app(arguments)
     monkeypatch.setenv(TOKEN, "s3cret")
     serving.app(arguments)
@@ -717,7 +717,7 @@ def test_a_port_is_tried_in_the_hosts_own_family(host):
             pytest.skip(f"no {host} here")
         probe.listen()
         port = probe.getsockname()[1]
-        with pytest.raises(InputError, match="Nothing can listen"):
+        with refused(field="port"):
             check_port(host, port)
     check_port(host, port)
 

@@ -13,7 +13,6 @@ import torch
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.labels import MULTI_LABEL, SINGLE_LABEL
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import scorer as scorer_module
 from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.inference.stopping import (
@@ -28,6 +27,7 @@ from modeling_roberta_gru.inference.stopping import (
     upper_bound,
 )
 
+from .refusals import refused
 from .test_modeling import encoded_batches
 from .test_reader import FAMILIES, long_text
 from .tiny import tiny_config
@@ -272,18 +272,18 @@ def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("fields", "agreement", "max_length", "said"),
+    ("fields", "agreement", "max_length", "field", "said"),
     [
-        ({}, 0.99, None, "no `stop_thresholds`"),
-        ({"stop_thresholds": promised(0.9)}, 0.98, None, "--agreement 0.98"),
-        ({"stop_thresholds": promised(0.9)}, 0.99, 30, "--max-length"),
-        ({"stop_thresholds": promised(0.9, max_length=30)}, 0.99, None, "--max-length"),
-        ({"gru_bidirectional": True}, 0.99, None, "gru_bidirectional"),
-        ({"problem_type": "regression", "num_labels": 1}, 0.99, None, "numbers"),
+        ({}, 0.99, None, "stop_thresholds", None),
+        ({"stop_thresholds": promised(0.9)}, 0.98, None, "agreement", "0.98"),
+        ({"stop_thresholds": promised(0.9)}, 0.99, 30, "max_length", "on whole texts"),
+        ({"stop_thresholds": promised(0.9, max_length=30)}, 0.99, None, "max_length", "on 30 tokens"),
+        ({"gru_bidirectional": True}, 0.99, None, "agreement", "gru_bidirectional"),
+        ({"problem_type": "regression", "num_labels": 1}, 0.99, None, "agreement", "numbers"),
     ],
 )
-def test_an_agreement_that_cannot_be_kept_is_refused(fields, agreement, max_length, said):
-    with pytest.raises(InputError, match=said):
+def test_an_agreement_that_cannot_be_kept_is_refused(fields, agreement, max_length, field, said):
+    with refused(field=field, match=said):
         scorer(classifier(**fields), agreement, max_length=max_length)
 
 

@@ -16,10 +16,10 @@ import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import watch as watching
 from modeling_roberta_gru.inference.watch import END, NEW_DOCUMENT, Sighting, follow_file, read_stream, watch
 
+from .refusals import refused
 from .test_reader import FAMILIES, long_text, whole
 from .tiny import TINY_ENCODER, tiny_config
 
@@ -144,7 +144,7 @@ def test_a_followed_file_is_read_as_it_grows_and_anew_once_it_is_another(tmp_pat
         b"anew, longer",
         b"another text, longer still",
     ]
-    with pytest.raises(InputError, match="--follow"):
+    with refused(field="follow", file=str(tmp_path / "nowhere")):
         next(follow_file(tmp_path / "nowhere"))
 
 

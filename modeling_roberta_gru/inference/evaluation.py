@@ -60,14 +60,17 @@ def evaluate_model(
         stopping.check_can_stop(model.config)
         if not (Path(folder) / "config.json").is_file():
             raise InputError(
-                f"--agreements writes into the model's folder, and {name} is not a folder: download the model first."
+                f"--agreements writes into the model's folder, and {name} is not a folder: download the model first.",
+                field="agreements",
+                file=name,
             )
         check_writable("--agreements", Path(folder))
     labels = LabelSpace.from_config(model.config)
     if labels.problem_type == REGRESSION and labels.num_labels > 1:
         raise InputError(
             f"{name} is a regression with {labels.num_labels} outputs, which cannot be measured together. Name a "
-            "model with one."
+            "model with one.",
+            file=name,
         )
     if "length" in slice_by:
         raise InputError(

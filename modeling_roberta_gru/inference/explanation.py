@@ -185,7 +185,9 @@ def explain_model(
         check_writable("--output-dir", output_dir)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):
-        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU has running predictions.")
+        raise InputError(
+            f"{name} is a {model.config.model_type}: only a RoBERTa-GRU has running predictions.", file=name
+        )
     if label is not None:
         label_index(LabelSpace.from_config(model.config).names, label)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -269,7 +271,8 @@ def check_captum() -> None:
     """
     if find_spec("captum") is None:
         raise InputError(
-            "Attributions need Captum: pip install captum. On the command line, --no-attributions skips them."
+            "Attributions need Captum: pip install captum. On the command line, --no-attributions skips them.",
+            field="attributions",
         )
 
 
@@ -293,17 +296,17 @@ def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: st
     if not tokenizer.is_fast:
         raise InputError(f"{type(tokenizer).__name__} gives no token offsets: use a fast tokenizer.")
     if not text.strip():
-        raise InputError("The text is empty.")
+        raise InputError("The text is empty.", field="text")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"Character {error.start + 1} of the text is half a character: decode the text again."
+            f"Character {error.start + 1} of the text is half a character: decode the text again.", field="text"
         ) from None
     encoding = tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     if special.issuperset(encoding["input_ids"]):
-        raise InputError("The text holds no words, only special tokens.")
+        raise InputError("The text holds no words, only special tokens.", field="text")
     return encoding
 
 

@@ -175,7 +175,7 @@ def export(name: str, folder: Path, to: str = "onnx", quantize: str | None = Non
 def _export(name: str, folder: Path, to: str, quantize: str | None) -> dict[str, Any]:
     model, tokenizer = load_classifier(name)
     if model.config.model_type != RobertaGRUConfig.model_type:
-        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU can be exported.")
+        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU can be exported.", file=name)
     model = model.float()
     with writing_to(folder), replacing(folder) as unfinished:
         unfinished.mkdir()
@@ -343,7 +343,8 @@ def _measure_parity(
         way_out = "Please report it" if quantize is None else "Export without --quantize"
         raise InputError(
             f"The graph differs from the model by {largest:.2g}, where {tolerance:g} is allowed; nothing was written. "
-            f"{way_out}."
+            f"{way_out}.",
+            field=None if quantize is None else "quantize",
         )
     rows = [{"tokens": len(document), "difference": value} for document, value in zip(documents, alone, strict=True)]
     return {"tolerance": tolerance, "alone": rows, "batch": batch}
@@ -374,14 +375,15 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path, name: str) 
     if not tokenizer.is_fast:
         raise InputError(
             f"{name} has a {type(tokenizer).__name__}, which runs in transformers only: save a fast tokenizer, with a "
-            "tokenizer.json, beside the model."
+            "tokenizer.json, beside the model.",
+            file=name,
         )
     alone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     alone.no_truncation()
     alone.no_padding()
     for text in TEXTS:
         if alone.encode(text).ids != tokenizer(text, verbose=False)["input_ids"]:
-            raise InputError(f"{name} has a tokenizer whose tokenizer.json tokenizes {text!r} differently.")
+            raise InputError(f"{name} has a tokenizer whose tokenizer.json tokenizes {text!r} differently.", file=name)
     alone.save(str(path))
 
 
@@ -394,11 +396,17 @@ def _check_request(folder: Path, to: str, quantize: str | None) -> None:
         if find_spec(library) is None:
             raise InputError(f"{library} is not installed, which an export needs: pip install 'roberta-gru[onnx]'")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / FIGURES).is_file()):
-        raise InputError(f"--output-dir {folder} exists and is not an export: name another folder.")
+        raise InputError(
+            f"--output-dir {folder} exists and is not an export: name another folder.",
+            field="output_dir",
+            file=str(folder),
+        )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise InputError(
             f"--output-dir {folder} is the folder you are in, or holds it, and an export replaces its folder whole: "
-            f"name one inside, such as {folder / 'onnx'}."
+            f"name one inside, such as {folder / 'onnx'}.",
+            field="output_dir",
+            file=str(folder),
         )
     check_writable("--output-dir", folder if folder.is_dir() else folder.absolute().parent)
 
