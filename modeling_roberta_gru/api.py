@@ -85,7 +85,7 @@ class TrainedClassifier:
         if self.model is None:
             raise InputError("A bag of words leaves metrics and predictions, but no model to save.")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} exists and is not empty: name a new folder.")
+            raise InputError(f"{folder} exists and is not empty: name a new folder.", file=str(folder))
         check_writable("save", folder)
         with replacing(folder) as unfinished:
             shutil.copytree(self.output_dir / "model", unfinished)
@@ -127,10 +127,14 @@ def train(
     tables = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
     tables = {split: table for split, table in tables.items() if table is not None}
     if tables and "train" not in tables:
-        raise InputError("There are no training rows: give train_dataset too.")
+        raise InputError("There are no training rows: give train_dataset too.", field="train_dataset")
     for split, table in tables.items():
         if isinstance(table, str | os.PathLike):
-            raise InputError(f"{str(table)!r} is a name, not rows: give a file as {split}_file={str(table)!r}.")
+            raise InputError(
+                f"{str(table)!r} is a name, not rows: give a file as {split}_file={str(table)!r}.",
+                field=f"{split}_file",
+                file=str(table),
+            )
     source = next((name for name in SOURCES if name in options), None)
     if tables and source:
         raise InputError(
@@ -191,7 +195,7 @@ def evaluate(
     """
     for name in options:
         if name not in READ_BY_EVALUATE:
-            raise unknown_name("option", name, READ_BY_EVALUATE)
+            raise unknown_name("option", name, READ_BY_EVALUATE, field=name)
     options = {name: value for name, value in options.items() if value is not None}
     if isinstance(model, TrainedClassifier):
         options = {"max_length": model.max_length, "clean_html": model.clean_html, **options}
@@ -283,5 +287,5 @@ def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
     known = all_options()
     for name in options:
         if name not in known:
-            raise unknown_name("option", name, known)
+            raise unknown_name("option", name, known, field=name)
     return {name: known[name].accept(value) for name, value in options.items() if value is not None}

@@ -14,13 +14,13 @@ from transformers import DataCollatorWithPadding, RobertaModel
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.files import alone, replacing
 from modeling_roberta_gru.training import state_cache
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.state_cache import StatesCollator, keep_states, states_folder
 
+from .refusals import refused
 from .tiny import tiny_config
 
 
@@ -206,7 +206,7 @@ def test_a_disk_without_room_is_found_full_before_states_are_written(collator, t
 
 @pytest.mark.parametrize("limit", [-1.0, float("nan"), float("inf")])
 def test_a_limit_that_is_none_is_refused(limit, tmp_path):
-    with pytest.raises(InputError, match="--cache_limit"):
+    with refused(field="cache_limit"):
         options(tmp_path, cache_limit=limit)
 
 

@@ -38,18 +38,25 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
     def __post_init__(self) -> None:
         check_training_options(self)
         if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
-            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
+            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.", field="optim")
         if self.train_sampling_strategy == "batch_rebalance" and not hasattr(
             trainer_pt_utils, "BatchRebalanceSampler"
         ):
-            raise InputError("--train_sampling_strategy batch_rebalance needs a newer transformers: upgrade it.")
+            raise InputError(
+                "--train_sampling_strategy batch_rebalance needs a newer transformers: upgrade it.",
+                field="train_sampling_strategy",
+            )
         trackers = ("none", "all", *get_available_reporting_integrations())
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:
-                raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
+                raise unknown_name(
+                    "tracker (or one that is not installed) in --report_to", name, trackers, field="report_to"
+                )
         for name in ("hub_strategy", "hub_always_push"):
             if getattr(self, name) != _default(name):
-                raise InputError(f"--{name} has no effect: a run publishes once, at its end. Leave it out.")
+                raise InputError(
+                    f"--{name} has no effect: a run publishes once, at its end. Leave it out.", field=name
+                )
         # The Trainer must not push by itself: it would push pickles, and a card with another optimizer.
         self.publish_as = self.hub_model_id if self.push_to_hub else None
         self.push_to_hub = False

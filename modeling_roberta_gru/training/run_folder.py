@@ -46,11 +46,13 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
                 f"{checkpoint} was trained with --{name} {theirs}, not {ours}, and is not part of this run: give that "
                 "seed, or start a new run in another --output_dir.",
                 field=name,
+                file=checkpoint,
             )
     if checkpoint is not None and not any(any(Path(checkpoint).glob(name)) for name in OPTIMIZER_STATES):
         raise InputError(
             f"{checkpoint} holds no state of the optimizer (--save_only_model), so training cannot be resumed: start "
-            "a new run in another --output_dir."
+            "a new run in another --output_dir.",
+            file=checkpoint,
         )
     return checkpoint
 
@@ -64,7 +66,8 @@ def check_same_data(checkpoint: str, fingerprint: str) -> None:
     if _noted(Path(checkpoint)).get("data") not in (None, fingerprint):
         raise InputError(
             f"{checkpoint} was trained on other rows, or other splits of them: resume with the data and the options "
-            "of splits that it was trained with, or start a new run in another --output_dir."
+            "of splits that it was trained with, or start a new run in another --output_dir.",
+            file=checkpoint,
         )
 
 
@@ -77,12 +80,18 @@ def _wanted_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         if not _is_whole(Path(wanted)):
             raise InputError(
                 f"--resume_from_checkpoint {wanted} holds no whole checkpoint: trainer_state.json or a file that it "
-                "lists is missing."
+                "lists is missing.",
+                field="resume_from_checkpoint",
+                file=str(wanted),
             )
         return str(wanted)
     last = last_checkpoint(Path(args.output_dir))
     if last is None and word != AUTO:
-        raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
+        raise InputError(
+            f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.",
+            field="resume_from_checkpoint",
+            file=args.output_dir,
+        )
     return last
 
 
@@ -124,7 +133,9 @@ def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) 
         raise InputError(
             f"--output_dir {args.output_dir} holds another run ({', '.join(path.name for path in held[:3])} …). Name "
             "another folder, resume that run by --resume_from_checkpoint true, or replace it by "
-            "--overwrite_output_dir true."
+            "--overwrite_output_dir true.",
+            field="output_dir",
+            file=args.output_dir,
         )
     check_writable("--output_dir", folder)
 
@@ -140,7 +151,9 @@ def check_inputs_stay(args: RobertaGRUTrainingArguments, inputs: Iterable[str | 
         if os.path.exists(path) and any(path.resolve().is_relative_to(part) for part in replaced):
             raise InputError(
                 f"{path} is read by this run, which would replace it in --output_dir {args.output_dir}: name another "
-                "folder."
+                "folder.",
+                field="output_dir",
+                file=str(path),
             )
 
 

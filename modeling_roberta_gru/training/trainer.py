@@ -97,7 +97,8 @@ class ResumingTrainer(Trainer):
             if not moved.is_dir():
                 raise InputError(
                     f"{moved}, which holds the best weights so far, is missing: put it back, or start a new run in "
-                    "another --output_dir."
+                    "another --output_dir.",
+                    file=str(moved),
                 )
             self.state.best_model_checkpoint = str(moved)
 
@@ -155,7 +156,7 @@ class RobertaGRUTrainer(ResumingTrainer):
             evaluation: dict[str, Any] = {} if kwargs.get("eval_dataset") is not None else WITHOUT_EVALUATION
             args = RobertaGRUTrainingArguments(**evaluation)
         if args.publish_as is not None and not published_by_caller:
-            raise InputError(f"push_to_hub: {NO_PUSH}")
+            raise InputError(f"push_to_hub: {NO_PUSH}", field="push_to_hub")
         _check_adapter(model)
         if args.label_smoothing_factor:
             # The Trainer's own smoothing would keep the labels from the model; another loss has its own.
@@ -297,7 +298,9 @@ class RobertaGRUTrainer(ResumingTrainer):
             delete(folder)  # which makes room, and is not whole
             raise InputError(
                 f"{folder} cannot be written: {reason}. Make room or name another --output_dir; earlier checkpoints "
-                "are whole, and --resume_from_checkpoint auto continues from the last one."
+                "are whole, and --resume_from_checkpoint auto continues from the last one.",
+                field="output_dir",
+                file=str(folder),
             ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
@@ -305,7 +308,9 @@ class RobertaGRUTrainer(ResumingTrainer):
         if holds_adapter != is_adapted(self.model):
             raise InputError(
                 f"{resume_from_checkpoint} was written {'with' if holds_adapter else 'without'} --lora: resume as it "
-                "was trained, or start a new run in another --output_dir."
+                "was trained, or start a new run in another --output_dir.",
+                field="lora",
+                file=resume_from_checkpoint,
             )
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -314,7 +319,8 @@ class RobertaGRUTrainer(ResumingTrainer):
                 raise
             raise InputError(
                 f"{resume_from_checkpoint} holds a model of other sizes or labels: resume with the options and data "
-                "it was trained with, or start a new run in another --output_dir."
+                "it was trained with, or start a new run in another --output_dir.",
+                file=resume_from_checkpoint,
             ) from error
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -458,7 +464,8 @@ def _check_adapter(model: Any) -> None:
     if untrained:
         raise InputError(
             f"The adapter leaves {', '.join(untrained)} of the model untrained: name what was not trained before in "
-            f"LoraConfig(modules_to_save={untrained})."
+            f"LoraConfig(modules_to_save={untrained}).",
+            field="modules_to_save",
         )
 
 
