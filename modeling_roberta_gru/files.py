@@ -200,17 +200,21 @@ def alone(path: str | os.PathLike[str], waits: bool = False) -> Iterator[None]:
     try:
         place = path.resolve() if path.is_dir() else path.absolute()
         if not place.name:
-            raise InputError(f"{path} is the root of all folders: name one in it.")
+            raise InputError(f"{path} is the root of all folders: name one in it.", file=str(path))
         place.parent.mkdir(parents=True, exist_ok=True)
         is_inside = place.is_dir() and not os.access(place.parent, os.W_OK)
         lock = filelock.FileLock(place / ".lock" if is_inside else place.with_name(f".{place.name}.lock"))
         lock.acquire(blocking=waits)
     except filelock.Timeout:
         if not os.path.exists(lock.lock_file):
-            raise InputError(f"{path} cannot be written: no file can be made in {place.parent}.") from None
-        raise InputError(f"Another process is writing to {path}: wait for it, or name another output.") from None
+            raise InputError(
+                f"{path} cannot be written: no file can be made in {place.parent}.", file=str(path)
+            ) from None
+        raise InputError(
+            f"Another process is writing to {path}: wait for it, or name another output.", file=str(path)
+        ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror} ({error.filename}).") from error
+        raise InputError(f"{path} cannot be written: {error.strerror} ({error.filename}).", file=str(path)) from error
     try:
         yield
     finally:
@@ -298,7 +302,7 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[None]:
         reason = why_not_written(error)
         if reason is None:
             raise
-        raise InputError(f"{path} cannot be written: {reason}. Name another place.") from error
+        raise InputError(f"{path} cannot be written: {reason}. Name another place.", file=str(path)) from error
 
 
 def why_not_written(error: Exception) -> str | None:
@@ -330,15 +334,19 @@ def check_writable(option: str, folder: Path) -> None:
     Raises:
         InputError: naming the option and what stands in the way.
     """
+    field = option.removeprefix("--").replace("-", "_")
     if is_url(folder):
-        raise InputError(f"{option} {redacted(location_name(folder))} is a URL: name a folder of this machine.")
+        name = redacted(location_name(folder))
+        raise InputError(f"{option} {name} is a URL: name a folder of this machine.", field=field, file=name)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with TemporaryDirectory(dir=existing):
             return
     except OSError as error:
         raise InputError(
-            f"{option} {folder} cannot be used: {existing} is not a folder that can be written to ({error.strerror})."
+            f"{option} {folder} cannot be used: {existing} is not a folder that can be written to ({error.strerror}).",
+            field=field,
+            file=str(folder),
         ) from error
 
 
@@ -357,7 +365,9 @@ def refuse_overwriting_inputs(output: Path, inputs: Iterable[str | os.PathLike[s
     for path in map(Path, map(location_name, inputs)):
         for file in path.rglob("*") if path.is_dir() else [path]:
             if file.is_file() and file.samefile(output):
-                raise InputError(f"{output} is read as an input ({file}): name another file for the output.")
+                raise InputError(
+                    f"{output} is read as an input ({file}): name another file for the output.", file=str(output)
+                )
 
 
 def delete(path: Path) -> None:

@@ -33,6 +33,8 @@ from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tables import open_table, write_table
 from modeling_roberta_gru.errors import InputError
 
+from .refusals import refused
+
 
 def read(path: Path, **options: Any) -> list[list[str]]:
     """Read the rows of a CSV file, none of which is bad."""
@@ -168,7 +170,7 @@ def test_rows_are_never_merged_without_a_word(tmp_path, monkeypatch, block, betw
     assert list(bad) == [5000]
     assert "--csv_quoting" in bad[5000]
     args = DataArguments(train_file=[str(tmp_path / "in.tsv")])
-    with pytest.raises(InputError, match=r"row 5001: \d lines that could be rows are between two quotation"):
+    with refused(file=str(tmp_path / "in.tsv"), row=5001, match=r"\d lines .* between two quotation"):
         load_splits(args)
 
 
@@ -203,7 +205,7 @@ def test_compressed_files_are_read_and_written(tmp_path, compression, ending):
     assert again == [{**record, "new": "y"} for record in records]
     damaged = tmp_path / f"cut{ending}{suffix}"
     damaged.write_bytes(compressed.read_bytes()[:-20])
-    with pytest.raises(InputError, match=f"cut{ending}"):
+    with refused(file=str(damaged)):
         [chunk.records for chunk in open_table(damaged).chunks()]
 
 

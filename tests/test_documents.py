@@ -30,6 +30,8 @@ from modeling_roberta_gru.data.documents import (
 from modeling_roberta_gru.data.tables import Table, open_table
 from modeling_roberta_gru.errors import InputError
 
+from .refusals import refused
+
 
 def table(columns: dict, name: str = "reviews.csv") -> Table:
     return in_memory(columns, name, DataArguments())
@@ -67,9 +69,8 @@ def test_a_column_that_the_table_has_already_is_not_taken_for_another(name):
     columns = {"body": ["a"], "mood": ["good"], name: ["theirs"]}
     chosen: dict[str, Any] = {"text_column": ["body"], "label_column": "mood"}
     for keep, args in (((name,), chosen), ((), {**chosen, "group_column": name})):
-        with pytest.raises(InputError, match=f"Column '{name}' cannot be used") as raised:
+        with refused(field=name):
             build(columns, keep, **args)
-        assert raised.value.field == name
     assert build({"text": ["a"], "label": ["b"]}, ("text", "label"))[0]["text"] == "a"
 
 
@@ -171,16 +172,11 @@ BAD = {
 
 
 def test_bad_rows_are_named_from_one_with_the_way_out():
-    with pytest.raises(InputError) as error:
+    rows = "row 2: .*null; rows 3, 7: .*empty; rows 4, 5, 6: .*missing.* the 6 rows .*--on_bad_row skip"
+    with refused(file="reviews.csv", row=2, match=rows):
         build(BAD)
-    assert str(error.value) == (
-        "reviews.csv, row 2: the text is null; rows 3, 7: the text is empty; rows 4, 5, 6: the label is missing. "
-        "Fix the 6 rows or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
-    )
-    assert (error.value.file, error.value.row) == ("reviews.csv", 2)
-    with pytest.raises(InputError) as error:
+    with refused(file="reviews.csv", row=2, match="row 2: .*empty.* the row .*--on_bad_row skip"):
         build({"text": ["fine", ""], "label": [0, 1]})
-    assert str(error.value).startswith("reviews.csv, row 2: the text is empty. Fix the row or pass --on_bad_row skip")
 
 
 def test_bad_rows_are_skipped_on_request_and_counted(caplog):
@@ -197,9 +193,8 @@ def test_what_is_kept_beside_must_be_text_that_can_be_written(tmp_path):
         '{"text": "a", "label": "x", "author": "Ann"}\n{"text": "b", "label": "y", "author": "\\ud83d"}\n'
     )
     for name in ("a.csv", "a.jsonl"):
-        with pytest.raises(InputError, match=r"row 2: .* is not UTF-8 text") as raised:
+        with refused(file=str(tmp_path / name), row=2, match="not UTF-8"):
             from_file(tmp_path / name, group_column="author")
-        assert raised.value.row == 2
         assert from_file(tmp_path / name, group_column="author", on_bad_row="skip").rows["author"][:] == ["Ann"]
 
 
@@ -209,7 +204,7 @@ def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
         ("a.jsonl", b'{"text": "caf\xe9", "label": 1}\n'),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError) as error:
+        with refused(file=str(tmp_path / name), row=1) as error:
             build_documents("train", [open_table(tmp_path / name)], DataArguments())
         assert ("--csv_encoding cp1252" in str(error.value)) == name.endswith(".csv")
     read = build_documents(
@@ -219,7 +214,7 @@ def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
 
 
 def test_only_the_first_five_bad_rows_are_named():
-    with pytest.raises(InputError, match=r"rows 1, 2, 3, 4, 5 and 35 more: the text is empty\. Fix the 40 rows"):
+    with refused(row=1, match="rows 1, 2, 3, 4, 5 and 35 more: .* the 40 rows"):
         build({"text": [""] * 40, "label": [0] * 40})
     assert first_rows([8]) == "row 9"
 
@@ -227,7 +222,7 @@ def test_only_the_first_five_bad_rows_are_named():
 def test_only_the_first_ten_reasons_are_said():
     names = [f"label {number}" for number in range(15)]
     columns = {"text": ["a"] * 15, **{name: [0] * at + [2] + [0] * (14 - at) for at, name in enumerate(names)}}
-    with pytest.raises(InputError, match=r"label 9 is neither 0 nor 1 \('2'\); and 5 more reasons\. Fix the 15 rows"):
+    with refused(row=1, match="label 9 .*; and 5 more reasons.* the 15 rows"):
         build(columns, label_column=names)
 
 
@@ -242,7 +237,7 @@ def test_only_the_first_ten_reasons_are_said():
 )
 def test_bad_cells_that_all_differ_are_one_reason_with_an_example(columns, options):
     rows = {"text": ["a"] * 500, **{name: list(cells) for name, cells in columns.items()}}
-    with pytest.raises(InputError) as error:
+    with refused(file="reviews.csv", row=1) as error:
         build(rows, **options)
     assert len(str(error.value)) < 250
     assert "rows 1, 2, 3, 4, 5 and 495 more" in str(error.value)
@@ -284,9 +279,8 @@ def test_a_row_that_is_bad_is_named_or_skipped(tmp_path, name):
     content, reason = CONTENTS[name]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match="row 2: ") as raised:
+    with refused(file=str(path), row=2) as raised:
         from_file(path)
-    assert (raised.value.file, raised.value.row) == (str(path), 2)
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
     made = from_file(path, on_bad_row="skip")
@@ -300,9 +294,9 @@ def test_a_row_that_is_bad_is_named_or_skipped(tmp_path, name):
 
 @pytest.mark.parametrize("label", [float("nan"), float("inf"), None])
 def test_targets_that_are_not_finite_are_bad_rows(label):
-    with pytest.raises(InputError, match="row 2: the label is missing"):
+    with refused(row=2, match="label is missing"):
         build({"text": ["a", "b"], "label": [0.5, label]})
-    with pytest.raises(InputError, match="row 2: the label is missing"):
+    with refused(row=2, match="label is missing"):
         build({"text": ["a", "b"], "label": [[0.5, 1.5], [0.1, label]]})
 
 
@@ -310,7 +304,7 @@ def test_an_integer_of_minus_one_is_missing_only_where_classes_are_named():
     assert build({"text": ["a", "b"], "label": [-1, 1]})["label"][:] == ["-1", "1"]
     features = Features(text=Value("string"), label=ClassLabel(names=["neg", "pos"]))
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [-1, 1]}, features=features)
-    with pytest.raises(InputError, match="row 1: the label is missing"):
+    with refused(file="hub", row=1, match="label is missing"):
         build_documents("train", [in_memory(rows, "hub", DataArguments())], DataArguments())
 
 
@@ -367,36 +361,34 @@ def test_columns_of_one_name_are_numbered_and_none_is_taken_for_another(tmp_path
     rows = build_documents("train", parts, DataArguments(), list(expected)).rows
     assert {name: rows[name][:] for name in expected} == expected
     (tmp_path / "a.csv").write_text("text,text,label\na,b,y\n")
-    with pytest.raises(
-        InputError, match=r"no column 'text'. Did you mean 'text \(2\)'\? It has: label, text \(1\), text"
-    ):
+    path = str(tmp_path / "a.csv")
+    with refused(field="text", file=path, match=r"'text \(2\)'\? .*: label, text \(1\), text"):
         from_file(tmp_path / "a.csv")
 
 
 def test_a_missing_column_names_those_there_are(tmp_path):
-    with pytest.raises(InputError, match=r"c038, c039 and 960 more\.$"):
+    with refused(field="text", match=r"c038, c039 and 960 more\.$"):
         build({f"c{number:03}": ["a"] for number in range(1000)})
-    with pytest.raises(InputError, match=r"no column 'label'. It has: review, stars\.") as raised:
+    with refused(field="label", match=r"'label'\. It has: review, stars\."):
         build({"review": ["a"], "stars": [1]}, text_column=["review"])
-    assert raised.value.field == "label"
-    with pytest.raises(InputError, match=r"no column 'text'. Did you mean 'texts'\? It has: label, texts\."):
+    with refused(field="text", match=r"'texts'\? It has: label, texts\."):
         build({"texts": ["a"], "label": [1]})
-    with pytest.raises(InputError, match=r"no column 'author'. It has: label, text\."):
+    with refused(field="author", match=r"'author'\. It has: label, text\."):
         build({"text": ["a"], "label": [1]}, group_column="author")
     (tmp_path / "b.jsonl").write_text('{"text": "a", "label": 1}\n')
-    with pytest.raises(InputError, match=r"b.jsonl has no column 'autor'"):
+    with refused(field="autor", file=str(tmp_path / "b.jsonl")):
         from_file(tmp_path / "b.jsonl", group_column="autor")
     (tmp_path / "a.jsonl").write_text('{"texts": "a", "label": 1}\n')
-    with pytest.raises(InputError, match=r"a.jsonl has no column 'text'. Did you mean 'texts'\?"):
+    with refused(field="text", file=str(tmp_path / "a.jsonl"), match="'texts'"):
         from_file(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("cell", [5, b"bytes", ["a"], {"a": 1}])
 def test_a_text_column_that_holds_no_text_is_an_error(tmp_path, cell):
-    with pytest.raises(InputError, match=r"'text' is .*, not text"):
+    with refused(file="reviews.csv", row=1, match="not text"):
         build({"text": [cell], "label": [1]})
     pq.write_table(pa.table({"text": [cell], "label": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match=r"a.parquet: column 'text' holds .*, not text"):
+    with refused(field="text", file=str(tmp_path / "a.parquet")):
         from_file(tmp_path / "a.parquet")
 
 

@@ -16,14 +16,14 @@ from modeling_roberta_gru.data.labels import (
     MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
-    LabelError,
     LabelSpace,
     label_array,
     read_labels,
     with_labels,
 )
 from modeling_roberta_gru.data.labels import infer_labels as infer_from
-from modeling_roberta_gru.errors import InputError
+
+from .refusals import refused
 
 POLARITY = LabelSpace(SINGLE_LABEL, ("negative", "positive"))
 
@@ -129,7 +129,7 @@ def test_whole_numbers_are_targets_when_said():
 
 
 def test_several_targets_a_text_are_refused():
-    with pytest.raises(InputError, match="Each text has several numbers, which cannot be measured together"):
+    with refused(field="label_column", match="several numbers"):
         infer_labels([[0.5, 1.0], [2.0, 3.0]])
 
 
@@ -157,10 +157,10 @@ def test_config_fields_read_back(space):
 def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
     stars = SimpleNamespace(problem_type=None, id2label={0: "1", 1: "2", 2: "3"})
     assert LabelSpace.from_config(stars).encode([1, 3]).tolist() == [0, 2]
-    with pytest.raises(InputError, match=r"Unknown label '0' in row 1\. Known: 1, 2, 3"):
+    with refused(row=1, match=r"'0' .*Known: 1, 2, 3"):
         LabelSpace.from_config(stars).encode([0])
     for names, label in (({0: "+1", 1: "-1"}, "1"), ({0: "1", 1: "2", 2: "3+"}, 0)):  # nor where one is a number
-        with pytest.raises(InputError, match="Unknown label"):
+        with refused(row=1, match="Unknown label"):
             LabelSpace.from_config(SimpleNamespace(problem_type=None, id2label=names)).encode([label])
     polarity = SimpleNamespace(problem_type=None, id2label={0: "negative", 1: "positive"})
     assert LabelSpace.from_config(polarity).encode([0, "1", "positive"]).tolist() == [0, 1, 1]
@@ -168,7 +168,7 @@ def test_a_saved_model_takes_indices_unless_its_classes_are_integers():
 
 def test_indices_are_not_read_where_the_names_of_a_saved_model_have_digits_unless_these_are_the_indices():
     stars = SimpleNamespace(problem_type=None, id2label={index: f"{index + 1} stars" for index in range(5)})
-    with pytest.raises(InputError, match=r"Unknown label '1' .*Known: 1 stars, .*not read by index"):
+    with refused(row=1, match=r"'1' .*Known: 1 stars, .*not read by index"):
         LabelSpace.from_config(stars).encode([1, 4])
     unnamed = SimpleNamespace(problem_type=None, id2label={0: "LABEL_0", 1: "LABEL_1"})
     assert LabelSpace.from_config(unnamed).encode([1, "0", "LABEL_1"]).tolist() == [1, 0, 1]
@@ -200,9 +200,8 @@ def test_vectors_are_read_by_place_whatever_the_names(names):
 )
 def test_labels_of_a_saved_model_that_cannot_be_told_apart_are_refused(field, fields):
     config = SimpleNamespace(**{"id2label": {0: "a", 1: "b"}, "problem_type": None, **fields})
-    with pytest.raises(InputError) as refused:
+    with refused(field=field):
         LabelSpace.from_config(config)
-    assert refused.value.field == field
 
 
 def test_a_saved_model_with_one_output_is_a_regression():
@@ -214,39 +213,39 @@ def test_a_saved_model_with_one_output_is_a_regression():
 
 @pytest.mark.parametrize("labels", [["pos"] * 3, [1, 1.0], [["pos"], [], ["pos"]]])
 def test_one_class_only_is_an_error(labels):
-    with pytest.raises(InputError, match=r"At least two classes are needed, but --label_column 'label' holds only '"):
+    with refused(field="label_column", match="two classes .* holds only '"):
         infer_labels(labels)
 
 
 def test_an_unknown_label_is_named_with_its_rows_and_the_nearest_known():
     rows = documents(["positive", "postive", "postive", "odd"], split="test")
-    message = r"^Unknown label 'postive' and 1 more in rows 2, 3, 4 of the test split. Did you mean 'positive'\?$"
-    with pytest.raises(InputError, match=message) as refused:
+    message = "'postive' and 1 more in rows 2, 3, 4 of the test split. .* 'positive'"
+    with refused(row=2, match=message) as raised:
         encode(rows, POLARITY)
-    assert refused.value.rows.tolist() == [1, 2, 3]
-    with pytest.raises(InputError, match=r"Unknown label '3' in row 1\. Known: negative, positive\.$"):
+    assert raised.value.rows.tolist() == [1, 2, 3]
+    with refused(row=1, match=r"'3' .*Known: negative, positive\.$"):
         POLARITY.encode([3])
 
 
 def test_rows_of_pooled_splits_are_named_by_split():
     pooled = stack([documents(["x", "positive"]), documents(["x", "x"], split="test")])
-    with pytest.raises(InputError, match="in row 1 of the train split, rows 1, 2 of the test split"):
+    with refused(row=1, match="in row 1 of the train split, rows 1, 2 of the test split"):
         encode(pooled, POLARITY)
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], ["a", "a"]])
 def test_a_wrong_number_of_class_names_is_an_error(names):
-    with pytest.raises(InputError, match=f"--class_names names {len(set(names))} classes, the data hold 2: 0, 1"):
+    with refused(field="class_names", match=f" {len(set(names))} classes, .* 2: 0, 1"):
         infer_labels([0, 1], class_names=names)
 
 
 def test_a_wrong_number_of_target_names_is_an_error():
-    with pytest.raises(InputError, match="--class_names names 2 targets, the data hold 1"):
+    with refused(field="class_names", match="2 targets"):
         infer_labels([0.5, 1.5], class_names=["valence", "arousal"])
 
 
 def test_class_names_that_are_not_those_of_the_data_are_an_error():
-    with pytest.raises(InputError, match="--class_names differ from the classes in the data: bad, good"):
+    with refused(field="class_names", match="differ .*: bad, good"):
         infer_labels(["good", "bad"], class_names=["positive", "negative"])
 
 
@@ -254,18 +253,17 @@ def test_class_names_that_are_not_those_of_the_data_are_an_error():
     ("labels", "names"), [([0, 1, 2], ["1", "2", "3"]), ([1, 2, 3], ["0", "1", "2"]), ([0, 4], ["4", "0!"])]
 )
 def test_class_names_by_which_the_data_write_other_classes_are_an_error(labels, names):
-    with pytest.raises(InputError, match="which is how the data write class") as raised:
+    with refused(field="class_names", match="which is how the data write class"):
         infer_labels(labels, class_names=names)
-    assert raised.value.field == "class_names"
 
 
 def test_lists_where_one_label_is_wanted_are_an_error():
-    with pytest.raises(InputError, match="Each text needs one label, but there is a list in rows 1, 2"):
+    with refused(row=1, match="a list in rows 1, 2"):
         POLARITY.encode([["positive"], ["negative"]])
 
 
 def test_a_label_that_is_repeated_is_an_error():
-    with pytest.raises(InputError, match="A label is repeated in row 2"):
+    with refused(row=2, match="repeated"):
         LabelSpace(MULTI_LABEL, ("a", "b")).encode([["a"], ["b", "b"]])
 
 
@@ -291,9 +289,9 @@ def test_vectors_with_one_1_each_are_classes(labels):
 
 def test_a_vector_that_is_no_class_is_named_by_its_row():
     space = LabelSpace(SINGLE_LABEL, ("neg", "pos"))
-    with pytest.raises(LabelError, match="Each text needs one label, but there is a list in row 3") as caught:
+    with refused(row=3, match="a list in row 3") as raised:
         space.encode([["neg"], ["pos"], ["neg", "pos"]])
-    assert caught.value.rows.tolist() == [2]
+    assert raised.value.rows.tolist() == [2]
 
 
 def test_sets_are_lists():
@@ -301,7 +299,7 @@ def test_sets_are_lists():
 
 
 def test_lists_in_brackets_and_names_are_not_mixed():
-    with pytest.raises(InputError, match="Most labels are lists in brackets, but 'neg' is not"):
+    with refused(field="label_column", match="'neg' is not"):
         infer_labels(["['neg', 'price']", "['pos']", "neg"])
     assert infer_labels(["[deleted]", "neg", "pos"]).problem_type == SINGLE_LABEL
 
@@ -355,7 +353,7 @@ def test_columns_of_0_and_1_are_a_label_each(one, zero):
 def test_a_column_of_labels_that_holds_something_else_makes_a_row_bad(value, reason):
     args = DataArguments(label_column=["toxic", "threat"])
     columns = {"text": ["a", "b"], "toxic": [1, value], "threat": [0, 1]}
-    with pytest.raises(InputError, match=f"row 2: toxic is {reason}"):
+    with refused(file="train", row=2, match=f"toxic is {reason}"):
         build_documents("train", [in_memory(columns, "train", args)], args)
 
 
@@ -398,7 +396,7 @@ def test_labels_that_differ_by_case_or_space_only_are_warned_of(caplog, labels, 
 
 @pytest.mark.parametrize("bad", ["high", True, [1.0, 2.0], [], None, "inf", "-Infinity", "1e39", "1e400", "NAN"])
 def test_a_target_that_is_not_a_number_is_an_error(bad):
-    with pytest.raises(InputError, match="The target is not a number in row 2"):
+    with refused(row=2, match="target is not a number"):
         LabelSpace(REGRESSION, ("target",)).encode([0.5, bad])
 
 
@@ -407,7 +405,7 @@ def test_infinity_in_text_is_a_target_that_is_no_number():
 
 
 def test_a_target_that_the_loss_would_ignore_is_an_error():
-    with pytest.raises(InputError, match=r"The target is -100 in row 1: so transformers writes no label"):
+    with refused(row=1, match="target is -100"):
         LabelSpace(REGRESSION, ("target",)).encode(["-100.0", 0.5])
 
 

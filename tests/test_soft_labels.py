@@ -28,6 +28,7 @@ from modeling_roberta_gru.training.architectures import ARCHITECTURES
 from modeling_roberta_gru.training.arguments import parse_run
 from modeling_roberta_gru.training.record import data_lines
 
+from .refusals import refused
 from .tiny import ONLY_TRAIN, ROOT, TINY_ENCODER, assert_gradients, gradients, tiny_config, write_reviews
 
 SINGLE = "single_label_classification"
@@ -291,12 +292,9 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("rows", "reason"), BAD_ROWS.values(), ids=list(BAD_ROWS))
-def test_a_bad_row_is_named_or_skipped_and_counted(load, rows, reason, caplog):
-    with pytest.raises(InputError) as error:
+def test_a_bad_row_is_named_or_skipped_and_counted(load, tmp_path, rows, reason, caplog):
+    with refused(file=str(tmp_path / "soft.jsonl"), row=2, match=reason):
         load(rows, "soft.jsonl")
-    message = str(error.value)
-    assert f"soft.jsonl, row 2: {reason}. Fix the row or pass --on_bad_row skip" in message
-    assert error.value.row == 2
     splits = load(rows, "soft.jsonl", on_bad_row="skip")
     assert [row["row_id"] for row in soft_rows(splits)] == ["soft:0", "soft:2", "soft:3"]
     assert splits.counts["soft"] | {"read": 4, "skipped": 1, "used": 3} == splits.counts["soft"]
@@ -311,50 +309,54 @@ def renamed(**names: str) -> list[dict]:
 BAD_FILES = {
     "misspelt": (
         renamed(score_good="score_god"),
-        r"Unknown label in column 'score_god' .*soft\.csv: 'god'.*mean 'good'",
+        "score_god",
+        "'god'.*mean 'good'",
     ),
     "one more": (
         [row | {"score_fair": 0} for row in SOFT],
-        r"Unknown label in column 'score_fair' .*Known: bad, good\.",
+        "score_fair",
+        "Known: bad, good",
     ),
     "one less": (
         [{name: cell for name, cell in row.items() if name != "score_good"} for row in SOFT],
-        r"soft\.csv has no column 'score_good'\. Did you mean 'score_bad'\?",
+        "score_good",
+        "no column 'score_good'",
     ),
     "none": (
         [{"text": "x", "stars": 5}],
-        r"soft\.csv has no probabilities: neither a column for each label \(score_bad, ",
+        "label",
+        r"neither a column for each label \(score_bad, ",
     ),
-    "no text column": (renamed(text="review"), r"soft\.csv has no column 'text'"),
-    "header alone": ([], r"soft\.csv has no rows"),
+    "no text column": (renamed(text="review"), "text", "no column 'text'"),
+    "header alone": ([], None, "no rows"),
 }
 
 
-@pytest.mark.parametrize(("rows", "message"), BAD_FILES.values(), ids=list(BAD_FILES))
-def test_a_file_without_just_these_classes_is_refused(load, tmp_path, rows, message):
+@pytest.mark.parametrize(("rows", "field", "message"), BAD_FILES.values(), ids=list(BAD_FILES))
+def test_a_file_without_just_these_classes_is_refused(load, tmp_path, rows, field, message):
     if not rows:
         path = tmp_path / "soft.csv"
         path.write_text("text,score_bad,score_good\n")
-        with pytest.raises(InputError, match=message):
+        with refused(field=field, file=str(path), match=message):
             load(soft_train_file=[str(path)])
         return
     for name in ("soft.csv", "soft.jsonl"):
-        with pytest.raises(InputError, match=message.replace("csv", name.partition(".")[2])):
+        with refused(field=field, file=str(tmp_path / name), match=message):
             load(rows, name)
 
 
 def test_a_missing_file_or_a_folder_is_named(load, tmp_path):
-    with pytest.raises(InputError, match=r"No file '.*nowhere\.csv'"):
+    with refused(file=str(tmp_path / "nowhere.csv")):
         load(soft_train_file=[str(tmp_path / "nowhere.csv")])
-    with pytest.raises(InputError, match="is a folder: name a file in it"):
+    with refused(file=str(tmp_path), match="is a folder"):
         load(soft_train_file=[str(tmp_path)])
 
 
 def test_no_row_left_is_an_error(load):
     taken = [{"text": f"{split} 1", "score_bad": 0.5, "score_good": 0.5} for split in ("train", "validation", "test")]
-    with pytest.raises(InputError, match="adds no row: of 3 texts, 2 stand in validation or test, and 1 in training"):
+    with refused(field="soft_train_file", match="of 3 texts, 2 stand in validation or test, and 1 in training"):
         load(taken)
-    with pytest.raises(InputError, match="No row of --soft_train_file is usable: the probabilities do not sum to 1"):
+    with refused(field="soft_train_file", match="the probabilities do not sum to 1"):
         load([{"text": "x", "score_bad": 1, "score_good": 1}], on_bad_row="skip")
 
 
@@ -365,7 +367,7 @@ def test_no_row_left_is_an_error(load):
 def test_other_problems_are_refused(tmp_path, label, problem):
     given = write(tmp_path / "train.jsonl", [{"text": f"t {row}", "label": label(row)} for row in range(30)])
     soft = write(tmp_path / "soft.csv", SOFT)
-    with pytest.raises(InputError, match=f"only where a text has one label of several, not with {problem}"):
+    with refused(field="soft_train_file", match=f"not with {problem}"):
         load_splits(DataArguments(train_file=[str(given)], soft_train_file=[str(soft)]))
 
 

@@ -21,6 +21,8 @@ from modeling_roberta_gru.data.tables import ROWS_PER_CHUNK, Table, open_table, 
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import kind_of
 
+from .refusals import refused
+
 ODD_CELLS = [
     *["007", "1e5", "NULL", "nan", "", " padded ", "\ttab", 'said "so"', '"', "a,b;c", "two\nlines", "mac\rline"],
     *["dos\r\nline", "naïve 漢字 🙂", "one\u2028line", "\x1c", "\x00", "\ufeff", "=1+1", "a\\nb"],
@@ -231,20 +233,17 @@ def test_json_columns_take_the_type_that_holds_all_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "field", "file"),
     [
-        (
-            '{"a": 1}\n' * ROWS_PER_CHUNK + '{"a": "x"}\n',
-            "column 'a' mixes kinds of values, which Parquet cannot hold",
-        ),
-        ('{"a": 1}\n{"a": "x"}\n', "column 'a' mixes kinds"),
-        ('{"a": 99999999999999999999}\n', "column 'a' mixes kinds"),
-        ('{"a": "\\ud83d"}\n', "column 'a' mixes kinds"),
-        ('{"a": {}}\n', "Parquet cannot hold these columns: .*Name an output that ends in .jsonl"),
+        ('{"a": 1}\n' * ROWS_PER_CHUNK + '{"a": "x"}\n', "a", "in.jsonl"),
+        ('{"a": 1}\n{"a": "x"}\n', "a", "in.jsonl"),
+        ('{"a": 99999999999999999999}\n', "a", "in.jsonl"),
+        ('{"a": "\\ud83d"}\n', "a", "in.jsonl"),
+        ('{"a": {}}\n', None, "out.parquet"),
     ],
 )
-def test_json_that_parquet_cannot_hold_is_refused(tmp_path, lines, message):
-    with pytest.raises(InputError, match=message):
+def test_json_that_parquet_cannot_hold_is_refused(tmp_path, lines, field, file):
+    with refused(field=field, file=str(tmp_path / file), match=r"Parquet cannot hold .*\.jsonl"):
         copy(write(tmp_path / "in.jsonl", lines), tmp_path / "out.parquet")
 
 
@@ -285,7 +284,7 @@ def test_a_row_group_is_read_piece_by_piece(tmp_path):
 
 @pytest.mark.parametrize("ending", [".jsonl", ".json"])
 def test_json_in_utf_16_is_refused_by_that_name(tmp_path, ending):
-    with pytest.raises(InputError, match="is UTF-16, not UTF-8 text"):
+    with refused(file=str(tmp_path / f"in{ending}"), match="UTF-16"):
         open_table(write(tmp_path / f"in{ending}", '{"a": 1}\n'.encode("utf-16")))
 
 
@@ -314,34 +313,33 @@ def test_rows_that_cannot_be_read_are_bad_and_the_others_are_read(tmp_path, name
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("in.csv", "", "in.csv is empty"),
-        ("in.csv", b"t\xe9xt\na\n", "the header is not UTF-8 text"),
-        ("in.csv", "text\na\n".encode("utf-16"), "the header is not UTF-8 text"),
-        ("in.json", '[{"a": 1},', "in.json is not readable JSON"),
-        ("in.json", '[{"a": 1} {"a": 2}]', "in.json is not readable JSON: ',' is missing"),
+        ("in.csv", "", "is empty"),
+        ("in.csv", b"t\xe9xt\na\n", "header is not UTF-8"),
+        ("in.csv", "text\na\n".encode("utf-16"), "header is not UTF-8"),
+        ("in.json", '[{"a": 1},', "not readable JSON"),
+        ("in.json", '[{"a": 1} {"a": 2}]', "',' is missing"),
         ("in.json", '[{"a": 1}] x', "something follows the list"),
-        ("in.json", '{\n"a": [1, 2], "b": {}}', "a JSON document but not a table"),
-        ("in.parquet", "text\na\n", "in.parquet is not a readable Parquet file"),
+        ("in.json", '{\n"a": [1, 2], "b": {}}', "not a table"),
+        ("in.parquet", "text\na\n", "not a readable Parquet"),
         ("in.parquet", pa.table([["a"], ["b"]], names=["text", "text"]), "two columns are named 'text'"),
-        ("in.csv.gz", "text\na\n", "in.csv.gz cannot be decompressed"),
-        ("in.xlsx", "PK", "cannot read .xlsx; known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
-        ("in", "text\na\n", "cannot read a file without an ending"),
+        ("in.csv.gz", "text\na\n", "cannot be decompressed"),
+        ("in.xlsx", "PK", "known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
+        ("in", "text\na\n", "without an ending"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path, name, content, message):
     source = write(tmp_path / name, content)
-    with pytest.raises(InputError, match=message) as raised:
+    with refused(file=str(source), match=message) as raised:
         list(open_table(source).chunks())
     assert "\n" not in str(raised.value)
-    assert raised.value.file == str(source)
 
 
 def test_a_parquet_file_cut_off_or_damaged_is_said(tmp_path):
     whole = write(tmp_path / "whole.parquet", parquet_rows()).read_bytes()
-    with pytest.raises(InputError, match=r"half.parquet is not a readable Parquet file"):
+    with refused(file=str(tmp_path / "half.parquet")):
         open_table(write(tmp_path / "half.parquet", whole[: len(whole) // 2]))
     damaged = write(tmp_path / "damaged.parquet", whole[:4] + bytes(2000) + whole[2004:])
-    with pytest.raises(InputError, match=r"damaged.parquet is not a readable Parquet file"):
+    with refused(file=str(damaged)):
         list(open_table(damaged).chunks())
 
 
@@ -365,9 +363,9 @@ def test_a_cell_that_never_ends_is_a_bad_row(tmp_path, monkeypatch):
 
 def test_a_missing_file_is_said_with_what_lies_near(tmp_path):
     write(tmp_path / "reviews.csv", "text\na\n")
-    with pytest.raises(InputError, match=r"No file .*Did you mean 'reviews.csv'"):
+    with refused(file=str(tmp_path / "review.csv"), match="'reviews.csv'"):
         open_table(tmp_path / "review.csv")
-    with pytest.raises(InputError, match="is a folder: name a file in it"):
+    with refused(file=str(tmp_path), match="is a folder"):
         open_table(tmp_path)
 
 

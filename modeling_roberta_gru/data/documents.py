@@ -222,7 +222,9 @@ def read_source(
     if (args.dataset_config_name or args.dataset_revision) and (is_here or name in BUILT_IN_CORPORA):
         raise InputError(
             f"--dataset_config_name and --dataset_revision are for the Hub, and {name} is "
-            f"{'a folder here' if is_here else 'built in'}: leave them out, or rename the folder."
+            f"{'a folder here' if is_here else 'built in'}: leave them out, or rename the folder.",
+            field="dataset_config_name" if args.dataset_config_name else "dataset_revision",
+            file=name,
         )
     if is_here:
         return _read_folder(Path(name), args, must_have)
@@ -519,7 +521,9 @@ def _labelled_splits(
         else:
             tables.setdefault(split, []).append(DatasetTable(rows, f"{name} ({given})"))
     if not tables:
-        raise InputError(f"{name} has no labelled train, validation or test split; it has: {', '.join(splits)}.")
+        raise InputError(
+            f"{name} has no labelled train, validation or test split; it has: {', '.join(splits)}.", file=name
+        )
     return _with_labels(tables, label_columns, must_have)
 
 

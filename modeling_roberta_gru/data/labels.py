@@ -46,7 +46,7 @@ class LabelError(InputError):
     """
 
     def __init__(self, reason: str, rows: np.ndarray, row_ids: Any, more: str):
-        super().__init__(f"{reason} in {_said(rows, row_ids)}{more}")
+        super().__init__(f"{reason} in {_said(rows, row_ids)}{more}", row=_place(rows[0], row_ids)[1] + 1)
         self.reason, self.rows = reason, rows
 
 
@@ -140,7 +140,7 @@ class LabelSpace:
                     if self.problem_type == REGRESSION
                     else f"label is {next(iter(odd.values()))}"
                 )
-                raise InputError(f"The {what} in {_said(list(odd), row_ids)}.")
+                raise InputError(f"The {what} in {_said(list(odd), row_ids)}.", row=_place(min(odd), row_ids)[1] + 1)
             labels = pa.chunked_array([column])
         if self.problem_type == REGRESSION:
             return self._targets(labels, row_ids)
@@ -276,16 +276,21 @@ def infer_labels(documents: Documents, args: DataArguments, labels: Labels | Non
     label_column = " ".join(args.label_column)
     if len(found) < 2:
         only = f"only {found[0]!r}" if found else "no label"
-        raise InputError(f"At least two classes are needed, but --label_column {label_column!r} holds {only}.")
+        raise InputError(
+            f"At least two classes are needed, but --label_column {label_column!r} holds {only}.", field="label_column"
+        )
     names = args.class_names
     if not names:
         return LabelSpace(problem_type, tuple(found))
     if len(names) != len(found) or len(set(names)) != len(names):
-        raise InputError(f"--class_names names {len(set(names))} classes, the data hold {len(found)}: {_some(found)}.")
+        raise InputError(
+            f"--class_names names {len(set(names))} classes, the data hold {len(found)}: {_some(found)}.",
+            field="class_names",
+        )
     if set(names) == set(found):
         return LabelSpace(problem_type, tuple(names))
     if not is_named and not _all_numbers(found):
-        raise InputError(f"--class_names differ from the classes in the data: {_some(found)}.")
+        raise InputError(f"--class_names differ from the classes in the data: {_some(found)}.", field="class_names")
     places = {_key(label): index for index, label in enumerate(found)}
     for index, name in enumerate(names):
         if places.get(_key(name), index) != index:
@@ -396,7 +401,10 @@ def _lists_of_one(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _problem_type(column: pa.ChunkedArray, args: DataArguments) -> str:
     if len(args.label_column) > 1:
         if args.problem_type not in ("auto", MULTI_LABEL):
-            raise InputError(f"Several columns of --label_column are several labels a text, not {args.problem_type}.")
+            raise InputError(
+                f"Several columns of --label_column are several labels a text, not {args.problem_type}.",
+                field="label_column",
+            )
         return MULTI_LABEL
     if args.problem_type != "auto":
         return args.problem_type
@@ -422,10 +430,11 @@ def _target_space(column: pa.ChunkedArray, names: list[str] | None) -> LabelSpac
     if column.type == SEVERAL:
         raise InputError(
             "Each text has several numbers, which cannot be measured together: choose one of them by --label_column, "
-            "or, if they are labels, give --problem_type multi_label_classification."
+            "or, if they are labels, give --problem_type multi_label_classification.",
+            field="label_column",
         )
     if names and len(names) != 1:
-        raise InputError(f"--class_names names {len(names)} targets, the data hold 1.")
+        raise InputError(f"--class_names names {len(names)} targets, the data hold 1.", field="class_names")
     return LabelSpace(REGRESSION, tuple(names or ["target"]))
 
 
@@ -491,15 +500,22 @@ def _all_numbers(keys: Iterable[str]) -> bool:
 
 def _said(rows: Sequence[int] | np.ndarray, row_ids: Any) -> str:
     """Say rows as the source counts them, from 1: "rows 3, 8 of the test split"."""
-    rows = [int(row) for row in rows]
-    if row_ids is None:
-        return first_rows(rows)
     by_split: dict[str, list[int]] = {}
     for row in rows:
-        row_id = row_ids[row]
-        split, number = (row_id if isinstance(row_id, str) else row_id.as_py()).split(":")
-        by_split.setdefault(split, []).append(int(number))
-    return ", ".join(f"{first_rows(numbers)} of the {split} split" for split, numbers in by_split.items())
+        split, number = _place(row, row_ids)
+        by_split.setdefault(split, []).append(number)
+    return ", ".join(
+        first_rows(numbers) + (f" of the {split} split" if split else "") for split, numbers in by_split.items()
+    )
+
+
+def _place(row: int, row_ids: Any) -> tuple[str, int]:
+    """Return a row's split and its number there, from 0; without ids, no split and its position."""
+    if row_ids is None:
+        return "", int(row)
+    row_id = row_ids[int(row)]
+    split, number = (row_id if isinstance(row_id, str) else row_id.as_py()).split(":")
+    return split, int(number)
 
 
 def _some(names: Iterable[str]) -> str:
@@ -521,10 +537,12 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
     if option == "none":
         return None
     if labels.problem_type == REGRESSION:
-        raise InputError("--class_weights needs classes; regression targets have none.")
+        raise InputError("--class_weights needs classes; regression targets have none.", field="class_weights")
     if option == "balanced":
         if labels.problem_type != SINGLE_LABEL:
-            raise InputError("--class_weights balanced needs one label per text; give a mapping instead.")
+            raise InputError(
+                "--class_weights balanced needs one label per text; give a mapping instead.", field="class_weights"
+            )
         given = np.asarray(encoded)
         is_soft = given.ndim == 2
         counts = given.sum(0, np.float64) if is_soft else np.bincount(given, minlength=labels.num_labels)
@@ -537,14 +555,18 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
             weights = yaml.load(option, Loader=yaml.BaseLoader)  # all as text: YAML's own reading makes true of Yes
     if not isinstance(weights, dict):
         raise InputError(
-            f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}."
+            f"--class_weights must be none, balanced or a mapping from labels to weights, got {option!r}.",
+            field="class_weights",
         )
     for name in weights:
         if name not in labels.names:
             raise unknown_name("label in --class_weights", name, labels.names)
     numbers = [_weight(name, weights.get(name)) for name in labels.names]
     if not any(numbers):
-        raise InputError("--class_weights gives every label weight 0: nothing would be learned. Give one a weight.")
+        raise InputError(
+            "--class_weights gives every label weight 0: nothing would be learned. Give one a weight.",
+            field="class_weights",
+        )
     return numbers
 
 
@@ -554,5 +576,5 @@ def _weight(label: str, text: Any) -> float:
     except (TypeError, ValueError):
         weight = -1.0
     if not 0 <= weight < float("inf"):
-        raise InputError(f"--class_weights gives label {label!r} no weight of at least 0.")
+        raise InputError(f"--class_weights gives label {label!r} no weight of at least 0.", field="class_weights")
     return weight

@@ -153,12 +153,15 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
         InputError: if the source, its columns, rows or labels cannot be used, or a split ends up empty.
     """
     given = read_source(args, tables)
+    source = _source(args, tables)
     if "train" not in given:
-        raise InputError(f"There are no training rows: {_source(args, tables)} gives {', '.join(given)} only.")
+        raise InputError(f"There are no training rows: {source} gives {', '.join(given)} only.", file=source)
     if args.split_column and len(given) > 1:
         raise InputError(
-            f"--split_column says the split of each training row, but {_source(args, tables)} gives "
-            f"{' and '.join(split for split in given if split != 'train')} too: name one of them."
+            f"--split_column says the split of each training row, but {source} gives "
+            f"{' and '.join(split for split in given if split != 'train')} too: name one of them.",
+            field="split_column",
+            file=source,
         )
     built = {split: build_documents(split, parts, args, keep) for split, parts in given.items()}
     num_read = sum(documents.num_read for documents in built.values())
@@ -206,7 +209,7 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     how = "; given splits pooled" * pooled + (f"; {carved}" if carved else "")
     num_test = len(held_out[1])
     how += f"; {len(test):,} of {num_test:,} test rows" * (len(test) < num_test)
-    return Splits(train, validation, test, labels, counts, pooled, _source(args, tables) + how, note)
+    return Splits(train, validation, test, labels, counts, pooled, source + how, note)
 
 
 def load_labelled(
@@ -250,13 +253,14 @@ def load_labelled(
     if split != "test" and (len(given) > 1 or (split == "train" and not args.split_column)):
         raise InputError(
             f"{name} has no test split with labels, only {' and '.join(given)}: name the file that is meant, or give "
-            "its rows in Python."
+            "its rows in Python.",
+            file=str(name),
         )
     documents = build_documents(split, given[split], args, keep)
     if documents.splits is not None:
         is_test = np.flatnonzero(documents.splits == SPLITS.index("test"))
         if not len(is_test):
-            raise InputError(f"--split_column {args.split_column!r} marks no row as test.")
+            raise InputError(f"--split_column {args.split_column!r} marks no row as test.", field="split_column")
         documents = _take(documents, is_test)
     form = read_labels(documents, args, labels)
     if form.note:
@@ -348,10 +352,12 @@ def _pool(built: dict[str, Documents], args: DataArguments) -> tuple[_Pool, Labe
         splits = {split: _numbers(0, len(rows))[said == index] for index, split in enumerate(SPLITS)}
         splits = {split: members for split, members in splits.items() if len(members)}
         if "train" not in splits:
-            raise InputError(f"--split_column {args.split_column!r} leaves no row to train on.")
+            raise InputError(f"--split_column {args.split_column!r} leaves no row to train on.", field="split_column")
         for split, fold in {"validation": args.validation_fold, "test": args.test_fold}.items():
             if fold is not None and split not in splits:
-                raise InputError(f"No row has --{split}_fold {fold} in --split_column {args.split_column!r}.")
+                raise InputError(
+                    f"No row has --{split}_fold {fold} in --split_column {args.split_column!r}.", field=f"{split}_fold"
+                )
     groups = _group_codes(rows, args.group_column) if args.group_column else None
     return _Pool(rows, texts, codes, names, splits, groups), labels, first.note
 
@@ -368,7 +374,7 @@ def _encode(
             kept = np.setdiff1d(np.arange(len(documents)), error.rows)
             if args.on_bad_row == "error" or not len(kept):
                 name = documents.table_of(int(error.rows[0]))
-                raise InputError(f"{name}: {error}", file=name) from None
+                raise InputError(f"{name}: {error}", file=name, row=error.row) from None
             logger.warning("%s rows left out: %s", f"{len(error.rows):,}", error)
             skipped = {**documents.skipped, error.reason: len(error.rows)}
             documents = replace(_take(documents, kept), skipped=skipped)
@@ -514,7 +520,7 @@ def _carve_groups(
     groups = pool.groups[rows]
     count = len(np.unique(groups))
     if count < 2:
-        raise InputError(f"--group_column {column!r} has too few different values to split by.")
+        raise InputError(f"--group_column {column!r} has too few different values to split by.", field="group_column")
     # folds can only be taken whole (0.3 is three of ten), at least one and not all
     finest = Fraction(1, min(20, count))
     folds = min(max(Fraction(share).limit_denominator(finest.denominator), finest), 1 - finest)
@@ -657,7 +663,7 @@ def oversample(
         InputError: if a text has several labels or a target, or if the word vectors cannot be read.
     """
     if labels.problem_type != SINGLE_LABEL:
-        raise InputError(f"--oversample {args.oversample} needs one label per text: leave it out.")
+        raise InputError(f"--oversample {args.oversample} needs one label per text: leave it out.", field="oversample")
     texts, classes = train["text"][:], train["label"][:]
     rng = random.Random(args.oversample_seed)
     sizes = Counter(classes)

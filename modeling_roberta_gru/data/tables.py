@@ -564,6 +564,7 @@ class JsonTable(Table):
                 raise InputError(
                     f"{self.name}: column {name!r} mixes kinds of values, which Parquet cannot hold ({error}). "
                     "Name an output that ends in .jsonl.",
+                    field=name,
                     file=self.name,
                 ) from None
 
@@ -775,7 +776,7 @@ def check_once(wanted: Iterable[str], names: Sequence[str], table: str) -> None:
     """Check that no other column has the name of a wanted one."""
     for name in wanted:
         if names.count(name) > 1:
-            raise InputError(f"{table}: two columns are named {name!r}. Rename one.", file=table)
+            raise InputError(f"{table}: two columns are named {name!r}. Rename one.", field=name, file=table)
 
 
 def _decoded(rows: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, str]]:

@@ -111,7 +111,9 @@ def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | None)
     """
     special = tokenizer.num_special_tokens_to_add()
     if max_length is not None and max_length <= special:
-        raise InputError(f"--max_length {max_length} leaves no room for text beside {special} special tokens.")
+        raise InputError(
+            f"--max_length {max_length} leaves no room for text beside {special} special tokens.", field="max_length"
+        )
 
 
 def lift_limits(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -268,17 +270,20 @@ def read_vectors(path: str | Path, words: Collection[str] | None = None, limit: 
 
 def _check_is_text(path: Path) -> None:
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name the file of word vectors in it.")
+        raise InputError(f"{path} is a folder: name the file of word vectors in it.", file=str(path))
     if not path.is_file():
-        raise InputError(f"No file {str(path)!r} with word vectors: name a text file of GloVe's or word2vec's.")
+        raise InputError(
+            f"No file {str(path)!r} with word vectors: name a text file of GloVe's or word2vec's.", file=str(path)
+        )
     with path.open("rb") as file:
         start = file.read(1 << 16)
     if not start.strip():
-        raise InputError(f"{path} is empty: word vectors were to be read from it.")
+        raise InputError(f"{path} is empty: word vectors were to be read from it.", file=str(path))
     if path.suffix == ".bin" or b"\0" in start:
         raise InputError(
             f"{path} is compressed or binary, but must be text: decompress it, or rewrite word2vec's .bin by gensim: "
-            "KeyedVectors.load_word2vec_format(FILE, binary=True).save_word2vec_format('vectors.txt')."
+            "KeyedVectors.load_word2vec_format(FILE, binary=True).save_word2vec_format('vectors.txt').",
+            file=str(path),
         )
 
 
@@ -297,13 +302,16 @@ def _lines(path: Path) -> Iterator[Line]:
             # a number at the end of a word of several parts is one too many
             if not word or len(numbers) < width or (" " in word and _is_number(word.rpartition(" ")[2])):
                 raise InputError(
-                    f"{path}, line {number}: not a word and {width} numbers, as {said}. Fix or delete the line."
+                    f"{path}, line {number}: not a word and {width} numbers, as {said}. Fix or delete the line.",
+                    file=str(path),
+                    row=number,
                 )
             found += 1
             yield number, word, text[len(word) + 1 :]
     if count is not None and found != count:
         raise InputError(
-            f"{path}: the header says {count} words, but {found} follow. Download the file again, or fix the header."
+            f"{path}: the header says {count} words, but {found} follow. Download the file again, or fix the header.",
+            file=str(path),
         )
 
 
@@ -314,7 +322,11 @@ def _width(path: Path) -> tuple[int, int | None]:
     if len(fields) == 2 and all(field.isascii() and field.isdecimal() for field in fields) and int(fields[1]):
         return int(fields[1]), int(fields[0])
     if len(fields) < 2:
-        raise InputError(f"{path}, line 1: no word and numbers with single spaces between them, as GloVe writes them.")
+        raise InputError(
+            f"{path}, line 1: no word and numbers with single spaces between them, as GloVe writes them.",
+            file=str(path),
+            row=1,
+        )
     return len(fields) - 1, None
 
 
@@ -322,7 +334,9 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
         return line.decode().rstrip()  # word2vec ends its lines in a space
     except UnicodeDecodeError:
-        raise InputError(f"{path}, line {number}: not UTF-8 text. Save the file as UTF-8.") from None
+        raise InputError(
+            f"{path}, line {number}: not UTF-8 text. Save the file as UTF-8.", file=str(path), row=number
+        ) from None
 
 
 def _parse(path: Path, block: list[Line]) -> np.ndarray:
@@ -335,7 +349,11 @@ def _parse(path: Path, block: list[Line]) -> np.ndarray:
         return values
     if len(block) == 1:
         number, word, _ = block[0]
-        raise InputError(f"{path}, line {number} ({word!r}): not all are finite numbers. Fix or delete the line.")
+        raise InputError(
+            f"{path}, line {number} ({word!r}): not all are finite numbers. Fix or delete the line.",
+            file=str(path),
+            row=number,
+        )
     return np.concatenate([_parse(path, [line]) for line in block])
 
 
@@ -382,7 +400,10 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int = 5000) -> PreTra
         InputError: if `vocab_size` leaves no room for a word.
     """
     if vocab_size < 3:
-        raise InputError(f"A vocabulary of {vocab_size} has no room for words beside {PAD} and {UNKNOWN}: take more.")
+        raise InputError(
+            f"A vocabulary of {vocab_size} has no room for words beside {PAD} and {UNKNOWN}: take more.",
+            field="vocab_size",
+        )
     tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
     steps = [normalize.Lowercase(), normalize.Replace("’", "'")]
     tokenizer.normalizer = normalize.Sequence(steps)

@@ -161,14 +161,16 @@ def _read(folder: str | os.PathLike[str]) -> Run:
     if missing:
         raise InputError(
             f"{folder} holds no finished run: it lacks {', '.join(missing)}. Name the --output_dir of a run that "
-            "has ended."
+            "has ended.",
+            file=str(folder),
         )
     record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
     problem_type = record["data"]["problem_type"]
     if problem_type != SINGLE_LABEL:
         raise InputError(
             f"{folder} is a run of {problem_type.replace('_', ' ')}: only {SINGLE_LABEL.replace('_', ' ')} can be "
-            "compared. Leave it out."
+            "compared. Leave it out.",
+            file=str(folder),
         )
     columns = ["row_id", "label", "probabilities"]
     rows = pq.read_table(Path(folder) / "predictions.parquet", columns=columns).sort_by("row_id")
@@ -186,7 +188,8 @@ def _join_folds(runs: Sequence[Run]) -> list[Run]:
             where = "" if run.fold is None or twin.fold is None else f" and the same test fold, {run.fold}"
             raise InputError(
                 f"{twin.folder} and {run.folder} are runs of one system with the same seed, {run.seed}{where}. "
-                "Leave one of them out."
+                "Leave one of them out.",
+                file=run.folder,
             )
         tested[run.fold] = run
     return [_joined(sorted(tested.values(), key=lambda run: run.fold or 0)) for tested in folds.values()]
@@ -202,7 +205,8 @@ def _joined(folds: Sequence[Run]) -> Run:
             if row_id in tested:
                 raise InputError(
                     f"{tested[row_id]} and {run.folder} are folds of one system, and both were tested on {row_id}. "
-                    "Leave one of them out, or train both on folds of the same data."
+                    "Leave one of them out, or train both on folds of the same data.",
+                    file=run.folder,
                 )
             tested[row_id] = run.folder
     rows = pa.concat_tables([run.rows for run in folds])
@@ -230,7 +234,8 @@ def _check_classes(first: Run, other: Run) -> None:
     if names != other_names:
         raise InputError(
             f"{first.folder} and {other.folder} have different classes: {', '.join(names)}, and "
-            f"{', '.join(other_names)}. Compare runs of the same data and --class_names."
+            f"{', '.join(other_names)}. Compare runs of the same data and --class_names.",
+            file=other.folder,
         )
 
 
@@ -246,14 +251,16 @@ def _check_rows(first: Run, other: Run) -> None:
         raise InputError(
             f"{first.folder} and {other.folder} were tested on different rows: {len(differing):,} differ, such as "
             f"{example} ({said} in the first, {other_said} in the second). Compare runs of the same data, split "
-            "options, folds and --max_test_samples."
+            "options, folds and --max_test_samples.",
+            file=other.folder,
         )
     texts, other_texts = (run.record["data"].get("test_fingerprint") for run in (first, other))  # None: an older run
     is_read_alike = all(first.options.get(name) == other.options.get(name) for name in ("text_column", "clean_html"))
     if texts and other_texts and texts != other_texts and is_read_alike:
         raise InputError(
             f"{first.folder} and {other.folder} were tested on different texts, though as many, with the same labels. "
-            "Compare runs of the same test rows."
+            "Compare runs of the same test rows.",
+            file=other.folder,
         )
 
 

@@ -102,7 +102,9 @@ def read_space(path: str | Path) -> Space:
     held = read_yaml("--space", path)
     if not isinstance(held, dict) or not isinstance(held.get("space"), dict) or not held["space"]:
         raise InputError(
-            f"--space {path} must have a key space, with lines such as 'optimizer: [sgd, adam]' under it."
+            f"--space {path} must have a key space, with lines such as 'optimizer: [sgd, adam]' under it.",
+            field="space",
+            file=str(path),
         )
     known = ("sampler", "metric", "trials", "pruning", "space")
     for key in held:
@@ -110,7 +112,11 @@ def read_space(path: str | Path) -> Space:
             raise unknown_name(f"key in {path}:", key, known)
     figures = dict.fromkeys(name for problem_type in METRICS for name in metric_names(problem_type))
     if str(held.get("metric", "")).startswith("test"):
-        raise InputError(f"{path}: metric {held['metric']}: a study chooses by validation only. Known: {[*figures]}.")
+        raise InputError(
+            f"{path}: metric {held['metric']}: a study chooses by validation only. Known: {[*figures]}.",
+            field="metric",
+            file=str(path),
+        )
     sampler = _read_name(path, held, "sampler", SAMPLERS)
     return Space(
         path=str(path),
@@ -133,11 +139,17 @@ def _read_trials(path: str | Path, trials: Any, sampler: str) -> int | None:
     if sampler == "grid":
         if trials is not None:
             raise InputError(
-                f"{path}: trials is for the samplers random and tpe; a grid has its points. Leave it out."
+                f"{path}: trials is for the samplers random and tpe; a grid has its points. Leave it out.",
+                field="trials",
+                file=str(path),
             )
         return None
     if not (isinstance(trials, str) and trials.isdecimal() and int(trials)):
-        raise InputError(f"{path}: sampler {sampler} needs trials, a whole number above 0, got {trials}.")
+        raise InputError(
+            f"{path}: sampler {sampler} needs trials, a whole number above 0, got {trials}.",
+            field="trials",
+            file=str(path),
+        )
     return int(trials)
 
 
@@ -147,16 +159,28 @@ def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[
         raise unknown_name(f"option in {path}:", name, known)
     of_data = {field.name for field in fields(DataArguments)} - set(OF_TRAINING_ROWS)
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
-        raise InputError(f"{path}: {name} must be the same in all trials, otherwise their metrics cannot be compared.")
+        raise InputError(
+            f"{path}: {name} must be the same in all trials, otherwise their metrics cannot be compared.",
+            field=name,
+            file=str(path),
+        )
     if isinstance(value, dict):
         return _read_range(path, name, value, sampler, is_whole=name in known and known[name].kind is int)
     if not isinstance(value, list) or not value:
-        raise InputError(f"{path}: {name} needs a list of values, or a range such as {{low: 1e-5, high: 1e-3}}.")
+        raise InputError(
+            f"{path}: {name} needs a list of values, or a range such as {{low: 1e-5, high: 1e-3}}.",
+            field=name,
+            file=str(path),
+        )
     if not all(isinstance(item, str) for item in value):
-        raise InputError(f"{path}: {name} has a list or mapping among its values: write it in quotes, as one text.")
+        raise InputError(
+            f"{path}: {name} has a list or mapping among its values: write it in quotes, as one text.",
+            field=name,
+            file=str(path),
+        )
     choices = [_converted(known[name], item) for item in value]
     if len(set(map(repr, choices))) < len(choices):
-        raise InputError(f"{path}: {name} has a value twice: {', '.join(value)}.")
+        raise InputError(f"{path}: {name} has a value twice: {', '.join(value)}.", field=name, file=str(path))
     return choices
 
 
@@ -172,7 +196,11 @@ def _converted(option: Option, text: str) -> Any:
 
 def _read_range(path: str | Path, name: str, value: Mapping[str, Any], sampler: str, is_whole: bool) -> Range:
     if sampler == "grid":
-        raise InputError(f"{path}: {name} is a range, which a grid has no points of: list values, or draw by random.")
+        raise InputError(
+            f"{path}: {name} is a range, which a grid has no points of: list values, or draw by random.",
+            field=name,
+            file=str(path),
+        )
     for key in value:
         if key not in Range._fields:
             raise unknown_name(f"key in {path}: {name}:", key, Range._fields)
@@ -181,11 +209,17 @@ def _read_range(path: str | Path, name: str, value: Mapping[str, Any], sampler: 
         low, high = (int(str(end)) if is_whole else float(str(end)) for end in ends)
     except ValueError:
         numbers = "whole numbers" if is_whole else "numbers"
-        raise InputError(f"{path}: {name} needs two {numbers}, low and high, got {ends[0]} and {ends[1]}.") from None
+        raise InputError(
+            f"{path}: {name} needs two {numbers}, low and high, got {ends[0]} and {ends[1]}.",
+            field=name,
+            file=str(path),
+        ) from None
     log = str(value.get("log", "false")).lower()
     if log not in ("true", "false"):
-        raise InputError(f"{path}: {name}: log must be true or false, got {value['log']}.")
+        raise InputError(f"{path}: {name}: log must be true or false, got {value['log']}.", field=name, file=str(path))
     if not low < high < math.inf or (log == "true" and low <= 0):
         bound = ", above 0 where log is true" if log == "true" else ""
-        raise InputError(f"{path}: {name} needs low below high{bound}, got {low} and {high}.")
+        raise InputError(
+            f"{path}: {name} needs low below high{bound}, got {low} and {high}.", field=name, file=str(path)
+        )
     return Range(low, high, log == "true")

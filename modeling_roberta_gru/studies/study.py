@@ -112,17 +112,21 @@ class Plan:
         for name in (*OF_THE_STUDY, *self.space.options):
             if name in given:
                 owner = "the study" if name in OF_THE_STUDY else self.space.path
-                raise InputError(f"--{name} is set by {owner}: leave it out of the command.")
+                raise InputError(f"--{name} is set by {owner}: leave it out of the command.", field=name)
         samples = self.space.samples
         for params in samples:
             try:
                 self.parse(params)
             except InputError as error:
                 self.parse({})  # what is wrong with recipe or command is not the point's fault
-                raise InputError(f"{self.space.path}: {named(params)}: {error}") from error
+                said, file = f"{self.space.path}: {named(params)}: {error}", error.file or self.space.path
+                raise InputError(said, field=error.field, file=file, row=error.row) from error
         _, data_args, args = self.parse(samples[0])
         if args.publish_as is not None:
-            raise InputError("A study publishes nothing: leave --push_to_hub out, and publish a run of --final.")
+            raise InputError(
+                "A study publishes nothing: leave --push_to_hub out, and publish a run of --final.",
+                field="push_to_hub",
+            )
         if args.world_size > 1:
             raise InputError("A study trains in one process: start it without accelerate launch or torchrun.")
         splits = load_splits(data_args)
@@ -170,7 +174,9 @@ def sweep(
     try:
         plan.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output-dir {output_dir} cannot be made: {error.strerror}.") from error
+        raise InputError(
+            f"--output-dir {output_dir} cannot be made: {error.strerror}.", field="output_dir", file=str(output_dir)
+        ) from error
     with writing_to(output_dir), open_study(plan, storage) as study:
         _join(study, described, output_dir)
         _work(study, plan)
@@ -224,7 +230,7 @@ def _open_storage(url: str) -> "optuna.storages.RDBStorage":
             problem = error
     assert problem is not None
     reason = redacted(first_line(problem))
-    raise InputError(f"The study's database (--storage) cannot be opened: {reason}.") from problem
+    raise InputError(f"The study's database (--storage) cannot be opened: {reason}.", field="storage") from problem
 
 
 def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str | Path) -> None:
@@ -243,7 +249,9 @@ def _join(study: "optuna.Study", described: Mapping[str, Any], output_dir: str |
     if differing or list(old) != list(new):
         raise InputError(
             f"--output-dir {output_dir} holds another study: {'; '.join(differing) or 'options in another order'}. "
-            "Resume it with the options it was started with, or name another folder."
+            "Resume it with the options it was started with, or name another folder.",
+            field="output_dir",
+            file=str(output_dir),
         )
     # Only the number of draws may have changed.
     study.set_user_attr("study", {**held, "space": described["space"]})
@@ -371,7 +379,7 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
         else:
             trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
         if is_mistake and "interrupted" in trial.user_attrs:
-            raise InputError(f"{name}: {error}") from error
+            raise InputError(f"{name}: {error}", field=error.field, file=error.file, row=error.row) from error
         if "interrupted" in trial.user_attrs:
             raise
         if is_mistake:
@@ -520,7 +528,8 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
     if num_finished < record["num_trials"]:
         raise InputError(
             f"Only {num_finished} of {record['num_trials']} trials are finished: the best options are not known yet. "
-            "Run the same command without --final first."
+            "Run the same command without --final first.",
+            field="final",
         )
     best = best_trial(record)
     if best is None:
