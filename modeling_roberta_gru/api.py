@@ -254,11 +254,12 @@ def explain(
     Raises:
         InputError: if model, text or label is not usable.
     """
-    is_trained = isinstance(model, TrainedClassifier)
-    if model.clean_html if is_trained else was_cleaned(_name(model)):
-        text = clean_html(text)
+    if isinstance(model, TrainedClassifier):
+        cleans, max_length = model.clean_html, model.max_length
+    else:
+        cleans, max_length = was_cleaned(_name(model)), None
+    text = clean_html(text) if cleans else text
     folder = None if output_dir is None else Path(output_dir)
-    max_length = model.max_length if is_trained else None
     trace, attribution, files = explanation.explain_model(
         _name(model), text, folder, label, steps, attributions, max_length
     )

@@ -218,9 +218,9 @@ def _check_whose_code(name: str, revision: str | None) -> None:
                 repository, is_elsewhere, _ = str(code).partition("--")
                 if is_elsewhere and repository != name:
                     raise InputError(
-                        f"{path}: `auto_map` names code of another repository, {code!r}, of which no commit is pinned. "
-                        f"Download the model and that code into one folder, take {repository}-- out of the entry, and "
-                        "name the folder.",
+                        f"{path}: `auto_map` names code of another repository, {code!r}, of which no commit is "
+                        f"pinned. Download the model and that code into one folder, take {repository}-- out of the "
+                        "entry, and name the folder.",
                         field=f"auto_map.{part}",
                         file=str(path),
                     )
@@ -326,10 +326,13 @@ def read_json(path: Path) -> Any:
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        if _depth(held) > DEEPEST:
-            raise ValueError(f"nested in more than {DEEPEST} levels")
-    except (OSError, ValueError, RecursionError) as error:  # neither JSON nor text
+        is_too_deep = _depth(held) > DEEPEST
+    except RecursionError:
+        is_too_deep = True
+    except (OSError, ValueError) as error:  # neither JSON nor text
         raise InputError(f"{path} is not JSON: {one_line(error)} Save the model again.") from error
+    if is_too_deep:
+        raise InputError(f"{path} is nested in more than {DEEPEST} levels, which no saved model is.", file=str(path))
     return held
 
 

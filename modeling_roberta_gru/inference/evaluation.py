@@ -112,6 +112,12 @@ def evaluate_model(
         path = Path(folder) / "config.json"
         with writing_to(path):
             write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "stop_thresholds": metrics["stopping"]})
+        card = Path(folder) / "README.md"
+        if card.is_file() and "Stopping early" in card.read_text(encoding="utf-8", errors="replace"):
+            say(
+                f'{card} still shows the earlier thresholds: change its section "Stopping early" to these.',
+                error=True,
+            )
     return metrics
 
 
