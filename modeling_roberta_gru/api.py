@@ -247,7 +247,8 @@ def explain(
 
     Args:
         model: what [`train`] returned, a run's folder, a saved model's folder or a Hub id.
-        text: of any length. HTML is removed from it where [`train`] returned the model, and removed it in training.
+        text: of any length. HTML is removed from it if it was in training. Where [`train`] returned the model, it is
+            cut as the texts were in training.
         label: the label in question; unset: the one that scores highest.
         attributions: also attribute the prediction to the words, which takes most of the time and the extra `explain`.
         steps: of the attributions' integral, 32 where unset; more are more exact. Texts of more than 16,384 tokens get
@@ -257,10 +258,15 @@ def explain(
     Raises:
         InputError: if model, text or label is not usable.
     """
-    if isinstance(model, TrainedClassifier) and model.clean_html:
-        text = clean_html(text)
+    if isinstance(model, TrainedClassifier):
+        cleans, max_length = model.clean_html, model.max_length
+    else:
+        cleans, max_length = was_cleaned(_name(model)), None
+    text = clean_html(text) if cleans else text
     folder = None if output_dir is None else Path(output_dir)
-    trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
+    trace, attribution, files = explanation.explain_model(
+        _name(model), text, folder, label, steps, attributions, max_length
+    )
     return Explanation(trace, attribution, label, tuple(files))
 
 

@@ -323,6 +323,7 @@ def explain(
     attributions: Annotated[
         bool, typer.Option(help="Also attribute the prediction to single words, which takes most of the time.")
     ] = True,
+    clean_html: CleanHtml = None,
 ) -> None:
     """Show how a prediction came about: where it turned, and the most influential words."""
     if steps is not None and not attributions:
@@ -337,8 +338,10 @@ def explain(
     _check_model(model)
     for name in ("explanation.png", "explanation.html"):
         refuse_overwriting_inputs(output_dir / name, [] if file is None else [file])
+    from .data.documents import clean_html as without_html
     from .inference.explanation import explain_model, report
 
+    text = without_html(text) if _whether_to_clean(model, clean_html) else text
     trace, attribution, files = explain_model(model, text, output_dir, label, steps, attributions)
     say(report(trace, attribution, label))
     say(f"\nDrawn in {' and '.join(map(str, files))}")
@@ -609,10 +612,12 @@ def serve(
     waiting_texts: Annotated[
         int, typer.Option(min=1, help="Texts that may wait in the queue. Beyond that, clients are told when to retry.")
     ] = 1024,
+    clean_html: CleanHtml = None,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
 ) -> None:
     """Serve predictions over HTTP, also for texts that are still being written.
 
+    HTML is not removed from texts that are still being written.
     If the environment variable ROBERTA_GRU_TOKEN is set, requests must carry that token.
     """
     _check_model(model)
@@ -624,6 +629,7 @@ def serve(
         port,
         limits=serving.Limits(waiting_texts=waiting_texts),
         log_texts=log_texts,
+        clean_html=_whether_to_clean(model, clean_html),
         dtype=dtype,
         device=device,
         tokens_per_batch=tokens_per_batch,
@@ -689,10 +695,11 @@ def watch(
 ) -> None:
     """Read a text while it is written, and report when its prediction changes.
 
-    A file that is replaced, truncated or rewritten, as logs are, starts a new document.
+    A file that is replaced, truncated or rewritten, as logs are, starts a new document. HTML is not removed.
     """
     if follow is not None and not follow.is_file():
-        raise InputError(f"--follow {follow} cannot be read: there is no such file.", field="follow", file=str(follow))
+        why = "is not a regular file" if follow.exists() else "cannot be read: there is no such file"
+        raise InputError(f"--follow {follow} {why}.", field="follow", file=str(follow))
     if follow is None and sys.stdin is None:
         raise InputError("Standard input is closed: pipe a text into this command, or --follow a file.")
     if follow is None and sys.stdin.isatty():

@@ -42,6 +42,8 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
 NAMES_CODE = ("auto_map", "custom_pipelines")
+LOADED = ("AutoConfig", "AutoTokenizer", "AutoModelForSequenceClassification")
+"""The parts of an `auto_map` that this package looks up."""
 NAMES_NO_CODE = ("tokenizer.json", "vocab.json", "run.json", "metrics.json", INDEX)
 ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
@@ -145,6 +147,13 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
     held = read_json(path) if path else None
     if path is None or not isinstance(held, dict):
         return
+    if held.get("init_inputs"):  # the same, by their places alone
+        raise InputError(
+            f"{path}: `init_inputs` gives the tokenizer arguments without their names, any of which may be a file of "
+            "this machine. Take the entry out.",
+            field="init_inputs",
+            file=str(path),
+        )
     for field, value in held.items():
         if not isinstance(value, str) or not (field.endswith("_file") or field in ("vocab", "merges")):
             continue
@@ -185,7 +194,12 @@ def remove_foreign_code(folder: Path) -> list[str]:
 
 
 def describe_remote_code(name: str, revision: str | None = None) -> str:
-    """Say whose code `--trust_remote_code` runs: the repository, its revision, and its files of Python."""
+    """Say whose code `--trust_remote_code` runs: the repository, its revision, and its files of Python.
+
+    Raises:
+        InputError: if it is another repository's, of which no commit could be pinned and named.
+    """
+    _check_whose_code(name, revision)
     if Path(name).is_dir():
         files = [f"{path.name} (SHA-256 {_digest(path)[:16]}…)" for path in sorted(Path(name).glob("*.py"))]
         return f"{name} (a folder): {', '.join(files) or 'no file of Python'}"
@@ -194,9 +208,27 @@ def describe_remote_code(name: str, revision: str | None = None) -> str:
     except (HTTPError, OSError, ValueError) as error:
         return f"{name} at revision {revision or 'main'} (could not ask the Hub for its files: {one_line(error)})"
     files = [file.rfilename for file in info.siblings or [] if file.rfilename.endswith(".py")]
-    return (
-        f"{name} at revision {info.sha}: {', '.join(files) or 'no Python file; its code may be in another repository'}"
-    )
+    return f"{name} at revision {info.sha}: {', '.join(files) or 'no file of Python'}"
+
+
+def _check_whose_code(name: str, revision: str | None) -> None:
+    """Check that what is loaded of a model names no code of another repository, as "owner/repo--module.Class" does."""
+    for path in filter(None, (find_file(name, file, revision) for file in (CONFIG, TOKENIZER_CONFIG))):
+        held = read_json(path)
+        auto_map = held.get("auto_map") if isinstance(held, dict) else None
+        parts = auto_map if isinstance(auto_map, dict) else {"AutoTokenizer": auto_map}
+        for part in LOADED:
+            codes = parts.get(part)
+            for code in codes if isinstance(codes, list) else [codes]:
+                repository, is_elsewhere, _ = str(code).partition("--")
+                if is_elsewhere and repository != name:
+                    raise InputError(
+                        f"{path}: `auto_map` names code of another repository, {code!r}, of which no commit is "
+                        f"pinned. Download the model and that code into one folder, take {repository}-- out of the "
+                        "entry, and name the folder.",
+                        field=f"auto_map.{part}",
+                        file=str(path),
+                    )
 
 
 def _foreign_entries(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -301,10 +333,13 @@ def read_json(path: Path) -> Any:
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        if _depth(held) > DEEPEST:
-            raise ValueError(f"nested in more than {DEEPEST} levels")
-    except (OSError, ValueError, RecursionError) as error:  # neither JSON nor text
+        is_too_deep = _depth(held) > DEEPEST
+    except RecursionError:
+        is_too_deep = True
+    except (OSError, ValueError) as error:  # neither JSON nor text
         raise InputError(f"{path} is not JSON: {one_line(error)} Save the model again.", file=str(path)) from error
+    if is_too_deep:
+        raise InputError(f"{path} is nested in more than {DEEPEST} levels, which no saved model is.", file=str(path))
     return held
 
 

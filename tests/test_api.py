@@ -152,6 +152,11 @@ def test_what_was_trained_scores_and_is_measured_as_it_was_trained(classifier, f
     cut = replace(classifier, max_length=4)
     expected = evaluate(classifier, frame, max_length=4)["log_loss"]
     assert evaluate(cut, frame)["log_loss"] == expected != evaluate(classifier, frame)["log_loss"]
+    trace = explain(cut, texts[0], attributions=False).trace
+    assert len(trace.tokens) == 4
+    assert trace.scores[-1] == pytest.approx(cut.predict_proba(texts[0]), abs=1e-5)
+    assert texts[0].startswith(trace.text)
+    assert trace.text != texts[0]
     cleaned = replace(classifier, clean_html=True)
     marked, plain = ([f"{begin}{text}{end}" for text in texts] for begin, end in (("<p>", "</p>"), ("\n", "\n")))
     assert cleaned.predict(marked[0]) == classifier.predict(plain[0])

@@ -195,6 +195,18 @@ def test_attributions_are_complete_beyond_the_window(fields, byte_level):
     assert abs(found.output - found.baseline) > 1e-3
 
 
+def test_what_is_cut_off_is_neither_read_nor_attributed_nor_shown(byte_level):
+    model, most = classifier(vocab_size=len(byte_level)), 9
+    ids = byte_level(TEXT, truncation=True, max_length=most, return_tensors="pt")
+    traced = trace(model, byte_level, TEXT, max_length=most)
+    attribution = attribute(model, byte_level, TEXT, num_steps=2, max_length=most)
+    assert len(traced.tokens) == len(attribution.values) == most
+    assert traced.scores[-1] == pytest.approx(model(**ids).logits[0].softmax(dim=-1).detach().numpy(), abs=1e-5)
+    assert TEXT.startswith(traced.text)
+    assert len(traced.text) < len(TEXT)
+    assert len(trace(model, byte_level, TEXT).tokens) > most  # the tokenizer keeps no cut
+
+
 def test_log_odds_are_those_of_the_labels_probability(byte_level):
     model = classifier()
     last = trace(model, byte_level, TEXT).scores[-1]

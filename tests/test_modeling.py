@@ -603,8 +603,10 @@ def test_labels_of_another_shape_are_refused():
     logits = torch.randn(4, 3)
     with pytest.raises(ValueError, match=r"`labels` has shape \(4, 3\)"):
         classification_loss(logits, torch.zeros(4, 3, dtype=torch.long), tiny_config(num_labels=3))
-    with pytest.raises(ValueError, match=r"`labels` has shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"`labels` has shape \(4,\).*`problem_type`"):
         classification_loss(logits, torch.zeros(4), tiny_config(num_labels=3))
+    with pytest.raises(ValueError, match="`problem_type` 'regression'"):  # of a checkpoint that was one
+        classification_loss(logits, torch.zeros(4).long(), tiny_config(num_labels=3, problem_type="regression"))
 
 
 def test_forward_leaves_the_configuration_alone():
@@ -754,6 +756,61 @@ def test_device_map_loading_equals_plain_loading(tmp_path):
     again = RobertaGRUForSequenceClassification.from_pretrained(tmp_path, device_map="cpu")
     inputs = batch(documents(5, 9))
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+
+
+class Elsewhere:
+    """A tensor of another device: what is computed with it and with one of this device is an error."""
+
+    device = torch.device("meta")
+
+    def __init__(self, values: torch.Tensor):
+        self.values = values
+
+    def to(self, *where):
+        moved = self.values.to(*where)
+        return moved if any(isinstance(one, torch.device) for one in where) else Elsewhere(moved)
+
+    def __getattr__(self, name: str):
+        assert name in ("dtype", "shape"), f"{name} of a tensor on another device"
+        return getattr(self.values, name)
+
+    def __truediv__(self, number: float) -> "Elsewhere":
+        return Elsewhere(self.values / number)
+
+
+def spread(model) -> None:
+    """Put what follows the encoder on another device, as `device_map` does: inputs are moved there, outputs stay."""
+
+    def move(_, inputs):
+        return tuple(one.values if isinstance(one, Elsewhere) else one for one in inputs)
+
+    def leave(_, inputs, outputs):
+        if isinstance(outputs, torch.Tensor):
+            return Elsewhere(outputs)
+        moved = [None if one is None else Elsewhere(one) for one in outputs]
+        return type(outputs)(*moved) if hasattr(outputs, "_fields") else tuple(moved)
+
+    for name in ("gru", "summary", "head"):
+        if hasattr(model, name):
+            getattr(model, name).register_forward_pre_hook(move)
+            getattr(model, name).register_forward_hook(leave)
+
+
+@pytest.mark.parametrize("lengths", [(5, 9), (5, 75)], ids=["one chunk", "several chunks"])
+@pytest.mark.parametrize("fields", SOME_READINGS, ids=str)
+@torch.no_grad()
+def test_parts_of_the_model_may_lie_on_other_devices(fields, lengths):
+    config = tiny_config(num_labels=3, windows_per_chunk=1, **fields)
+    inputs = batch(documents(*lengths))
+    model, of_tokens = (
+        model_class(config).eval()
+        for model_class in (RobertaGRUForSequenceClassification, RobertaGRUForTokenClassification)
+    )
+    expected = model.running_logits(**inputs), of_tokens(**inputs).logits
+    for one in (model, of_tokens):
+        spread(one)
+    assert torch.equal(model.running_logits(**inputs), expected[0])
+    assert torch.equal(of_tokens(**inputs).logits, expected[1])
 
 
 def test_the_model_runs_on_the_meta_device():

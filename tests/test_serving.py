@@ -166,6 +166,22 @@ def held(scorer, monkeypatch):
     go.set()
 
 
+def test_html_is_removed_as_in_training_from_whole_texts(folder, scorer, served, serve, tmp_path):
+    model = shutil.copytree(folder, tmp_path / "trained")
+    (model / "run.json").write_text(json.dumps({"options": {"clean_html": True}}))
+    cleaning = serve(scorer=str(model), dtype="float32", device="cpu", tokens_per_batch=1)
+    marked, plain = ["<b>the plot</b> was", "long"], ["the plot was", "long"]
+    for parameters in ({"top_k": 3}, {"explain": True}):
+        answers = [
+            server.answer({"inputs": texts, "parameters": parameters})
+            for server, texts in ((cleaning, marked), (served, plain), (served, marked))
+        ]
+        assert answers[0] == answers[1] != answers[2]
+    assert cleaning.answer({"inputs": marked[0]}) == [served.answer({"inputs": plain})[0]]
+    reading = b'"<b>the plot</b> was"\n'
+    assert cleaning.ask(reading, "/read")[1] == served.ask(reading, "/read")[1]
+
+
 def test_answers_are_the_handlers(served, folder):
     handler = load_handler().EndpointHandler(str(folder))
     requests = [

@@ -17,6 +17,7 @@ from modeling_roberta_gru.inference import scorer as scorer_module
 from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.inference.stopping import (
     AGREEMENTS,
+    can_stop,
     certainty,
     find_threshold,
     fit_model,
@@ -256,8 +257,10 @@ def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_p
     ended = roberta_gru(*command)
     assert (ended.status, "--agreements" in ended.error) == (2, True)
     before = json.loads((folder / "config.json").read_text())
+    (folder / "README.md").write_text("### Stopping early\n\nAt probability 0.5.\n")
     ended = roberta_gru("evaluate", folder, data, "--agreements")
     assert (ended.status, "95.0% of labels: stop at" in ended.said) == (0, True), ended
+    assert str(folder / "README.md") in ended.error  # which shows the earlier thresholds
     config = json.loads((folder / "config.json").read_text())
     assert {**config, "stop_thresholds": None} == {**before, "stop_thresholds": None}
     entry = config["stop_thresholds"]["0.95"]
@@ -285,6 +288,14 @@ def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_p
 def test_an_agreement_that_cannot_be_kept_is_refused(fields, agreement, max_length, field, said):
     with refused(field=field, match=said):
         scorer(classifier(**fields), agreement, max_length=max_length)
+
+
+def test_one_label_alone_is_never_in_doubt():
+    config = tiny_config(num_labels=1)
+    config.problem_type = "single_label_classification"  # which newer releases of transformers refuse from the start
+    assert not can_stop(config)
+    config.problem_type = "multi_label_classification"
+    assert can_stop(config)
 
 
 def test_thresholds_travel_in_the_configuration_and_end_with_its_weights(tmp_path):

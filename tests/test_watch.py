@@ -203,6 +203,7 @@ def test_what_cannot_be_watched_is_one_line_and_status_two(saved, roberta_gru, t
         (["watch", tmp_path / "both-ways"], "gru_bidirectional"),
         (["watch", tmp_path / "stock"], "is a roberta"),
         (["watch", saved, "--follow", tmp_path / "nowhere"], "--follow"),
+        (["watch", saved, "--follow", tmp_path], "regular file"),
         (["watch", "./nowhere"], "./nowhere"),
     ):
         status, _, error = roberta_gru(*argv)

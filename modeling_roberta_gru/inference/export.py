@@ -28,9 +28,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_roberta_gru import RobertaGRUConfig
+from ..data.labels import MULTI_LABEL, SINGLE_LABEL
 from ..errors import InputError, unknown_name
 from ..files import alone, carried, check_writable, replacing, write_json, write_text, writing_to
 from ..training.loading import load_classifier
+from .reading import to_scores
 
 FORMATS = ("onnx",)
 QUANTIZATIONS = ("int8",)
@@ -352,11 +354,10 @@ def _measure_parity(
 
 def _scores(logits: np.ndarray, config: RobertaGRUConfig) -> np.ndarray:
     """Return what is compared: probabilities, or the values of a regression."""
-    if config.problem_type == "regression":
-        return logits
-    values = torch.from_numpy(logits).double()
-    several = config.problem_type == "multi_label_classification" or config.num_labels == 1
-    return (values.sigmoid() if several else values.softmax(dim=-1)).numpy()
+    problem_type = config.problem_type or SINGLE_LABEL
+    if config.num_labels == 1 and problem_type == SINGLE_LABEL:  # whose softmax is 1, whatever the logit
+        problem_type = MULTI_LABEL
+    return to_scores(logits, problem_type)
 
 
 @torch.no_grad()

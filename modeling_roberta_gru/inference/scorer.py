@@ -106,7 +106,7 @@ class Scorer:
         self.engine = prepare(model, dtype, device)
         self.dtype, self.description = self.engine.dtype, self.engine.description
         if agreement is not None:
-            stops = "too few texts to promise it were read: everything is read"
+            stops = "too few texts stopped early in fitting to promise this, so everything is read"
             stops = stops if self.threshold is None else f"a text ends at certainty {self.threshold:.6f}"
             self.description += f"; {agreement:.1%} of labels those of whole texts ({stops})"
         self.tokens_per_batch = tokens_per_batch or self.engine.tokens_per_batch

@@ -78,20 +78,23 @@ def was_cleaned(name: str) -> bool:
     return isinstance(options, dict) and options.get("clean_html") is True
 
 
-def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_classifier(
+    name: str, trust_remote_code: bool = False, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load any trained text classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
 
     Args:
         name: of the folder or the model.
         trust_remote_code: run the code that the model brings along, a program of whoever wrote it. A model of ours is
             loaded by the installed classes all the same, whatever code lies beside it; its tokenizer may need code.
+        revision: of a Hub id; unset: main.
 
     Raises:
         InputError: if they cannot be read there, or the head is not trained.
     """
     name = model_folder(name)
     try:
-        revision = pinned(name)
+        revision = pinned(name, revision)
         runs_code = trust_remote_code and model_type(name, revision) not in OURS
         check_checkpoint(name, revision, trust_remote_code=runs_code)
         model, report = AutoModelForSequenceClassification.from_pretrained(

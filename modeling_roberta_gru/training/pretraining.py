@@ -269,9 +269,9 @@ def _adapt(
 ) -> dict[str, Any]:
     """Train, or resume, and write; `earlier` is the record of an unfinished run, if there is one."""
     set_seed(options.seed)
-    if options.trust_remote_code:
-        say(f"Trusted to run: the code of {describe_remote_code(model)}")
     revision = pinned(model)
+    if options.trust_remote_code:
+        say(f"Trusted to run: the code of {describe_remote_code(model, revision)}")
     tokenizer = _read_tokenizer(model, revision, options)
     masked_model = _load(model, revision, tokenizer)
     size = _window_size(masked_model, tokenizer, options)
