@@ -236,10 +236,11 @@ def test_training_does_not_read_the_test_split_and_a_leak_is_caught(reviews, sta
     argv += ["--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
     system = train(*parse_run([*argv, "--disable_tqdm", "true"])[:3])
     assert len(system.predict_test()) == 32
-    system.trainer.eval_dataset = system.test.select(range(3))
-    with pytest.raises(AssertionError, match="Row test:0 of the test split was chosen by"):
-        system.predict_test()
-    system.trainer.eval_dataset = None
+    for known, use in (("eval_dataset", "chosen by"), ("train_dataset", "trained on")):
+        with monkeypatch.context() as patch:
+            patch.setattr(system.trainer, known, system.test.select(range(3)))
+            with pytest.raises(AssertionError, match=f"Row test:0 of the test split was {use}"):
+                system.predict_test()
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,9 @@ def test_the_state_that_a_gpu_wrote_is_known_again(arguments, model, tmp_path, m
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     monkeypatch.setattr(RobertaGRUTrainingArguments, "device", property(lambda _: torch.device("cuda")))
     args = arguments()
-    assert optimizer_class_and_kwargs(args)[1]["capturable"]
+    optimizer_class, kwargs = optimizer_class_and_kwargs(args)
+    assert optimizer_class is torch.optim.NAdam
+    assert kwargs["capturable"] is kwargs["decoupled_weight_decay"] is True  # it decays as ours does on the CPU
     check_optimizer_state(optimizer, args, str(tmp_path))
     with refused(field="optimizer", file=str(tmp_path)):
         check_optimizer_state(optimizer, arguments(optimizer="sgd"), str(tmp_path))

@@ -203,6 +203,21 @@ def test_dropout_is_set_for_the_training_only(stand_in, texts, tmp_path):
     assert (config["hidden_dropout_prob"], config["attention_probs_dropout_prob"]) == own
 
 
+def test_words_are_hidden_anew_in_every_epoch(stand_in, texts, tmp_path, monkeypatch):
+    epochs: list[int] = []
+    hide = Masking.__call__
+
+    def noting(self, windows):
+        if len(windows) > 1:  # of training: those of validation are hidden one by one, before it begins
+            epochs.append(self.epoch)
+        return hide(self, windows)
+
+    monkeypatch.setattr(Masking, "__call__", noting)
+    adapt_encoder(str(stand_in), [texts], tmp_path, AdaptOptions(**{**vars(QUICK), "epochs": 2}))
+    assert epochs == sorted(epochs)
+    assert epochs.count(0) == epochs.count(1) == len(epochs) / 2 > 1
+
+
 def test_a_run_that_was_cut_off_resumes_as_if_it_had_not_been(stand_in, texts, tmp_path, monkeypatch):
     options = AdaptOptions(**{**vars(QUICK), "epochs": 2})
     adapt_encoder(str(stand_in), [texts], tmp_path / "whole", options)

@@ -127,6 +127,31 @@ def test_another_encoder_other_tokens_and_other_windows_have_states_of_their_own
             assert len(list(cache.glob("*.npy"))) == number
 
 
+@pytest.mark.parametrize("changed", [{"bf16": True}, {"fp16": True}])
+def test_another_precision_has_states_of_its_own(changed, collator, tmp_path, cache):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    args = options(tmp_path)
+    keep_states(model, rows_of(5, 30), collator, args, "training")
+    for name, value in changed.items():
+        setattr(args, name, value)
+    keep_states(model, rows_of(5, 30), collator, args, "training")
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"layer_norm_eps": 1e-3}, {"hidden_act": "relu"}, {"num_attention_heads": 4}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_another_configuration_of_the_same_weights_has_states_of_its_own(changed, collator, tmp_path, cache):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    other = RobertaGRUForSequenceClassification(tiny_config(**changed)).eval()
+    other.load_state_dict(model.state_dict())
+    for one in (model, other):
+        keep_states(one, rows_of(5, 30), collator, options(tmp_path), "training")
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
 def test_what_is_used_least_recently_makes_room(collator, tmp_path, cache, monkeypatch):
     model = RobertaGRUForSequenceClassification(tiny_config()).eval()
     size = 2 * 12 * 50 + 128  # bytes of 50 tokens' states and the file's header

@@ -117,6 +117,27 @@ def test_a_promise_is_broken_no_more_often_than_its_confidence_allows():
         assert times / num_trials <= 0.05 + 2.4 * (0.05 * 0.95 / num_trials) ** 0.5, name
 
 
+def test_a_threshold_below_one_that_fails_is_not_taken_even_if_it_would_pass():
+    def documents(number, doubt, keeps_label):
+        odds = np.log(1 / doubt - 1)
+        return [np.array([[0, odds], [0, odds if keeps_label else -odds]])] * number
+
+    strict, low, lowest = (documents(n, doubt, True) for n, doubt in ((60, 1e-3), (20, 0.02), (2000, 0.1)))
+    wrong = documents(5, 0.02, False)
+
+    def fitted(running):
+        found = fit_thresholds(
+            running, [np.array([9, 18])] * len(running), SINGLE_LABEL, None, np.full(len(running), 18)
+        )
+        return found["0.95"]
+
+    # So many that stop with the right label make up for the five, and the search is over by then.
+    every = fitted([*strict, *wrong, *low, *lowest])
+    assert upper_bound(5, 2085) < 0.05 < upper_bound(5, 85)
+    assert (every["stopped"], every["differ"]) == (60, 0)
+    assert every["threshold"] == fitted([*strict, *wrong, *low])["threshold"] > 0.98
+
+
 def test_higher_agreements_read_more_and_too_few_documents_promise_nothing():
     rng = np.random.default_rng(1)
     running, tokens = simulated(rng, 6_000), [np.arange(1, 7) * 100] * 6_000

@@ -356,6 +356,17 @@ def test_one_changed_byte_of_our_code_is_refused(name, ours, tmp_path) -> None:
             refuse(folder)
 
 
+@pytest.mark.parametrize("name", ["modeling_roberta_gru.py", "configuration_roberta_gru.py"])
+@pytest.mark.parametrize("other", ["model_card/handler.py", "model_card/requirements.txt"])
+def test_a_file_of_ours_is_known_by_its_name_only(name, other, ours, tmp_path) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    shutil.copy(carried(other), folder)
+    check_code(folder)
+    shutil.copy(carried(other), folder / name)
+    with pytest.raises(InputError, match=f"{name} is not the file of this version"):
+        check_code(folder)
+
+
 def test_what_an_endpoint_would_install_is_ours(ours, tmp_path) -> None:
     folder = Path(shutil.copytree(ours, tmp_path / "model"))
     shutil.copy(carried("model_card/requirements.txt"), folder)
