@@ -61,6 +61,7 @@ from .training.record import (
     describe_data,
     describe_platform,
     model_lines,
+    shared_options,
     write_predictions,
 )
 from .training.run_folder import (
@@ -191,6 +192,7 @@ def train(
             args.num_idle_gpus,
             args.num_idle_gpus + 1,
         )
+    args.shared_options = shared_options(model_args, data_args, args)
     model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
     _check_destination(args, resumed)

@@ -501,7 +501,7 @@ def test_a_run_is_gone_on_with_and_replaced_by_one_without_an_adapter(finished, 
     options = finished[1]
     train(folder, *options, "--resume_from_checkpoint", "true", "--max_steps", "6")
     assert json.loads((folder / "run.json").read_text())["steps"] == 6
-    with refused(field="lora", match="was written with --lora"):
+    with refused(field="lora"):
         train(folder, *options, "--lora", "null", "--resume_from_checkpoint", "true", "--max_steps", "9")
     train(folder, *options, "--lora", "null", "--overwrite_output_dir", "true")
     assert not (folder / "adapter").exists()

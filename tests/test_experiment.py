@@ -504,7 +504,7 @@ BAD_RUNS = {
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
     "another optimizer": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--optimizer", "adamw", "--max_steps", "6"],
-        "was written by another optimizer than adamw",
+        "was trained with --optimizer nadam, not adamw",
     ),
     "another seed's splits": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--split_seed", "9", "--max_steps", "6"],
@@ -521,7 +521,7 @@ BAD_RUNS = {
             "--max_steps",
             "6",
         ],
-        "holds a model of other sizes or labels",
+        "was trained with --gru_hidden_size 5, not 6",
     ),
     "another run's checkpoint": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "{elsewhere}"],
@@ -537,7 +537,7 @@ BAD_RUNS = {
     "unknown layer": (["--lora", "2", "--lora_target_modules", "qeury"], "Did you mean 'query'?"),
     "LoRA on a checkpoint without": (
         [*("--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--max_steps", "6"), "--lora", "2"],
-        "was written without --lora",
+        "was trained with --lora null, not 2",
     ),
     "nothing to resume": (["--resume_from_checkpoint", "true"], "holds no whole checkpoint yet"),
 }

@@ -24,7 +24,8 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
     """Everything of [`~transformers.TrainingArguments`], with what [`~.arguments.TrainingOptions`] adds and changes.
 
     `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
-    `data_fingerprint`, where it is set, is noted in every checkpoint: see [`~.run_folder.check_same_data`].
+    `data_fingerprint` and `shared_options`, where they are set, are noted in every checkpoint: see
+    [`~.run_folder.check_same_data`] and [`~.run_folder.find_checkpoint`].
     `dataloader_pin_memory` is on only where there is an accelerator.
 
     Raises:
@@ -33,6 +34,7 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
 
     publish_as: str | None = field(default=None, init=False)
     data_fingerprint: str | None = field(default=None, init=False)
+    shared_options: dict[str, Any] | None = field(default=None, init=False)
     num_idle_gpus: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

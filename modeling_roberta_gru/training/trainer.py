@@ -252,7 +252,10 @@ class RobertaGRUTrainer(ResumingTrainer):
         if args.length_curriculum or strategy in ("group_by_length", "batch_rebalance"):
             lengths = document_lengths(self.train_dataset, args.length_column_name)
         if strategy == "group_by_length":
-            sampler = GroupedSampler(lengths, args.train_batch_size * args.gradient_accumulation_steps)
+            # Of the effective batch, so that the order is the same however that is cut.
+            sampler = GroupedSampler(
+                lengths, args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            )
         elif strategy == "batch_rebalance":
             from transformers.trainer_pt_utils import BatchRebalanceSampler  # the arguments see that it is there
 
@@ -470,22 +473,30 @@ def _check_adapter(model: Any) -> None:
 
 
 class CheckpointFiles(TrainerCallback, ExportableState):
-    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, seeds and data."""
+    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, and what of.
+
+    That is seeds, data, options, and how much is trained: what [`~.run_folder.find_checkpoint`] compares.
+    """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
-        self.seed: int | None = None
-        self.data_seed: int | None = None
-        self.data: str | None = None
         self.run: TrainerState | None = None
-        self.files: list[str] = []
+        self.noted: dict[str, Any] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.folder, self.seed, self.run = Path(args.output_dir), args.seed, state
-        self.data_seed = getattr(args, "order_seed", args.seed)
-        self.data = getattr(args, "data_fingerprint", None)
+        self.folder, self.run = Path(args.output_dir), state
+        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self.noted = {
+            "seed": args.seed,
+            "data_seed": getattr(args, "order_seed", args.seed),
+            "data": getattr(args, "data_fingerprint", None),
+            "options": getattr(args, "shared_options", None),
+            "batch_size": None if args.auto_find_batch_size else batch_size,
+            "num_train_epochs": args.num_train_epochs if args.max_steps < 0 else None,
+            "max_steps": state.max_steps,
+        }
 
     def state(self) -> dict[str, Any]:
         files: list[str] = []
@@ -493,8 +504,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
             checkpoint = self.folder / f"checkpoint-{self.run.global_step}"
             paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
             files = [path.relative_to(checkpoint).as_posix() for path in paths]
-        noted = {"files": files, "seed": self.seed, "data_seed": self.data_seed, "data": self.data}
-        return {"args": {}, "attributes": noted}
+        return {"args": {}, "attributes": {"files": files, **self.noted}}
 
 
 def is_finite(model: nn.Module) -> bool:
