@@ -61,6 +61,7 @@ def _check_same_run(checkpoint: str, args: RobertaGRUTrainingArguments) -> None:
                 f"{checkpoint} was trained with --{name} {_written(theirs)}, not {_written(ours[name])}: resume with "
                 "that, or start a new run in another --output_dir.",
                 field=name,
+                file=checkpoint,
             )
     batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     if not args.auto_find_batch_size and noted.get("batch_size") not in (None, batch_size):
@@ -69,6 +70,7 @@ def _check_same_run(checkpoint: str, args: RobertaGRUTrainingArguments) -> None:
             "another --gradient_accumulation_steps, so that its product with --per_device_train_batch_size and the "
             "number of processes is the same, or start a new run in another --output_dir.",
             field="per_device_train_batch_size",
+            file=checkpoint,
         )
     length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
     if (noted.get(length) or 0) > getattr(args, length):
@@ -76,6 +78,7 @@ def _check_same_run(checkpoint: str, args: RobertaGRUTrainingArguments) -> None:
             f"{checkpoint} is of a run with --{length} {noted[length]:g}, and {getattr(args, length):g} are fewer: "
             "resume with as many or more, or start a new run in another --output_dir.",
             field=length,
+            file=checkpoint,
         )
 
 
