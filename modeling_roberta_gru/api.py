@@ -228,7 +228,7 @@ class Explanation:
     files: tuple[Path, ...]
 
     def __str__(self) -> str:
-        return explanation.report(self.trace, self.attribution, self.label)
+        return explanation.describe_explanation(self.trace, self.attribution, self.label)
 
     def _repr_html_(self) -> str:
         return f"<style>{reading.style()}</style>{reading.html(self.trace, self.attribution, self.label)}"

@@ -294,13 +294,13 @@ def evaluate(
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,
     )
-    from .inference.evaluation import evaluate_model, report
+    from .inference.evaluation import describe_metrics, evaluate_model
 
     metrics = evaluate_model(model, data, data_args, slice_by or [], batch_size, trust_remote_code, agreements)
     if output is not None:  # first: who reads what is said may stop reading
         with writing_to(output):
             write_json(output, metrics)
-    say(report(metrics))
+    say(describe_metrics(metrics))
 
 
 @command
@@ -339,11 +339,11 @@ def explain(
     for name in ("explanation.png", "explanation.html"):
         refuse_overwriting_inputs(output_dir / name, [] if file is None else [file])
     from .data.documents import clean_html as without_html
-    from .inference.explanation import explain_model, report
+    from .inference.explanation import describe_explanation, explain_model
 
     text = without_html(text) if _whether_to_clean(model, clean_html) else text
     trace, attribution, files = explain_model(model, text, output_dir, label, steps, attributions)
-    say(report(trace, attribution, label))
+    say(describe_explanation(trace, attribution, label))
     say(f"\nDrawn in {' and '.join(map(str, files))}")
 
 
@@ -414,7 +414,7 @@ def export(
     _check_model(model)
     from .inference import export as exporting
 
-    say(exporting.report(exporting.export(model, output_dir, to, quantize)))
+    say(exporting.describe_export(exporting.export(model, output_dir, to, quantize)))
     say(f"\nWritten to {output_dir}: see README.md there.")
 
 
@@ -584,18 +584,18 @@ def score(
             gpus_per_worker=gpus_per_worker,
             restart=restart,
         )
-        say(cluster.report(scored))
+        say(cluster.describe_parts(scored))
         return
     from .inference.scorer import Scorer
 
     scorer = Scorer(model, **of_scorer, agreement=agreement)
     say(f"Scoring in {scorer.description}.", error=True)
     result = scoring.score_file(scorer, source, target, options, restart=restart, excel_safe=excel_safe)
-    say(scoring.report(result))
+    say(scoring.describe_scored(result))
     if verify:
         reference = Scorer(model, dtype="float32", device=device, max_length=max_length)
         texts = scoring.read_texts(source, options)
-        say(scoring.report_verified(scoring.verify(scorer, reference, texts, verify)))
+        say(scoring.describe_verified(scoring.verify(scorer, reference, texts, verify)))
 
 
 @command

@@ -590,7 +590,7 @@ def test_files_are_found_on_the_host_that_was_named(pattern, host):
 
 
 def test_passwords_of_the_output_are_not_told(run, parts, host):
-    assert "secret" not in cluster.report(run(parts, "hosted://me:secret@here/out"))
+    assert "secret" not in cluster.describe_parts(run(parts, "hosted://me:secret@here/out"))
     with refused(file="hosted://***@here/out") as caught:
         run(parts, "hosted://me:secret@here/out", prefix="other_")
     assert "secret" not in str(caught.value)

@@ -19,7 +19,13 @@ from modeling_roberta_gru.api import Explanation
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import explanation, reading
-from modeling_roberta_gru.inference.explanation import attribute, draw_trace, explain_model, report, trace
+from modeling_roberta_gru.inference.explanation import (
+    attribute,
+    describe_explanation,
+    draw_trace,
+    explain_model,
+    trace,
+)
 from modeling_roberta_gru.inference.reading import Attribution, Trace, html, jumps, turns
 from modeling_roberta_gru.training import plots
 
@@ -291,13 +297,15 @@ def test_a_regression_jumps_where_it_moved_most():
     assert turns(traced) == []
     found = jumps(traced, "stars", most=2)
     assert [(turn.position, turn.before, turn.after) for turn in found] == [(2, 1.5, 4.0), (4, 3.9, 2.0)]
-    assert "Where stars moved most:" in report(traced)
-    assert "token      2  stars 1.5 → 4  w1 «w2» w3 w4" in report(traced)
+    assert "Where stars moved most:" in describe_explanation(traced)
+    assert "token      2  stars 1.5 → 4  w1 «w2» w3 w4" in describe_explanation(traced)
 
 
 def test_a_report_tells_prediction_turns_and_words():
     traced = made_trace(0.3, 0.1, 0.9, 0.8, 0.8)
-    said = report(traced, Attribution("good", np.array([0, -1.0, 3.0, 0.5, 0]), 2.0, -0.5, "log-odds", 32))
+    said = describe_explanation(
+        traced, Attribution("good", np.array([0, -1.0, 3.0, 0.5, 0]), 2.0, -0.5, "log-odds", 32)
+    )
     assert said.splitlines() == [
         "Prediction: good 0.80, after 5 tokens.",
         "",

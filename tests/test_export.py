@@ -23,7 +23,7 @@ from modeling_roberta_gru.configuration_recurrent import RecurrentConfig
 from modeling_roberta_gru.data.tokenization import lift_limits, train_word_tokenizer
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import export as exporting
-from modeling_roberta_gru.inference.export import export, quantize_linear_layers, report, write_graph
+from modeling_roberta_gru.inference.export import describe_export, export, quantize_linear_layers, write_graph
 from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
@@ -434,7 +434,7 @@ def test_an_export_holds_its_files_and_figures(saved, exported):
     parity = figures["parity"]
     assert [row["tokens"] for row in parity["alone"]] == [1, 17, W, W + 1, 49]
     assert max(parity["batch"], *(row["difference"] for row in parity["alone"])) < 1e-5
-    assert f"      49 tokens  {parity['alone'][-1]['difference']:.1e}" in report(figures)
+    assert f"      49 tokens  {parity['alone'][-1]['difference']:.1e}" in describe_export(figures)
 
 
 def test_an_int8_export_is_scored_close_to_float32_and_replaces_the_one_before(

@@ -30,9 +30,9 @@ from modeling_roberta_gru.inference import score_file as module
 from modeling_roberta_gru.inference.score_file import (
     PredictedColumns,
     ScoreOptions,
+    describe_scored,
+    describe_verified,
     read_texts,
-    report,
-    report_verified,
     score_file,
     share,
     verify,
@@ -234,7 +234,7 @@ def test_rows_without_text_are_kept_and_get_nothing(tmp_path, ending):
         else:
             assert {row["predicted_label"], row["predicted_score"]} <= {None, ""}
     assert (result["rows"], result["rows_without_text"]) == (8, 3)
-    assert "3 rows have no text" in report(result)
+    assert "3 rows have no text" in describe_scored(result)
 
 
 @pytest.mark.parametrize("kind", ["latin.csv", "latin.parquet", "long.jsonl", "deep.jsonl", "two.jsonl"])
@@ -403,7 +403,7 @@ def test_a_run_may_be_cut_off_twice(tmp_path):
     result = score(source, target, scorer)
     assert scorer.texts == TEXTS[6:]
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert "Of 6 rows an earlier run had the scores" in report(result)
+    assert "Of 6 rows an earlier run had the scores" in describe_scored(result)
 
 
 # Python 3.12 warns of a fork beside threads; the child starts none and waits for none.
@@ -882,8 +882,8 @@ def test_verification_counts_equal_labels():
     assert (figures["equal"]["hits"], figures["equal"]["n"], figures["equal"]["value"]) == (6, 8, 0.75)
     turned = [scores_of(TEXTS[number]) for number in (3, 7)]
     assert figures["largest_difference"] == pytest.approx(max(abs(one - other) for one, other in turned))
-    assert "6 labels equal, 75.00% (" in report_verified(figures)
-    assert "int8 beside float32, first 8 texts" in report_verified(figures)
+    assert "6 labels equal, 75.00% (" in describe_verified(figures)
+    assert "int8 beside float32, first 8 texts" in describe_verified(figures)
 
 
 @pytest.mark.parametrize(("hits", "n"), [(6, 8), (8, 10), (100, 100)])
@@ -912,7 +912,7 @@ def test_a_regression_is_verified_by_its_difference():
     figures = verify(Other(problem_type=REGRESSION), StubScorer(problem_type=REGRESSION), TEXTS, 3)
     assert figures["largest_difference"] == pytest.approx(0.001, rel=1e-3)
     assert "equal" not in figures
-    assert report_verified(figures).endswith("scores differ by 0.001 at most.")
+    assert describe_verified(figures).endswith("scores differ by 0.001 at most.")
 
 
 def test_verification_wants_texts():
@@ -933,7 +933,7 @@ def test_what_is_returned_is_written_for_people(tmp_path):
     assert json.loads(json.dumps(result)) == result
     assert 0 < result["seconds"] <= time.perf_counter() - started
     assert result["rows_per_second"] >= 11 / result["seconds"]
-    said = report(result)
+    said = describe_scored(result)
     assert "11 rows in " in said
     assert "out.jsonl, with predicted_label, predicted_score." in said
     assert "float32, a stub" in said

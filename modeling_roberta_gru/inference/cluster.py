@@ -429,7 +429,7 @@ def _is_hidden(path: str) -> bool:
     return any(piece.startswith((".", "_")) for piece in path.split("/"))
 
 
-def report(result: dict[str, Any]) -> str:
+def describe_parts(result: dict[str, Any]) -> str:
     """Write what [`score_folder`] returns as text."""
     lines = [f"{result['parts']:,} parts in {result['target']}, {result['rows']:,} rows of them scored now."]
     if result["done_before"]:

@@ -124,7 +124,7 @@ def evaluate_model(
     return metrics
 
 
-def report(figures: dict[str, Any]) -> str:
+def describe_metrics(figures: dict[str, Any]) -> str:
     """Write the figures of [`evaluate_model`] as text."""
     lines = [f"{figures['model']} on {figures['data']}, n = {figures['n']:,}; in brackets 95 % intervals"]
     lines += [rows_line(figures["rows"]), ""]
@@ -145,5 +145,5 @@ def report(figures: dict[str, Any]) -> str:
             )
             lines.append(f"  {value:<20} n = {slice_figures['n']:<7,} {text}")
     if "stopping" in figures:
-        lines += ["", stopping.report(figures["stopping"])]
+        lines += ["", stopping.describe_thresholds(figures["stopping"])]
     return "\n".join(lines)

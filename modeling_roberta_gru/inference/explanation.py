@@ -221,7 +221,7 @@ def explain_model(
     return traced, attribution, [picture, page]
 
 
-def report(trace: Trace, attribution: Attribution | None = None, label: str | None = None) -> str:
+def describe_explanation(trace: Trace, attribution: Attribution | None = None, label: str | None = None) -> str:
     """Write as text what was found.
 
     Args:

@@ -201,7 +201,7 @@ def _export(name: str, folder: Path, to: str, quantize: str | None) -> dict[str,
     return figures
 
 
-def report(figures: dict[str, Any]) -> str:
+def describe_export(figures: dict[str, Any]) -> str:
     """Write the figures of [`export`] as text."""
     parity = figures["parity"]
     kind = "int8" if figures["quantize"] else "float32"

@@ -287,7 +287,7 @@ def share(holds: Sequence[bool] | np.ndarray) -> dict[str, Any]:
     return {"value": hits / n, "low": float(low), "high": float(high), "hits": hits, "n": n}
 
 
-def report(result: dict[str, Any]) -> str:
+def describe_scored(result: dict[str, Any]) -> str:
     """Write what [`score_file`] returns as text."""
     lines = [
         f"{result['rows']:,} rows in {result['target']}, with {', '.join(result['columns'])}.",
@@ -300,7 +300,7 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def report_verified(figures: dict[str, Any]) -> str:
+def describe_verified(figures: dict[str, Any]) -> str:
     """Write what [`verify`] returns as text."""
     what = f"{figures['dtype']} beside {figures['reference_dtype']}, first {figures['n']:,} texts"
     difference = f"scores differ by {figures['largest_difference']:.2g} at most"

@@ -316,7 +316,7 @@ def check_can_stop(config: PreTrainedConfig) -> None:
         raise InputError(f"--agreement is {reason}: leave it out.", field="agreement")
 
 
-def report(fitted: dict[str, dict[str, Any]]) -> str:
+def describe_thresholds(fitted: dict[str, dict[str, Any]]) -> str:
     """Write what [`fit_thresholds`] returns as text."""
     n = next(iter(fitted.values()))["n"]
     lines = [f"Stopping early, fitted on {n:,} texts; each promise holds with {CONFIDENCE:.0%} confidence:"]
