@@ -378,7 +378,7 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
             trial.set_user_attr("interrupted", True)
         else:
             trial.set_user_attr("error", f"{type(error).__name__}: {without_passwords(first_line(error))}")
-        if is_mistake and "interrupted" in trial.user_attrs:
+        if isinstance(error, InputError) and "interrupted" in trial.user_attrs:
             raise InputError(f"{name}: {error}", field=error.field, file=error.file, row=error.row) from error
         if "interrupted" in trial.user_attrs:
             raise
