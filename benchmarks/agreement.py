@@ -111,7 +111,8 @@ def measure_peers(run: Path, documents: Any, calibration: list[str], labels: Any
     model, tokenizer = load_classifier(str(run))
     its = LabelSpace.from_config(model.config)
     if its != labels:
-        raise InputError(f"--linear-head {run} knows the labels {its.names}, and the other run {labels.names}.")
+        said = f"--linear-head {run} knows the labels {its.names}, and the other run {labels.names}."
+        raise InputError(said, field="linear_head", file=str(run))
     texts = cut(documents["text"][:], tokenizer)
     workload = Workload("reviews", texts, tokenizer(texts)["input_ids"])
     others = tokenizer(cut(calibration, tokenizer))["input_ids"]

@@ -35,9 +35,9 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -53,11 +53,14 @@ from measuring import (
     conditions,
     cores,
     flops,
+    forked,
     json_option,
     log,
     ranged,
     reviews_option,
+    roberta_gru,
     spread,
+    status_of,
     table_of,
     turned,
     write,
@@ -105,36 +108,13 @@ Output = Annotated[Path, json_option(RECORDED)]
 
 
 def child(work: Callable[[], object], said: Path) -> int:
-    """Fork a process that does some work and ends, and return its number; what it says goes to a file."""
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        signal.alarm(LIMIT_SECONDS)  # whatever hangs
-        work()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    """Fork a process that does some work, unless it hangs; what it says goes to a file."""
+    return forked(work, said, LIMIT_SECONDS)
 
 
 def ended(process: int) -> bool:
     """Tell whether a child has ended, which it is asked until it has."""
     return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def status_of(process: int) -> int:
-    """Wait for a child and return its exit status; negative: the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def succeed(process: int, said: Path) -> None:
@@ -150,18 +130,6 @@ def lose(process: int) -> None:
         with suppress(psutil.NoSuchProcess):
             each.kill()
     os.waitpid(process, 0)
-
-
-def roberta_gru(*words: str) -> Callable[[], None]:
-    """Return what runs a command line."""
-
-    def run() -> None:
-        from modeling_roberta_gru import cli
-
-        sys.argv = ["roberta-gru", *words]
-        cli.main()
-
-    return run
 
 
 # Ray
@@ -263,7 +231,7 @@ def kills(
         succeed(child(lambda: prepare(work, parts, rows), work / "said"), work / "said")
         with ray_nodes(2) as (address, host, ask):
             words = ("score", str(work / "model"), str(work / "in"), str(work / "out"), *FLOAT32, "--engine", "ray")
-            run = roberta_gru(*words, "--address", address, "--workers", "1:2")
+            run = partial(roberta_gru, *words, "--address", address, "--workers", "1:2")
             started = time.monotonic()
             succeed(child(run, work / "said"), work / "said")
             undisturbed = time.monotonic() - started
@@ -543,7 +511,7 @@ def seconds_of(commands: Sequence[Sequence[str]], work: Path) -> float:
         each.unlink()
     started = time.monotonic()
     logs = [work / f"said{number}" for number in range(len(commands))]
-    processes = [child(roberta_gru(*words), said) for words, said in zip(commands, logs, strict=True)]
+    processes = [child(partial(roberta_gru, *words), said) for words, said in zip(commands, logs, strict=True)]
     for process, said in zip(processes, logs, strict=True):
         succeed(process, said)
     return round(time.monotonic() - started, 2)

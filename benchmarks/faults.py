@@ -34,9 +34,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -46,7 +44,19 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
-from measuring import RESULTS, conditions, json_option, log, panels, spread_rows, table_of, write
+from measuring import (
+    RESULTS,
+    conditions,
+    forked,
+    json_option,
+    log,
+    panels,
+    roberta_gru,
+    spread_rows,
+    status_of,
+    table_of,
+    write,
+)
 
 RECORDED = RESULTS / "faults.json"
 CALLS = (
@@ -205,34 +215,16 @@ class Campaign:
     def start(self, words: Sequence[str], name: str = "first") -> tuple[int, Callable[[], None]]:
         """Fork a process that runs a command, and return its number and what lets it begin."""
         reads, writes = os.pipe()
-        process = os.fork()
-        if process == 0:
+
+        def run() -> None:
             os.close(writes)
-            self._be(words, name, reads)
+            os.read(reads, 1)  # until the other end is closed
+            os.environ["PATH"] = "/nowhere"  # git, whose calls strace would count
+            roberta_gru(*words)
+
+        process = forked(run, self.work / f"{name}.log")
         os.close(reads)
         return process, lambda: os.close(writes)
-
-    def _be(self, words: Sequence[str], name: str, gate: int) -> None:
-        status = 1
-        try:
-            log = os.open(self.work / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.read(gate, 1)  # until the other end is closed
-            os.environ["PATH"] = "/nowhere"  # git, whose calls strace would count
-            from modeling_roberta_gru import cli
-
-            sys.argv = ["roberta-gru", *words]
-            cli.main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            with suppress(BaseException):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
 
     def wait(self, process: int, name: str = "first") -> Outcome:
         """Wait for a run; one that hangs is killed."""
@@ -516,21 +508,9 @@ def prepare(work: Path) -> None:
 
 def in_children(functions: Sequence[Callable[[], object]]) -> None:
     """Call each function in a forked process of its own, all at once."""
-    processes = []
-    for function in functions:
-        process = os.fork()
-        if process == 0:
-            status = 1
-            try:
-                function()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        processes.append(process)
-    ends = [os.waitpid(process, 0)[1] for process in processes]
-    if any(ends):
+    processes = [forked(function) for function in functions]
+    statuses = [status_of(process) for process in processes]
+    if any(statuses):
         raise RuntimeError("What a process was to do could not be done.")
 
 

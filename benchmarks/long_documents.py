@@ -16,6 +16,7 @@ same command goes on after the last one that was written.
 import argparse
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -308,13 +309,14 @@ def _join(folds: list[dict[str, Any]]) -> dict[str, Any]:
 def table(task: str) -> list[str]:
     """Return the lines of a task's Markdown table and its conditions, from the recorded runs."""
     runs = recorded(task)
-    tests = {system: [run["tests"] for run in runs if run["system"] == system] for system in SYSTEMS}
-    num_rows = {part: sum(hits.shape[1] for _, hits in _strata(tests["whole"], part)) for part in PARTS[task]}
+    tests = {system: {run["seed"]: run["tests"] for run in runs if run["system"] == system} for system in SYSTEMS}
+    ours = tests["whole"]
+    num_rows = {part: sum(hits.shape[1] for _, hits in _strata(ours.values(), part)) for part in PARTS[task]}
     heads = [f"{name}, n = {num_rows[part]:,}" for part, name in PARTS[task].items()]
     rows = []
     for system, theirs in tests.items():
         if theirs:
-            cells = [_cell(_strata(tests["whole"], part), _strata(theirs, part), system) for part in PARTS[task]]
+            cells = [_cell(ours, theirs, part) for part in PARTS[task]]
             rows.append([NAMES[system], str(len(theirs)), *cells])
     heads = [f"W = {runs[0]['window']}", "seeds", *heads]
     return [*table_of(heads, rows, num_left=len(heads)), "", *_conditions(runs)]
@@ -334,27 +336,29 @@ def verdicts_table() -> list[str]:
     return table_of(["verdicts in the document", *heads], rows, num_left=1 + len(heads))
 
 
-def _strata(tests: list[dict[str, Any]], part: str) -> Strata:
+def _strata(tests: Iterable[dict[str, Any]], part: str) -> Strata:
     """Return the shares of a part's strata, and their hits (seeds, rows)."""
     shares = IN_TEST if part == "all" else {part: 1}
     total = sum(shares.values())
     return [(share / total, _matrix(tests, name)) for name, share in shares.items()]
 
 
-def _matrix(tests: list[dict[str, Any]], part: str) -> np.ndarray:
+def _matrix(tests: Iterable[dict[str, Any]], part: str) -> np.ndarray:
     hits = [[int(digit) for digit in test[part]["right"]] for test in tests if part in test]
     return np.array(hits, dtype=float) if hits else np.empty((0, 0))
 
 
-def _cell(ours: Strata, theirs: Strata, system: str) -> str:
-    if not all(len(hits) for _, hits in theirs):
+def _cell(ours: dict[int, Any], theirs: dict[int, Any], part: str) -> str:
+    """Write a system's accuracy on a part and, if it is not ours, the difference; both are given as tests by seed."""
+    strata = _strata(theirs.values(), part)
+    if not all(len(hits) for _, hits in strata):
         return ""
-    if system == "whole":
-        return _written(ours)
-    # The same seeds and rows are compared.
-    pairs = zip(ours, theirs, strict=True)
-    differences = [(share, mine[: len(hits)] - hits) for (share, mine), (_, hits) in pairs]
-    return f"{_written(theirs)}; {_written(differences, sign='+')}"
+    if theirs is ours:
+        return _written(strata)
+    shared = sorted(ours.keys() & theirs.keys())  # the same seeds and rows are compared
+    pairs = zip(*(_strata([tests[seed] for seed in shared], part) for tests in (ours, theirs)), strict=True)
+    differences = [(share, mine - hits) for (share, mine), (_, hits) in pairs]
+    return f"{_written(strata)}; {_written(differences, sign='+')}"
 
 
 def _written(strata: Strata, sign: str = "") -> str:

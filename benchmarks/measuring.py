@@ -8,13 +8,15 @@ import math
 import os
 import random
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -211,6 +213,53 @@ def spread_rows(num_rows: int, count: int, seed: int = 0) -> list[int]:
     """Return a row drawn from each of so many stretches of equal length."""
     rng, edges = random.Random(seed), [index * num_rows // count for index in range(count + 1)]
     return [rng.randrange(start, end) for start, end in itertools.pairwise(edges)]
+
+
+# Processes
+
+
+def forked(work: Callable[[], object], said: Path | None = None, limit_seconds: int = 0) -> int:
+    """Fork a process that does some work and ends, and return its number.
+
+    Args:
+        work: what it does.
+        said: the file that what it says goes to, if not where this process writes.
+        limit_seconds: after which it is ended; 0: never.
+    """
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        if said is not None:
+            descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+        signal.alarm(limit_seconds)
+        work()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):  # the disk may be full
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def status_of(process: int) -> int:
+    """Wait for a forked process and return its exit status; negative: the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def roberta_gru(*words: str) -> None:
+    """Run a command line in this process, which ends with it."""
+    from modeling_roberta_gru import cli
+
+    sys.argv = ["roberta-gru", *words]
+    cli.main()
 
 
 # What is written and told

@@ -85,7 +85,7 @@ class TrainedClassifier:
         if self.model is None:
             raise InputError("A bag of words leaves metrics and predictions, but no model to save.")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} exists and is not empty: name a new folder.")
+            raise InputError(f"{folder} exists and is not empty: name a new folder.", file=str(folder))
         check_writable("save", folder)
         with replacing(folder) as unfinished:
             shutil.copytree(self.output_dir / "model", unfinished)
@@ -127,10 +127,14 @@ def train(
     tables = {"train": train_dataset, "validation": eval_dataset, "test": test_dataset}
     tables = {split: table for split, table in tables.items() if table is not None}
     if tables and "train" not in tables:
-        raise InputError("There are no training rows: give train_dataset too.")
+        raise InputError("There are no training rows: give train_dataset too.", field="train_dataset")
     for split, table in tables.items():
         if isinstance(table, str | os.PathLike):
-            raise InputError(f"{str(table)!r} is a name, not rows: give a file as {split}_file={str(table)!r}.")
+            raise InputError(
+                f"{str(table)!r} is a name, not rows: give a file as {split}_file={str(table)!r}.",
+                field=f"{split}_file",
+                file=str(table),
+            )
     source = next((name for name in SOURCES if name in options), None)
     if tables and source:
         raise InputError(
@@ -191,7 +195,7 @@ def evaluate(
     """
     for name in options:
         if name not in READ_BY_EVALUATE:
-            raise unknown_name("option", name, READ_BY_EVALUATE)
+            raise unknown_name("option", name, READ_BY_EVALUATE, field=name)
     options = {name: value for name, value in options.items() if value is not None}
     if isinstance(model, TrainedClassifier):
         options = {"max_length": model.max_length, "clean_html": model.clean_html, **options}
@@ -243,7 +247,8 @@ def explain(
 
     Args:
         model: what [`train`] returned, a run's folder, a saved model's folder or a Hub id.
-        text: of any length. HTML is removed from it where [`train`] returned the model, and removed it in training.
+        text: of any length. HTML is removed from it if it was in training. Where [`train`] returned the model, it is
+            cut as the texts were in training.
         label: the label in question; unset: the one that scores highest.
         attributions: also attribute the prediction to the words, which takes most of the time and the extra `explain`.
         steps: of the attributions' integral, 32 where unset; more are more exact. Texts of more than 16,384 tokens get
@@ -253,10 +258,15 @@ def explain(
     Raises:
         InputError: if model, text or label is not usable.
     """
-    if isinstance(model, TrainedClassifier) and model.clean_html:
-        text = clean_html(text)
+    if isinstance(model, TrainedClassifier):
+        cleans, max_length = model.clean_html, model.max_length
+    else:
+        cleans, max_length = was_cleaned(_name(model)), None
+    text = clean_html(text) if cleans else text
     folder = None if output_dir is None else Path(output_dir)
-    trace, attribution, files = explanation.explain_model(_name(model), text, folder, label, steps, attributions)
+    trace, attribution, files = explanation.explain_model(
+        _name(model), text, folder, label, steps, attributions, max_length
+    )
     return Explanation(trace, attribution, label, tuple(files))
 
 
@@ -283,5 +293,5 @@ def _accepted(options: Mapping[str, Any]) -> dict[str, Any]:
     known = all_options()
     for name in options:
         if name not in known:
-            raise unknown_name("option", name, known)
+            raise unknown_name("option", name, known, field=name)
     return {name: known[name].accept(value) for name, value in options.items() if value is not None}

@@ -254,13 +254,20 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         if self.dataset_name == "" or "" in self.paths:
-            raise InputError("--dataset_name or the name of a file is empty: name the data, or leave the option out.")
+            raise InputError(
+                "--dataset_name or the name of a file is empty: name the data, or leave the option out.",
+                field="dataset_name" if self.dataset_name == "" else None,
+            )
         if self.dataset_name is not None and self.files:
             raise InputError(
-                f"Both --dataset_name and --{next(iter(self.files))}_file are given: name one source of data."
+                f"Both --dataset_name and --{next(iter(self.files))}_file are given: name one source of data.",
+                field="dataset_name",
             )
         if self.dataset_name is None and (self.dataset_config_name or self.dataset_revision):
-            raise InputError("--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.")
+            raise InputError(
+                "--dataset_config_name and --dataset_revision belong to a --dataset_name on the Hub.",
+                field="dataset_config_name" if self.dataset_config_name else "dataset_revision",
+            )
         for name in ("text_column", "label_column"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
@@ -268,29 +275,41 @@ class DataArguments:
             if getattr(self, name) == []:
                 raise InputError(f"--{name} names no column: name one, or leave it out.", field=name)
         if self.label_delimiter is not None and len(self.label_column) > 1:
-            raise InputError("--label_delimiter has no effect with several label columns: leave it out.")
+            raise InputError(
+                "--label_delimiter has no effect with several label columns: leave it out.", field="label_delimiter"
+            )
         self._check_dialect()
         if self.split_column is None and (self.test_fold is not None or self.validation_fold is not None):
-            raise InputError("--test_fold and --validation_fold take effect only with --split_column.")
+            raise InputError(
+                "--test_fold and --validation_fold take effect only with --split_column.",
+                field="validation_fold" if self.test_fold is None else "test_fold",
+            )
         if self.split_column is not None and self.pool_splits:
-            raise InputError("--pool_splits mixes what --split_column keeps apart: leave one of them out.")
+            raise InputError(
+                "--pool_splits mixes what --split_column keeps apart: leave one of them out.", field="pool_splits"
+            )
         if self.validation_fold is not None and self.validation_fold == self.test_fold:
-            raise InputError(f"--test_fold and --validation_fold are both {self.test_fold}: name two folds.")
+            raise InputError(
+                f"--test_fold and --validation_fold are both {self.test_fold}: name two folds.", field="test_fold"
+            )
         try:
             "".encode(self.csv_encoding)
         except (LookupError, UnicodeError):
             raise InputError(
                 f"--csv_encoding {self.csv_encoding!r} is not a text encoding that Python knows, as utf-8, latin-1 "
-                "and cp1252 are."
+                "and cp1252 are.",
+                field="csv_encoding",
             ) from None
         check_seeds(split_seed=self.split_seed)
         sizes = ("max_train_samples", "max_validation_samples", "max_test_samples", "max_windows")
         for name in (*sizes, "replace_neighbours", "replace_vocabulary"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"--{name} must be positive, got {value}.")
+                raise InputError(f"--{name} must be positive, got {value}.", field=name)
         if self.window_policy is not None and self.max_windows is None:
-            raise InputError(f"--window_policy {self.window_policy} takes effect only with --max_windows.")
+            raise InputError(
+                f"--window_policy {self.window_policy} takes effect only with --max_windows.", field="window_policy"
+            )
         self._check_oversampling()
         _ = self.fractions
         self.max_length = self.num_tokens or "none"
@@ -299,9 +318,11 @@ class DataArguments:
         delimiter, escape = self.csv_delimiter_character, self.csv_escape_character
         for name, character in (("csv_delimiter", delimiter), ("csv_escape", escape)):
             if character and (len(character) != 1 or character in '"\r\n'):
-                raise InputError(f"--{name} must be one character, got {getattr(self, name)!r}.")
+                raise InputError(f"--{name} must be one character, got {getattr(self, name)!r}.", field=name)
         if self.csv_quoting not in ("auto", "doubled", "none"):
-            raise InputError(f"--csv_quoting must be auto, doubled or none, got {self.csv_quoting!r}.")
+            raise InputError(
+                f"--csv_quoting must be auto, doubled or none, got {self.csv_quoting!r}.", field="csv_quoting"
+            )
 
     @property
     def csv_delimiter_character(self) -> str | None:
@@ -328,14 +349,19 @@ class DataArguments:
             for name in names:
                 value = getattr(self, name)
                 if value != getattr(DataArguments, name):  # the default
-                    raise InputError(f"--{name} {value} takes effect only with --oversample {kind}.")
+                    raise InputError(f"--{name} {value} takes effect only with --oversample {kind}.", field=name)
         if self.oversample == "neighbours" and self.word_vectors is None:
-            raise InputError("--oversample neighbours needs --word_vectors FILE, a text file as GloVe writes them.")
+            raise InputError(
+                "--oversample neighbours needs --word_vectors FILE, a text file as GloVe writes them.",
+                field="word_vectors",
+            )
         for name in ("oversample_to", "replace_share"):
             if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"--{name} must be above 0 and at most 1, got {getattr(self, name)}.")
+                raise InputError(f"--{name} must be above 0 and at most 1, got {getattr(self, name)}.", field=name)
         if not 0 <= self.replace_similarity <= 1:
-            raise InputError(f"--replace_similarity must be from 0 to 1, got {self.replace_similarity}.")
+            raise InputError(
+                f"--replace_similarity must be from 0 to 1, got {self.replace_similarity}.", field="replace_similarity"
+            )
 
     @property
     def files(self) -> dict[str, list[str]]:
@@ -355,7 +381,9 @@ class DataArguments:
         if text == "none":
             return None
         if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-            raise InputError(f"--max_length must be a positive whole number or none, got {self.max_length!r}.")
+            raise InputError(
+                f"--max_length must be a positive whole number or none, got {self.max_length!r}.", field="max_length"
+            )
         return int(text)
 
     @property
@@ -364,9 +392,13 @@ class DataArguments:
         try:
             train, validation, test = (float(part) for part in self.split.split(","))
         except ValueError:
-            raise InputError(f"--split needs three fractions such as 0.8,0.1,0.1, got {self.split!r}.") from None
+            raise InputError(
+                f"--split needs three fractions such as 0.8,0.1,0.1, got {self.split!r}.", field="split"
+            ) from None
         if not (min(train, validation, test) > 0 and math.isclose(train + validation + test, 1, abs_tol=1e-6)):
-            raise InputError(f"--split needs three positive fractions that sum to 1, got {self.split!r}.")
+            raise InputError(
+                f"--split needs three positive fractions that sum to 1, got {self.split!r}.", field="split"
+            )
         return train, validation, test
 
 
@@ -481,7 +513,9 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         if self.freeze_embeddings and not self.embeddings:
-            raise InputError("--freeze_embeddings needs --embeddings: random ones must be trained.")
+            raise InputError(
+                "--freeze_embeddings needs --embeddings: random ones must be trained.", field="embeddings"
+            )
 
     def config_fields(self, config: "PreTrainedConfig") -> dict[str, Any]:
         """Return the fields of a configuration that were set, by name.
@@ -500,9 +534,11 @@ class ModelArguments:
         for assignment in (self.config_overrides or "").split(",") if self.config_overrides else []:
             name, _, text = assignment.strip().partition("=")
             if name not in defaults:
-                raise unknown_name("field in --config_overrides", name, defaults)
+                raise unknown_name("field in --config_overrides", name, defaults, field="config_overrides")
             if name in fields:
-                raise InputError(f"--config_overrides {name}: it is given twice. Leave one of them out.")
+                raise InputError(
+                    f"--config_overrides {name}: it is given twice. Leave one of them out.", field="config_overrides"
+                )
             fields[name] = _parse_as(type(defaults[name]), name, text)
         return fields
 
@@ -518,7 +554,9 @@ def _parse_as(kind: type, name: str, text: str) -> Any:
     if kind is type(None):  # unset by default: any value is of the right type
         return value
     if type(value) is not kind:
-        raise InputError(f"--config_overrides: {name} must be a {kind.__name__}, got {text!r}.")
+        raise InputError(
+            f"--config_overrides: {name} must be a {kind.__name__}, got {text!r}.", field="config_overrides"
+        )
     return value
 
 
@@ -691,17 +729,23 @@ def check_training_options(args: Any) -> None:
         InputError: if options contradict each other or a value is out of range.
     """
     if args.train_sampling_strategy not in SAMPLING_STRATEGIES:
-        raise unknown_name("--train_sampling_strategy", args.train_sampling_strategy, SAMPLING_STRATEGIES)
+        raise unknown_name(
+            "--train_sampling_strategy",
+            args.train_sampling_strategy,
+            SAMPLING_STRATEGIES,
+            field="train_sampling_strategy",
+        )
     for name in ("learning_rate", "head_learning_rate"):
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
-            raise InputError(f"--{name} must be above 0, got {value}.")
+            raise InputError(f"--{name} must be above 0, got {value}.", field=name)
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
-            raise InputError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+            raise InputError(f"--{name} must be at least 1, got {getattr(args, name)}.", field=name)
     if not 0 <= args.label_smoothing_factor < 1:
         raise InputError(
-            f"--label_smoothing_factor must be at least 0 and below 1, got {args.label_smoothing_factor}."
+            f"--label_smoothing_factor must be at least 0 and below 1, got {args.label_smoothing_factor}.",
+            field="label_smoothing_factor",
         )
     for name in ("weight_decay", "dataloader_num_workers"):
         if not 0 <= getattr(args, name) < math.inf:
@@ -712,11 +756,15 @@ def check_training_options(args: Any) -> None:
             "--max_steps 0 would train nothing: give a number above 0, or leave it out.", field="max_steps"
         )
     if args.max_steps < 0 and args.num_train_epochs <= 0:
-        raise InputError(f"--num_train_epochs must be above 0, got {args.num_train_epochs:g}.")
+        raise InputError(
+            f"--num_train_epochs must be above 0, got {args.num_train_epochs:g}.", field="num_train_epochs"
+        )
     if args.hub_token:
-        raise InputError("--hub_token would be saved in the run's record: use `hf auth login`, or HF_TOKEN.")
+        raise InputError(
+            "--hub_token would be saved in the run's record: use `hf auth login`, or HF_TOKEN.", field="hub_token"
+        )
     if args.push_to_hub and not args.hub_model_id:
-        raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.")
+        raise InputError("--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME.", field="hub_model_id")
     for name in ("hub_model_id", "hub_private_repo", "hub_revision"):
         if getattr(args, name) is not None and not args.push_to_hub:
             raise InputError(f"--{name} takes effect only with --push_to_hub true.", field=name)
@@ -727,9 +775,12 @@ def check_training_options(args: Any) -> None:
             field=name,
         )
     if args.deepspeed and find_spec("deepspeed") is None:
-        raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.")
+        raise InputError(
+            "--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.",
+            field="deepspeed",
+        )
     if not 0 < args.layer_decay <= 1:
-        raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.")
+        raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.", field="layer_decay")
     is_less_better = is_loss(args.metric_for_best_model or "loss")
     if args.greater_is_better is is_less_better:
         word, metric = "less" if is_less_better else "more", args.metric_for_best_model or "loss"
@@ -739,9 +790,15 @@ def check_training_options(args: Any) -> None:
         )
     if args.early_stopping_patience is not None:
         if args.early_stopping_patience < 1:
-            raise InputError(f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.")
+            raise InputError(
+                f"--early_stopping_patience must be at least 1, got {args.early_stopping_patience}.",
+                field="early_stopping_patience",
+            )
         if not args.load_best_model_at_end:
-            raise InputError("--early_stopping_patience needs --load_best_model_at_end true, to know what is better.")
+            raise InputError(
+                "--early_stopping_patience needs --load_best_model_at_end true, to know what is better.",
+                field="load_best_model_at_end",
+            )
     _check_curriculum(args)
     _check_lora(args)
     _check_cache(args)
@@ -757,17 +814,19 @@ def check_seeds(**seeds: int | None) -> None:
 def _check_curriculum(args: Any) -> None:
     epochs = args.length_curriculum
     if epochs < 0:
-        raise InputError(f"--length_curriculum must be at least 0, got {epochs}.")
+        raise InputError(f"--length_curriculum must be at least 0, got {epochs}.", field="length_curriculum")
     # With --max_steps, epochs follow from the number of rows.
     if epochs and args.max_steps < 0 and epochs >= args.num_train_epochs:
         raise InputError(
             f"--length_curriculum {epochs} leaves no epoch of --num_train_epochs {args.num_train_epochs:g} for "
-            "the longest documents."
+            "the longest documents.",
+            field="length_curriculum",
         )
     if epochs and args.train_sampling_strategy == "batch_rebalance":
         raise InputError(
             "--length_curriculum cannot be combined with --train_sampling_strategy batch_rebalance, which gives every "
-            "process documents of all lengths: choose group_by_length, random or sequential."
+            "process documents of all lengths: choose group_by_length, random or sequential.",
+            field="train_sampling_strategy",
         )
 
 
@@ -775,24 +834,30 @@ def _check_lora(args: Any) -> None:
     if args.lora is None:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
             if getattr(args, name):
-                raise InputError(f"--{name} takes effect only with --lora RANK.")
+                raise InputError(f"--{name} takes effect only with --lora RANK.", field=name)
         return
     for name in ("freeze_encoder", "freeze_layers"):
         if getattr(args, name):
-            raise InputError(f"--{name} cannot be combined with --lora, which changes no weight of the encoder.")
+            raise InputError(
+                f"--{name} cannot be combined with --lora, which changes no weight of the encoder.", field=name
+            )
     if args.lora < 1:
-        raise InputError(f"--lora must be a rank of at least 1, got {args.lora}.")
+        raise InputError(f"--lora must be a rank of at least 1, got {args.lora}.", field="lora")
     if args.lora_alpha is not None and args.lora_alpha <= 0:
-        raise InputError(f"--lora_alpha must be above 0, got {args.lora_alpha}.")
+        raise InputError(f"--lora_alpha must be above 0, got {args.lora_alpha}.", field="lora_alpha")
     if not 0 <= args.lora_dropout < 1:
-        raise InputError(f"--lora_dropout must be at least 0 and below 1, got {args.lora_dropout}.")
+        raise InputError(
+            f"--lora_dropout must be at least 0 and below 1, got {args.lora_dropout}.", field="lora_dropout"
+        )
 
 
 def _check_cache(args: Any) -> None:
     if args.cache_limit != TrainingOptions.cache_limit and not args.freeze_encoder:
         raise InputError("--cache_limit takes effect only with --freeze_encoder true.", field="cache_limit")
     if not 0 <= args.cache_limit < math.inf:
-        raise InputError(f"--cache_limit must be a number of GiB of at least 0, got {args.cache_limit:g}.")
+        raise InputError(
+            f"--cache_limit must be a number of GiB of at least 0, got {args.cache_limit:g}.", field="cache_limit"
+        )
 
 
 # From words to dataclasses
@@ -847,7 +912,7 @@ def read_options(argv: Sequence[str]) -> RunOptions:
         words = _words_of_recipe(recipe) | words
     given = _converted(words)
     if given.get("output_dir") is None:
-        raise InputError("--output_dir is missing: name a folder for this run, such as runs/mine.")
+        raise InputError("--output_dir is missing: name a folder for this run, such as runs/mine.", field="output_dir")
     return sort_options(given, recipe)
 
 
@@ -875,7 +940,7 @@ def sort_options(given: Mapping[str, Any], recipe: str | None = None) -> RunOpti
     known = all_options()
     for name in given:
         if name not in known:
-            raise unknown_name("option", name, known)
+            raise unknown_name("option", name, known, field=name)
     of_model, of_data = ({field.name for field in fields(part)} for part in (ModelArguments, DataArguments))
     training = {name: value for name, value in given.items() if name not in of_model | of_data}
     defaults = {name: option.default for name, option in known.items()}
@@ -910,7 +975,9 @@ def words_by_option(argv: Iterable[str]) -> dict[str, list[str]]:
             name, equals, value = negated, "=", "false"
         elif name not in options and name != "config":
             known = [*options, "config", "help", "help_all"]
-            raise unknown_name("option", f"--{given}", [f"--{_spelt_like(given, other)}" for other in known])
+            raise unknown_name(
+                "option", f"--{given}", [f"--{_spelt_like(given, other)}" for other in known], field=name
+            )
         words = [value] if equals else []
         values.pop(name, None)
         values[name] = words
@@ -943,7 +1010,12 @@ def find_recipe(name: str, folder: str = "recipes") -> Path:
         return path
     known = {file.stem: file for file in carried(folder).glob("*.yaml")}
     if name not in known:
-        raise unknown_name("space" if folder.endswith("spaces") else "recipe", name, known)
+        raise unknown_name(
+            "space" if folder.endswith("spaces") else "recipe",
+            name,
+            known,
+            field="space" if folder.endswith("spaces") else "config",
+        )
     return known[name]
 
 
@@ -951,13 +1023,13 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
     """Read a flat YAML file; every value as text, so that files and command lines are converted by the same rules."""
     held = read_yaml("--config", path)
     if not isinstance(held, dict):
-        raise InputError(f"--config {path} must hold lines such as 'learning_rate: 2e-5'.")
+        raise InputError(f"--config {path} must hold lines such as 'learning_rate: 2e-5'.", field="config", file=path)
     options = all_options()
     words: dict[str, list[str]] = {}
     for key, value in held.items():
         name = str(key).replace("-", "_")
         if name not in options:
-            raise unknown_name(f"key in {path}:", str(key), options)
+            raise unknown_name(f"key in {path}:", str(key), options, field=name, file=path)
         if isinstance(value, list):
             words[name] = [str(item) for item in value]
         elif value not in UNSET:
@@ -974,9 +1046,13 @@ def read_yaml(option: str, path: str | Path) -> Any:
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
-        raise InputError(f"{option} {path} cannot be read: {error.strerror}.") from error
+        raise InputError(
+            f"{option} {path} cannot be read: {error.strerror}.", field=option.removeprefix("--"), file=str(path)
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {path} is not YAML: {error}") from error
+        raise InputError(
+            f"{option} {path} is not YAML: {error}", field=option.removeprefix("--"), file=str(path)
+        ) from error
 
 
 def _typed(value: Any) -> Any:

@@ -268,7 +268,11 @@ def evaluate(
     The intervals are 95 % bootstrap intervals over the rows. Results by text length and by class are always included.
     """
     if output is not None and output.is_dir():
-        raise InputError(f"--output {output} is a folder: name a file, such as {output / 'metrics.json'}.")
+        raise InputError(
+            f"--output {output} is a folder: name a file, such as {output / 'metrics.json'}.",
+            field="output",
+            file=str(output),
+        )
     _check_model(model)
     _check_data(data)
     if output is not None:
@@ -319,20 +323,25 @@ def explain(
     attributions: Annotated[
         bool, typer.Option(help="Also attribute the prediction to single words, which takes most of the time.")
     ] = True,
+    clean_html: CleanHtml = None,
 ) -> None:
     """Show how a prediction came about: where it turned, and the most influential words."""
     if steps is not None and not attributions:
-        raise InputError("--steps belongs to the attributions, which --no-attributions leaves out.")
+        raise InputError("--steps belongs to the attributions, which --no-attributions leaves out.", field="steps")
     if text is not None and file is not None:
-        raise InputError("Both a text and --file are given: leave one out.")
+        raise InputError("Both a text and --file are given: leave one out.", field="file")
     text = _read_text(file) if file is not None else text
     if text is None:
-        raise InputError("There is nothing to explain: give a text in quotes, or --file with a file's name.")
+        raise InputError(
+            "There is nothing to explain: give a text in quotes, or --file with a file's name.", field="text"
+        )
     _check_model(model)
     for name in ("explanation.png", "explanation.html"):
         refuse_overwriting_inputs(output_dir / name, [] if file is None else [file])
+    from .data.documents import clean_html as without_html
     from .inference.explanation import explain_model, report
 
+    text = without_html(text) if _whether_to_clean(model, clean_html) else text
     trace, attribution, files = explain_model(model, text, output_dir, label, steps, attributions)
     say(report(trace, attribution, label))
     say(f"\nDrawn in {' and '.join(map(str, files))}")
@@ -357,7 +366,7 @@ def compare(
     """
     for run in runs:
         if not Path(run).is_dir():
-            raise InputError(f"{run} is not a folder: name the folders of finished runs.")
+            raise InputError(f"{run} is not a folder: name the folders of finished runs.", file=str(run))
     if output_dir is not None:
         check_writable("--output-dir", output_dir)
     from .studies import comparison
@@ -430,7 +439,7 @@ def publish(
     An interrupted upload resumes when the same command is run again.
     """
     if not run.is_dir():
-        raise InputError(f"{run} is not a folder: name a run's folder or a saved model's.")
+        raise InputError(f"{run} is not a folder: name a run's folder or a saved model's.", file=str(run))
     from .hub import publish as publishing
 
     def agrees(question: str) -> bool:
@@ -603,10 +612,12 @@ def serve(
     waiting_texts: Annotated[
         int, typer.Option(min=1, help="Texts that may wait in the queue. Beyond that, clients are told when to retry.")
     ] = 1024,
+    clean_html: CleanHtml = None,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
 ) -> None:
     """Serve predictions over HTTP, also for texts that are still being written.
 
+    HTML is not removed from texts that are still being written.
     If the environment variable ROBERTA_GRU_TOKEN is set, requests must carry that token.
     """
     _check_model(model)
@@ -618,6 +629,7 @@ def serve(
         port,
         limits=serving.Limits(waiting_texts=waiting_texts),
         log_texts=log_texts,
+        clean_html=_whether_to_clean(model, clean_html),
         dtype=dtype,
         device=device,
         tokens_per_batch=tokens_per_batch,
@@ -651,9 +663,13 @@ def sweep(
     recipe = find_recipe(config) if config else None
     for option, path in {"--space": space_file, "--config": recipe}.items():
         if path is not None and not path.is_file():
-            raise InputError(f"{option} {path} cannot be read: there is no such file.")
+            raise InputError(
+                f"{option} {path} cannot be read: there is no such file.",
+                field=option.removeprefix("--"),
+                file=str(path),
+            )
     if seeds is not None and not final:
-        raise InputError("--seeds takes effect only with --final.")
+        raise InputError("--seeds takes effect only with --final.", field="seeds")
     from .studies.study import sweep as run_sweep
 
     name = f"{recipe.stem}-{space_file.stem}" if recipe else space_file.stem
@@ -679,10 +695,11 @@ def watch(
 ) -> None:
     """Read a text while it is written, and report when its prediction changes.
 
-    A file that is replaced, truncated or rewritten, as logs are, starts a new document.
+    A file that is replaced, truncated or rewritten, as logs are, starts a new document. HTML is not removed.
     """
     if follow is not None and not follow.is_file():
-        raise InputError(f"--follow {follow} cannot be read: there is no such file.")
+        why = "is not a regular file" if follow.exists() else "cannot be read: there is no such file"
+        raise InputError(f"--follow {follow} {why}.", field="follow", file=str(follow))
     if follow is None and sys.stdin is None:
         raise InputError("Standard input is closed: pipe a text into this command, or --follow a file.")
     if follow is None and sys.stdin.isatty():
@@ -710,7 +727,10 @@ def _check_engine(engine: str, of_local: Mapping[str, Any], of_ray: Mapping[str,
     other, options = {"local": ("ray", of_ray), "ray": ("local", of_local)}[engine]
     for option, given in options.items():
         if given:
-            raise InputError(f"{option} takes effect only with --engine {other}: leave one of them out.")
+            raise InputError(
+                f"{option} takes effect only with --engine {other}: leave one of them out.",
+                field=option.removeprefix("--").replace("-", "_"),
+            )
 
 
 def _read_workers(workers: str | None) -> tuple[int, int | None]:
@@ -718,7 +738,9 @@ def _read_workers(workers: str | None) -> tuple[int, int | None]:
         return 1, None
     least, _, most = workers.partition(":")
     if not (least.isdecimal() and (most or least).isdecimal()):
-        raise InputError(f"--workers {workers} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
+        raise InputError(
+            f"--workers {workers} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.", field="workers"
+        )
     return int(least), int(most or least)
 
 
@@ -726,20 +748,22 @@ def _read_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"--file {path} cannot be read: {error.strerror}.") from error
+        raise InputError(f"--file {path} cannot be read: {error.strerror}.", field="file", file=str(path)) from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"--file {path} is not UTF-8 text (byte {error.start + 1}). Save the file as UTF-8."
+            f"--file {path} is not UTF-8 text (byte {error.start + 1}). Save the file as UTF-8.",
+            field="file",
+            file=str(path),
         ) from error
     if not text.strip():
-        raise InputError(f"--file {path} holds no text.")
+        raise InputError(f"--file {path} holds no text.", field="file", file=str(path))
     return text
 
 
 def _check_model(name: str) -> None:
     """Refuse a path that leads nowhere; what may be a name on the Hub is looked for there."""
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(f"No model can be read from {name}: there is no such folder.")
+        raise InputError(f"No model can be read from {name}: there is no such folder.", file=name)
 
 
 def _whether_to_clean(model: str, clean_html: bool | None) -> bool:

@@ -29,13 +29,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, field: str | None = None, file: str | None = None
+) -> InputError:
     """Build the error for a name that is none of `known`, naming the nearest one, or all if they are few."""
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     listed = f"Known: {', '.join(known)}." if len(known) <= MOST_LISTED else f"None of {len(known)} is like it."
     hint = f"Did you mean {near[0]!r}?" if near else listed
-    return InputError(f"Unknown {kind} {name!r}. {hint}")
+    return InputError(f"Unknown {kind} {name!r}. {hint}", field=field, file=file)
 
 
 def no_column(table: str, column: str, columns: Iterable[str], otherwise: str = "") -> InputError:

@@ -61,6 +61,7 @@ from .training.record import (
     describe_data,
     describe_platform,
     model_lines,
+    shared_options,
     write_predictions,
 )
 from .training.run_folder import (
@@ -191,6 +192,7 @@ def train(
             args.num_idle_gpus,
             args.num_idle_gpus + 1,
         )
+    args.shared_options = shared_options(model_args, data_args, args)
     model_args = _resolve_runs(model_args)
     resumed = find_checkpoint(args)
     _check_destination(args, resumed)
@@ -277,9 +279,11 @@ def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     known = ["loss", *metric_names(problem_type)]
     if metric not in known:
-        raise unknown_name("metric in --metric_for_best_model", metric, known)
+        raise unknown_name("metric in --metric_for_best_model", metric, known, field="metric_for_best_model")
     if args.label_smoothing_factor and problem_type == REGRESSION:
-        raise InputError("--label_smoothing_factor needs classes; regression targets have none.")
+        raise InputError(
+            "--label_smoothing_factor needs classes; regression targets have none.", field="label_smoothing_factor"
+        )
 
 
 def _build_model(
@@ -344,7 +348,8 @@ def _bound_windows(
     if data_args.num_tokens is not None and data_args.num_tokens <= capacity:
         raise InputError(
             f"--max_windows {data_args.max_windows} takes no effect: its windows hold {capacity} tokens, and "
-            f"--max_length cuts texts to {data_args.num_tokens}. Leave one of them out."
+            f"--max_length cuts texts to {data_args.num_tokens}. Leave one of them out.",
+            field="max_windows",
         )
     policy = data_args.window_policy or "head"
     return limit_length(train, capacity), SelectingCollator(collator, capacity, policy, args.order_seed)
@@ -378,7 +383,9 @@ def _begin_folder(args: RobertaGRUTrainingArguments, resumed: str | None, held: 
             check_output_dir(args, resumed)
             if find_checkpoint(args) != resumed:
                 raise InputError(
-                    f"--output_dir {args.output_dir} has just been written to by another run: start this one again."
+                    f"--output_dir {args.output_dir} has just been written to by another run: start this one again.",
+                    field="output_dir",
+                    file=args.output_dir,
                 )
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         discard_checkpoints(args, resumed)
@@ -571,5 +578,10 @@ def _publish(name: str, args: RobertaGRUTrainingArguments) -> None:
         options = ["--private"] if args.hub_private_repo else []
         options += ["--revision", args.hub_revision] if args.hub_revision else []
         again = shlex.join(["roberta-gru", "publish", args.output_dir, name, *options])
-        raise InputError(f"{error} The run itself is whole, and can be published later: {again}") from error
+        raise InputError(
+            f"{error} The run itself is whole, and can be published later: {again}",
+            field=error.field,
+            file=error.file,
+            row=error.row,
+        ) from error
     say(f"\nPublished as {name}, {publication.tag}: {publication.url}")

@@ -275,7 +275,11 @@ def classification_loss(
             losses = losses[:, None].expand(-1, size).masked_fill(~counted.reshape(-1, size), 0.0)
     else:
         if labels.numel() != logits.numel():
-            raise ValueError(f"`labels` has shape {tuple(labels.shape)}; it must be {tuple(logits.shape)}.")
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)}; for `problem_type` {problem_type!r} it must be "
+                f"{tuple(logits.shape)}. For one label each, load the model with "
+                "`problem_type='single_label_classification'`."
+            )
         counted = counted.reshape(logits.shape)
         targets = labels.reshape(logits.shape).to(logits.dtype).masked_fill(~counted, 0.0)
         if problem_type == "multi_label_classification":

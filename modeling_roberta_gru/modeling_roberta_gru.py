@@ -53,6 +53,7 @@ IGNORED_LABEL = -100
 
 # A bidirectional GRU keeps the encoder's states of all tokens up to this size, and encodes again beyond it.
 MOST_STATES_KEPT = 64 * 2**20  # bytes
+MOST_SAMPLED = 4096  # numbers of each parameter, by which a reader's state knows its model
 
 
 class Packing:
@@ -276,12 +277,12 @@ class Part(NamedTuple):
 class RobertaGRUSummary(nn.Module):
     """Reduce a document's states to one vector (A·E,), chunk by chunk.
 
-    "last" adds what the chunk that holds t_n and the one that holds t_1 have to give; of a skip connection's states,
-    too, it takes the one at t_n. "mean" is an attention that
-    scores all tokens alike; the parts of an attention merge as in Milakov and Gimelshein 2018 (Online normalizer
-    calculation for softmax). An attention with a horizon takes from a token's score its distance from the last token
-    over the horizon, as ALiBi does between tokens (Press, Smith, Lewis 2022, Train Short, Test Long); only differences
-    of positions matter, so that parts merge before anybody knows where the document ends.
+    "last" adds what the chunk that holds t_n and the one that holds t_1 have to give; of the skip connection's states
+    it also takes the one at t_n. "mean" is an attention that scores all tokens alike; the parts of an attention merge
+    as in Milakov and Gimelshein 2018 (Online normalizer calculation for softmax). An attention with a horizon takes
+    from a token's score its distance from the last token over the horizon, as ALiBi does between tokens (Press, Smith,
+    Lewis 2022, Train Short, Test Long); only differences of positions matter, so that parts merge before anybody knows
+    where the document ends.
     """
 
     def __init__(self, config: RobertaGRUConfig):
@@ -560,11 +561,15 @@ class RobertaGRUPreTrainedModel(RobertaPreTrainedModel):
 
     def _summarise(self, reading: "Reading", chunk: Chunk, before: Part | None) -> Part:
         """Add a chunk to the summary (B, A·E) of what was read before."""
-        part = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk))
-        part = Part(*(field.to(chunk.rows.device) for field in part))
+        part = self._summarise_chunk(chunk, reading.ends(chunk))
         before = before or self.summary.of_nothing(reading.packing.lengths.shape[0], like=part.value)
         merged = self.summary.merge(Part(*(field[chunk.rows] for field in before)), part)
         return Part(*(old.index_copy(0, chunk.rows, new) for old, new in zip(before, merged, strict=True)))
+
+    def _summarise_chunk(self, chunk: Chunk, ends: torch.Tensor, is_running: bool = False) -> Part:
+        """Call the summary, which may be on another device (device_map), for the device of the batch."""
+        part = self.summary(chunk.states, chunk.mask, chunk.first, ends, is_running)
+        return Part(*(field.to(chunk.rows.device) for field in part))
 
     def _calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         single_label = self.config.problem_type in (None, "single_label_classification") and self.config.num_labels > 1
@@ -654,6 +659,7 @@ class Reading:
 
     def place(self, values: torch.Tensor, chunk: Chunk, into: torch.Tensor | None) -> torch.Tensor:
         """Put a chunk's values (R, S, C) where their tokens are in the packed batch, `into` (B, S, C)."""
+        values = values.to(chunk.rows.device)  # a head may be on another one (device_map)
         # What is not a token adds zero, wherever that is: no list of the real ones is needed, which would stop a GPU.
         values = values if self.packing.is_full else values.masked_fill(~chunk.mask[..., None], 0.0)
         if self.num_chunks == 1:
@@ -900,7 +906,7 @@ class RobertaGRUForSequenceClassification(RobertaGRUPreTrainedModel):
         logits: Any = None  # (B, S, C)
         summary: Any = None
         for chunk in reading:
-            running = self.summary(chunk.states, chunk.mask, chunk.first, reading.ends(chunk), is_running=True)
+            running = self._summarise_chunk(chunk, reading.ends(chunk), is_running=True)
             if summary is not None:
                 before = Part(*(field[chunk.rows, None] for field in summary))
                 running = self.summary.merge(before, running)
@@ -994,11 +1000,11 @@ class SettlingTokenizer:
 
     def _is_local(self) -> bool:
         backend = self.tokenizer.backend_tokenizer
-        contents = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        added = self.tokenizer.added_tokens_decoder.values()
         return (
             all(map(self._is_local_normalizer, _parts(backend.normalizer, "normalizers")))
             and all(part["type"] in self.LOCAL_SPLITTERS for part in _parts(backend.pre_tokenizer, "pretokenizers"))
-            and not any(len(content.split()) != 1 for content in contents)
+            and not any(token.rstrip or len(token.content.split()) != 1 for token in added)
         )
 
     def _is_local_normalizer(self, part: dict[str, Any]) -> bool:
@@ -1112,21 +1118,24 @@ class RobertaGRUReader:
         return copy
 
     def _digest(self) -> str:
-        """Tell one model and tokenizer from others: by how they cut a text, and the small ones of the parameters."""
+        """Tell one model and tokenizer from others: by how they cut a text, and some numbers of each parameter."""
         model, tokenizer = self._model, self._tokenizer
         config = model.config
         cut = (config.encoder_window, config.window_stride, config.summary, list(config.attention_horizons))
         split = (tokenizer.separators, tokenizer.opening, tokenizer.closing)
         digest = hashlib.sha256(repr((cut, split)).encode())
         for name, weights in model.named_parameters():
-            if not weights.is_meta and (weights.ndim == 1 or name.startswith("head.")):
-                digest.update(weights.detach().cpu().double().numpy().tobytes())
+            if not weights.is_meta:
+                some = weights.detach().flatten()[:: weights.numel() // MOST_SAMPLED + 1]
+                digest.update(name.encode() + some.cpu().double().numpy().tobytes())
         return digest.hexdigest()
 
     def _move(self, device: torch.device) -> None:
         """Follow the model to another device."""
         self._carried, self._summary = self._carried.to(device), Part(*(field.to(device) for field in self._summary))
-        self._window = None if self._window is None else self._window.to(device)
+        self._window, self.logits = (
+            None if values is None else values.to(device) for values in (self._window, self.logits)
+        )
 
     def _take(self, text: str) -> list[int]:
         """Add text, and settle what that lets settle; return the token ids of the tail, to the document's end."""
@@ -1154,10 +1163,11 @@ class RobertaGRUReader:
         for begin in range(0, num_windows, config.windows_per_chunk):
             end = min(begin + config.windows_per_chunk, num_windows)
             chunk, _ = _encode_tails(model, [self], [tail], begin, end)
-            states, self._carried, _ = model.gru(chunk.states, chunk.lengths, self._carried)
-            part = model.summary(states, chunk.mask, chunk.first, torch.zeros_like(chunk.lengths, dtype=torch.bool))
+            states, carried, _ = model.gru(chunk.states, chunk.lengths, self._carried)
+            ends = torch.zeros_like(chunk.lengths, dtype=torch.bool)
+            part = model._summarise_chunk(chunk._replace(states=states), ends)
             self._summary = model.summary.merge(self._summary, part)
-            self._window = None
+            self._carried, self._window = carried.to(model.device), None
         self._tail = self._tail[num_windows * config.window_stride :]
         self._num_windows += num_windows
 
@@ -1220,7 +1230,14 @@ def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.
         )
     before = [dict(vars(reader)) for reader in readers]  # whose values are replaced, never changed
     try:
-        return _read_on(model, readers, texts)
+        for reader in readers:
+            reader._move(model.device)
+        # A streamer gives "" for each token that ends no word: nothing is encoded for it.
+        rows = [row for row, text in enumerate(texts) if text or readers[row].logits is None]
+        if rows:
+            _read_on(model, [readers[row] for row in rows], [texts[row] for row in rows])
+        logits: list[Any] = [reader.logits for reader in readers]
+        return _to_probabilities(torch.stack(logits), model.config)
     except BaseException:
         for reader, attributes in zip(readers, before, strict=True):
             vars(reader).update(attributes)
@@ -1229,18 +1246,16 @@ def _append(readers: Sequence[RobertaGRUReader], texts: Sequence[str]) -> torch.
 
 def _read_on(
     model: RobertaGRUForSequenceClassification, readers: Sequence[RobertaGRUReader], texts: Sequence[str]
-) -> torch.Tensor:
-    for reader in readers:
-        reader._move(model.device)
+) -> None:
     tails = [reader._take(text) for reader, text in zip(readers, texts, strict=True)]
     if not all(tails):
         raise ValueError("The document has no token yet: this tokenizer adds none of its own.")
     chunk, windows = _encode_tails(model, readers, tails)
     states, _, _ = model.gru(chunk.states, chunk.lengths, torch.cat([reader._carried for reader in readers], dim=1))
-    part = model.summary(states, chunk.mask, chunk.first, torch.ones_like(chunk.lengths, dtype=torch.bool))
+    part = model._summarise_chunk(chunk._replace(states=states), torch.ones_like(chunk.lengths, dtype=torch.bool))
     before = Part(*(torch.cat(fields) for fields in zip(*(reader._summary for reader in readers), strict=True)))
     summary = model.summary.merge(before, part).value
-    logits = model._calibrate(model.head(summary.to(states.dtype)))
+    logits = model._calibrate(model.head(summary.to(states.dtype))).to(model.device)
     config = model.config
     for row, (reader, tail) in enumerate(zip(readers, tails, strict=True)):
         reader.logits = logits[row].clone()
@@ -1248,7 +1263,6 @@ def _read_on(
         # Once there are settled tokens beyond the first window, it is not the last, and holds settled tokens only.
         if reader._tokenizer.separators and len(reader._tail) + 2 > config.encoder_window:
             reader._window = windows[row].clone()
-    return _to_probabilities(logits, config)
 
 
 def _encode_tails(
@@ -1405,7 +1419,11 @@ def classification_loss(
             losses = losses[:, None].expand(-1, size).masked_fill(~counted.reshape(-1, size), 0.0)
     else:
         if labels.numel() != logits.numel():
-            raise ValueError(f"`labels` has shape {tuple(labels.shape)}; it must be {tuple(logits.shape)}.")
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)}; for `problem_type` {problem_type!r} it must be "
+                f"{tuple(logits.shape)}. For one label each, load the model with "
+                "`problem_type='single_label_classification'`."
+            )
         counted = counted.reshape(logits.shape)
         targets = labels.reshape(logits.shape).to(logits.dtype).masked_fill(~counted, 0.0)
         if problem_type == "multi_label_classification":

@@ -52,7 +52,7 @@ class Option:
         """
         if self.choices:
             if text not in self.choices:
-                raise unknown_name(f"--{self.name}", text, self.choices)
+                raise unknown_name(f"--{self.name}", text, self.choices, field=self.name)
             return text
         try:
             if self.kind is bool:
@@ -61,9 +61,9 @@ class Option:
         except ValueError:
             value = None
         if isinstance(value, float) and not math.isfinite(value):  # which no record in JSON can hold
-            raise InputError(f"--{self.name} must be finite, got {text!r}.")
+            raise InputError(f"--{self.name} must be finite, got {text!r}.", field=self.name)
         if not isinstance(value, self.kind):
-            raise InputError(f"--{self.name} must be {KIND_NAMES[self.kind]}, got {text!r}.")
+            raise InputError(f"--{self.name} must be {KIND_NAMES[self.kind]}, got {text!r}.", field=self.name)
         return value
 
     def convert_words(self, words: list[str]) -> Any:
@@ -75,7 +75,7 @@ class Option:
         if not words and self.kind is bool:
             return True
         if not words:
-            raise InputError(f"--{self.name} needs a value.")
+            raise InputError(f"--{self.name} needs a value.", field=self.name)
         if self.is_list:
             return [self.convert(word) for word in words]
         if len(words) > 1:
@@ -109,7 +109,9 @@ class Option:
             return bool(value)
         if self.kind is str and isinstance(value, Real | Path):
             return self.convert(str(value))
-        raise InputError(f"--{self.name} must be {KIND_NAMES.get(self.kind, 'a text')}, got {value!r}.")
+        raise InputError(
+            f"--{self.name} must be {KIND_NAMES.get(self.kind, 'a text')}, got {value!r}.", field=self.name
+        )
 
 
 def stray_word(word: str) -> InputError:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .data.documents import clean_html
 from .errors import InputError, first_line, say, unknown_name
 from .files import carried_module
 from .inference.batch_scorer import cpus_given, torch_threads
@@ -37,6 +38,7 @@ from .inference.demo import check_port
 from .inference.reading import TimeLimit
 from .inference.scorer import Scorer
 from .modeling_roberta_gru import SettlingTokenizer
+from .training.loading import was_cleaned
 
 HOST, PORT = "127.0.0.1", 8000
 TOKEN = "ROBERTA_GRU_TOKEN"
@@ -343,10 +345,11 @@ class Service:
         scorer: the model.
         limits: what is taken at once.
         on_batch: called with the number of texts and tokens of every batch.
+        cleans: whether HTML is removed from texts; not from those that are still being written.
     """
 
-    def __init__(self, scorer: Scorer, limits: Limits, on_batch: Callable[[int, int], object]):
-        self.scorer, self.limits = scorer, limits
+    def __init__(self, scorer: Scorer, limits: Limits, on_batch: Callable[[int, int], object], cleans: bool = False):
+        self.scorer, self.limits, self.cleans = scorer, limits, cleans
         # Its own: a fast tokenizer keeps cut and padding as settings, and the scorer's may be set to cut.
         self.tokenizer = copy.deepcopy(scorer.tokenizer)
         self.handler = _handler_of(scorer.engine.model, self.tokenizer, scorer.engine.device)
@@ -383,6 +386,10 @@ class Service:
             raise RefusedError(400, f"request: not JSON ({_why_unreadable(error)}).") from None
         try:
             request = self.handler.read(data)
+            if self.cleans:
+                texts = [clean_html(text) for text in request.texts]
+                data["inputs"] = texts[0] if request.is_single else texts
+                request = request._replace(texts=texts)
             if request.parameters.explain and self.reads_in_part:
                 raise RefusedError(400, f"parameters.explain: {READS_IN_PART}")
             left, documents = self.handler.max_tokens, []
@@ -508,6 +515,7 @@ def create_app(
     limits: Limits = Limits(),
     token: str | None = None,
     log_texts: bool = False,
+    clean_html: bool | None = None,
     **options: Any,
 ) -> Any:
     """Make the app that serves a model, for any ASGI server.
@@ -518,6 +526,8 @@ def create_app(
         token: what requests must carry as `Authorization: Bearer …`, but those to `/health` and `/openapi.json`.
             Unset: that in the environment variable ROBERTA_GRU_TOKEN; there none, everybody is served.
         log_texts: log every text with its answer, and errors with all that they say.
+        clean_html: remove HTML from texts, but not from those that are still being written. Unset: if the model of
+            that name was trained so.
         options: of [`Scorer`], with a name.
 
     Raises:
@@ -530,7 +540,9 @@ def create_app(
     token = find_token(token)
     scorer = model if isinstance(model, Scorer) else Scorer(model, **options)
     measures = Measures()
-    service = Service(scorer, limits, measures.on_batch)
+    if clean_html is None:
+        clean_html = isinstance(model, str) and was_cleaned(model)
+    service = Service(scorer, limits, measures.on_batch, clean_html)
     measures.watch(service)
 
     @asynccontextmanager
@@ -624,6 +636,7 @@ def serve(
     *,
     limits: Limits = Limits(),
     log_texts: bool = False,
+    clean_html: bool | None = None,
     **options: Any,
 ) -> None:
     """Serve a model until interrupted; then finish what was accepted.
@@ -634,6 +647,7 @@ def serve(
         port: the port to listen on.
         limits: what is taken at once.
         log_texts: log every text with its answer.
+        clean_html: as [`create_app`] takes it.
         options: of [`Scorer`], with a name.
 
     Raises:
@@ -643,7 +657,7 @@ def serve(
     check_port(host, port)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
-    app = create_app(model, limits=limits, log_texts=log_texts, **options)
+    app = create_app(model, limits=limits, log_texts=log_texts, clean_html=clean_html, **options)
     say(f"Serving in {app.state.service.scorer.description}: http://{host}:{port}/classify", error=True)
     if host not in (HOST, "localhost", "::1") and not os.environ.get(TOKEN):
         say(
@@ -686,7 +700,10 @@ def app(arguments: Mapping[str, Any]) -> Any:
     options = {name: arguments[name] for name in ("dtype", "device") if name in arguments}
     least, most = int(numbers["min_replicas"]), int(numbers["max_replicas"])
     if not 0 <= least <= most or most < 1:
-        raise InputError(f"min_replicas={least} and max_replicas={most}: give 0 <= min_replicas <= max_replicas.")
+        raise InputError(
+            f"min_replicas={least} and max_replicas={most}: give 0 <= min_replicas <= max_replicas.",
+            field="min_replicas",
+        )
 
     check_installed()
     try:
@@ -799,7 +816,9 @@ def find_token(token: str | None = None) -> str | None:
     """
     token = os.environ.get(TOKEN) if token is None else token
     if token is not None and not token.strip():
-        raise InputError(f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.")
+        raise InputError(
+            f"The token in {TOKEN} is empty: give one, or unset the variable to serve everybody.", field=TOKEN
+        )
     if token is not None and not token.isascii():  # clients encode others in different ways
         raise InputError(f"The token in {TOKEN} has characters beyond ASCII: choose another.", field=TOKEN)
     return token

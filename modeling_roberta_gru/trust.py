@@ -42,6 +42,8 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SAVE_AGAIN = "Save the model again with `save_pretrained`, or take the folder that the run left."
 NAMES_CODE = ("auto_map", "custom_pipelines")
+LOADED = ("AutoConfig", "AutoTokenizer", "AutoModelForSequenceClassification")
+"""The parts of an `auto_map` that this package looks up."""
 NAMES_NO_CODE = ("tokenizer.json", "vocab.json", "run.json", "metrics.json", INDEX)
 ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
@@ -83,13 +85,16 @@ def check_code(folder: Path) -> None:
     """
     for path, entry in _foreign_entries(folder):
         raise InputError(
-            f"{path} names someone else's code in {entry}: it would run where the model is loaded. Remove the entry."
+            f"{path} names someone else's code in {entry}: it would run where the model is loaded. Remove the entry.",
+            field=entry,
+            file=str(path),
         )
     for name in known_code():
         if (folder / name).exists() and not is_known(folder / name):
             raise InputError(
                 f"{folder / name} is not the file of this version or of a released one, and it would run, or be "
-                "installed, where the model is loaded. Save the model again with `save_pretrained`, or take it out."
+                "installed, where the model is loaded. Save the model again with `save_pretrained`, or take it out.",
+                file=str(folder / name),
             )
 
 
@@ -106,7 +111,7 @@ def find_file(name: str, file: str, revision: str | None) -> Path | None:
         found = cached_file(name, file, revision=revision, **missing_ok)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"No model can be read from {name}: {reason}") from error
+        raise InputError(f"No model can be read from {name}: {reason}", file=name) from error
     return Path(found) if found else None
 
 
@@ -142,6 +147,13 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
     held = read_json(path) if path else None
     if path is None or not isinstance(held, dict):
         return
+    if held.get("init_inputs"):  # the same, by their places alone
+        raise InputError(
+            f"{path}: `init_inputs` gives the tokenizer arguments without their names, any of which may be a file of "
+            "this machine. Take the entry out.",
+            field="init_inputs",
+            file=str(path),
+        )
     for field, value in held.items():
         if not isinstance(value, str) or not (field.endswith("_file") or field in ("vocab", "merges")):
             continue
@@ -149,7 +161,9 @@ def check_tokenizer_files(name: str, revision: str | None = None) -> None:
         if os.path.isfile(value) and Path(value).parent.resolve() != path.parent.resolve():
             raise InputError(
                 f"{path}: `{field}` is {value!r}, a file of this machine, which the tokenizer would read and save. "
-                "Take the entry out."
+                "Take the entry out.",
+                field=field,
+                file=str(path),
             )
 
 
@@ -180,7 +194,12 @@ def remove_foreign_code(folder: Path) -> list[str]:
 
 
 def describe_remote_code(name: str, revision: str | None = None) -> str:
-    """Say whose code `--trust_remote_code` runs: the repository, its revision, and its files of Python."""
+    """Say whose code `--trust_remote_code` runs: the repository, its revision, and its files of Python.
+
+    Raises:
+        InputError: if it is another repository's, of which no commit could be pinned and named.
+    """
+    _check_whose_code(name, revision)
     if Path(name).is_dir():
         files = [f"{path.name} (SHA-256 {_digest(path)[:16]}…)" for path in sorted(Path(name).glob("*.py"))]
         return f"{name} (a folder): {', '.join(files) or 'no file of Python'}"
@@ -189,9 +208,27 @@ def describe_remote_code(name: str, revision: str | None = None) -> str:
     except (HTTPError, OSError, ValueError) as error:
         return f"{name} at revision {revision or 'main'} (could not ask the Hub for its files: {one_line(error)})"
     files = [file.rfilename for file in info.siblings or [] if file.rfilename.endswith(".py")]
-    return (
-        f"{name} at revision {info.sha}: {', '.join(files) or 'no Python file; its code may be in another repository'}"
-    )
+    return f"{name} at revision {info.sha}: {', '.join(files) or 'no file of Python'}"
+
+
+def _check_whose_code(name: str, revision: str | None) -> None:
+    """Check that what is loaded of a model names no code of another repository, as "owner/repo--module.Class" does."""
+    for path in filter(None, (find_file(name, file, revision) for file in (CONFIG, TOKENIZER_CONFIG))):
+        held = read_json(path)
+        auto_map = held.get("auto_map") if isinstance(held, dict) else None
+        parts = auto_map if isinstance(auto_map, dict) else {"AutoTokenizer": auto_map}
+        for part in LOADED:
+            codes = parts.get(part)
+            for code in codes if isinstance(codes, list) else [codes]:
+                repository, is_elsewhere, _ = str(code).partition("--")
+                if is_elsewhere and repository != name:
+                    raise InputError(
+                        f"{path}: `auto_map` names code of another repository, {code!r}, of which no commit is "
+                        f"pinned. Download the model and that code into one folder, take {repository}-- out of the "
+                        "entry, and name the folder.",
+                        field=f"auto_map.{part}",
+                        file=str(path),
+                    )
 
 
 def _foreign_entries(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -255,12 +292,13 @@ def check_checkpoint(name: str, revision: str | None = None, trust_remote_code: 
     if config is None:
         where = f"{name} has no {CONFIG}" if Path(name).is_dir() else "it is neither a folder nor a model on the Hub"
         raise InputError(
-            f"No model can be read from {name}: {where}. Name a run's or saved model's folder, or a Hub id."
+            f"No model can be read from {name}: {where}. Name a run's or saved model's folder, or a Hub id.", file=name
         )
     if find_adapter_config_file(name, revision=revision) is not None:
         raise InputError(
             f"{name} has an adapter_config.json: transformers would put the adapter onto the model, or onto another "
-            "model that it names, without saying so. Merge the adapter, or take the file out."
+            "model that it names, without saying so. Merge the adapter, or take the file out.",
+            file=name,
         )
     fields = read_json(config)
     check_fields(config, fields)
@@ -282,7 +320,8 @@ def build_on_meta(folder: Path) -> PreTrainedModel:
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except Exception as error:  # whatever a field edited to nonsense makes fail
         raise InputError(
-            f"{folder / CONFIG} does not describe a classifier that can be built: {one_line(error)}"
+            f"{folder / CONFIG} does not describe a classifier that can be built: {one_line(error)}",
+            file=str(folder / CONFIG),
         ) from error
 
 
@@ -294,10 +333,13 @@ def read_json(path: Path) -> Any:
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        if _depth(held) > DEEPEST:
-            raise ValueError(f"nested in more than {DEEPEST} levels")
-    except (OSError, ValueError, RecursionError) as error:  # neither JSON nor text
-        raise InputError(f"{path} is not JSON: {one_line(error)} Save the model again.") from error
+        is_too_deep = _depth(held) > DEEPEST
+    except RecursionError:
+        is_too_deep = True
+    except (OSError, ValueError) as error:  # neither JSON nor text
+        raise InputError(f"{path} is not JSON: {one_line(error)} Save the model again.", file=str(path)) from error
+    if is_too_deep:
+        raise InputError(f"{path} is nested in more than {DEEPEST} levels, which no saved model is.", file=str(path))
     return held
 
 
@@ -348,17 +390,27 @@ def _check_field(path: Path, field: str, value: Any) -> None:
     if field == "transformers_weights":  # which transformers reads in the place of model.safetensors, pickles too
         raise InputError(
             f"{path}: `{field}` names another file of weights, {value!r}. Save them as {WEIGHTS}, and take the field "
-            "out."
+            "out.",
+            field=field,
+            file=str(path),
         )
     if field == "quantization_config":
-        raise InputError(f"{path}: `{field}` says that the weights are quantised: take the model they were made from.")
+        raise InputError(
+            f"{path}: `{field}` says that the weights are quantised: take the model they were made from.",
+            field=field,
+            file=str(path),
+        )
     known: dict[str, tuple[str, ...]] = {
         **dict.fromkeys(ATTENTION_FIELDS, ATTENTIONS),
         **dict.fromkeys(("dtype", "torch_dtype"), DTYPES),
         "hidden_act": tuple(ACT2FN),
     }
     if field in known and value not in known[field]:
-        raise InputError(f"{path}: `{field}` is {value!r}, and must be one of {', '.join(known[field])}.")
+        raise InputError(
+            f"{path}: `{field}` is {value!r}, and must be one of {', '.join(known[field])}.",
+            field=field,
+            file=str(path),
+        )
 
 
 class Stored(NamedTuple):
@@ -383,14 +435,17 @@ def find_tensors(name: str, revision: str | None = None) -> dict[str, Stored]:
         if pickle is not None:
             raise InputError(
                 f"{Path(name) / pickle} is a pickle, which can run code where it is loaded, and {WEIGHTS} is missing. "
-                "Where you trust it, load it and save it again with `save_pretrained`."
+                "Where you trust it, load it and save it again with `save_pretrained`.",
+                file=str(Path(name) / pickle),
             )
-        raise InputError(f"{Path(name) / WEIGHTS} is missing. {SAVE_AGAIN}")
+        raise InputError(f"{Path(name) / WEIGHTS} is missing. {SAVE_AGAIN}", file=str(Path(name) / WEIGHTS))
     stored: dict[str, Stored] = {}
     for file in sorted(set(read_index(index).values())):
         path = find_file(name, file, revision) if Path(file).name == file else None
         if path is None:
-            raise InputError(f"{Path(name) / file} is missing, which {INDEX} names. {SAVE_AGAIN}")
+            raise InputError(
+                f"{Path(name) / file} is missing, which {INDEX} names. {SAVE_AGAIN}", file=str(Path(name) / file)
+            )
         stored |= read_header(path)
     return stored
 
@@ -404,7 +459,9 @@ def read_index(path: Path) -> dict[str, str]:
     held = read_json(path)
     files = held.get("weight_map") if isinstance(held, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise InputError(f"{path} has no `weight_map` from tensors to files. {SAVE_AGAIN}")
+        raise InputError(
+            f"{path} has no `weight_map` from tensors to files. {SAVE_AGAIN}", field="weight_map", file=str(path)
+        )
     return files
 
 
@@ -420,7 +477,8 @@ def read_header(path: Path) -> dict[str, Stored]:
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a complete safetensors file ({one_line(error)}) It was cut off or is something else: "
-            "download or save it again."
+            "download or save it again.",
+            file=str(path),
         ) from error
 
 
@@ -436,7 +494,9 @@ def _check_sizes(path: Path, fields: Any, shapes: dict[str, list[int]]) -> None:
         if (is_count or is_size) and value > bound:
             raise InputError(
                 f"{path}: `{field}` is {value:,}, and the weights beside it have only {len(shapes):,} tensors of "
-                f"{num_numbers:,} numbers. Keep a configuration with the weights it was saved with."
+                f"{num_numbers:,} numbers. Keep a configuration with the weights it was saved with.",
+                field=field,
+                file=str(path),
             )
 
 
@@ -450,11 +510,13 @@ def _check_shapes(path: Path, model: PreTrainedModel, shapes: dict[str, list[int
         elif found != list(parameter.shape):
             raise InputError(
                 f"{path} gives {name} the shape {list(parameter.shape)}, and the weights beside it have {found}. Put "
-                "the two that were saved together into one folder."
+                "the two that were saved together into one folder.",
+                file=str(path),
             )
     num_held = sum(torch.Size(shape).numel() for shape in shapes.values())
     if num_fresh > 2 * num_held + SLACK:
         raise InputError(
             f"{path} asks for {num_fresh:,} numbers that the weights beside it, of {num_held:,} in all, do not hold. "
-            "Keep a configuration with the weights it was saved with."
+            "Keep a configuration with the weights it was saved with.",
+            file=str(path),
         )

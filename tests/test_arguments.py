@@ -22,10 +22,11 @@ from modeling_roberta_gru.arguments import (
     help_text,
     read_options,
 )
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.options import options_of, trainer_options
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.record import changed_options
+
+from .refusals import refused
 
 
 @pytest.fixture
@@ -93,23 +94,22 @@ def test_a_tilde_may_part_what_stands_in_a_file(parse):
 def test_of_errors_less_is_better(parse, metric):
     for name in (metric, f"eval_{metric}"):
         assert parse("--metric_for_best_model", name)[2].greater_is_better is False
-    with pytest.raises(InputError, match="--greater_is_better"):
+    with refused(field="greater_is_better"):
         parse("--metric_for_best_model", metric, "--greater_is_better", "true")
 
 
 def test_of_what_is_no_error_more_is_better(parse):
     assert parse("--metric_for_best_model", "accuracy")[2].greater_is_better is True
     for options in (["--greater_is_better", "true"], ["--metric_for_best_model", "f1", "--greater_is_better=false"]):
-        with pytest.raises(InputError, match="--greater_is_better"):
+        with refused(field="greater_is_better"):
             parse(*options)
 
 
 def test_the_best_model_is_kept_only_if_what_is_evaluated_is_saved(parse):
     steps = ["--eval_strategy", "steps", "--save_strategy", "steps"]
     for numbers in ([], ["--eval_steps", "100", "--save_steps", "200"]):  # by default 20 and 500
-        with pytest.raises(InputError) as caught:
+        with refused(field="save_steps"):
             parse(*steps, *numbers)
-        assert caught.value.field == "save_steps"
         parse(*steps, *numbers, "--load_best_model_at_end", "false")
     parse(*steps, "--eval_steps", "100", "--save_steps", "100")
     parse("--eval_strategy", "steps", "--eval_steps", "100", "--save_strategy", "best")
@@ -152,93 +152,83 @@ def test_values_within_a_mapping_are_what_json_would_make_of_them(parse):
 
 
 MISTAKES = [
-    (["--learning_rat", "1"], None, "Unknown option '--learning_rat'. Did you mean '--learning_rate'?"),
-    (["--gru-hiden-size=3"], None, "Did you mean '--gru-hidden-size'?"),
-    (["--learning", "1"], None, "Unknown option '--learning'"),
-    ([], "sumary: max", "recipe.yaml: 'sumary'. Did you mean 'summary'?"),
-    (["--calibrate=true", "stray"], None, "argument 'stray'"),
-    (["--config", "quickstart", "imdb"], None, "argument 'imdb'"),
-    (["--learning_rate", "fast"], None, "--learning_rate must be a number, got 'fast'"),
-    (["--seed", "1.5"], None, "--seed must be a whole number, got '1.5'"),
-    (["--calibrate", "perhaps"], None, "--calibrate must be true or false, got 'perhaps'"),
-    (["--learning_rate"], None, "--learning_rate needs a value"),
-    (["--optimizer", "nadm"], None, "Unknown --optimizer 'nadm'. Did you mean 'nadam'?"),
-    (["--train_sampling_strategy", "by_length"], None, "--train_sampling_strategy 'by_length'"),
-    (["--eval_strategy", "sometimes"], None, "--eval_strategy 'sometimes'"),
-    (["--learning_rate", "-1"], None, "--learning_rate must be above 0"),
-    (["--learning_rate", "nan"], None, "--learning_rate must be finite, got 'nan'"),
-    (["--max_grad_norm", "inf"], None, "--max_grad_norm must be finite, got 'inf'"),
-    ([], "num_train_epochs: .inf", "--num_train_epochs must be a number, got '.inf'"),
-    (["--label_smoothing_factor", "1"], None, "--label_smoothing_factor must be at least 0 and below 1, got 1"),
-    (["--head_learning_rate", "0"], None, "--head_learning_rate must be above 0"),
-    (["--per_device_train_batch_size", "0"], None, "--per_device_train_batch_size must be at least 1, got 0"),
-    (["--num_train_epochs", "0"], None, "--num_train_epochs must be above 0, got 0"),
-    (["--max_steps", "0"], None, "--max_steps 0 would train nothing"),
-    (["--weight_decay", "-0.01"], None, "--weight_decay must be at least 0, got -0.01"),
-    (["--dataloader_num_workers", "-1"], None, "--dataloader_num_workers must be at least 0, got -1"),
-    (["--seed", "-1"], None, "--seed must be from 0 to 4294967295, got -1"),
-    (["--data_seed", "4294967296"], None, "--data_seed must be from 0 to 4294967295, got 4294967296"),
-    (["--split_seed", "-1"], None, "--split_seed must be from 0 to 4294967295, got -1"),
-    (["--deepspeed", "ds.json"], None, "pip install deepspeed"),
-    ([], "learning_rate: [1, 2]", "argument '2'"),
-    (["--push_to_hub", "true"], None, "--push_to_hub needs a name on the Hub: --hub_model_id USER/NAME"),
-    (["--hub_model_id", "me/model"], None, "--hub_model_id takes effect only with --push_to_hub true"),
-    (["--hub_private_repo", "true"], None, "--hub_private_repo takes effect only with --push_to_hub true"),
-    (["--hub_revision", "trial"], None, "--hub_revision takes effect only with --push_to_hub true"),
-    (["--cache_limit", "5"], None, "--cache_limit takes effect only with --freeze_encoder true"),
-    (["--freeze_encoder", "true", "--layer_decay", "0.9"], None, "--layer_decay has no effect with --freeze_encoder"),
-    (
-        ["--freeze_encoder", "true", "--freeze_layers", "3"],
-        None,
-        "--freeze_layers has no effect with --freeze_encoder",
-    ),
-    (
-        ["--label_column", "one", "two", "--label_delimiter", ";"],
-        None,
-        "--label_delimiter has no effect with several label columns",
-    ),
-    (["--hub_token", "hf_x"], None, "--hub_token would be saved in the run's record: use `hf auth login`"),
-    (["--layer_decay", "1.5"], None, "--layer_decay must be above 0 and at most 1"),
-    (["--early_stopping_patience", "0"], None, "--early_stopping_patience must be at least 1"),
-    ([], "max_length: 0", "--max_length must be a positive whole number or none, got '0'"),
-    (["--max_windows", "0"], None, "--max_windows must be positive, got 0"),
-    (["--max_train_samples", "0"], None, "--max_train_samples must be positive, got 0"),
-    (["--window_policy", "head"], None, "--window_policy head takes effect only with --max_windows"),
-    (["--max_windows", "2", "--window_policy", "tail"], None, "Unknown --window_policy 'tail'"),
-    (["--length_curriculum", "-1"], None, "--length_curriculum must be at least 0, got -1"),
-    (["--length_curriculum", "3"], None, "--length_curriculum 3 leaves no epoch of --num_train_epochs 3"),
+    (["--learning_rat", "1"], None, refused(field="learning_rat", match="'--learning_rate'")),
+    (["--gru-hiden-size=3"], None, refused(field="gru_hiden_size", match="'--gru-hidden-size'")),
+    (["--learning", "1"], None, refused(field="learning")),
+    ([], "sumary: max", refused(field="sumary", match="recipe.yaml: .* 'summary'")),
+    (["--calibrate=true", "stray"], None, refused(match="argument 'stray'")),
+    (["--config", "quickstart", "imdb"], None, refused(match="argument 'imdb'")),
+    (["--learning_rate", "fast"], None, refused(field="learning_rate", match="must be a number")),
+    (["--seed", "1.5"], None, refused(field="seed", match="whole number")),
+    (["--calibrate", "perhaps"], None, refused(field="calibrate")),
+    (["--learning_rate"], None, refused(field="learning_rate", match="needs a value")),
+    (["--optimizer", "nadm"], None, refused(field="optimizer", match="'nadam'")),
+    (["--train_sampling_strategy", "by_length"], None, refused(field="train_sampling_strategy")),
+    (["--eval_strategy", "sometimes"], None, refused(field="eval_strategy")),
+    (["--learning_rate", "-1"], None, refused(field="learning_rate", match="above 0")),
+    (["--learning_rate", "nan"], None, refused(field="learning_rate", match="finite")),
+    (["--max_grad_norm", "inf"], None, refused(field="max_grad_norm")),
+    ([], "num_train_epochs: .inf", refused(field="num_train_epochs", match="must be a number")),
+    (["--label_smoothing_factor", "1"], None, refused(field="label_smoothing_factor")),
+    (["--head_learning_rate", "0"], None, refused(field="head_learning_rate")),
+    (["--per_device_train_batch_size", "0"], None, refused(field="per_device_train_batch_size")),
+    (["--num_train_epochs", "0"], None, refused(field="num_train_epochs")),
+    (["--max_steps", "0"], None, refused(field="max_steps")),
+    (["--weight_decay", "-0.01"], None, refused(field="weight_decay")),
+    (["--dataloader_num_workers", "-1"], None, refused(field="dataloader_num_workers")),
+    (["--seed", "-1"], None, refused(field="seed", match="from 0 to 4294967295")),
+    (["--data_seed", "4294967296"], None, refused(field="data_seed")),
+    (["--split_seed", "-1"], None, refused(field="split_seed")),
+    (["--deepspeed", "ds.json"], None, refused(field="deepspeed")),
+    ([], "learning_rate: [1, 2]", refused(match="argument '2'")),
+    (["--push_to_hub", "true"], None, refused(field="hub_model_id", match="needs a name")),
+    (["--hub_model_id", "me/model"], None, refused(field="hub_model_id", match="only with --push_to_hub")),
+    (["--hub_private_repo", "true"], None, refused(field="hub_private_repo")),
+    (["--hub_revision", "trial"], None, refused(field="hub_revision")),
+    (["--cache_limit", "5"], None, refused(field="cache_limit")),
+    (["--freeze_encoder", "true", "--layer_decay", "0.9"], None, refused(field="layer_decay", match="no effect")),
+    (["--freeze_encoder", "true", "--freeze_layers", "3"], None, refused(field="freeze_layers")),
+    (["--label_column", "one", "two", "--label_delimiter", ";"], None, refused(field="label_delimiter")),
+    (["--hub_token", "hf_x"], None, refused(field="hub_token")),
+    (["--layer_decay", "1.5"], None, refused(field="layer_decay", match="above 0 and at most 1")),
+    (["--early_stopping_patience", "0"], None, refused(field="early_stopping_patience")),
+    ([], "max_length: 0", refused(field="max_length")),
+    (["--max_windows", "0"], None, refused(field="max_windows")),
+    (["--max_train_samples", "0"], None, refused(field="max_train_samples")),
+    (["--window_policy", "head"], None, refused(field="window_policy")),
+    (["--max_windows", "2", "--window_policy", "tail"], None, refused(field="window_policy", match="'tail'")),
+    (["--length_curriculum", "-1"], None, refused(field="length_curriculum")),
+    (["--length_curriculum", "3"], None, refused(field="length_curriculum")),
     (
         ["--length_curriculum", "1", "--train_sampling_strategy", "batch_rebalance"],
         None,
-        "--length_curriculum cannot be combined with --train_sampling_strategy batch_rebalance",
+        refused(field="train_sampling_strategy"),
     ),
-    ([], "- a list", "must hold lines such as 'learning_rate: 2e-5'"),
-    ([], "a: b: c", "is not YAML"),
-    (["--config", "nowhere.yaml"], None, "--config nowhere.yaml cannot be read: No such file"),
-    (["--config", "quikstart"], None, "Unknown recipe 'quikstart'. Did you mean 'quickstart'?"),
+    ([], "- a list", refused(field="config", match="must hold lines")),
+    ([], "a: b: c", refused(field="config", match="is not YAML")),
+    (["--config", "nowhere.yaml"], None, refused(field="config", file="nowhere.yaml")),
+    (["--config", "quikstart"], None, refused(field="config", match="'quickstart'")),
 ]
 
 
-@pytest.mark.parametrize(("argv", "recipe", "message"), MISTAKES)
-def test_mistakes_are_named(parse, argv, recipe, message):
-    with pytest.raises(InputError) as error:
+@pytest.mark.parametrize(("argv", "recipe", "refusal"), MISTAKES)
+def test_mistakes_are_named(parse, argv, recipe, refusal):
+    with refusal:
         parse(*argv, recipe=recipe)
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("argv", "refusal"),
     [
-        (["--optim", "adafactor"], "--optim adafactor takes effect only with --optimizer optim"),
-        (["--report_to", "tensorbord"], "Did you mean 'tensorboard'?"),
-        (["--hub_strategy", "end"], "--hub_strategy has no effect: a run publishes once, at its end"),
-        (["--eval_strategy", "no"], "load_best_model_at_end"),
+        (["--optim", "adafactor"], refused(field="optim")),
+        (["--report_to", "tensorbord"], refused(field="report_to", match="'tensorboard'")),
+        (["--hub_strategy", "end"], refused(field="hub_strategy")),
+        (["--eval_strategy", "no"], refused(match="load_best_model_at_end")),
     ],
 )
-def test_what_only_the_trainer_knows_is_refused_too(parse, argv, message):
-    with pytest.raises(InputError) as error:
+def test_what_only_the_trainer_knows_is_refused_too(parse, argv, refusal):
+    with refusal:
         parse(*argv)
-    assert message in str(error.value)
 
 
 def test_mistakes_are_found_without_importing_torch_or_transformers():
@@ -288,7 +278,7 @@ def test_checkpointing_has_two_names_and_warns_of_neither(parse, name):
 
 
 def test_output_dir_is_required():
-    with pytest.raises(InputError, match="--output_dir is missing"):
+    with refused(field="output_dir"):
         read_options([])
 
 
@@ -310,17 +300,16 @@ def test_config_overrides_take_the_fields_type():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "match"),
     [
-        ("hidden_sise=8", "Unknown field in --config_overrides 'hidden_sise'. Did you mean 'hidden_size'?"),
+        ("hidden_sise=8", "Did you mean 'hidden_size'"),
         ("hidden_size=big", "hidden_size must be a int, got 'big'"),
         ("hidden_dropout_prob=", "hidden_dropout_prob must be a float, got ''"),
     ],
 )
-def test_config_overrides_that_mean_nothing_are_named(overrides, message):
-    with pytest.raises(InputError) as error:
+def test_config_overrides_that_mean_nothing_are_named(overrides, match):
+    with refused(field="config_overrides", match=match):
         ModelArguments(config_overrides=overrides).config_fields(RobertaGRUConfig())
-    assert message in str(error.value)
 
 
 def test_short_help_fits_two_screens_and_full_help_names_every_option():
@@ -336,7 +325,7 @@ def test_short_help_fits_two_screens_and_full_help_names_every_option():
 
 
 def test_two_sources_are_refused():
-    with pytest.raises(InputError, match="Both --dataset_name and --test_file are given"):
+    with refused(field="dataset_name", match="--test_file"):
         DataArguments(dataset_name="built-in", test_file=["test.csv"])
 
 
@@ -344,7 +333,7 @@ def test_two_sources_are_refused():
     "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
 )
 def test_split_must_be_three_positive_fractions_that_sum_to_one(split):
-    with pytest.raises(InputError, match="--split needs three"):
+    with refused(field="split"):
         DataArguments(split=split)
 
 
@@ -357,39 +346,40 @@ def test_a_maximum_length_is_a_number_or_none(max_length, num_tokens):
 
 @pytest.mark.parametrize("max_length", [0, -3, "0", "5.5", 5.5, "many", "", True])
 def test_a_maximum_length_that_is_neither_is_refused(max_length):
-    with pytest.raises(InputError, match=f"--max_length must be a positive whole number or none, got {max_length!r}"):
+    with refused(field="max_length"):
         DataArguments(max_length=max_length)
 
 
 def test_a_hub_revision_without_a_data_set_is_refused():
-    with pytest.raises(InputError, match="belong to a --dataset_name"):
+    with refused(field="dataset_revision"):
         DataArguments(dataset_revision="main")
 
 
 @pytest.mark.parametrize("encoding", ["latin-140", "", "hex", "undefined"])
 def test_an_unknown_encoding_is_refused(encoding):
-    with pytest.raises(InputError, match=f"--csv_encoding '{encoding}' is not a text encoding that Python knows"):
+    with refused(field="csv_encoding"):
         DataArguments(csv_encoding=encoding)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "refusal"),
     [
-        ({"csv_delimiter": "::"}, "--csv_delimiter must be one character, got '::'"),
-        ({"text_column": []}, "--text_column names no column"),
-        ({"dataset_name": ""}, "is empty: name the data"),
-        ({"train_file": [""]}, "is empty: name the data"),
-        ({"soft_train_file": ["a.csv", ""]}, "is empty: name the data"),
-        ({"label_column": []}, "--label_column names no column"),
-        ({"csv_columns": []}, "--csv_columns names no column"),
-        ({"csv_escape": '"'}, "--csv_escape must be one character"),
-        ({"csv_quoting": "single"}, "--csv_quoting must be auto, doubled or none"),
-        ({"test_fold": 1}, "take effect only with --split_column"),
-        ({"split_column": "fold", "test_fold": 1, "validation_fold": 1}, "are both 1: name two folds"),
+        ({"csv_delimiter": "::"}, refused(field="csv_delimiter")),
+        ({"text_column": []}, refused(field="text_column")),
+        ({"dataset_name": ""}, refused(field="dataset_name")),
+        ({"train_file": [""]}, refused(match="is empty: name the data")),
+        ({"soft_train_file": ["a.csv", ""]}, refused(match="is empty: name the data")),
+        ({"label_column": []}, refused(field="label_column")),
+        ({"csv_columns": []}, refused(field="csv_columns")),
+        ({"csv_escape": '"'}, refused(field="csv_escape")),
+        ({"csv_quoting": "single"}, refused(field="csv_quoting")),
+        ({"test_fold": 1}, refused(field="test_fold", match="only with --split_column")),
+        ({"validation_fold": 1}, refused(field="validation_fold")),
+        ({"split_column": "fold", "test_fold": 1, "validation_fold": 1}, refused(field="test_fold", match="both 1")),
     ],
 )
-def test_options_of_tables_and_folds_are_checked(options, message):
-    with pytest.raises(InputError, match=message):
+def test_options_of_tables_and_folds_are_checked(options, refusal):
+    with refusal:
         DataArguments(**options)
 
 

@@ -15,6 +15,7 @@ from modeling_roberta_gru.data.tokenization import lift_limits
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import batch_scorer
 
+from .refusals import refused
 from .tiny import tiny_config
 
 TEXTS = ["the plot was slow", "splendid " * 40, "we liked its music", "dreadful"]
@@ -86,18 +87,16 @@ def test_no_rows_give_the_same_columns_of_the_same_types(folders, problem, kind)
 @pytest.mark.parametrize("null", [None, float("nan"), pandas.NA], ids=str)
 def test_null_is_null_however_pandas_writes_it(folders, null):
     frame = pandas.DataFrame({"text": pandas.Series(["a plot", null], dtype=object)})
-    with pytest.raises(InputError, match="the text is null") as error:
+    with refused(field="text", row=2, match="null"):
         BatchScorer(folders["single"], dtype="float32")(frame)
-    assert error.value.row == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_rows_without_a_text_are_an_error_or_stay_without_a_prediction(folders, problem, kind):
     bad = KINDS[kind]({"id": [1, 2, 3], "text": ["a plot", None, "slow"]})
-    with pytest.raises(InputError) as error:
+    with refused(field="text", row=2):
         BatchScorer(folders[problem], dtype="float32")(bad)
-    assert (error.value.row, error.value.field) == (2, "text")
     score = BatchScorer(folders[problem], dtype="float32", skip_bad_rows=True)
     found, alone = columns_of(score(bad)), score.scorer.predict_proba(["a plot", "slow"])
     for name, values in found.items():
@@ -117,12 +116,11 @@ def test_what_does_not_fit_is_named(score):
     for batch in ({"texts": ["a"]}, pandas.DataFrame({"texts": ["a"]}), pa.table({"texts": ["a"]})):
         with pytest.raises(InputError, match="Did you mean 'texts'"):
             score(batch)
-    with pytest.raises(InputError) as error:
+    with refused(field="predicted_label"):
         score({"text": ["a"], "predicted_label": [1]})
-    assert error.value.field == "predicted_label"
     with pytest.raises(InputError, match="list"):
         score(["a"])
-    with pytest.raises(InputError):
+    with refused(field="model"):
         BatchScorer(score.scorer)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -29,10 +30,10 @@ from typer.testing import CliRunner
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.data.labels import LabelSpace
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.modeling_roberta_gru import Windows
 from modeling_roberta_gru.training.arguments import parse_run
 
+from .refusals import refused
 from .tiny import BENCHMARKS, SHARED, TINY_ENCODER, script, tiny_config
 
 # The engines' own: converters that are on their way out, and packages that call each other's old names.
@@ -123,8 +124,18 @@ def test_a_page_keeps_what_stands_around_its_table(results, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_of_results_holds_what_is_recorded(results, tmp_path):
-    assert results.results_page(tmp_path) == (results.DOCS / "results.md").read_text()
+def test_every_page_is_what_is_made_of_the_records(results, tmp_path, monkeypatch):
+    pages = [*results.DOCS.glob("*.md"), results.ROOT / "README.md"]
+    copies = {page: tmp_path / page.relative_to(results.ROOT) for page in pages}
+    (tmp_path / "docs").mkdir()
+    for page, copy in copies.items():
+        # Something else stands in every table, so that one which is not renewed is seen, too.
+        tables = re.compile(r"(<!-- \S+:begin -->\n).*?(?=<!-- \S+:end -->)", re.DOTALL)
+        copy.write_text(tables.sub(r"\1old\n", page.read_text()))
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "DOCS", tmp_path / "docs")
+    results.main()
+    assert [page.name for page, copy in copies.items() if copy.read_text() != page.read_text()] == []
 
 
 def test_recorded_figures_are_what_the_scripts_make_of_the_runs_today(document_length, training_speed, scoring):
@@ -218,6 +229,17 @@ def test_systems_are_compared_on_the_same_rows(long_documents, tmp_path, monkeyp
     share = 3086 / 25000  # of long ones, which "max" gets wrong
     assert f"| {100 * (1 - share):.1f} (87.7 to 87.7); +{100 * share:.1f}" in rows["largest window logits"]
     assert "first and last 256 tokens" not in rows
+
+
+def test_a_seed_is_compared_with_itself(long_documents, tmp_path, monkeypatch):
+    monkeypatch.setattr(long_documents, "RESULTS", tmp_path)
+    for system, seed, right in (("whole", 0, "0"), ("whole", 2, "1"), ("head", 2, "1"), ("head", 1, "0")):
+        record_run(tmp_path, "hyperpartisan", system, seed, {"test": right * 60}, "-fold-0")
+    monkeypatch.setitem(long_documents.TASKS["hyperpartisan"], "num_folds", 1)
+    assert (
+        "| 50.0 (0.0 to 100.0); +0.0 (+0.0 to +0.0) |"
+        in rows_of(long_documents.table("hyperpartisan"))["first 512 tokens"]
+    )
 
 
 def test_what_only_ours_was_tested_on_stays_empty_for_the_others(long_documents, tmp_path, monkeypatch):
@@ -437,7 +459,7 @@ def test_a_trained_models_labels_are_compared(scoring, agreement, tmp_path, monk
     rows = [line for line in agreement.table(measured) if "float32" in line and "| " in line]
     assert "`train.py --seed 3`, commit `0123abc`" in "\n".join(agreement.table(measured))
     assert len(rows) >= 2
-    with pytest.raises(InputError, match=r"--linear-head .*linear knows the labels .*bad.*, and the other run .*fair"):
+    with refused(field="linear_head", file=str(linear), match="labels .*bad.*, and the other run .*fair"):
         agreement.measure_peers(linear, None, [], LabelSpace("single_label_classification", ("fair", "good")))
 
 

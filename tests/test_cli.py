@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, TrainingArguments
 from typer.main import get_command
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli, explain, serving
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import InputError, visible
 from modeling_roberta_gru.inference import demo, explanation
@@ -145,6 +145,24 @@ def test_html_is_removed_as_in_training_unless_told_otherwise(
     for marked, plain, as_it_is in (probabilities, losses):
         assert marked == pytest.approx(plain if is_cleaned else as_it_is, abs=1e-6)
         assert marked != pytest.approx(as_it_is if is_cleaned else plain, abs=1e-6)
+
+
+def test_explain_and_serve_remove_html_as_in_training_unless_told_otherwise(saved, tmp_path, roberta_gru, monkeypatch):
+    model = shutil.copytree(saved, tmp_path / "model")
+    (model / "run.json").write_text(json.dumps({"options": {"clean_html": True}}))
+    served = []
+    monkeypatch.setattr(serving, "serve", lambda *_, clean_html, **__: served.append(clean_html))
+    explained = {}
+    for text, *words in (("a <b>good</b> venue",), ("a good venue",), ("a <b>good</b> venue", "--no-clean-html")):
+        options = ("--no-attributions", "--output-dir", tmp_path / "drawn", *words)
+        status, said, told = roberta_gru("explain", model, text, *options)
+        assert (status, "HTML is removed" in told) == (0, not words)
+        explained[text, *words] = said
+        assert roberta_gru("serve", model, *words)[0] == 0
+    as_trained, plain, as_it_is = explained.values()
+    assert as_trained == plain != as_it_is
+    assert served == [True, True, False]
+    assert explain(str(model), "a <b>good</b> venue", attributions=False).trace.text == "a good venue"
 
 
 def test_score_writes_every_row_with_what_the_model_says_of_it(saved, reviews, tmp_path, roberta_gru):
@@ -310,8 +328,7 @@ def test_the_command_lines_options_are_frozen():
         ),
         *("skip_bad_rows", "slice_by", "text_column", "trust_remote_code"),
     ]
-    explain = commands["explain"]
-    assert {parameter.name: parameter.default for parameter in explain.params} == {
+    assert {parameter.name: parameter.default for parameter in commands["explain"].params} == {
         "model": None,
         "text": None,
         "file": None,
@@ -319,6 +336,7 @@ def test_the_command_lines_options_are_frozen():
         "label": None,
         "steps": None,
         "attributions": True,
+        "clean_html": None,
     }
     compare = commands["compare"]
     assert [parameter.name for parameter in compare.params] == ["runs", "output_dir", "resamples"]
@@ -350,7 +368,7 @@ def test_the_command_lines_options_are_frozen():
         "score": "model source target text_column prefix all_scores dtype device max_length tokens_per_batch "
         "agreement csv_encoding csv_delimiter csv_quoting csv_escape clean_html skip_bad_rows restart excel_safe "
         "verify engine address workers gpus_per_worker",
-        "serve": "model host port dtype device tokens_per_batch waiting_texts log_texts",
+        "serve": "model host port dtype device tokens_per_batch waiting_texts clean_html log_texts",
         "train": "",
         "watch": "model follow jsonl every",
     }

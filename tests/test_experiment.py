@@ -26,13 +26,14 @@ from transformers import (
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli, evaluate, experiment
 from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.data.corpus import train_tokenizer
+from modeling_roberta_gru.data.labels import SINGLE_LABEL
 from modeling_roberta_gru.data.splits import load_splits
 from modeling_roberta_gru.data.tokenization import tokenize
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.hub.check import predict_in_clean_process
 from modeling_roberta_gru.training import plots, record, trained
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
-from modeling_roberta_gru.training.metrics import fit_temperature
+from modeling_roberta_gru.training.metrics import fit_temperature, measure_calibration, to_probabilities
 from modeling_roberta_gru.training.record import describe_hyperparameters
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
@@ -136,6 +137,12 @@ def test_the_temperature_that_is_stored_is_the_one_fitted_on_validation(finished
     inputs = AutoTokenizer.from_pretrained(folder / "model")(validation["text"][:], padding=True, return_tensors="pt")
     logits = model(**inputs).logits.detach().numpy() * temperature
     assert fit_temperature(logits, validation["label"][:]) == pytest.approx(temperature, rel=1e-3)
+    found = metrics["calibration"]["validation"]
+    for which, of_temperature in (("before", 1.0), ("after", temperature)):
+        probabilities = to_probabilities(logits / of_temperature, SINGLE_LABEL)
+        expected = measure_calibration(probabilities, validation["label"][:], SINGLE_LABEL)
+        assert found[which] == pytest.approx(expected, rel=1e-3), which
+    assert found["before"]["value"] != pytest.approx(found["after"]["value"], rel=1e-2)
 
 
 def test_the_record_says_what_the_run_was(finished, reviews, stand_in):
@@ -497,7 +504,7 @@ BAD_RUNS = {
     "impatient": (["--early_stopping_patience", "2", "--load_best_model_at_end", "false"], "needs --load_best_model"),
     "another optimizer": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--optimizer", "adamw", "--max_steps", "6"],
-        "was written by another optimizer than adamw",
+        "was trained with --optimizer nadam, not adamw",
     ),
     "another seed's splits": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--split_seed", "9", "--max_steps", "6"],
@@ -514,7 +521,7 @@ BAD_RUNS = {
             "--max_steps",
             "6",
         ],
-        "holds a model of other sizes or labels",
+        "was trained with --gru_hidden_size 5, not 6",
     ),
     "another run's checkpoint": (
         ["--output_dir", "{finished}", "--resume_from_checkpoint", "{elsewhere}"],
@@ -530,7 +537,7 @@ BAD_RUNS = {
     "unknown layer": (["--lora", "2", "--lora_target_modules", "qeury"], "Did you mean 'query'?"),
     "LoRA on a checkpoint without": (
         [*("--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--max_steps", "6"), "--lora", "2"],
-        "was written without --lora",
+        "was trained with --lora null, not 2",
     ),
     "nothing to resume": (["--resume_from_checkpoint", "true"], "holds no whole checkpoint yet"),
 }

@@ -1,5 +1,6 @@
 """What labels mean: kinds of problems, order of classes, and labels nobody knows."""
 
+import itertools
 import json
 import random
 from types import SimpleNamespace
@@ -152,6 +153,13 @@ def test_config_fields_read_back(space):
     config = SimpleNamespace(**space.config_fields())
     assert LabelSpace.from_config(config).encode(["positive", "negative"]).tolist() == [1, 0]
     assert LabelSpace.from_config(config).values == space.values
+
+
+def test_names_of_a_saved_model_are_in_the_order_of_their_indices():
+    names = ("b", "a", "c")
+    for order in itertools.permutations(range(3)):
+        config = SimpleNamespace(problem_type=None, id2label={index: names[index] for index in order})
+        assert LabelSpace.from_config(config).names == names
 
 
 def test_a_saved_model_takes_indices_unless_its_classes_are_integers():

@@ -27,7 +27,7 @@ def example() -> dict:
 def test_a_reader_stops_a_language_model_once_a_prediction_passes_a_threshold():
     torch.manual_seed(0)
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 128, "vocab_size": len(TOKENIZER)}
-    language_model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=None)).eval()
+    language_model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=TOKENIZER.eos_token_id)).eval()
     calls = []
     language_model.register_forward_hook(lambda *_: calls.append(1))
     model = classifier(TOKENIZER)
@@ -37,12 +37,15 @@ def test_a_reader_stops_a_language_model_once_a_prediction_passes_a_threshold():
         torch.manual_seed(1)
         calls.clear()
         reader = model.reader(TOKENIZER)
-        options = {"max_new_tokens": MOST, "do_sample": True, "pad_token_id": 1}
+        # As language models do, it ends with a token of its own, which is no part of the text.
+        options = {"max_new_tokens": MOST, "min_new_tokens": MOST - 1, "forced_eos_token_id": TOKENIZER.eos_token_id}
+        options |= {"do_sample": True, "pad_token_id": 1}
         shown = list(guarded(language_model, TOKENIZER, "The plot", reader, 0, threshold, **options))
         return shown, reader, len(calls)
 
     everything, reader, num_written = write(2.0)
     assert num_written == MOST
+    assert not any(token in "".join(everything) for token in TOKENIZER.all_special_tokens)
     assert reader.num_tokens == len(TOKENIZER("".join(everything))["input_ids"])
     again = model.reader(TOKENIZER)
     probabilities = [again.append(chunk)[0].item() for chunk in everything]

@@ -4,6 +4,7 @@ import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from warnings import catch_warnings, simplefilter
 
 import pytest
@@ -593,6 +594,25 @@ def test_ignored_entries_do_not_count(problem_type):
     torch.testing.assert_close(classification_loss(logits, labels, config), expected)
 
 
+def test_a_distribution_with_one_ignored_entry_does_not_count():
+    shares = torch.rand(4, 3).softmax(-1)
+    config = tiny_config(num_labels=3, problem_type="single_label_classification")
+    logits = torch.randn(4, 3)
+    expected = classification_loss(logits[:3], shares[:3], config)
+    shares[3, 1] = -100
+    torch.testing.assert_close(classification_loss(logits, shares, config), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("problem_type", PROBLEMS)
+def test_losses_of_half_precision_are_computed_in_float32(problem_type, dtype):
+    config = tiny_config(num_labels=3, problem_type=problem_type)
+    logits, labels = torch.randn(4, 3, dtype=dtype), PROBLEMS[problem_type]
+    # Equal to the bit, in the dtype too.
+    assert_equal = partial(torch.testing.assert_close, rtol=0, atol=0)
+    assert_equal(classification_loss(logits, labels, config), classification_loss(logits.float(), labels, config))
+
+
 def test_one_regression_target_may_lack_its_axis():
     config = tiny_config(num_labels=1)
     logits, labels = torch.randn(4, 1), torch.randn(4)
@@ -603,8 +623,10 @@ def test_labels_of_another_shape_are_refused():
     logits = torch.randn(4, 3)
     with pytest.raises(ValueError, match=r"`labels` has shape \(4, 3\)"):
         classification_loss(logits, torch.zeros(4, 3, dtype=torch.long), tiny_config(num_labels=3))
-    with pytest.raises(ValueError, match=r"`labels` has shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"`labels` has shape \(4,\).*`problem_type`"):
         classification_loss(logits, torch.zeros(4), tiny_config(num_labels=3))
+    with pytest.raises(ValueError, match="`problem_type` 'regression'"):  # of a checkpoint that was one
+        classification_loss(logits, torch.zeros(4).long(), tiny_config(num_labels=3, problem_type="regression"))
 
 
 def test_forward_leaves_the_configuration_alone():
@@ -628,8 +650,14 @@ def test_every_parameter_gets_a_gradient():
         }
 
 
-def test_calibration_divides_single_label_logits_in_eval_mode_only():
-    model = classifier(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, head_dropout=0.0)
+WITHOUT_DROPOUT = dict.fromkeys(
+    ("hidden_dropout_prob", "attention_probs_dropout_prob", "gru_dropout", "head_dropout"), 0.0
+)
+
+
+@pytest.mark.parametrize("model_class", [RobertaGRUForSequenceClassification, RobertaGRUForTokenClassification])
+def test_calibration_divides_single_label_logits_in_eval_mode_only(model_class):
+    model = model_class(tiny_config(num_labels=3, **WITHOUT_DROPOUT)).eval()
     inputs = batch(documents(5, 9))
     raw = model(**inputs).logits
     model.config.calibration_temperature = 2.0
@@ -641,7 +669,42 @@ def test_calibration_divides_single_label_logits_in_eval_mode_only():
     assert model.config.calibration_temperature == 1.0
 
 
+@pytest.mark.parametrize("model_class", [RobertaGRUForSequenceClassification, RobertaGRUForTokenClassification])
+@pytest.mark.parametrize("head_hidden_size", [0, 5])
+def test_head_dropout_acts_in_training_only(model_class, head_hidden_size):
+    fields = {"num_labels": 3, "head_hidden_size": head_hidden_size, **WITHOUT_DROPOUT, "head_dropout": 0.5}
+    model = model_class(tiny_config(**fields)).eval()
+    inputs = batch(documents(5, 9))
+    expected = model(**inputs).logits
+    assert torch.equal(model(**inputs).logits, expected)
+    model.train()
+    assert not torch.allclose(model(**inputs).logits, expected)
+    model.head.dropout.p = 0.0
+    torch.testing.assert_close(model(**inputs).logits, expected)  # by nothing else
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_gru_dropout_acts_in_training_and_between_layers_only(num_layers):
+    fields = {"num_gru_layers": num_layers, "gru_bidirectional": True, "gru_dropout": 0.5, "skip_connection": False}
+    gru = RobertaGRUModel(tiny_config(**fields)).gru.eval()
+    states, lengths = torch.randn(2, 9, 12), torch.tensor([9, 5])
+    expected = gru(states, lengths)[0].split(7, dim=-1)
+    found = gru.train()(states, lengths)[0].split(7, dim=-1)
+    for direction, wanted in zip(found, expected, strict=True):
+        assert torch.equal(direction, wanted) is (num_layers == 1)
+        assert direction.all()  # nothing is dropped behind the last layer
+
+
 # Initialisation and loading
+
+
+def test_queries_start_as_the_encoders_weights_do():
+    config = tiny_config(summary="attention", gru_hidden_size=200, initializer_range=0.02)
+    query = RobertaGRUForSequenceClassification(config).summary.query
+    deviation, mean = torch.std_mean(query)
+    error = 0.02 / query.numel() ** 0.5
+    assert deviation.item() == pytest.approx(0.02, abs=5 * error)
+    assert mean.item() == pytest.approx(0, abs=5 * error)
 
 
 def test_gru_gates_start_as_designed():
@@ -754,6 +817,61 @@ def test_device_map_loading_equals_plain_loading(tmp_path):
     again = RobertaGRUForSequenceClassification.from_pretrained(tmp_path, device_map="cpu")
     inputs = batch(documents(5, 9))
     assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+
+
+class Elsewhere:
+    """A tensor of another device: what is computed with it and with one of this device is an error."""
+
+    device = torch.device("meta")
+
+    def __init__(self, values: torch.Tensor):
+        self.values = values
+
+    def to(self, *where):
+        moved = self.values.to(*where)
+        return moved if any(isinstance(one, torch.device) for one in where) else Elsewhere(moved)
+
+    def __getattr__(self, name: str):
+        assert name in ("dtype", "shape"), f"{name} of a tensor on another device"
+        return getattr(self.values, name)
+
+    def __truediv__(self, number: float) -> "Elsewhere":
+        return Elsewhere(self.values / number)
+
+
+def spread(model) -> None:
+    """Put what follows the encoder on another device, as `device_map` does: inputs are moved there, outputs stay."""
+
+    def move(_, inputs):
+        return tuple(one.values if isinstance(one, Elsewhere) else one for one in inputs)
+
+    def leave(_, inputs, outputs):
+        if isinstance(outputs, torch.Tensor):
+            return Elsewhere(outputs)
+        moved = [None if one is None else Elsewhere(one) for one in outputs]
+        return type(outputs)(*moved) if hasattr(outputs, "_fields") else tuple(moved)
+
+    for name in ("gru", "summary", "head"):
+        if hasattr(model, name):
+            getattr(model, name).register_forward_pre_hook(move)
+            getattr(model, name).register_forward_hook(leave)
+
+
+@pytest.mark.parametrize("lengths", [(5, 9), (5, 75)], ids=["one chunk", "several chunks"])
+@pytest.mark.parametrize("fields", SOME_READINGS, ids=str)
+@torch.no_grad()
+def test_parts_of_the_model_may_lie_on_other_devices(fields, lengths):
+    config = tiny_config(num_labels=3, windows_per_chunk=1, **fields)
+    inputs = batch(documents(*lengths))
+    model, of_tokens = (
+        model_class(config).eval()
+        for model_class in (RobertaGRUForSequenceClassification, RobertaGRUForTokenClassification)
+    )
+    expected = model.running_logits(**inputs), of_tokens(**inputs).logits
+    for one in (model, of_tokens):
+        spread(one)
+    assert torch.equal(model.running_logits(**inputs), expected[0])
+    assert torch.equal(of_tokens(**inputs).logits, expected[1])
 
 
 def test_the_model_runs_on_the_meta_device():

@@ -21,6 +21,7 @@ from modeling_roberta_gru.training.optimizers import (
 )
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
+from .refusals import refused
 from .tiny import tiny_config
 
 
@@ -59,7 +60,7 @@ def test_nadam_is_the_default_and_decays_weights_apart_from_the_gradient(argumen
     assert optimizer_class is NAdam
     assert kwargs["betas"] == (0.8, 0.999)
     assert kwargs["eps"] == 1e-6
-    with pytest.raises(InputError, match="Unknown argument of nadam in --optim_args 'decoupled_weight_decay'"):
+    with refused(field="optim_args", match="'decoupled_weight_decay'"):
         optimizer_class_and_kwargs(arguments(optim_args="decoupled_weight_decay=False"))
 
 
@@ -133,13 +134,11 @@ def test_transformers_own_optimizers_stay_reachable(arguments, model):
 def test_optimizer_arguments_reach_the_optimizer(arguments):
     _, kwargs = optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=0.9,nesterov=True"))
     assert (kwargs["momentum"], kwargs["nesterov"]) == (0.9, True)
-    with pytest.raises(
-        InputError, match=r"^Unknown argument of sgd in --optim_args 'momentun'\. Did you mean 'momentum'"
-    ):
+    with refused(field="optim_args", match="Did you mean 'momentum'"):
         check_optimizer(arguments(optimizer="sgd", optim_args="momentun=0.9"))
-    with pytest.raises(InputError, match="--optim_args: lr has an option of its own, --learning_rate"):
+    with refused(field="optim_args", match="--learning_rate"):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="lr=5"))
-    with pytest.raises(InputError, match="momentum has no value that can be read"):
+    with refused(field="optim_args", match="momentum has no value"):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=lots"))
 
 
@@ -206,7 +205,7 @@ def test_freezing_takes_the_lowest_layers_or_the_whole_encoder(arguments, model)
     freeze(model, arguments(freeze_encoder=True))
     assert not any(parameter.requires_grad for parameter in model.roberta.parameters())
     assert all(parameter.requires_grad for parameter in model.gru.parameters())
-    with pytest.raises(InputError, match="--freeze_layers is 4; the encoder has 3 layers"):
+    with refused(field="freeze_layers", match="has 3 layers"):
         freeze(model, arguments(freeze_layers=4))
 
 
@@ -218,7 +217,9 @@ def test_the_state_that_a_gpu_wrote_is_known_again(arguments, model, tmp_path, m
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     monkeypatch.setattr(RobertaGRUTrainingArguments, "device", property(lambda _: torch.device("cuda")))
     args = arguments()
-    assert optimizer_class_and_kwargs(args)[1]["capturable"]
+    optimizer_class, kwargs = optimizer_class_and_kwargs(args)
+    assert optimizer_class is torch.optim.NAdam
+    assert kwargs["capturable"] is kwargs["decoupled_weight_decay"] is True  # it decays as ours does on the CPU
     check_optimizer_state(optimizer, args, str(tmp_path))
-    with pytest.raises(InputError, match="was written by another optimizer than sgd"):
+    with refused(field="optimizer", file=str(tmp_path)):
         check_optimizer_state(optimizer, arguments(optimizer="sgd"), str(tmp_path))

@@ -10,14 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.corpus import train_tokenizer
 from modeling_roberta_gru.modeling_roberta_gru import RobertaGRUReader
 
-from .test_modeling import FLOAT32, FLOAT64, encoded_batches
+from .test_modeling import FLOAT32, FLOAT64, encoded_batches, spread
 from .tiny import tiny_config
 
 SENTENCES = [
@@ -204,6 +204,45 @@ def test_a_long_document_in_pieces_of_any_size_equals_the_whole(family, overlap,
     pieces = pieces_of(long_text(60), family)
     read(model.double().reader(tokenizer), model, tokenizer, pieces, FLOAT64)
     read(model.float().reader(tokenizer), model, tokenizer, pieces[::4], FLOAT32)
+
+
+@pytest.mark.parametrize("family", SETTLING)
+def test_a_token_that_takes_the_white_space_behind_it_is_read_as_in_the_whole(family):
+    tokenizer = copy.deepcopy(FAMILIES[family])
+    tokenizer.add_tokens([AddedToken("foo", rstrip=True)])
+    model = classifier(tokenizer).double()
+    for pieces in (["foo \u0301", " ", ""], ["a foo", " ", "  \u0301b", " c"]):
+        read(model.reader(tokenizer), model, tokenizer, pieces, FLOAT64)
+
+
+def test_parts_of_the_model_may_lie_on_other_devices():
+    tokenizer = FAMILIES["byte_level_bpe"]
+    torch.manual_seed(0)
+    model = classifier(tokenizer, summary="attention", windows_per_chunk=1)
+    expected = model.readers(tokenizer, 2)
+    texts = [{0: long_text(40), 1: "few words"}, {1: long_text(40)}, {0: " more", 1: " more"}]
+    for some in texts:
+        expected.append(some)
+    spread(model)
+    readers = model.readers(tokenizer, 2)
+    for some in texts:
+        readers.append(some)
+    for reader, one in zip(readers, expected, strict=True):
+        assert torch.equal(reader.close(), one.close())
+
+
+def test_nothing_is_encoded_where_nothing_is_appended():
+    tokenizer = FAMILIES["byte_level_bpe"]
+    model = classifier(tokenizer)
+    readers = model.readers(tokenizer, 2)
+    first = readers[0].append(long_text(30))
+    with encoded_batches(model) as shapes:
+        assert torch.equal(readers[0].append(""), first)
+        assert not shapes
+        both = readers.append({0: "", 1: ""})  # of which the second has never been read
+    assert [shape[0] for shape in shapes] == [1]
+    torch.testing.assert_close(both[0], first, **FLOAT32)
+    torch.testing.assert_close(both[1], whole(model, tokenizer, "").softmax(-1), **FLOAT32)
 
 
 def test_probabilities_are_those_of_the_problem():
@@ -431,5 +470,11 @@ def test_the_state_of_another_model_is_refused_by_its_entry():
     same = classifier(tokenizer, summary="mean")
     same.load_state_dict(model.state_dict())
     same.reader(tokenizer).load_state_dict(reader.state_dict())
+    for parameter in same.parameters():  # a difference in any one of them is enough
+        before = parameter.detach().clone()
+        parameter.data.add_(0.01)
+        with pytest.raises(ValueError, match="`read_by`"):
+            same.reader(tokenizer).load_state_dict(reader.state_dict())
+        parameter.data.copy_(before)
     with pytest.raises(ValueError, match="The state of a reader has"):
         classifier(tokenizer).reader(tokenizer).load_state_dict({"tail": state["tail"]})

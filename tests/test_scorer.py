@@ -28,6 +28,7 @@ from modeling_roberta_gru.inference import engine, scorer
 from modeling_roberta_gru.inference.scorer import Scorer, slices_by_size
 from modeling_roberta_gru.modeling_recurrent import RecurrentForSequenceClassification
 
+from .refusals import refused
 from .tiny import TINY_ENCODER, tiny_config
 
 # Neighbours change the sizes of the matrices, and with them the rounding; a bfloat16 number has eight bits.
@@ -196,10 +197,10 @@ def test_texts_may_come_in_any_kind_of_column(scorers) -> None:
 @pytest.mark.parametrize("bad", [None, float("nan"), 7, b"bytes", ["a"], "half \ud83d"])
 def test_what_is_no_text_is_named_by_its_row(scorers, bad) -> None:
     for ask in (scorers["float32"].predict, lambda texts: [*scorers["int8"].stream(texts)]):
-        with pytest.raises(InputError, match=r"^texts\[3\] "):
+        with refused(field="texts", row=4):
             ask([*TEXTS[:3], bad, *TEXTS])
     for texts in (None, 7, b"bytes"):
-        with pytest.raises(InputError, match="neither a text nor a list of texts"):
+        with refused(field="texts", row=None):
             scorers["float32"].predict(texts)
 
 
@@ -219,12 +220,12 @@ def test_a_text_of_too_many_tokens_is_found_before_all_of_it_is_tokenised(scorer
         kind, "__call__", lambda self, text, **given: read.append(len(text)) or call(self, text, **given)
     )
     text = "\u200b" * 1_000_000
-    with pytest.raises(InputError, match=r"^texts\[1\] has more than 20,000 tokens"):
+    with refused(field="texts", row=2, match="20,000 tokens"):
         one.tokenize(["slow", text], most_tokens=20_000)
     assert sum(read) < 100_000
     tokens = one.tokenize("slow " * 1000)[0]
     assert one.tokenize("slow " * 1000, most_tokens=len(tokens))[0].tolist() == tokens.tolist()
-    with pytest.raises(InputError, match="has more than"):
+    with refused(field="texts", row=1, match=f"more than {len(tokens) - 1:,} tokens"):
         one.tokenize("slow " * 1000, most_tokens=len(tokens) - 1)
 
 
@@ -511,28 +512,28 @@ def test_int8_weights_are_within_half_a_step_of_the_trained_ones(model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "names"),
     [
-        ({"dtype": "int4"}, r"Unknown --dtype 'int4'\. Did you mean 'int8'\?"),
-        ({"dtype": "int8", "device": "meta"}, "--dtype int8 is for processors, not for meta"),
-        ({"device": "cdua"}, "--device cdua is not available: Expected one of cpu, cuda"),
-        ({"device": "cuda:99"}, "--device cuda:99 is not available"),
+        ({"dtype": "int4"}, {"match": r"--dtype 'int4'\. Did you mean 'int8'\?"}),
+        ({"dtype": "int8", "device": "meta"}, {"field": "dtype", "match": "not for meta"}),
+        ({"device": "cdua"}, {"field": "device", "match": "Expected one of cpu, cuda"}),
+        ({"device": "cuda:99"}, {"field": "device"}),
     ],
 )
-def test_a_type_that_cannot_be_had_is_refused(model, options, message) -> None:
-    with pytest.raises(InputError, match=message):
+def test_a_type_that_cannot_be_had_is_refused(model, options, names) -> None:
+    with refused(**names):
         engine.prepare(model, **options)
 
 
 def test_int8_without_openvino_says_what_to_install(model, monkeypatch) -> None:
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs OpenVINO: pip install 'roberta-gru\[fast\]'"):
+    with refused(field="dtype", match=r"pip install 'roberta-gru\[fast\]'"):
         engine.prepare(model, "int8", "cpu")
 
 
 def test_int8_is_for_roberta_gru_only() -> None:
     net = RecurrentForSequenceClassification(RecurrentConfig(vocab_size=9, embedding_size=4, hidden_size=3))
-    with pytest.raises(InputError, match="--dtype int8 is for RoBERTa-GRU, and this is a recurrent"):
+    with refused(field="dtype", match="this is a recurrent"):
         engine.prepare(net, "int8", "cpu")
 
 

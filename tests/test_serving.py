@@ -40,6 +40,7 @@ from modeling_roberta_gru.serving import (
     make_server,
 )
 
+from .refusals import refused
 from .tiny import ROOT, script, tiny_config
 
 pytest.importorskip("fastapi")
@@ -163,6 +164,22 @@ def held(scorer, monkeypatch):
     monkeypatch.setattr(Scorer, "logits_of_tokens", logits_of_tokens)
     yield go, begun
     go.set()
+
+
+def test_html_is_removed_as_in_training_from_whole_texts(folder, scorer, served, serve, tmp_path):
+    model = shutil.copytree(folder, tmp_path / "trained")
+    (model / "run.json").write_text(json.dumps({"options": {"clean_html": True}}))
+    cleaning = serve(scorer=str(model), dtype="float32", device="cpu", tokens_per_batch=1)
+    marked, plain = ["<b>the plot</b> was", "long"], ["the plot was", "long"]
+    for parameters in ({"top_k": 3}, {"explain": True}):
+        answers = [
+            server.answer({"inputs": texts, "parameters": parameters})
+            for server, texts in ((cleaning, marked), (served, plain), (served, marked))
+        ]
+        assert answers[0] == answers[1] != answers[2]
+    assert cleaning.answer({"inputs": marked[0]}) == [served.answer({"inputs": plain})[0]]
+    reading = b'"<b>the plot</b> was"\n'
+    assert cleaning.ask(reading, "/read")[1] == served.ask(reading, "/read")[1]
 
 
 def test_answers_are_the_handlers(served, folder):
@@ -503,11 +520,10 @@ def test_who_has_no_token_is_told_so_before_the_body_is_read(serve):
 
 def test_the_token_is_had_from_the_environment(scorer, monkeypatch):
     monkeypatch.setenv(TOKEN, "schlüssel")
-    with pytest.raises(InputError) as caught:
+    with refused(field=TOKEN, match="ASCII"):
         create_app(scorer)
-    assert caught.value.field == TOKEN
     monkeypatch.setenv(TOKEN, " ")
-    with pytest.raises(InputError):
+    with refused(field=TOKEN, match="empty"):
         create_app(scorer)
 
 
@@ -523,7 +539,7 @@ def test_replicas_of_ray_serve_have_the_token_of_whoever_started_them(folder, mo
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=serve))
     arguments = {"model": str(folder), "dtype": "float32", "device": "cpu"}
     monkeypatch.setenv(TOKEN, " ")
-    with pytest.raises(InputError):
+    with refused(field=TOKEN):
         serving.app(arguments)
     monkeypatch.setenv(TOKEN, "s3cret")
     serving.app(arguments)
@@ -717,7 +733,7 @@ def test_a_port_is_tried_in_the_hosts_own_family(host):
             pytest.skip(f"no {host} here")
         probe.listen()
         port = probe.getsockname()[1]
-        with pytest.raises(InputError, match="Nothing can listen"):
+        with refused(field="port"):
             check_port(host, port)
     check_port(host, port)
 

@@ -501,6 +501,14 @@ def test_over_sampling_knows_the_texts_of_validation_and_test(load, vectors):
         "refused": 1,
         "unchanged": 0,
     }
+    # Nor is one generated that a subset leaves out for now.
+    seeds = [load(given, max_validation_samples=2, max_test_samples=2, split_seed=seed) for seed in range(4)]
+    texts = [{*splits.validation["text"], *splits.test["text"]} for splits in seeds]
+    assert any("So  great" not in held_out and "so fine" not in held_out for held_out in texts)
+    for seed in range(4):
+        sampled = {"max_validation_samples": 2, "max_test_samples": 2, "split_seed": seed}
+        again = load(given, oversample="neighbours", word_vectors=str(vectors), **sampled)
+        assert again.counts["oversampled"] == splits.counts["oversampled"]
 
 
 def test_over_sampling_goes_by_the_subset_that_is_trained_on(load):

@@ -14,13 +14,13 @@ from transformers import DataCollatorWithPadding, RobertaModel
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.data.corpus import train_tokenizer
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.experiment import run
 from modeling_roberta_gru.files import alone, replacing
 from modeling_roberta_gru.training import state_cache
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.state_cache import StatesCollator, keep_states, states_folder
 
+from .refusals import refused
 from .tiny import tiny_config
 
 
@@ -127,6 +127,31 @@ def test_another_encoder_other_tokens_and_other_windows_have_states_of_their_own
             assert len(list(cache.glob("*.npy"))) == number
 
 
+@pytest.mark.parametrize("changed", [{"bf16": True}, {"fp16": True}])
+def test_another_precision_has_states_of_its_own(changed, collator, tmp_path, cache):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    args = options(tmp_path)
+    keep_states(model, rows_of(5, 30), collator, args, "training")
+    for name, value in changed.items():
+        setattr(args, name, value)
+    keep_states(model, rows_of(5, 30), collator, args, "training")
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"layer_norm_eps": 1e-3}, {"hidden_act": "relu"}, {"num_attention_heads": 4}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_another_configuration_of_the_same_weights_has_states_of_its_own(changed, collator, tmp_path, cache):
+    model = RobertaGRUForSequenceClassification(tiny_config()).eval()
+    other = RobertaGRUForSequenceClassification(tiny_config(**changed)).eval()
+    other.load_state_dict(model.state_dict())
+    for one in (model, other):
+        keep_states(one, rows_of(5, 30), collator, options(tmp_path), "training")
+    assert len(list(cache.glob("*.npy"))) == 2
+
+
 def test_what_is_used_least_recently_makes_room(collator, tmp_path, cache, monkeypatch):
     model = RobertaGRUForSequenceClassification(tiny_config()).eval()
     size = 2 * 12 * 50 + 128  # bytes of 50 tokens' states and the file's header
@@ -206,7 +231,7 @@ def test_a_disk_without_room_is_found_full_before_states_are_written(collator, t
 
 @pytest.mark.parametrize("limit", [-1.0, float("nan"), float("inf")])
 def test_a_limit_that_is_none_is_refused(limit, tmp_path):
-    with pytest.raises(InputError, match="--cache_limit"):
+    with refused(field="cache_limit"):
         options(tmp_path, cache_limit=limit)
 
 

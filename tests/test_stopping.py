@@ -13,11 +13,11 @@ import torch
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.configuration_roberta_gru import SUMMARIES
 from modeling_roberta_gru.data.labels import MULTI_LABEL, SINGLE_LABEL
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import scorer as scorer_module
 from modeling_roberta_gru.inference.scorer import Scorer
 from modeling_roberta_gru.inference.stopping import (
     AGREEMENTS,
+    can_stop,
     certainty,
     find_threshold,
     fit_model,
@@ -28,6 +28,7 @@ from modeling_roberta_gru.inference.stopping import (
     upper_bound,
 )
 
+from .refusals import refused
 from .test_modeling import encoded_batches
 from .test_reader import FAMILIES, long_text
 from .tiny import tiny_config
@@ -114,6 +115,27 @@ def test_a_promise_is_broken_no_more_often_than_its_confidence_allows():
     for name, times in broken.items():
         # 5 %, and what chance adds to it in so many trials.
         assert times / num_trials <= 0.05 + 2.4 * (0.05 * 0.95 / num_trials) ** 0.5, name
+
+
+def test_a_threshold_below_one_that_fails_is_not_taken_even_if_it_would_pass():
+    def documents(number, doubt, keeps_label):
+        odds = np.log(1 / doubt - 1)
+        return [np.array([[0, odds], [0, odds if keeps_label else -odds]])] * number
+
+    strict, low, lowest = (documents(n, doubt, True) for n, doubt in ((60, 1e-3), (20, 0.02), (2000, 0.1)))
+    wrong = documents(5, 0.02, False)
+
+    def fitted(running):
+        found = fit_thresholds(
+            running, [np.array([9, 18])] * len(running), SINGLE_LABEL, None, np.full(len(running), 18)
+        )
+        return found["0.95"]
+
+    # So many that stop with the right label make up for the five, and the search is over by then.
+    every = fitted([*strict, *wrong, *low, *lowest])
+    assert upper_bound(5, 2085) < 0.05 < upper_bound(5, 85)
+    assert (every["stopped"], every["differ"]) == (60, 0)
+    assert every["threshold"] == fitted([*strict, *wrong, *low])["threshold"] > 0.98
 
 
 def test_higher_agreements_read_more_and_too_few_documents_promise_nothing():
@@ -256,8 +278,10 @@ def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_p
     ended = roberta_gru(*command)
     assert (ended.status, "--agreements" in ended.error) == (2, True)
     before = json.loads((folder / "config.json").read_text())
+    (folder / "README.md").write_text("### Stopping early\n\nAt probability 0.5.\n")
     ended = roberta_gru("evaluate", folder, data, "--agreements")
     assert (ended.status, "95.0% of labels: stop at" in ended.said) == (0, True), ended
+    assert str(folder / "README.md") in ended.error  # which shows the earlier thresholds
     config = json.loads((folder / "config.json").read_text())
     assert {**config, "stop_thresholds": None} == {**before, "stop_thresholds": None}
     entry = config["stop_thresholds"]["0.95"]
@@ -272,19 +296,27 @@ def test_thresholds_are_fitted_to_other_texts_and_used_by_the_command_line(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("fields", "agreement", "max_length", "said"),
+    ("fields", "agreement", "max_length", "field", "said"),
     [
-        ({}, 0.99, None, "no `stop_thresholds`"),
-        ({"stop_thresholds": promised(0.9)}, 0.98, None, "--agreement 0.98"),
-        ({"stop_thresholds": promised(0.9)}, 0.99, 30, "--max-length"),
-        ({"stop_thresholds": promised(0.9, max_length=30)}, 0.99, None, "--max-length"),
-        ({"gru_bidirectional": True}, 0.99, None, "gru_bidirectional"),
-        ({"problem_type": "regression", "num_labels": 1}, 0.99, None, "numbers"),
+        ({}, 0.99, None, "stop_thresholds", None),
+        ({"stop_thresholds": promised(0.9)}, 0.98, None, "agreement", "0.98"),
+        ({"stop_thresholds": promised(0.9)}, 0.99, 30, "max_length", "on whole texts"),
+        ({"stop_thresholds": promised(0.9, max_length=30)}, 0.99, None, "max_length", "on 30 tokens"),
+        ({"gru_bidirectional": True}, 0.99, None, "agreement", "gru_bidirectional"),
+        ({"problem_type": "regression", "num_labels": 1}, 0.99, None, "agreement", "numbers"),
     ],
 )
-def test_an_agreement_that_cannot_be_kept_is_refused(fields, agreement, max_length, said):
-    with pytest.raises(InputError, match=said):
+def test_an_agreement_that_cannot_be_kept_is_refused(fields, agreement, max_length, field, said):
+    with refused(field=field, match=said):
         scorer(classifier(**fields), agreement, max_length=max_length)
+
+
+def test_one_label_alone_is_never_in_doubt():
+    config = tiny_config(num_labels=1)
+    config.problem_type = "single_label_classification"  # which newer releases of transformers refuse from the start
+    assert not can_stop(config)
+    config.problem_type = "multi_label_classification"
+    assert can_stop(config)
 
 
 def test_thresholds_travel_in_the_configuration_and_end_with_its_weights(tmp_path):

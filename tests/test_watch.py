@@ -16,10 +16,10 @@ import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, cli
-from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.inference import watch as watching
 from modeling_roberta_gru.inference.watch import END, NEW_DOCUMENT, Sighting, follow_file, read_stream, watch
 
+from .refusals import refused
 from .test_reader import FAMILIES, long_text, whole
 from .tiny import TINY_ENCODER, tiny_config
 
@@ -144,7 +144,7 @@ def test_a_followed_file_is_read_as_it_grows_and_anew_once_it_is_another(tmp_pat
         b"anew, longer",
         b"another text, longer still",
     ]
-    with pytest.raises(InputError, match="--follow"):
+    with refused(field="follow", file=str(tmp_path / "nowhere")):
         next(follow_file(tmp_path / "nowhere"))
 
 
@@ -203,6 +203,7 @@ def test_what_cannot_be_watched_is_one_line_and_status_two(saved, roberta_gru, t
         (["watch", tmp_path / "both-ways"], "gru_bidirectional"),
         (["watch", tmp_path / "stock"], "is a roberta"),
         (["watch", saved, "--follow", tmp_path / "nowhere"], "--follow"),
+        (["watch", saved, "--follow", tmp_path], "regular file"),
         (["watch", "./nowhere"], "./nowhere"),
     ):
         status, _, error = roberta_gru(*argv)

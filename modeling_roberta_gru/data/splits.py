@@ -190,13 +190,13 @@ def load_splits(args: DataArguments, tables: Mapping[str, Any] | None = None, ke
     _check_disjoint(pool)
     train, validation, test = (take_rows(pool.rows, pool.splits[split]) for split in SPLITS)
     made: dict[str, Any] = {}
-    if args.oversample != "none":
-        train, made["oversampled"] = oversample(train, [*_keys(validation), *_keys(test)], labels, args)
-        assert_no_leak(train, validation, test)
-    if args.soft_train_file:
+    if args.oversample != "none" or args.soft_train_file:
         keys = [key for rows in held_out for key in _keys(take_rows(pool.rows, rows))]
-        train, made["soft"], bad = _add_soft(train, keys, labels, args)
-        skipped |= {"soft": bad} if bad else {}
+        if args.oversample != "none":
+            train, made["oversampled"] = oversample(train, keys, labels, args)
+        if args.soft_train_file:
+            train, made["soft"], bad = _add_soft(train, keys, labels, args)
+            skipped |= {"soft": bad} if bad else {}
         assert_no_leak(train, validation, test)
     counts = {
         "rows": {"read": num_read, "skipped": num_read - num_used, "used": num_used},

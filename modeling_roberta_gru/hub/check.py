@@ -53,7 +53,7 @@ def check_model(folder: Path) -> None:
         InputError: naming the file and the way out.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give one that holds a saved model.")
+        raise InputError(f"{folder} is not a folder: give one that holds a saved model.", file=str(folder))
     config = _read_config(folder / CONFIG)
     stored = find_tensors(str(folder))
     if not (folder / WEIGHTS).is_file():
@@ -74,12 +74,16 @@ def check_adapter(folder: Path) -> None:
     if not isinstance(base, str) or Path(base).exists() or not re.fullmatch(HUB_NAME, base):
         raise InputError(
             f"{folder / ADAPTER_CONFIG}: the adapter's encoder is {base!r}, a folder of this machine: nobody else "
-            "could load it. Train from an encoder of the Hub, or publish the merged model, model/."
+            "could load it. Train from an encoder of the Hub, or publish the merged model, model/.",
+            file=str(folder / ADAPTER_CONFIG),
         )
     config = _read_config(folder / CONFIG)
     whole = next((name for name in (WEIGHTS, INDEX) if (folder / name).exists()), None)
     if whole is not None:
-        raise InputError(f"{folder} holds an adapter and, in {whole}, a model: put one of them into another folder.")
+        raise InputError(
+            f"{folder} holds an adapter and, in {whole}, a model: put one of them into another folder.",
+            file=str(folder),
+        )
     read_header(folder / ADAPTER_WEIGHTS)
     _check_values(folder / ADAPTER_WEIGHTS)
     _check_tokenizer(folder, config)
@@ -123,16 +127,22 @@ def _read_config(path: Path) -> PretrainedConfig:
     """Build the configuration, whose class checks its fields, and see that the code that it names lies beside it."""
     fields = _read_object(path)
     if not isinstance(fields.get("model_type"), str):
-        raise InputError(f"{path} has no `model_type`: it is not the configuration of a model. {SAVE_AGAIN}")
+        raise InputError(
+            f"{path} has no `model_type`: it is not the configuration of a model. {SAVE_AGAIN}",
+            field="model_type",
+            file=str(path),
+        )
     check_fields(path, fields)
     named = fields.get("auto_map", {})
     if not isinstance(named, dict | str):
-        raise InputError(f"{path}: `auto_map` is {named!r}, not an object. {SAVE_AGAIN}")
+        raise InputError(
+            f"{path}: `auto_map` is {named!r}, not an object. {SAVE_AGAIN}", field="auto_map", file=str(path)
+        )
     try:
         with quiet():
             config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
     except Exception as error:  # whatever a field edited to nonsense makes fail
-        raise InputError(f"{path} cannot be used: {one_line(error)} Correct the field.") from error
+        raise InputError(f"{path} cannot be used: {one_line(error)} Correct the field.", file=str(path)) from error
     check_code(path.parent)
     for auto_class, reference in getattr(config, "auto_map", {}).items():
         _check_named(path, auto_class, named.get(auto_class) if isinstance(named, dict) else None, reference)
@@ -143,18 +153,22 @@ def _check_named(path: Path, auto_class: str, named: Any, reference: str) -> Non
     if named != reference:
         raise InputError(
             f"{path} has {named!r} for {auto_class} in `auto_map`, where {reference!r} belongs: nobody without this "
-            f"package could load the model. {SAVE_AGAIN}"
+            f"package could load the model. {SAVE_AGAIN}",
+            field="auto_map",
+            file=str(path),
         )
     code = path.with_name(reference.split(".")[0] + ".py")
     if not code.is_file():
-        raise InputError(f"{code} is missing, which {path.name} names for {auto_class}. {SAVE_AGAIN}")
+        raise InputError(f"{code} is missing, which {path.name} names for {auto_class}. {SAVE_AGAIN}", file=str(code))
 
 
 def _check_index(index: Path, stored: dict[str, Stored]) -> None:
     files = read_index(index)
     for name in sorted(files.keys() | stored.keys()):
         if name not in files or name not in stored or stored[name].path.name != files[name]:
-            raise InputError(f"{index} and the files beside it do not agree on where {name} lies. {SAVE_AGAIN}")
+            raise InputError(
+                f"{index} and the files beside it do not agree on where {name} lies. {SAVE_AGAIN}", file=str(index)
+            )
 
 
 def _expected_shapes(folder: Path) -> list[tuple[set[str], list[int]]]:
@@ -174,13 +188,15 @@ def _check_names(folder: Path, stored: dict[str, Stored], expected: list[tuple[s
     )
     for names, shape in expected:
         if names.isdisjoint(stored):
-            raise InputError(f"{min(names)} is missing from the weights in {folder}. {foreign}")
+            raise InputError(f"{min(names)} is missing from the weights in {folder}. {foreign}", file=str(folder))
         for name in sorted(names & stored.keys()):
             path, found = stored.pop(name)
             if found != shape:
-                raise InputError(f"{name} in {path} has the shape {found}, and in the model {shape}. {foreign}")
+                raise InputError(
+                    f"{name} in {path} has the shape {found}, and in the model {shape}. {foreign}", file=str(path)
+                )
     for name, (path, _) in sorted(stored.items()):
-        raise InputError(f"{name} in {path} is not a part of the model. {foreign}")
+        raise InputError(f"{name} in {path} is not a part of the model. {foreign}", file=str(path))
 
 
 def _check_values(path: Path) -> None:
@@ -190,32 +206,38 @@ def _check_values(path: Path) -> None:
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(
                     f"{name} in {path} holds NaN or infinity: the training diverged. Take an earlier checkpoint, or "
-                    "train with a lower --learning_rate."
+                    "train with a lower --learning_rate.",
+                    file=str(path),
                 )
 
 
 def _check_tokenizer(folder: Path, config: PretrainedConfig) -> None:
     keep = "Save the tokenizer that the model was trained with there."
     if not (folder / TOKENIZER_CONFIG).is_file():  # transformers 4.57 finds its class there only
-        raise InputError(f"{folder / TOKENIZER_CONFIG} is missing. {keep}")
+        raise InputError(f"{folder / TOKENIZER_CONFIG} is missing. {keep}", file=str(folder / TOKENIZER_CONFIG))
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the libraries behind it have no common one
-        raise InputError(f"No tokenizer can be read from {folder}: {one_line(error)} {keep}") from error
+        raise InputError(
+            f"No tokenizer can be read from {folder}: {one_line(error)} {keep}", file=str(folder)
+        ) from error
     # Without a vocabulary, transformers 5 makes a tokenizer that gives <unk> for every word.
     if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-        raise InputError(f"{folder / TOKENIZER} is missing or holds no words. {keep}")
+        raise InputError(f"{folder / TOKENIZER} is missing or holds no words. {keep}", file=str(folder / TOKENIZER))
     try:
         check_token_ids(tokenizer, config.vocab_size)
     except InputError as error:
-        raise InputError(f"{folder / TOKENIZER} does not fit {CONFIG}: {error}") from error
+        said = f"{folder / TOKENIZER} does not fit {CONFIG}: {error}"
+        raise InputError(said, field=error.field, file=str(folder / TOKENIZER)) from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"{path} is missing. {SAVE_AGAIN}")
+        raise InputError(f"{path} is missing. {SAVE_AGAIN}", file=str(path))
     fields = read_json(path)
     if not isinstance(fields, dict):
-        raise InputError(f"{path} is a JSON {type(fields).__name__} instead of an object. {SAVE_AGAIN}")
+        raise InputError(
+            f"{path} is a JSON {type(fields).__name__} instead of an object. {SAVE_AGAIN}", file=str(path)
+        )
     return fields

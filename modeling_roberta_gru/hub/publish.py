@@ -191,7 +191,7 @@ def publish(
     branch = _checked_name("--revision", revision or "main")
     tag = None if tag is None else _checked_name("--tag", tag)
     if not Path(run).is_dir():
-        raise InputError(f"{run} is not a folder: name a run's folder, or a saved model's.")
+        raise InputError(f"{run} is not a folder: name a run's folder, or a saved model's.", file=str(run))
     folder = Path(model_folder(str(run)))
     if folder != Path(run):
         _check_no_link(folder)
@@ -211,7 +211,8 @@ def publish(
         if plan.objection and not confirm(f"{repo_id} holds {plan.objection}. Overwrite it?"):
             raise InputError(
                 f"Nothing was pushed: {repo_id} holds {plan.objection}. Choose another name, or pass --yes to "
-                "overwrite it."
+                "overwrite it.",
+                file=repo_id,
             )
         oid = _commit(api, repo_id, branch, folder, plan, remote, version)
         if version not in remote.tags:
@@ -258,13 +259,15 @@ def check_rights(
         account = api.whoami()
         user = account["name"]
         if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise InputError(f"The token of {user} may only read. {LOG_IN}.")
+            raise InputError(f"The token of {user} may only read. {LOG_IN}.", field="token")
         accounts = [user, *(organization["name"] for organization in account.get("orgs", []))]
         owner, name = repo_id.split("/")
         if owner.lower() not in map(str.lower, accounts):
             raise InputError(
                 f"The token of {user} cannot publish {repo_id}: it writes for {', '.join(accounts)}. Name it "
-                f"{user}/{name}, or give {owner}'s token to `hf auth login`."
+                f"{user}/{name}, or give {owner}'s token to `hf auth login`.",
+                field="token",
+                file=repo_id,
             )
         try:
             found = api.model_info(repo_id)
@@ -323,23 +326,31 @@ def belongs(name: str) -> bool:
 
 def _check_no_link(path: Path) -> None:
     if path.is_symlink():
-        raise InputError(f"{path} is a symbolic link, and what it leads to would be published: put a copy there.")
+        raise InputError(
+            f"{path} is a symbolic link, and what it leads to would be published: put a copy there.", file=str(path)
+        )
     if not (path.is_file() or path.is_dir()):  # a pipe, which is waited for
-        raise InputError(f"{path} is neither a file nor a folder: take it out.")
+        raise InputError(f"{path} is neither a file nor a folder: take it out.", file=str(path))
 
 
 def _check_card(path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"{path} is missing: a published model needs a card, which names its licence.")
+        raise InputError(
+            f"{path} is missing: a published model needs a card, which names its licence.", file=str(path)
+        )
     try:
         data = ModelCard.load(path).data
     except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is not a valid model card (see the block between its --- lines): {reason}"
+            f"{path} is not a valid model card (see the block between its --- lines): {reason}", file=str(path)
         ) from error
     if not data.license:
-        raise InputError(f"{path} names no licence: write `license: apache-2.0`, or yours, between its --- lines.")
+        raise InputError(
+            f"{path} names no licence: write `license: apache-2.0`, or yours, between its --- lines.",
+            field="license",
+            file=str(path),
+        )
 
 
 def _check_run(path: Path) -> None:
@@ -351,11 +362,17 @@ def _check_run(path: Path) -> None:
     options = held.get("options", {})
     if not isinstance(options, dict):
         raise InputError(
-            f"{path}: `options` is {options!r}, which no run records. Delete it, or put the run's own back."
+            f"{path}: `options` is {options!r}, which no run records. Delete it, or put the run's own back.",
+            field="options",
+            file=str(path),
         )
     unknown = [*held.keys() - set(RUN_KEYS), *options.keys() - all_options().keys()]
     if unknown:
-        raise InputError(f"{path} holds {min(unknown)!r}, which no run records. Take it out to publish the rest.")
+        raise InputError(
+            f"{path} holds {min(unknown)!r}, which no run records. Take it out to publish the rest.",
+            field=min(unknown),
+            file=str(path),
+        )
 
 
 # Before anything is asked of the Hub
@@ -365,19 +382,22 @@ def _connect(repo_id: str, token: str | None, endpoint: str | None, is_dry_run: 
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise InputError(f"The Hub has no such names. {error}") from error
+        raise InputError(f"The Hub has no such names. {error}", file=repo_id) from error
     if "/" not in repo_id:
-        raise InputError(f"{repo_id!r} names no account: write USER/{repo_id}.")
+        raise InputError(f"{repo_id!r} names no account: write USER/{repo_id}.", file=repo_id)
     if is_offline_mode() and not is_dry_run:
-        raise InputError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to publish.")
+        raise InputError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to publish.", field="HF_HUB_OFFLINE")
     if not (token or get_token() or is_dry_run):
-        raise InputError(f"There is no token to publish with. {LOG_IN}, or set HF_TOKEN.")
+        raise InputError(f"There is no token to publish with. {LOG_IN}, or set HF_TOKEN.", field="HF_TOKEN")
     return HfApi(endpoint, token=token)
 
 
 def _checked_name(option: str, name: str) -> str:
     if not re.fullmatch(r"\w[\w./-]*", name, re.ASCII) or re.search(r"\.\.|//|/\.|[./]$|\.lock$", name):
-        raise InputError(f"{option} {name!r} is not a name that git takes: use letters, digits, '-', '_' and '.'.")
+        raise InputError(
+            f"{option} {name!r} is not a name that git takes: use letters, digits, '-', '_' and '.'.",
+            field=option.removeprefix("--"),
+        )
     return name
 
 
@@ -386,7 +406,8 @@ def _check_visibility(repo_id: str, found: bool | None, wanted: bool | None) -> 
         states = {True: "private", False: "public"}
         raise InputError(
             f"{repo_id} is {states[bool(found)]}, and publishing does not change that: make it "
-            f"{states[bool(wanted)]} in its settings on the Hub, or choose another name."
+            f"{states[bool(wanted)]} in its settings on the Hub, or choose another name.",
+            file=repo_id,
         )
 
 
@@ -462,11 +483,11 @@ def _objection(model: Kind, remote: Remote) -> str | None:
 def _version(remote: Remote, branch: str, tag: str | None, plan: Plan) -> str:
     """Name the version: as wanted, or as it is tagged already, or by the next number."""
     if branch in remote.tags and branch not in remote.branches:
-        raise InputError(f"--revision {branch} is a tag, which stays where it is: name a branch.")
+        raise InputError(f"--revision {branch} is a tag, which stays where it is: name a branch.", field="revision")
     head = remote.head if plan.changes_nothing else None
     if tag is not None:
         if tag in remote.branches or remote.tags.get(tag, head) != head:
-            raise InputError(f"--tag {tag} is taken, by a branch or another version: choose another.")
+            raise InputError(f"--tag {tag} is taken, by a branch or another version: choose another.", field="tag")
         return tag
     tagged = [name for name, oid in remote.tags.items() if oid == head]
     numbers = [int(name[1:]) for name in remote.tags if re.fullmatch(r"v[0-9]+", name)]
@@ -514,15 +535,17 @@ def _retry(attempt: Callable[[], T], repo_id: str) -> T:
         except HUB_ERRORS as error:
             response, reason = _response(error), _reason(error)
             if isinstance(error, PermissionError | FileNotFoundError) and error.filename is not None:
-                raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
+                name = str(error.filename)
+                raise InputError(f"{name} cannot be read: {error.strerror}.", file=name) from error
             if not _may_pass(error):
-                raise InputError(_refusal(response, repo_id, reason)) from error
+                raise _refusal(response, repo_id, reason) from error
             asked = _asked_wait(response)
             if wait is None or asked > LONGEST_WAIT:
                 later = f" in {asked:,} s" if asked else ""
                 raise InputError(
                     f"Could not reach the Hub ({attempts} attempts): {reason}. {repo_id} holds its earlier version or "
-                    f"this one, whole; the same command{later} completes it."
+                    f"this one, whole; the same command{later} completes it.",
+                    file=repo_id,
                 ) from error
             seconds = max(wait, asked)
             logger.warning("%s: %s. Retry in %d s (%d of %d).", repo_id, reason, seconds, attempts, len(WAITS))
@@ -561,12 +584,14 @@ def _reason(error: BaseException) -> str:
     return f"{status}{said or type(error).__name__}"
 
 
-def _refusal(response: Any, repo_id: str, reason: str) -> str:
+def _refusal(response: Any, repo_id: str, reason: str) -> InputError:
     status = response.status_code if response is not None else None
     if status == 401:
-        return f"The Hub does not accept the token ({reason}). {LOG_IN}."
+        return InputError(f"The Hub does not accept the token ({reason}). {LOG_IN}.", field="token")
     if status == 403:
-        return f"The token has no right to write to {repo_id} ({reason}). {LOG_IN}."
+        said = f"The token has no right to write to {repo_id} ({reason}). {LOG_IN}."
+        return InputError(said, field="token", file=repo_id)
     if status == 404:
-        return f"{repo_id} is not there, or not for this token ({reason}). Check the name. {LOG_IN}."
-    return f"The Hub refuses {repo_id}: {reason}."
+        said = f"{repo_id} is not there, or not for this token ({reason}). Check the name. {LOG_IN}."
+        return InputError(said, file=repo_id)
+    return InputError(f"The Hub refuses {repo_id}: {reason}.", file=repo_id)

@@ -44,9 +44,9 @@ class BatchScorer:
         **options: Any,
     ) -> None:
         if not isinstance(model, str):
-            raise InputError(
-                f"BatchScorer loads a model by name or folder in each worker; it cannot take a {type(model).__name__}."
-            )
+            kind = type(model).__name__
+            said = f"BatchScorer loads a model by name or folder in each worker; it cannot take a {kind}."
+            raise InputError(said, field="model")
         self.model, self.text_column, self.prefix, self.all_scores = model, text_column, prefix, all_scores
         self.skip_bad_rows, self.num_threads, self.options = skip_bad_rows, num_threads, options
         self._scorer: Scorer | None = None

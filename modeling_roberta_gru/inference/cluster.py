@@ -150,19 +150,23 @@ def score_folder(
             scored. The same call resumes.
     """
     if find_spec("ray") is None:
-        raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.")
+        raise InputError("--engine ray needs Ray: pip install 'roberta-gru[ray]'.", field="engine")
     source, target = location_name(source), location_name(target)
     # A worker's working directory is not ours.
     target = _absolute(target)
     model = os.path.abspath(model) if Path(model).exists() else model
     least, most = workers
     if least < 1 or (most is not None and most < least):
-        raise InputError(f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.")
+        raise InputError(
+            f"--workers {least}:{most} is not MIN:MAX, two whole numbers from 1 on, such as 1:8.", field="workers"
+        )
     parts = find_parts(source)
     root = f"{_absolute(source).rstrip('/')}/"  # of a folder, of which all that is not hidden is read
     is_within = target.startswith(root) and not _is_hidden(target.removeprefix(root))
     if is_within or any(part.source.startswith(f"{target.rstrip('/')}/") for part in parts):
-        raise InputError(f"The output {redacted(target)} is within the input: name a folder outside.")
+        raise InputError(
+            f"The output {redacted(target)} is within the input: name a folder outside.", file=redacted(target)
+        )
     _check_parts(parts, options)
     started = perf_counter()
     with _alone_in(target):
@@ -191,6 +195,7 @@ def score_folder(
             raise InputError(
                 f"{redacted(target)} was scored by another model. Name another folder, or start over with --restart.",
                 field="model",
+                file=redacted(target),
             )
         _tidy(target)
     if left and crew.errors:
@@ -235,7 +240,9 @@ class _Crew:
         room = self._room()
         if least > room and not self.can_grow:
             each = f" of {self.gpus_per_worker:g} GPUs each" if self.gpus_per_worker else ""
-            raise InputError(f"--workers {least}: this machine has room for {room}{each}. Ask for fewer.")
+            raise InputError(
+                f"--workers {least}: this machine has room for {room}{each}. Ask for fewer.", field="workers"
+            )
         if least > room:
             say(f"Waiting for {least} workers: the cluster has room for {room} now.", error=True)
         for _ in range(min(most or max(room, least), len(parts))):
@@ -326,11 +333,16 @@ class _Crew:
     def _agree(self, found: dict[str, Any], node: str) -> None:
         """Note the run and what its first worker has loaded; refuse whoever has loaded something else."""
         noted = self.noted or found
-        for name, what in {"fingerprint": "another model", "dtype": "another type of numbers"}.items():
+        for name, option, what in (
+            ("fingerprint", "model", "another model"),
+            ("dtype", "dtype", "another type of numbers"),
+        ):
             if found[name] != noted[name]:
                 raise InputError(
                     f"{redacted(self.target)} was begun with {what} than node {node} has loaded ({found[name][:12]}, "
-                    f"not {noted[name][:12]}). Give what it had (by --dtype), or start over with --restart."
+                    f"not {noted[name][:12]}). Give what it had (by --dtype), or start over with --restart.",
+                    field=option,
+                    file=redacted(self.target),
                 )
         if self.noted != {**self.run, **found}:
             self.noted = {**self.run, **found}
@@ -356,7 +368,8 @@ def find_parts(source: str) -> list[Part]:
             found = {path: filesystem.info(path)} if filesystem.exists(path) else {}
     except Exception as error:  # each protocol has errors of its own
         raise InputError(
-            f"Could not list {redacted(source)}: {_said(error)}. Check the spelling and your read permission."
+            f"Could not list {redacted(source)}: {_said(error)}. Check the spelling and your read permission.",
+            file=redacted(source),
         ) from None
     root = path.rstrip("/")
     if is_glob:
@@ -370,7 +383,9 @@ def find_parts(source: str) -> list[Part]:
     )
     check_compressed_once(names)
     if not names:
-        raise InputError(f"{redacted(source)} holds no CSV, TSV, JSON Lines, JSON or Parquet file.")
+        raise InputError(
+            f"{redacted(source)} holds no CSV, TSV, JSON Lines, JSON or Parquet file.", file=redacted(source)
+        )
     return [
         Part(
             _located(name, path, source),
@@ -453,9 +468,11 @@ def _score_part(scorer: Scorer, part: Part, folder: str, options: PartOptions) -
                     filesystem.put_file(str(target), unfinished)
                     filesystem.mv(unfinished, f"{path}/{part.target}")
         except InputError as error:
-            raise InputError(str(error).replace(str(source), redacted(part.source))) from None
+            fetched, name = str(source), redacted(part.source)
+            file = error.file and error.file.replace(fetched, name)
+            raise InputError(str(error).replace(fetched, name), field=error.field, file=file, row=error.row) from None
         except OSError as error:
-            raise InputError(f"{redacted(part.source)}: {_said(error)}.") from None
+            raise InputError(f"{redacted(part.source)}: {_said(error)}.", file=redacted(part.source)) from None
         return result
 
 
@@ -468,7 +485,7 @@ def _transferring(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each protocol has errors of its own
-        raise InputError(f"{redacted(name)}: {_said(error)}.") from None
+        raise InputError(f"{redacted(name)}: {_said(error)}.", file=redacted(name)) from None
 
 
 def _score_when_free(scorer: Scorer, source: Path, target: Path, options: PartOptions) -> dict[str, Any]:
@@ -496,13 +513,13 @@ def _alone_in(target: str) -> Iterator[None]:
         except Exception as error:  # each protocol has errors of its own
             place = redacted(target)
             raise InputError(
-                f"{place} cannot be written: {_said(error)}. Check that you may write and delete there."
+                f"{place} cannot be written: {_said(error)}. Check that you may write and delete there.", file=place
             ) from None
         yield
         return
     folder = Path(target)
     if folder.is_file():
-        raise InputError(f"{target} is a file: --engine ray writes a folder. Name one.")
+        raise InputError(f"{target} is a file: --engine ray writes a folder. Name one.", file=target)
     with alone(folder):
         with writing_to(folder):
             folder.mkdir(exist_ok=True)
@@ -517,7 +534,8 @@ def _names_in(target: str) -> set[str]:
     except FileNotFoundError:  # a bucket's folder is there once it holds something
         return set()
     except Exception as error:  # each protocol has errors of its own
-        raise InputError(f"Could not list {redacted(target)}: {_said(error)}. May you read there?") from None
+        place = redacted(target)
+        raise InputError(f"Could not list {place}: {_said(error)}. May you read there?", file=place) from None
 
 
 def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> dict[str, Any] | None:
@@ -533,7 +551,8 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
     if not (isinstance(earlier, dict) and earlier.keys() >= {"fingerprint", *run}):  # none of ours
         if names:
             raise InputError(
-                f"{redacted(target)} is not empty ({min(names)}), and no run was begun there. Name another folder."
+                f"{redacted(target)} is not empty ({min(names)}), and no run was begun there. Name another folder.",
+                file=redacted(target),
             )
         return None
     if restart:
@@ -556,14 +575,16 @@ def _begin(target: str, run: dict[str, Any], names: set[str], restart: bool) -> 
         others = " and other ".join(name for name in differs if differs[name])
         raise InputError(
             f"{redacted(target)} was begun with other {others}. Give what it had and it resumes, or start over with "
-            "--restart, which deletes its parts."
+            "--restart, which deletes its parts.",
+            file=redacted(target),
         )
     changed = [part["target"] for part, old in zip(now, before, strict=True) if part != {**part, **old}]
     if stale := [name for name in changed if name in names]:
         raise InputError(
             f"{redacted(target)} holds {len(stale):,} of the parts whose input has changed since (size or time): "
             f"{', '.join(stale[:10])}{', …' if len(stale) > 10 else ''}. Delete them and the same command scores them "
-            "again, or start over with --restart."
+            "again, or start over with --restart.",
+            file=redacted(target),
         )
     for name in changed if not is_url(target) else ():
         delete(Path(target) / f".unfinished-{name}")
@@ -604,7 +625,8 @@ def _connected(address: str | None) -> Iterator[Any]:
             raise InputError(f"Ray could not start on this machine ({first_line(error)}).") from None
         raise InputError(
             f"No Ray cluster answers at {address} ({first_line(error)}). Is it up (ray status), and the address "
-            "right? Without --address this machine alone is used."
+            "right? Without --address this machine alone is used.",
+            field="address",
         ) from None
     try:
         yield ray

@@ -32,7 +32,7 @@ def demo(name: str, host: str = HOST, port: int = PORT, open_browser: bool = Tru
     check_port(host, port)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):
-        raise InputError(f"{name} is a {model.config.model_type}: the page shows how a RoBERTa-GRU reads.")
+        raise InputError(f"{name} is a {model.config.model_type}: the page shows how a RoBERTa-GRU reads.", file=name)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     space = load_space()
     page = space.page(space.Classifier(model, tokenizer), space.examples(model.name_or_path))
@@ -51,7 +51,9 @@ def check_port(host: str, port: int) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
                 probe.bind(address)
     except OSError as error:
-        raise InputError(f"Nothing can listen on {host}:{port} ({error.strerror}): give another --port.") from error
+        raise InputError(
+            f"Nothing can listen on {host}:{port} ({error.strerror}): give another --port.", field="port"
+        ) from error
 
 
 def load_space() -> ModuleType:

@@ -83,7 +83,7 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
         dtype = _fastest(place, with_openvino)
     model.eval()
     if dtype == INT8 and not with_openvino:
-        raise InputError(f"--dtype int8 {_lacking(model, place)} Or leave --dtype out.")
+        raise InputError(f"--dtype int8 {_lacking(model, place)} Or leave --dtype out.", field="dtype")
     stays = place.type == model.device.type == "cpu"
     if with_openvino and dtype != FLOAT32:  # what OpenVINO returns is in float32
         whole = model if stays and model.dtype == torch.float32 else copy.deepcopy(model).to(place, torch.float32)
@@ -107,7 +107,7 @@ def _place(device: str) -> torch.device:
         place = torch.device(device)
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {device} is not available: {first_line(error)}.") from error
+        raise InputError(f"--device {device} is not available: {first_line(error)}.", field="device") from error
     return place
 
 

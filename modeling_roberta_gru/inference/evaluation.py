@@ -20,7 +20,7 @@ from ..training.loading import load_classifier, longest_read, model_folder
 from ..training.metrics import measure, measure_slices, to_probabilities, written
 from ..training.record import rows_line
 from ..training.trainer import RobertaGRUTrainer
-from ..trust import describe_remote_code
+from ..trust import describe_remote_code, pinned
 from . import stopping
 
 
@@ -53,21 +53,25 @@ def evaluate_model(
         InputError: if model, data, a column or a label is not usable.
     """
     folder = model_folder(name)
+    revision = pinned(folder)
     if trust_remote_code:
-        say(f"Trusted to run: the code of {describe_remote_code(folder)}")
-    model, tokenizer = load_classifier(name, trust_remote_code)
+        say(f"Trusted to run: the code of {describe_remote_code(folder, revision)}")
+    model, tokenizer = load_classifier(name, trust_remote_code, revision)
     if agreements:
         stopping.check_can_stop(model.config)
         if not (Path(folder) / "config.json").is_file():
             raise InputError(
-                f"--agreements writes into the model's folder, and {name} is not a folder: download the model first."
+                f"--agreements writes into the model's folder, and {name} is not a folder: download the model first.",
+                field="agreements",
+                file=name,
             )
         check_writable("--agreements", Path(folder))
     labels = LabelSpace.from_config(model.config)
     if labels.problem_type == REGRESSION and labels.num_labels > 1:
         raise InputError(
             f"{name} is a regression with {labels.num_labels} outputs, which cannot be measured together. Name a "
-            "model with one."
+            "model with one.",
+            file=name,
         )
     if "length" in slice_by:
         raise InputError(
@@ -111,6 +115,12 @@ def evaluate_model(
         path = Path(folder) / "config.json"
         with writing_to(path):
             write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "stop_thresholds": metrics["stopping"]})
+        card = Path(folder) / "README.md"
+        if card.is_file() and "Stopping early" in card.read_text(encoding="utf-8", errors="replace"):
+            say(
+                f'{card} still shows the earlier thresholds: change its section "Stopping early" to these.',
+                error=True,
+            )
     return metrics
 
 

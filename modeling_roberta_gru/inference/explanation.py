@@ -62,7 +62,9 @@ NUM_NOTE_LINES = 3
 logger = logging.getLogger(__name__)
 
 
-def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> Trace:
+def trace(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None = None
+) -> Trace:
     """Follow the model through a text, in bounded memory.
 
     The last scores are what the model says of the text. The encoder looks ahead as far as a token's window goes, and
@@ -72,11 +74,14 @@ def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str)
         model: a RoBERTa-GRU classifier in evaluation mode.
         tokenizer: its fast tokenizer.
         text: text of any length.
+        max_length: cut it to this many tokens, special tokens included, as a [`Scorer`] does; None: read all of it.
 
     Raises:
         InputError: if model or tokenizer cannot do this, or the text holds no words.
     """
-    encoding = _encode(model, tokenizer, text)
+    encoding = _encode(model, tokenizer, text, max_length)
+    if max_length is not None:  # what was not read is not shown
+        text = text[: max(end for _, end in encoding["offset_mapping"])]
     with _progress("Reading", " passages") as bar:
 
         def count(*_: Any) -> None:
@@ -96,6 +101,7 @@ def attribute(
     text: str,
     label: str | None = None,
     num_steps: int = NUM_STEPS,
+    max_length: int | None = None,
 ) -> Attribution:
     """Attribute what the model says of a text to its tokens, by integrated gradients (Sundararajan et al. 2017).
 
@@ -113,6 +119,7 @@ def attribute(
         text: as for [`trace`].
         label: the label in question; unset: the one with the highest score.
         num_steps: steps of the integral; `Attribution.warning` tells when they were too few.
+        max_length: as for [`trace`].
 
     Raises:
         InputError: as [`trace`] does, and if Captum is not installed or the label unknown.
@@ -120,7 +127,7 @@ def attribute(
     check_captum()
     from captum.attr import IntegratedGradients  # an extra; it also imports pyplot
 
-    encoding = _encode(model, tokenizer, text)
+    encoding = _encode(model, tokenizer, text, max_length)
     labels = LabelSpace.from_config(model.config)
     index = None if label is None else label_index(labels.names, label)
     input_ids = torch.tensor([encoding["input_ids"]], device=model.device)
@@ -158,6 +165,7 @@ def explain_model(
     label: str | None = None,
     steps: int | None = None,
     attributions: bool = True,
+    max_length: int | None = None,
 ) -> tuple[Trace, Attribution | None, list[Path]]:
     """Explain what a saved model says of a text, and leave a picture and a page in a folder, if one is named.
 
@@ -170,6 +178,7 @@ def explain_model(
         steps: of the attributions' integral; unset: [`NUM_STEPS`], but with a warning none are computed for a text of
             more than [`MOST_ATTRIBUTED`] tokens.
         attributions: whether to compute them.
+        max_length: the number of tokens that the text is cut to; None: all of it is read.
 
     Returns:
         Trace, attribution if asked for, and the files written.
@@ -185,11 +194,13 @@ def explain_model(
         check_writable("--output-dir", output_dir)
     model, tokenizer = load_classifier(name)
     if not hasattr(model, "running_logits"):
-        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU has running predictions.")
+        raise InputError(
+            f"{name} is a {model.config.model_type}: only a RoBERTa-GRU has running predictions.", file=name
+        )
     if label is not None:
         label_index(LabelSpace.from_config(model.config).names, label)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    traced = trace(model, tokenizer, text)
+    traced = trace(model, tokenizer, text, max_length)
     attribution = None
     if attributions and steps is None and len(traced.tokens) > MOST_ATTRIBUTED:
         logger.warning(
@@ -199,7 +210,8 @@ def explain_model(
             NUM_STEPS,
         )
     elif attributions:
-        attribution = attribute(model, tokenizer, text, label, NUM_STEPS if steps is None else steps)
+        num_steps = NUM_STEPS if steps is None else steps
+        attribution = attribute(model, tokenizer, text, label, num_steps, max_length)
     if output_dir is None:
         return traced, attribution, []
     picture, page = output_dir / "explanation.png", output_dir / "explanation.html"
@@ -269,7 +281,8 @@ def check_captum() -> None:
     """
     if find_spec("captum") is None:
         raise InputError(
-            "Attributions need Captum: pip install captum. On the command line, --no-attributions skips them."
+            "Attributions need Captum: pip install captum. On the command line, --no-attributions skips them.",
+            field="attributions",
         )
 
 
@@ -284,8 +297,10 @@ def label_index(labels: Sequence[str], label: str) -> int:
     return list(labels).index(label)
 
 
-def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> BatchEncoding:
-    """Tokenise the whole text, once it is sure that it can be explained."""
+def _encode(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_length: int | None
+) -> BatchEncoding:
+    """Tokenise what is read of the text, once it is sure that it can be explained."""
     if not hasattr(model, "running_logits"):
         raise InputError(f"A RoBERTa-GRU classifier can be explained, but a {type(model).__name__} was given.")
     if model.training:
@@ -293,17 +308,18 @@ def _encode(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: st
     if not tokenizer.is_fast:
         raise InputError(f"{type(tokenizer).__name__} gives no token offsets: use a fast tokenizer.")
     if not text.strip():
-        raise InputError("The text is empty.")
+        raise InputError("The text is empty.", field="text")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"Character {error.start + 1} of the text is half a character: decode the text again."
+            f"Character {error.start + 1} of the text is half a character: decode the text again.", field="text"
         ) from None
-    encoding = tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
+    cut = {"truncation": max_length is not None, "max_length": max_length}
+    encoding = tokenizer(text, return_offsets_mapping=True, verbose=False, **cut)
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     if special.issuperset(encoding["input_ids"]):
-        raise InputError("The text holds no words, only special tokens.")
+        raise InputError("The text holds no words, only special tokens.", field="text")
     return encoding
 
 

@@ -28,9 +28,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_roberta_gru import RobertaGRUConfig
+from ..data.labels import MULTI_LABEL, SINGLE_LABEL
 from ..errors import InputError, unknown_name
 from ..files import alone, carried, check_writable, replacing, write_json, write_text, writing_to
 from ..training.loading import load_classifier
+from .reading import to_scores
 
 FORMATS = ("onnx",)
 QUANTIZATIONS = ("int8",)
@@ -175,7 +177,7 @@ def export(name: str, folder: Path, to: str = "onnx", quantize: str | None = Non
 def _export(name: str, folder: Path, to: str, quantize: str | None) -> dict[str, Any]:
     model, tokenizer = load_classifier(name)
     if model.config.model_type != RobertaGRUConfig.model_type:
-        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU can be exported.")
+        raise InputError(f"{name} is a {model.config.model_type}: only a RoBERTa-GRU can be exported.", file=name)
     model = model.float()
     with writing_to(folder), replacing(folder) as unfinished:
         unfinished.mkdir()
@@ -343,7 +345,8 @@ def _measure_parity(
         way_out = "Please report it" if quantize is None else "Export without --quantize"
         raise InputError(
             f"The graph differs from the model by {largest:.2g}, where {tolerance:g} is allowed; nothing was written. "
-            f"{way_out}."
+            f"{way_out}.",
+            field=None if quantize is None else "quantize",
         )
     rows = [{"tokens": len(document), "difference": value} for document, value in zip(documents, alone, strict=True)]
     return {"tolerance": tolerance, "alone": rows, "batch": batch}
@@ -351,11 +354,10 @@ def _measure_parity(
 
 def _scores(logits: np.ndarray, config: RobertaGRUConfig) -> np.ndarray:
     """Return what is compared: probabilities, or the values of a regression."""
-    if config.problem_type == "regression":
-        return logits
-    values = torch.from_numpy(logits).double()
-    several = config.problem_type == "multi_label_classification" or config.num_labels == 1
-    return (values.sigmoid() if several else values.softmax(dim=-1)).numpy()
+    problem_type = config.problem_type or SINGLE_LABEL
+    if config.num_labels == 1 and problem_type == SINGLE_LABEL:  # whose softmax is 1, whatever the logit
+        problem_type = MULTI_LABEL
+    return to_scores(logits, problem_type)
 
 
 @torch.no_grad()
@@ -374,14 +376,15 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path, name: str) 
     if not tokenizer.is_fast:
         raise InputError(
             f"{name} has a {type(tokenizer).__name__}, which runs in transformers only: save a fast tokenizer, with a "
-            "tokenizer.json, beside the model."
+            "tokenizer.json, beside the model.",
+            file=name,
         )
     alone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     alone.no_truncation()
     alone.no_padding()
     for text in TEXTS:
         if alone.encode(text).ids != tokenizer(text, verbose=False)["input_ids"]:
-            raise InputError(f"{name} has a tokenizer whose tokenizer.json tokenizes {text!r} differently.")
+            raise InputError(f"{name} has a tokenizer whose tokenizer.json tokenizes {text!r} differently.", file=name)
     alone.save(str(path))
 
 
@@ -394,11 +397,17 @@ def _check_request(folder: Path, to: str, quantize: str | None) -> None:
         if find_spec(library) is None:
             raise InputError(f"{library} is not installed, which an export needs: pip install 'roberta-gru[onnx]'")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / FIGURES).is_file()):
-        raise InputError(f"--output-dir {folder} exists and is not an export: name another folder.")
+        raise InputError(
+            f"--output-dir {folder} exists and is not an export: name another folder.",
+            field="output_dir",
+            file=str(folder),
+        )
     if Path.cwd().is_relative_to(folder.resolve()):
         raise InputError(
             f"--output-dir {folder} is the folder you are in, or holds it, and an export replaces its folder whole: "
-            f"name one inside, such as {folder / 'onnx'}."
+            f"name one inside, such as {folder / 'onnx'}.",
+            field="output_dir",
+            file=str(folder),
         )
     check_writable("--output-dir", folder if folder.is_dir() else folder.absolute().parent)
 

@@ -113,11 +113,13 @@ class PredictedColumns:
 
     def __post_init__(self) -> None:
         if self.all_scores and self.problem_type == REGRESSION:
-            raise InputError("--all-scores has nothing to add: a regression has no labels. Leave it out.")
+            raise InputError(
+                "--all-scores has nothing to add: a regression has no labels. Leave it out.", field="all_scores"
+            )
         names = self.schema.names
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"Two new columns would be named {twice!r}. Choose another --prefix.")
+            raise InputError(f"Two new columns would be named {twice!r}. Choose another --prefix.", field="prefix")
 
     @property
     def schema(self) -> pa.Schema:
@@ -181,7 +183,11 @@ def score_file(
     predictions = PredictedColumns(scorer.labels, scorer.problem_type, options.prefix, options.all_scores)
     _check_target(source, target)
     if excel_safe and not is_csv(target):
-        raise InputError(f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.")
+        raise InputError(
+            f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.",
+            field="excel_safe",
+            file=str(target),
+        )
     table = _open(source, options, typed=kind_of(target) == PARQUET)
     run = {
         "model": scorer.fingerprint,
@@ -207,7 +213,9 @@ def score_file(
         _score(scorer, _texts(table, options, bad.reasons), folder, before, num_texts, progress)
         scoring = perf_counter() - scoring
         if _identity(table.path) != run["input"]:
-            raise InputError(f"{table.name} has changed while it was scored. Start over with --restart.")
+            raise InputError(
+                f"{table.name} has changed while it was scored. Start over with --restart.", file=table.name
+            )
         rows = _rows(table, options, predictions, chain.from_iterable(map(np.load, _parts(folder))))
         write_table(unfinished, schema, rows, dialect, table.has_byte_order_mark, excel_safe)
         os.replace(unfinished, target)
@@ -308,18 +316,23 @@ def _open(source: str, options: ScoreOptions, typed: bool = False) -> Table:
     for name, value in options.csv.items():
         if value != getattr(DataArguments, name) and not is_csv(source):
             option = name.replace("_", "-")
-            raise InputError(f"--{option} takes effect only with CSV or TSV files: leave it out for {source}.")
+            raise InputError(
+                f"--{option} takes effect only with CSV or TSV files: leave it out for {source}.",
+                field=name,
+                file=source,
+            )
     return open_table(source, args, typed)
 
 
 def _check_target(source: str, target: Path) -> None:
     if is_url(target):
-        raise InputError(f"{redacted(location_name(target))} is a URL: name a file of this machine for the output.")
+        name = redacted(location_name(target))
+        raise InputError(f"{name} is a URL: name a file of this machine for the output.", file=name)
     if target.is_dir():
-        raise InputError(f"{target} is a folder: name a file, such as {target / Path(source).name}.")
+        raise InputError(f"{target} is a folder: name a file, such as {target / Path(source).name}.", file=str(target))
     check_ending(target, "write")
     if target.exists() and Path(source).exists() and target.samefile(source):
-        raise InputError(f"{target} is the input itself: name another file for the output.")
+        raise InputError(f"{target} is the input itself: name another file for the output.", file=str(target))
 
 
 def _identity(path: Path) -> dict[str, Any]:
@@ -341,7 +354,8 @@ def _disk_space(target: Path) -> Iterator[None]:
             raise
         raise InputError(
             f"The disk of {target} is full. What is scored is kept in {_folder(target)}: make room and run the same "
-            "command again to resume."
+            "command again to resume.",
+            file=str(target),
         ) from error
 
 
@@ -382,7 +396,9 @@ def _begin(folder: Path, run: dict[str, Any], restart: bool) -> None:
     if changed:
         raise InputError(
             f"{folder} holds the results of an unfinished run with another {' and another '.join(changed)}. Repeat "
-            "its settings to resume it, or start over with --restart, which deletes them."
+            "its settings to resume it, or start over with --restart, which deletes them.",
+            field=changed[0].removeprefix("--").replace("-", "_"),
+            file=str(folder),
         )
 
 
@@ -409,17 +425,24 @@ def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) 
         num_rows += len(chunk)
         bad.add(faults_of(chunk, options), chunk.first)
     if not num_rows:
-        raise InputError(f"{table.name} has no rows.")
+        raise InputError(f"{table.name} has no rows.", file=table.name)
     _check_columns(table, options.text_column, predictions)
     said = str(bad)
     hint = encoding_hint(said) if is_csv(table.name) else ""
     if bad.number == num_rows:
         named = " and ".join(map(repr, options.text_column))
-        raise InputError(f"{table.name}: column {named} has no text in any row: {said}.{hint}")
+        raise InputError(
+            f"{table.name}: column {named} has no text in any row: {said}.{hint}",
+            field=options.text_column[0],
+            file=table.name,
+            row=bad.first,
+        )
     if bad.number and not options.skip_bad_rows:
         raise InputError(
             f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
-            f"Fix them, or pass --skip-bad-rows to keep them without a prediction.{hint}"
+            f"Fix them, or pass --skip-bad-rows to keep them without a prediction.{hint}",
+            file=table.name,
+            row=bad.first,
         )
     return num_rows, bad
 
@@ -447,16 +470,25 @@ def _check_writing(
     try:
         write_table(unfinished, schema, rows, dialect)
     except InputError as error:
-        raise InputError(str(error).replace(str(unfinished), str(target)), file=str(target)) from None
+        said = str(error).replace(str(unfinished), str(target))
+        raise InputError(said, field=error.field, file=str(target), row=error.row) from None
 
 
 def _check_columns(table: Table, text_columns: Sequence[str], predictions: PredictedColumns) -> None:
     _check_text_columns(table, text_columns)
     there = [name for name in predictions.schema.names if name in table.schema.names]
     if there and there[0].startswith(predictions.prefix):
-        raise InputError(f"{table.name} has a column {there[0]!r} already. Name the new ones by another --prefix.")
+        raise InputError(
+            f"{table.name} has a column {there[0]!r} already. Name the new ones by another --prefix.",
+            field=there[0],
+            file=table.name,
+        )
     if there:
-        raise InputError(f"{table.name} has a column {there[0]!r} already. Rename it, or leave --all-scores out.")
+        raise InputError(
+            f"{table.name} has a column {there[0]!r} already. Rename it, or leave --all-scores out.",
+            field=there[0],
+            file=table.name,
+        )
 
 
 def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
@@ -469,7 +501,7 @@ def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
         kind = table.schema.field(column).type
         item = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (is_text(item) or pa.types.is_null(item)):
-            raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.")
+            raise InputError(f"{table.name}: column {column!r} holds {kind}, not text.", field=column, file=table.name)
 
 
 def faults_of(chunk: Chunk, options: ScoreOptions) -> dict[int, str]:

@@ -106,7 +106,7 @@ class Scorer:
         self.engine = prepare(model, dtype, device)
         self.dtype, self.description = self.engine.dtype, self.engine.description
         if agreement is not None:
-            stops = "too few texts to promise it were read: everything is read"
+            stops = "too few texts stopped early in fitting to promise this, so everything is read"
             stops = stops if self.threshold is None else f"a text ends at certainty {self.threshold:.6f}"
             self.description += f"; {agreement:.1%} of labels those of whole texts ({stops})"
         self.tokens_per_batch = tokens_per_batch or self.engine.tokens_per_batch
@@ -176,7 +176,11 @@ class Scorer:
             is_beyond = self.max_length is None and has_more_tokens(self.tokenizer, text, most_tokens)
             document = None if is_beyond else self._tokenise([text])[0]
             if document is None or len(document) > most_tokens:
-                raise InputError(f"texts[{row}] has more than {most_tokens:,} tokens: shorten it, or cut it in two.")
+                raise InputError(
+                    f"texts[{row}] has more than {most_tokens:,} tokens: shorten it, or cut it in two.",
+                    field="texts",
+                    row=row + 1,
+                )
             documents.append(document)
         return documents
 
@@ -250,7 +254,7 @@ class Scorer:
         documents = self._tokenise(texts) if isinstance(texts[0], str) else texts
         for row, ids in enumerate(documents, first):
             if not len(ids):  # of a recurrent net, whose tokenizer adds no special tokens
-                raise InputError(f"texts[{row}] has no word in it: leave it out.")
+                raise InputError(f"texts[{row}] has no word in it: leave it out.", field="texts", row=row + 1)
         lengths = np.array([len(ids) for ids in documents])
         is_stoppable = np.zeros(len(lengths), dtype=bool)
         if self.threshold is not None:
@@ -330,14 +334,20 @@ def checked_texts(texts: Iterable[Any]) -> Iterator[str]:
         InputError: naming it.
     """
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"texts is {reprlib.repr(texts)}, neither a text nor a list of texts.")
+        raise InputError(f"texts is {reprlib.repr(texts)}, neither a text nor a list of texts.", field="texts")
     if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        raise InputError('texts is a table: give its column of texts, such as table["text"].')
+        raise InputError('texts is a table: give its column of texts, such as table["text"].', field="texts")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"texts[{row}] is {reprlib.repr(text)}, not text: leave it out.")
+            raise InputError(
+                f"texts[{row}] is {reprlib.repr(text)}, not text: leave it out.", field="texts", row=row + 1
+            )
         if not is_decoded(text):
-            raise InputError(f"texts[{row}] holds half a character (a lone surrogate): decode the text again.")
+            raise InputError(
+                f"texts[{row}] holds half a character (a lone surrogate): decode the text again.",
+                field="texts",
+                row=row + 1,
+            )
         yield text
 
 

@@ -161,8 +161,11 @@ def _why_not(config: PreTrainedConfig) -> str | None:
             "for models that read left to right; this one's GRU reads both ways (`gru_bidirectional`), and has to "
             "begin at the end"
         )
-    if LabelSpace.from_config(config).problem_type == REGRESSION:
+    labels = LabelSpace.from_config(config)
+    if labels.problem_type == REGRESSION:
         return "for labels, and this model predicts numbers"
+    if labels.num_labels < 2 and labels.problem_type != MULTI_LABEL:
+        return "for models of two labels or more, and this one has a single label"
     return None
 
 
@@ -285,16 +288,19 @@ def find_threshold(config: PreTrainedConfig, agreement: float, max_length: int |
     known = config.stop_thresholds or {}
     entry = next((entry for name, entry in known.items() if math.isclose(float(name), agreement)), None)
     if not known:
-        raise InputError(f"The model's configuration has no `stop_thresholds`. {fit}")
+        raise InputError(f"The model's configuration has no `stop_thresholds`. {fit}.", field="stop_thresholds")
     if entry is None:
         raise InputError(
-            f"--agreement {agreement:g} has no threshold in the model's configuration: {', '.join(known)}."
+            f"--agreement {agreement:g} has no threshold in the model's configuration. The model has thresholds for "
+            f"{', '.join(known)}: name one of them.",
+            field="agreement",
         )
     if entry.get("max_length") != max_length:
         lengths = ["whole texts" if n is None else f"{n:,} tokens" for n in (entry.get("max_length"), max_length)]
         raise InputError(
             f"The thresholds for --agreement were fitted on {lengths[0]}, and --max-length reads {lengths[1]}. {fit}, "
-            "with the same --max-length."
+            "with the same --max-length.",
+            field="max_length",
         )
     return entry["threshold"]
 
@@ -307,7 +313,7 @@ def check_can_stop(config: PreTrainedConfig) -> None:
     """
     reason = _why_not(config)
     if reason is not None:
-        raise InputError(f"--agreement is {reason}: leave it out.")
+        raise InputError(f"--agreement is {reason}: leave it out.", field="agreement")
 
 
 def report(fitted: dict[str, dict[str, Any]]) -> str:

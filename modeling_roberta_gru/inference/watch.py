@@ -81,12 +81,13 @@ def load_watcher(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if model.config.model_type != RobertaGRUConfig.model_type:
         raise InputError(
             f"{name} is a {model.config.model_type}, which would have to read the whole text again at every word: "
-            "only RoBERTa-GRU can continue where it stopped."
+            "only RoBERTa-GRU can continue where it stopped.",
+            file=name,
         )
     try:
         model.reader(tokenizer)
     except ValueError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {error}", file=name) from error
     return model, tokenizer
 
 
@@ -173,7 +174,9 @@ def follow_file(
     try:
         file = _open(path)
     except OSError as error:
-        raise InputError(f"--follow {path} cannot be read: {error.strerror}.") from error
+        raise InputError(
+            f"--follow {path} cannot be read: {error.strerror}.", field="follow", file=str(path)
+        ) from error
     place, seen = 0, b""  # up to where the file has been read, and the last bytes before
     try:
         while True:

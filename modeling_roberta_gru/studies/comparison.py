@@ -486,7 +486,9 @@ def _notes(comparison: Mapping[str, Any]) -> list[str]:
         f"- n = {comparison['n']:,} test rows, the same for all; classes: {labels}",
         f"- in brackets: 95 % percentile bootstrap intervals, {comparison['num_resamples']:,} resamples (seed "
         f"{comparison['seed']}) of the rows; of a system with several seeds, its metrics are means over them, and "
-        "seeds and rows are resampled at once. Few seeds say little about others, and one says nothing",
+        "seeds and rows are resampled at once. Few seeds say little about others, and one says nothing: resamples of "
+        "two seeds show half of the variance between seeds, those of three two thirds, so that such intervals are "
+        "somewhat too narrow",
         "- differences: each resample draws the same rows for both systems, and each system's seeds apart; their "
         "intervals are not adjusted for the number of systems",
         f"- p: McNemar's exact test, on the lowest seed that both have, of the b rows that only {first} has right "

@@ -98,11 +98,12 @@ def add_lora(
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise InputError("--lora needs peft: pip install peft.") from error
+        raise InputError("--lora needs peft: pip install peft.", field="lora") from error
     if not model.name_or_path:
         raise InputError(
             "--lora needs --model_name_or_path: an adapter is useless without the encoder that it was trained on, "
-            "and random weights are saved nowhere."
+            "and random weights are saved nowhere.",
+            field="model_name_or_path",
         )
     config = LoraConfig(
         r=rank,
@@ -133,13 +134,19 @@ def _target_modules(model: PreTrainedModel, wanted: Sequence[str] | None) -> lis
         if wanted is None:
             raise InputError(
                 f"--lora: peft has no usual layers for a {kind}. Name some by --lora_target_modules: {ALL_LINEAR}, or "
-                f"any of {', '.join(known)}."
+                f"any of {', '.join(known)}.",
+                field="lora_target_modules",
             )
     if list(wanted) == [ALL_LINEAR]:
         return known
     for target in wanted:
         if not any(f".{name}".endswith(f".{target}") for name in linear):
-            raise unknown_name("linear layer of the encoder in --lora_target_modules", target, [*known, ALL_LINEAR])
+            raise unknown_name(
+                "linear layer of the encoder in --lora_target_modules",
+                target,
+                [*known, ALL_LINEAR],
+                field="lora_target_modules",
+            )
     return list(wanted)
 
 

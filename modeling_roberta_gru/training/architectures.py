@@ -126,7 +126,10 @@ class Architecture:
         """
         fields = args.config_fields(config)
         for name in fields.keys() & self.set_elsewhere.keys():
-            raise InputError(f"--config_overrides {name}: it is set by {self.set_elsewhere[name]}. Leave it out.")
+            raise InputError(
+                f"--config_overrides {name}: it is set by {self.set_elsewhere[name]}. Leave it out.",
+                field="config_overrides",
+            )
         return fields
 
     def loss_function(
@@ -194,7 +197,9 @@ class RobertaGRU(Architecture):
         except InputError:
             raise
         except (OSError, ValueError) as error:
-            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
+            raise InputError(
+                f"The model {name or 'to be built'} is not usable: {first_line(error)}.", file=name
+            ) from error
         check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
         return model
 
@@ -259,15 +264,25 @@ class Transformer(Architecture):
         except InputError:
             raise
         except (OSError, ValueError) as error:
-            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
+            raise InputError(
+                f"The model {name or 'to be built'} is not usable: {first_line(error)}.", file=name
+            ) from error
         check_encoder_came_whole(name, report, f"{model.base_model_prefix}.", last_linear_name(model))
         return model
 
     def _check_kind(self, name: str, config: PreTrainedConfig) -> None:
         if config.model_type == RobertaGRUConfig.model_type:
-            raise InputError(f"{name} is a RoBERTa-GRU: leave --architecture {self.name} out to train it.")
+            raise InputError(
+                f"{name} is a RoBERTa-GRU: leave --architecture {self.name} out to train it.",
+                field="architecture",
+                file=name,
+            )
         if config.model_type == RecurrentConfig.model_type or config.is_encoder_decoder:
-            raise InputError(f"{name} is a {config.model_type}, and --architecture {self.name} needs an encoder.")
+            raise InputError(
+                f"{name} is a {config.model_type}, and --architecture {self.name} needs an encoder.",
+                field="architecture",
+                file=name,
+            )
 
     def loss_function(
         self, labels: LabelSpace, class_weights: list[float] | None, label_smoothing: float
@@ -346,7 +361,9 @@ class RecurrentNet(Architecture):
             if fields.setdefault("embedding_size", width) != width:
                 raise InputError(
                     f"--config_overrides embedding_size={fields['embedding_size']} does not fit --embeddings "
-                    f"{args.embeddings}, whose vectors have {width} numbers: leave embedding_size out."
+                    f"{args.embeddings}, whose vectors have {width} numbers: leave embedding_size out.",
+                    field="config_overrides",
+                    file=args.embeddings,
                 )
         try:
             model = RecurrentForSequenceClassification(RecurrentConfig(**fields))
@@ -414,14 +431,17 @@ def check_options(
         if changed.get(name) or (name in GRU_OPTIONS and name in changed):  # these may be 0 or false
             raise InputError(
                 f"--{name} has no effect with --architecture {architecture.name}: leave it out (--{name} null, "
-                "where a recipe names it)."
+                "where a recipe names it).",
+                field=name,
             )
     for name, value in SET_BY_RUN.items():
         if getattr(args, name) != value:
             hint = " Class names are --class_names." if name == "label_names" else ""
             raise InputError(f"--{name} is set by the run itself: leave it out.{hint}", field=name)
     if args.lora and is_sharded(args):
-        raise InputError("--lora cannot be combined with FSDP: no process has the whole model to merge it into.")
+        raise InputError(
+            "--lora cannot be combined with FSDP: no process has the whole model to merge it into.", field="lora"
+        )
     return architecture
 
 

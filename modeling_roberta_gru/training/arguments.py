@@ -24,7 +24,8 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
     """Everything of [`~transformers.TrainingArguments`], with what [`~.arguments.TrainingOptions`] adds and changes.
 
     `push_to_hub` is taken over: it leaves `publish_as`, the name to publish the finished model under, if any.
-    `data_fingerprint`, where it is set, is noted in every checkpoint: see [`~.run_folder.check_same_data`].
+    `data_fingerprint` and `shared_options`, where they are set, are noted in every checkpoint: see
+    [`~.run_folder.check_same_data`] and [`~.run_folder.find_checkpoint`].
     `dataloader_pin_memory` is on only where there is an accelerator.
 
     Raises:
@@ -33,23 +34,31 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
 
     publish_as: str | None = field(default=None, init=False)
     data_fingerprint: str | None = field(default=None, init=False)
+    shared_options: dict[str, Any] | None = field(default=None, init=False)
     num_idle_gpus: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         check_training_options(self)
         if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
-            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
+            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.", field="optim")
         if self.train_sampling_strategy == "batch_rebalance" and not hasattr(
             trainer_pt_utils, "BatchRebalanceSampler"
         ):
-            raise InputError("--train_sampling_strategy batch_rebalance needs a newer transformers: upgrade it.")
+            raise InputError(
+                "--train_sampling_strategy batch_rebalance needs a newer transformers: upgrade it.",
+                field="train_sampling_strategy",
+            )
         trackers = ("none", "all", *get_available_reporting_integrations())
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:
-                raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
+                raise unknown_name(
+                    "tracker (or one that is not installed) in --report_to", name, trackers, field="report_to"
+                )
         for name in ("hub_strategy", "hub_always_push"):
             if getattr(self, name) != _default(name):
-                raise InputError(f"--{name} has no effect: a run publishes once, at its end. Leave it out.")
+                raise InputError(
+                    f"--{name} has no effect: a run publishes once, at its end. Leave it out.", field=name
+                )
         # The Trainer must not push by itself: it would push pickles, and a card with another optimizer.
         self.publish_as = self.hub_model_id if self.push_to_hub else None
         self.push_to_hub = False

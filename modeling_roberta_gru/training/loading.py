@@ -43,10 +43,13 @@ def model_folder(name: str) -> str:
         if (folder / "metrics.json").is_file():
             raise InputError(
                 f"{name} is a run without a model: the folder {folder / 'model'} does not exist. A bag of words keeps "
-                "none."
+                "none.",
+                file=name,
             )
         if folder.is_absolute() and not folder.exists():
-            raise InputError(f"{name} does not exist. Name the folder of a run or of a saved model, or a Hub id.")
+            raise InputError(
+                f"{name} does not exist. Name the folder of a run or of a saved model, or a Hub id.", file=name
+            )
     return name
 
 
@@ -75,20 +78,23 @@ def was_cleaned(name: str) -> bool:
     return isinstance(options, dict) and options.get("clean_html") is True
 
 
-def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_classifier(
+    name: str, trust_remote_code: bool = False, revision: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load any trained text classifier and its tokenizer from a run's folder, a saved model's folder or the Hub.
 
     Args:
         name: of the folder or the model.
         trust_remote_code: run the code that the model brings along, a program of whoever wrote it. A model of ours is
             loaded by the installed classes all the same, whatever code lies beside it; its tokenizer may need code.
+        revision: of a Hub id; unset: main.
 
     Raises:
         InputError: if they cannot be read there, or the head is not trained.
     """
     name = model_folder(name)
     try:
-        revision = pinned(name)
+        revision = pinned(name, revision)
         runs_code = trust_remote_code and model_type(name, revision) not in OURS
         check_checkpoint(name, revision, trust_remote_code=runs_code)
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -98,11 +104,12 @@ def load_classifier(name: str, trust_remote_code: bool = False) -> tuple[PreTrai
     except InputError:
         raise
     except (OSError, ValueError) as error:
-        raise InputError(f"No model can be read from {name}: {first_line(error)}.") from error
+        raise InputError(f"No model can be read from {name}: {first_line(error)}.", file=name) from error
     if report["missing_keys"]:
         raise InputError(
             f"{name} holds no trained classifier but a {model.config.model_type} that lacks "
-            f"{min(report['missing_keys'])}."
+            f"{min(report['missing_keys'])}.",
+            file=name,
         )
     check_token_ids(tokenizer, model.config.vocab_size)
     return model.eval(), tokenizer
@@ -123,11 +130,13 @@ def read_tokenizer(
     try:
         tokenizer = tokenizer_class.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # the libraries behind it have no common one
-        raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}.") from error
+        raise InputError(f"No tokenizer can be read from {name}: {first_line(error)}.", file=name) from error
     if not isinstance(tokenizer.model_max_length, int | float):
         raise InputError(
             f"No tokenizer can be read from {name}: `model_max_length` is {tokenizer.model_max_length!r}, not a "
-            "number. Correct the field."
+            "number. Correct the field.",
+            field="model_max_length",
+            file=name,
         )
     if not trust_remote_code:
         tokenizer.init_kwargs.pop("auto_map", None)  # which would be saved along
@@ -141,7 +150,9 @@ def check_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         InputError: if not.
     """
     if tokenizer.pad_token_id is None:
-        raise InputError(f"The tokenizer of {name} has no padding token, which batches need: take another one.")
+        raise InputError(
+            f"The tokenizer of {name} has no padding token, which batches need: take another one.", file=name
+        )
 
 
 def read_weights(
@@ -186,7 +197,8 @@ def check_encoder_came_whole(name: str, report: dict[str, Any], encoder: str, he
             what = "is of another size in" if key in mismatched else "is missing from"
             raise InputError(
                 f"{key} {what} {name}: it is not a checkpoint for this configuration. Leave the sizes as the "
-                "checkpoint has them, or name another --model_name_or_path."
+                "checkpoint has them, or name another --model_name_or_path.",
+                file=name,
             )
 
 
@@ -208,7 +220,8 @@ def longest_read(
     if limit is not None and (max_length or 0) > limit:
         raise InputError(
             f"--max_length {max_length} is more than the {limit} tokens that the model reads at most: a transformer "
-            "with its stock head has no windows."
+            "with its stock head has no windows.",
+            field="max_length",
         )
     return max_length or limit
 

@@ -133,13 +133,17 @@ def optimizer_class_and_kwargs(
     for assignment in (args.optim_args or "").split(",") if args.optim_args else []:
         name, _, text = assignment.strip().partition("=")
         if name in OWN_OPTIONS:
-            raise InputError(f"--optim_args: {name} has an option of its own, --{OWN_OPTIONS[name]}.")
+            raise InputError(
+                f"--optim_args: {name} has an option of its own, --{OWN_OPTIONS[name]}.", field="optim_args"
+            )
         if name not in known:
-            raise unknown_name(f"argument of {args.optimizer} in --optim_args", name, known)
+            raise unknown_name(f"argument of {args.optimizer} in --optim_args", name, known, field="optim_args")
         try:
             kwargs[name] = ast.literal_eval(text)
         except (SyntaxError, ValueError):
-            raise InputError(f"--optim_args: {name} has no value that can be read, got {text!r}.") from None
+            raise InputError(
+                f"--optim_args: {name} has no value that can be read, got {text!r}.", field="optim_args"
+            ) from None
     return optimizer_class, kwargs
 
 
@@ -207,7 +211,10 @@ def _check_layers(model: PreTrainedModel, option: str) -> None:
     num_layers = _num_layers(model)
     names = [f".{name}" for name, _ in model.base_model.named_parameters()]
     if {_height(name, num_layers) for name in names} < set(range(num_layers + 1)):
-        raise InputError(f"{option}: the layers of a {model.config.model_type} cannot be told apart. Leave it out.")
+        raise InputError(
+            f"{option}: the layers of a {model.config.model_type} cannot be told apart. Leave it out.",
+            field=option.removeprefix("--"),
+        )
 
 
 def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
@@ -218,7 +225,9 @@ def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
     """
     num_layers = _num_layers(model)
     if not 0 <= args.freeze_layers <= num_layers:
-        raise InputError(f"--freeze_layers is {args.freeze_layers}; the encoder has {num_layers} layers.")
+        raise InputError(
+            f"--freeze_layers is {args.freeze_layers}; the encoder has {num_layers} layers.", field="freeze_layers"
+        )
     if not (args.freeze_encoder or args.freeze_layers):
         return
     if args.freeze_layers:
@@ -253,7 +262,8 @@ def check_optimizer_state(
     if sizes != expected_sizes:
         raise InputError(
             f"{checkpoint} groups its parameters as {sizes}, this run as {expected_sizes}: resume with the learning "
-            "rates, decays and frozen layers it was trained with, or start a new run in another --output_dir."
+            "rates, decays and frozen layers it was trained with, or start a new run in another --output_dir.",
+            file=checkpoint,
         )
     # What the checkpoint says would be taken over without a word.
     for old, new in zip(groups, expected_groups, strict=True):
@@ -263,7 +273,8 @@ def check_optimizer_state(
             if is_known and not _is_same(before, now):
                 raise InputError(
                     f"{checkpoint} was trained with {option} {before}, not {now}: resume with the optimizer and the "
-                    "options it was trained with, or start a new run in another --output_dir."
+                    "options it was trained with, or start a new run in another --output_dir.",
+                    file=checkpoint,
                 )
 
 
@@ -305,5 +316,7 @@ def _check_state(saved: dict[str, Any], args: RobertaGRUTrainingArguments, check
             raise InputError(
                 f"{checkpoint} was written by another optimizer than {args.optimizer}: its state is "
                 f"{sorted(state)}, not {sorted(expected)}. Resume with the --optimizer it was trained with, or start "
-                "a new run in another --output_dir."
+                "a new run in another --output_dir.",
+                field="optimizer",
+                file=checkpoint,
             )

@@ -95,12 +95,15 @@ class AdaptOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size", "save_steps"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"--{name} must be a number above 0, got {getattr(self, name)}.")
+                raise InputError(f"--{name} must be a number above 0, got {getattr(self, name)}.", field=name)
         check_seeds(seed=self.seed)
         if not 0 < self.validation_share < 1:
-            raise InputError(f"--validation_share must be above 0 and below 1, got {self.validation_share}.")
+            raise InputError(
+                f"--validation_share must be above 0 and below 1, got {self.validation_share}.",
+                field="validation_share",
+            )
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}.")
+            raise InputError(f"--dropout must be at least 0 and below 1, got {self.dropout}.", field="dropout")
 
 
 class Document(NamedTuple):
@@ -266,9 +269,9 @@ def _adapt(
 ) -> dict[str, Any]:
     """Train, or resume, and write; `earlier` is the record of an unfinished run, if there is one."""
     set_seed(options.seed)
-    if options.trust_remote_code:
-        say(f"Trusted to run: the code of {describe_remote_code(model)}")
     revision = pinned(model)
+    if options.trust_remote_code:
+        say(f"Trusted to run: the code of {describe_remote_code(model, revision)}")
     tokenizer = _read_tokenizer(model, revision, options)
     masked_model = _load(model, revision, tokenizer)
     size = _window_size(masked_model, tokenizer, options)
@@ -348,7 +351,7 @@ def _write(
 def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a run of the same options that the output folder holds; without one, an empty one."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output_dir {folder} is not a folder.")
+        raise InputError(f"--output_dir {folder} is not a folder.", field="output_dir", file=str(folder))
     # What begins with a dot is what a process that was killed left of its first file.
     if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return {}
@@ -356,7 +359,9 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         options = dict(record["options"])
     except (OSError, ValueError, TypeError, KeyError):
-        raise InputError(f"--output_dir {folder} holds something else: name a new folder.") from None
+        raise InputError(
+            f"--output_dir {folder} holds something else: name a new folder.", field="output_dir", file=str(folder)
+        ) from None
     for name, value in described.items():
         if options.get(name, getattr(AdaptOptions, name, None)) != value:  # a record may be older than an option
             kind, way_out = (
@@ -364,7 +369,9 @@ def _earlier(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
             )
             raise InputError(
                 f"--output_dir {folder} holds {kind} run with another {name} "
-                f"({options.get(name)!r}, not {value!r}): {way_out}name a new folder."
+                f"({options.get(name)!r}, not {value!r}): {way_out}name a new folder.",
+                field=name,
+                file=str(folder),
             )
     return record
 
@@ -373,11 +380,14 @@ def _read_tokenizer(model: str, revision: str | None, options: AdaptOptions) -> 
     """Load the encoder's tokenizer, which must have a mask and a padding token."""
     tokenizer = read_tokenizer(model, revision, trust_remote_code=options.trust_remote_code)
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
-        raise InputError(f"No tokenizer can be read from {model}: save the encoder's own beside its weights.")
+        raise InputError(
+            f"No tokenizer can be read from {model}: save the encoder's own beside its weights.", file=model
+        )
     if tokenizer.mask_token is None:
         raise InputError(
             f"The tokenizer of {model} has no mask token, which masked-language-model training hides words with: "
-            "adapt an encoder whose vocabulary has one, such as roberta-base."
+            "adapt an encoder whose vocabulary has one, such as roberta-base.",
+            file=model,
         )
     check_padding(tokenizer, model)
     return tokenizer
@@ -389,7 +399,9 @@ def _window_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, opt
     least = tokenizer.num_special_tokens_to_add() + 1
     size = options.max_length or most
     if not least <= size <= most:
-        raise InputError(f"--max_length must be from {least} to {most}, the encoder's window; got {size}.")
+        raise InputError(
+            f"--max_length must be from {least} to {most}, the encoder's window; got {size}.", field="max_length"
+        )
     return size
 
 
@@ -420,7 +432,8 @@ def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -
             config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
             if config.model_type not in ENCODERS:
                 raise InputError(
-                    f"{name} is a {config.model_type!r}: RoBERTa-GRU starts from {', '.join(ENCODERS)} only."
+                    f"{name} is a {config.model_type!r}: RoBERTa-GRU starts from {', '.join(ENCODERS)} only.",
+                    file=name,
                 )
             check_checkpoint(name, revision)
             model_class: Any = AutoModelForMaskedLM
@@ -440,12 +453,12 @@ def _load(name: str, revision: str | None, tokenizer: PreTrainedTokenizerBase) -
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"The encoder {name} is not usable: {first_line(error)}.") from error
+        raise InputError(f"The encoder {name} is not usable: {first_line(error)}.", file=name) from error
     missing = [key for key in report["missing_keys"] if key.startswith("roberta.") and "pooler" not in key]
     if missing:
-        raise InputError(f"{missing[0]} is missing from {name}: it is not a whole encoder.")
+        raise InputError(f"{missing[0]} is missing from {name}: it is not a whole encoder.", file=name)
     if not is_finite(model):
-        raise InputError(f"{name} holds weights that are NaN or infinite: adapt another checkpoint.")
+        raise InputError(f"{name} holds weights that are NaN or infinite: adapt another checkpoint.", file=name)
     return model
 
 
@@ -456,6 +469,7 @@ def _check_texts(folder: Path, earlier: dict[str, Any], texts: Sequence[str]) ->
         raise InputError(
             f"--output_dir {folder} holds a run on other texts: a file has changed since. Name a new folder.",
             field="output_dir",
+            file=str(folder),
         )
     return digest
 
@@ -493,11 +507,23 @@ def _texts_of(files: Iterable[str | Path], options: AdaptOptions, option: str) -
             found |= dict.fromkeys(chunk.names)
             for at, text in enumerate(chunk.values(column)):
                 if at in chunk.bad:
-                    raise InputError(f"{table.name}, row {chunk.first + at + 1}: {chunk.bad[at]}.")
+                    raise InputError(
+                        f"{table.name}, row {chunk.first + at + 1}: {chunk.bad[at]}.",
+                        file=table.name,
+                        row=chunk.first + at + 1,
+                    )
                 if text is not None and not isinstance(text, str):
-                    raise InputError(f"{table.name}: column {column!r} holds {text!r}, which is not text.")
+                    raise InputError(
+                        f"{table.name}: column {column!r} holds {text!r}, which is not text.",
+                        field=column,
+                        file=table.name,
+                    )
                 if text is not None and not is_decoded(text):
-                    raise InputError(f"{table.name}, row {chunk.first + at + 1}: {not_text(UTF_8)}.")
+                    raise InputError(
+                        f"{table.name}, row {chunk.first + at + 1}: {not_text(UTF_8)}.",
+                        file=table.name,
+                        row=chunk.first + at + 1,
+                    )
                 yield clean_html(text) if text and options.clean_html else text
         if not names:
             _check_column(column, list(found), table.name, option)
@@ -505,7 +531,7 @@ def _texts_of(files: Iterable[str | Path], options: AdaptOptions, option: str) -
 
 def _check_column(column: str, names: Sequence[str], file: str, option: str) -> None:
     if column not in names:
-        raise unknown_name(f"--text_column in {file} ({option})", column, names)
+        raise unknown_name(f"--text_column in {file} ({option})", column, names, field="text_column", file=file)
     if "label" in names and option == "TEXTS":
         say(f"{file}: only the texts are read; the labels are ignored.")
 

@@ -174,6 +174,27 @@ def changed_options(*arguments: Any) -> dict[str, Any]:
     return changed
 
 
+SHARED_BY_A_RUN = (
+    *(each.name for each in fields(ModelArguments) if each.name not in ("trust_remote_code", *WITHOUT_EFFECT)),
+    *("max_length", "max_windows", "window_policy", "class_weights", "label_smoothing_factor"),
+    *("optimizer", "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("learning_rate", "head_learning_rate", "layer_decay", "weight_decay", "max_grad_norm", "neftune_noise_alpha"),
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "metric_for_best_model"),
+    *("freeze_encoder", "freeze_layers", "lora", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("length_curriculum", "train_sampling_strategy", "dataloader_drop_last", "average_tokens_across_devices"),
+)
+"""Options of model and objective, in which a resumed run may not differ from what it resumes."""
+
+
+def shared_options(*arguments: Any) -> dict[str, Any]:
+    """Return the options that a resumed run must share, as JSON keeps them."""
+    options = {field.name: getattr(part, field.name) for part in arguments for field in fields(part)}
+    if options["optimizer"] != "optim":  # whose default is that of the installed torch
+        options["optim"] = None
+    options["metric_for_best_model"] = options["metric_for_best_model"] or "loss"
+    return {name: _recorded(getattr(options[name], "value", options[name])) for name in SHARED_BY_A_RUN}
+
+
 def _recorded(value: Any) -> Any:
     if isinstance(value, list):
         return [_recorded(part) for part in value]

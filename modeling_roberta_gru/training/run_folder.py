@@ -35,24 +35,58 @@ def find_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
     which files there are.
 
     Raises:
-        InputError: if there is no such checkpoint, it is that of another seed, or it holds weights alone.
+        InputError: if there is no such checkpoint, it is part of another run, or it holds weights alone.
     """
     checkpoint = _wanted_checkpoint(args)
-    noted = {} if checkpoint is None else _noted(Path(checkpoint))
-    for name, ours in {"seed": args.seed, "data_seed": args.order_seed}.items():
-        theirs = noted.get(name)  # of which an older checkpoint says nothing
-        if theirs is not None and theirs != ours:
-            raise InputError(
-                f"{checkpoint} was trained with --{name} {theirs}, not {ours}, and is not part of this run: give that "
-                "seed, or start a new run in another --output_dir.",
-                field=name,
-            )
-    if checkpoint is not None and not any(any(Path(checkpoint).glob(name)) for name in OPTIMIZER_STATES):
+    if checkpoint is None:
+        return None
+    _check_same_run(checkpoint, args)
+    if not any(any(Path(checkpoint).glob(name)) for name in OPTIMIZER_STATES):
         raise InputError(
             f"{checkpoint} holds no state of the optimizer (--save_only_model), so training cannot be resumed: start "
-            "a new run in another --output_dir."
+            "a new run in another --output_dir.",
+            file=checkpoint,
         )
     return checkpoint
+
+
+def _check_same_run(checkpoint: str, args: RobertaGRUTrainingArguments) -> None:
+    """Check that a checkpoint is of the same seeds, model, objective and batches, and of no longer training."""
+    noted = _noted(Path(checkpoint))  # an older one says less
+    seeds = {name: noted[name] for name in ("seed", "data_seed") if noted.get(name) is not None}
+    ours = {"seed": args.seed, "data_seed": args.order_seed, **(args.shared_options or {})}
+    for name, theirs in {**seeds, **(noted.get("options") or {})}.items():
+        if name in ours and ours[name] != theirs:
+            raise InputError(
+                f"{checkpoint} was trained with --{name} {_written(theirs)}, not {_written(ours[name])}: resume with "
+                "that, or start a new run in another --output_dir.",
+                field=name,
+                file=checkpoint,
+            )
+    batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if not args.auto_find_batch_size and noted.get("batch_size") not in (None, batch_size):
+        raise InputError(
+            f"{checkpoint} was trained on batches of {noted['batch_size']} texts, not {batch_size}: resume with "
+            "another --gradient_accumulation_steps, so that its product with --per_device_train_batch_size and the "
+            "number of processes is the same, or start a new run in another --output_dir.",
+            field="per_device_train_batch_size",
+            file=checkpoint,
+        )
+    length = "max_steps" if args.max_steps > 0 else "num_train_epochs"
+    if (noted.get(length) or 0) > getattr(args, length):
+        raise InputError(
+            f"{checkpoint} is of a run with --{length} {noted[length]:g}, and {getattr(args, length):g} are fewer: "
+            "resume with as many or more, or start a new run in another --output_dir.",
+            field=length,
+            file=checkpoint,
+        )
+
+
+def _written(value: Any) -> str:
+    """Return an option's value as a command line has it."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def check_same_data(checkpoint: str, fingerprint: str) -> None:
@@ -64,7 +98,8 @@ def check_same_data(checkpoint: str, fingerprint: str) -> None:
     if _noted(Path(checkpoint)).get("data") not in (None, fingerprint):
         raise InputError(
             f"{checkpoint} was trained on other rows, or other splits of them: resume with the data and the options "
-            "of splits that it was trained with, or start a new run in another --output_dir."
+            "of splits that it was trained with, or start a new run in another --output_dir.",
+            file=checkpoint,
         )
 
 
@@ -77,12 +112,18 @@ def _wanted_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         if not _is_whole(Path(wanted)):
             raise InputError(
                 f"--resume_from_checkpoint {wanted} holds no whole checkpoint: trainer_state.json or a file that it "
-                "lists is missing."
+                "lists is missing.",
+                field="resume_from_checkpoint",
+                file=str(wanted),
             )
         return str(wanted)
     last = last_checkpoint(Path(args.output_dir))
     if last is None and word != AUTO:
-        raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
+        raise InputError(
+            f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.",
+            field="resume_from_checkpoint",
+            file=args.output_dir,
+        )
     return last
 
 
@@ -124,7 +165,9 @@ def check_output_dir(args: RobertaGRUTrainingArguments, checkpoint: str | None) 
         raise InputError(
             f"--output_dir {args.output_dir} holds another run ({', '.join(path.name for path in held[:3])} …). Name "
             "another folder, resume that run by --resume_from_checkpoint true, or replace it by "
-            "--overwrite_output_dir true."
+            "--overwrite_output_dir true.",
+            field="output_dir",
+            file=args.output_dir,
         )
     check_writable("--output_dir", folder)
 
@@ -140,7 +183,9 @@ def check_inputs_stay(args: RobertaGRUTrainingArguments, inputs: Iterable[str | 
         if os.path.exists(path) and any(path.resolve().is_relative_to(part) for part in replaced):
             raise InputError(
                 f"{path} is read by this run, which would replace it in --output_dir {args.output_dir}: name another "
-                "folder."
+                "folder.",
+                field="output_dir",
+                file=str(path),
             )
 
 

@@ -22,7 +22,8 @@ def check_sharding(args: RobertaGRUTrainingArguments) -> None:
     if _fsdp_version(args) == 1:
         raise InputError(
             "FSDP 1 is not supported: choose FSDP 2 (`fsdp_version: 2` in accelerate's configuration; --fsdp takes it "
-            "by itself)."
+            "by itself).",
+            field="fsdp_version",
         )
     if is_deepspeed_zero3_enabled():
         raise InputError("DeepSpeed ZeRO-3 is not supported: choose stage 2, or --fsdp full_shard.")

@@ -122,6 +122,8 @@ class TrainedModel(Trained):
     def describe(
         self, model_args: ModelArguments, args: RobertaGRUTrainingArguments, started: float
     ) -> dict[str, Any]:
+        # The state says what was found; where nothing was searched for, after a resume, what was before.
+        found = self.trainer.state.train_batch_size if args.auto_find_batch_size else None
         return {
             **describe_training(self.trainer, started, self.training_seconds),
             "model": describe_model(
@@ -129,9 +131,7 @@ class TrainedModel(Trained):
                 replace(model_args, model_revision=self.base_revision),
                 self.architecture.size_fields,
             ),
-            "hyperparameters": describe_hyperparameters(
-                args, self.trainer.state.train_batch_size or args.train_batch_size, **self.loss_fields
-            ),
+            "hyperparameters": describe_hyperparameters(args, found or args.train_batch_size, **self.loss_fields),
         }
 
     def write(self, folder: Path) -> None:

@@ -97,7 +97,8 @@ class ResumingTrainer(Trainer):
             if not moved.is_dir():
                 raise InputError(
                     f"{moved}, which holds the best weights so far, is missing: put it back, or start a new run in "
-                    "another --output_dir."
+                    "another --output_dir.",
+                    file=str(moved),
                 )
             self.state.best_model_checkpoint = str(moved)
 
@@ -155,7 +156,7 @@ class RobertaGRUTrainer(ResumingTrainer):
             evaluation: dict[str, Any] = {} if kwargs.get("eval_dataset") is not None else WITHOUT_EVALUATION
             args = RobertaGRUTrainingArguments(**evaluation)
         if args.publish_as is not None and not published_by_caller:
-            raise InputError(f"push_to_hub: {NO_PUSH}")
+            raise InputError(f"push_to_hub: {NO_PUSH}", field="push_to_hub")
         _check_adapter(model)
         if args.label_smoothing_factor:
             # The Trainer's own smoothing would keep the labels from the model; another loss has its own.
@@ -251,7 +252,10 @@ class RobertaGRUTrainer(ResumingTrainer):
         if args.length_curriculum or strategy in ("group_by_length", "batch_rebalance"):
             lengths = document_lengths(self.train_dataset, args.length_column_name)
         if strategy == "group_by_length":
-            sampler = GroupedSampler(lengths, args.train_batch_size * args.gradient_accumulation_steps)
+            # Of the effective batch, so that the order is the same however that is cut.
+            sampler = GroupedSampler(
+                lengths, args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            )
         elif strategy == "batch_rebalance":
             from transformers.trainer_pt_utils import BatchRebalanceSampler  # the arguments see that it is there
 
@@ -297,7 +301,9 @@ class RobertaGRUTrainer(ResumingTrainer):
             delete(folder)  # which makes room, and is not whole
             raise InputError(
                 f"{folder} cannot be written: {reason}. Make room or name another --output_dir; earlier checkpoints "
-                "are whole, and --resume_from_checkpoint auto continues from the last one."
+                "are whole, and --resume_from_checkpoint auto continues from the last one.",
+                field="output_dir",
+                file=str(folder),
             ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
@@ -305,7 +311,9 @@ class RobertaGRUTrainer(ResumingTrainer):
         if holds_adapter != is_adapted(self.model):
             raise InputError(
                 f"{resume_from_checkpoint} was written {'with' if holds_adapter else 'without'} --lora: resume as it "
-                "was trained, or start a new run in another --output_dir."
+                "was trained, or start a new run in another --output_dir.",
+                field="lora",
+                file=resume_from_checkpoint,
             )
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -314,7 +322,8 @@ class RobertaGRUTrainer(ResumingTrainer):
                 raise
             raise InputError(
                 f"{resume_from_checkpoint} holds a model of other sizes or labels: resume with the options and data "
-                "it was trained with, or start a new run in another --output_dir."
+                "it was trained with, or start a new run in another --output_dir.",
+                file=resume_from_checkpoint,
             ) from error
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -458,27 +467,36 @@ def _check_adapter(model: Any) -> None:
     if untrained:
         raise InputError(
             f"The adapter leaves {', '.join(untrained)} of the model untrained: name what was not trained before in "
-            f"LoraConfig(modules_to_save={untrained})."
+            f"LoraConfig(modules_to_save={untrained}).",
+            field="modules_to_save",
         )
 
 
 class CheckpointFiles(TrainerCallback, ExportableState):
-    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, seeds and data."""
+    """Write into a checkpoint's trainer_state.json, the last of its files, which others there are, and what of.
+
+    That is seeds, data, options, and how much is trained: what [`~.run_folder.find_checkpoint`] compares.
+    """
 
     def __init__(self) -> None:
         self.folder: Path | None = None
-        self.seed: int | None = None
-        self.data_seed: int | None = None
-        self.data: str | None = None
         self.run: TrainerState | None = None
-        self.files: list[str] = []
+        self.noted: dict[str, Any] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.folder, self.seed, self.run = Path(args.output_dir), args.seed, state
-        self.data_seed = getattr(args, "order_seed", args.seed)
-        self.data = getattr(args, "data_fingerprint", None)
+        self.folder, self.run = Path(args.output_dir), state
+        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self.noted = {
+            "seed": args.seed,
+            "data_seed": getattr(args, "order_seed", args.seed),
+            "data": getattr(args, "data_fingerprint", None),
+            "options": getattr(args, "shared_options", None),
+            "batch_size": None if args.auto_find_batch_size else batch_size,
+            "num_train_epochs": args.num_train_epochs if args.max_steps < 0 else None,
+            "max_steps": state.max_steps,
+        }
 
     def state(self) -> dict[str, Any]:
         files: list[str] = []
@@ -486,8 +504,7 @@ class CheckpointFiles(TrainerCallback, ExportableState):
             checkpoint = self.folder / f"checkpoint-{self.run.global_step}"
             paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
             files = [path.relative_to(checkpoint).as_posix() for path in paths]
-        noted = {"files": files, "seed": self.seed, "data_seed": self.data_seed, "data": self.data}
-        return {"args": {}, "attributes": noted}
+        return {"args": {}, "attributes": {"files": files, **self.noted}}
 
 
 def is_finite(model: nn.Module) -> bool:

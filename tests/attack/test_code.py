@@ -14,13 +14,17 @@ from typer.testing import CliRunner
 
 import modeling_roberta_gru
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.arguments import DataArguments
 from modeling_roberta_gru.cli import app
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.files import carried
 from modeling_roberta_gru.hub.check import check_model, predict_in_clean_process
+from modeling_roberta_gru.inference import evaluation
+from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.training.loading import load_classifier, read_tokenizer
-from modeling_roberta_gru.trust import check_code, remove_foreign_code
+from modeling_roberta_gru.trust import check_code, describe_remote_code, remove_foreign_code
 
+from ..refusals import refused
 from ..test_experiment import train_tiny
 from ..tiny import tiny_config
 
@@ -70,6 +74,10 @@ def of_config(folder: Path) -> None:
     edit(folder / "config.json", auto_map={**held, **evil})
 
 
+def of_config_elsewhere(folder: Path) -> None:
+    edit(folder / "config.json", auto_map={"AutoModelForSequenceClassification": "mallory/evil--evil.EvilModel"})
+
+
 def of_one_more_class(folder: Path) -> None:
     held = json.loads((folder / "config.json").read_text()).get("auto_map", {})
     edit(folder / "config.json", auto_map={**held, "AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"]})
@@ -90,6 +98,7 @@ TRAPS = [
     of_unknown_tokenizer,
     of_tokenizer_elsewhere,
     of_config,
+    of_config_elsewhere,
     of_one_more_class,
     of_pipeline,
     of_processor,
@@ -262,6 +271,32 @@ def test_other_commands_run_what_is_trusted_and_name_it(
             assert "evil" not in path.read_text(), path
 
 
+@pytest.mark.parametrize("trap", [of_tokenizer_elsewhere, of_config_elsewhere])
+def test_code_of_another_repository_is_not_trusted_along(trap, ours, lay, tmp_path) -> None:
+    """Of it no commit is pinned, and nothing of it is named."""
+    folder = lay(ours, tmp_path / "model", trap)
+    for name in ("config.json", "tokenizer_config.json"):
+        text = (folder / name).read_text()
+        if "mallory/evil--" in text:
+            with refused(file=str(folder / name)):
+                evaluate_model(str(folder), "unread.csv", DataArguments(), trust_remote_code=True)
+            (folder / name).write_text(text.replace("mallory/evil--", f"{folder}--"))  # its own, as others save it
+    assert "evil.py" in describe_remote_code(str(folder))
+
+
+def test_evaluate_loads_the_commit_whose_code_it_names(monkeypatch, capsys) -> None:
+    """Even if another one is pushed in between."""
+    commits = iter(["first", "second"])
+    monkeypatch.setattr(evaluation, "pinned", lambda name: next(commits))
+    monkeypatch.setattr(evaluation, "describe_remote_code", lambda name, revision=None: f"{name} at {revision}")
+    loaded: list = []
+    monkeypatch.setattr(evaluation, "load_classifier", lambda *args: loaded.append(args) or (None, None))
+    with pytest.raises(AttributeError):  # there is no model to go on with
+        evaluate_model("ada/model", "unread.csv", DataArguments(), trust_remote_code=True)
+    assert loaded == [("ada/model", True, "first")]
+    assert "ada/model at first" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("field", ["vocab", "vocab_file", "tokenizer_file"])
 def test_a_tokenizer_reads_no_other_file_of_this_machine(field, stand_in, tmp_path) -> None:
     """Its lines would become words of the vocabulary, and be published with it."""
@@ -276,6 +311,20 @@ def test_a_tokenizer_reads_no_other_file_of_this_machine(field, stand_in, tmp_pa
         folder / "tokenizer_config.json", **{field: "/nowhere/tokenizer.json"}
     )  # of another machine, as old ones have it
     shutil.copy(stand_in / "tokenizer.json", folder)
+    assert "hunter2" not in read_tokenizer(str(folder)).get_vocab()
+
+
+def test_a_tokenizer_takes_no_arguments_without_their_names(stand_in, tmp_path) -> None:
+    """The first of them may be the file of its vocabulary."""
+    folder = Path(shutil.copytree(stand_in, tmp_path / "base"))
+    (folder / "tokenizer.json").unlink()
+    secret = tmp_path / "secret.txt"
+    secret.write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\nhunter2\n")
+    config = folder / "tokenizer_config.json"
+    edit(config, tokenizer_class="BertTokenizer", init_inputs=[str(secret)])
+    with refused(field="init_inputs", file=str(config)):
+        read_tokenizer(str(folder))
+    edit(config, init_inputs=[])
     assert "hunter2" not in read_tokenizer(str(folder)).get_vocab()
 
 
@@ -305,6 +354,17 @@ def test_one_changed_byte_of_our_code_is_refused(name, ours, tmp_path) -> None:
     for refuse in (check_model, lambda folder: predict_in_clean_process(folder, ["text"])):
         with pytest.raises(InputError, match=f"{name} is not the file of this version"):
             refuse(folder)
+
+
+@pytest.mark.parametrize("name", ["modeling_roberta_gru.py", "configuration_roberta_gru.py"])
+@pytest.mark.parametrize("other", ["model_card/handler.py", "model_card/requirements.txt"])
+def test_a_file_of_ours_is_known_by_its_name_only(name, other, ours, tmp_path) -> None:
+    folder = Path(shutil.copytree(ours, tmp_path / "model"))
+    shutil.copy(carried(other), folder)
+    check_code(folder)
+    shutil.copy(carried(other), folder / name)
+    with pytest.raises(InputError, match=f"{name} is not the file of this version"):
+        check_code(folder)
 
 
 def test_what_an_endpoint_would_install_is_ours(ours, tmp_path) -> None:

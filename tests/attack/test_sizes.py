@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru import RobertaGRUForSequenceClassification, trust
 from modeling_roberta_gru.arguments import ModelArguments
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.architectures import ARCHITECTURES
@@ -129,6 +129,19 @@ def test_a_little_file_does_not_ask_for_a_large_model(folder, unbuilt) -> None:
     save_file({"head.out_proj.bias": weights["head.out_proj.bias"]}, folder / WEIGHTS)
     edit(folder / "config.json", vocab_size=10**8)
     refusal(folder)
+
+
+def test_fresh_parts_may_be_twice_as_large_as_what_is_held_and_no_larger(folder, monkeypatch) -> None:
+    monkeypatch.setattr(trust, "SLACK", 0)
+    weights = load_file(folder / WEIGHTS)
+    width = weights.pop("roberta.embeddings.word_embeddings.weight").shape[1]
+    save_file(weights, folder / WEIGHTS)
+    most = 2 * sum(tensor.numel() for tensor in weights.values()) // width
+    edit(folder / "config.json", vocab_size=most)
+    check_checkpoint(str(folder))
+    edit(folder / "config.json", vocab_size=most + 1)
+    with pytest.raises(InputError, match=f"asks for {(most + 1) * width:,} numbers"):
+        check_checkpoint(str(folder))
 
 
 class Bomb:
