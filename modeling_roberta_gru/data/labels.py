@@ -560,7 +560,7 @@ def class_weights(option: str, labels: LabelSpace, encoded: Sequence[Any] | np.n
         )
     for name in weights:
         if name not in labels.names:
-            raise unknown_name("label in --class_weights", name, labels.names)
+            raise unknown_name("label in --class_weights", name, labels.names, field="class_weights")
     numbers = [_weight(name, weights.get(name)) for name in labels.names]
     if not any(numbers):
         raise InputError(

@@ -109,7 +109,7 @@ def read_space(path: str | Path) -> Space:
     known = ("sampler", "metric", "trials", "pruning", "space")
     for key in held:
         if key not in known:
-            raise unknown_name(f"key in {path}:", key, known)
+            raise unknown_name(f"key in {path}:", key, known, field=key, file=str(path))
     figures = dict.fromkeys(name for problem_type in METRICS for name in metric_names(problem_type))
     if str(held.get("metric", "")).startswith("test"):
         raise InputError(
@@ -131,7 +131,7 @@ def read_space(path: str | Path) -> Space:
 def _read_name(path: str | Path, held: Mapping[str, Any], key: str, known: Sequence[str]) -> str:
     name = held.get(key, known[0])
     if name not in known:
-        raise unknown_name(f"{key} in {path}:", str(name), known)
+        raise unknown_name(f"{key} in {path}:", str(name), known, field=key, file=str(path))
     return name
 
 
@@ -156,7 +156,7 @@ def _read_trials(path: str | Path, trials: Any, sampler: str) -> int | None:
 def _read_option(path: str | Path, name: str, value: Any, sampler: str) -> list[Any] | Range:
     known = all_options()
     if name not in (*known, "config"):
-        raise unknown_name(f"option in {path}:", name, known)
+        raise unknown_name(f"option in {path}:", name, known, field=name, file=str(path))
     of_data = {field.name for field in fields(DataArguments)} - set(OF_TRAINING_ROWS)
     if name in (*OF_THE_STUDY, "seed", "data_seed") or name in of_data:
         raise InputError(
@@ -203,7 +203,7 @@ def _read_range(path: str | Path, name: str, value: Mapping[str, Any], sampler: 
         )
     for key in value:
         if key not in Range._fields:
-            raise unknown_name(f"key in {path}: {name}:", key, Range._fields)
+            raise unknown_name(f"key in {path}: {name}:", key, Range._fields, field=name, file=str(path))
     ends = [value.get(key) for key in ("low", "high")]
     try:
         low, high = (int(str(end)) if is_whole else float(str(end)) for end in ends)

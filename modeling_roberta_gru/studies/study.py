@@ -132,7 +132,8 @@ class Plan:
         splits = load_splits(data_args)
         known = metric_names(splits.labels.problem_type)
         if self.space.metric not in known:
-            raise unknown_name(f"metric of these data in {self.space.path}:", self.space.metric, known)
+            kind = f"metric of these data in {self.space.path}:"
+            raise unknown_name(kind, self.space.metric, known, field="metric", file=self.space.path)
         base = {name: value for name, value in self.options(samples[0]).items() if name not in self.space.options}
         data = describe_data(splits, data_args, data_args.num_tokens)
         return {"space": self.space.describe(), "options": base, "seed": args.seed, "data": data}
