@@ -140,6 +140,31 @@ def test_optimizer_arguments_reach_the_optimizer(arguments):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="lr=5"))
     with refused(field="optim_args", match="momentum has no value"):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=lots"))
+    _, kwargs = optimizer_class_and_kwargs(arguments(optim_args="betas=(0.8, 0.99), momentum_decay=0.1"))
+    assert (kwargs["betas"], kwargs["momentum_decay"]) == ((0.8, 0.99), 0.1)
+
+
+def test_arguments_that_are_listed_are_taken(arguments):
+    with refused() as caught:
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="zzz=1"))
+    listed = str(caught.value).partition("Known: ")[2].rstrip(".").split(", ")
+    assert "momentum" in listed
+    for name in listed:
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args=f"{name}=1"))
+
+
+def test_a_momentum_that_grows_is_refused_on_every_device(arguments):
+    for optimizer_class in (NAdam, torch.optim.NAdam):
+        with pytest.raises(ValueError, match="momentum_decay"):
+            optimizer_class([torch.nn.Parameter(torch.zeros(1))], momentum_decay=-0.1)
+
+
+@pytest.mark.parametrize(
+    "name", ["adamw_8bit", "galore_adamw", "lomo", "schedule_free_adamw", "adamw_torch_npu_fused"]
+)
+def test_an_optimizer_whose_package_is_missing_is_refused_before_a_run_begins(arguments, name):
+    with refused(field="optim"):
+        check_optimizer(arguments(optimizer="optim", optim=name, optim_target_modules=["query"]))
 
 
 @pytest.mark.parametrize(
