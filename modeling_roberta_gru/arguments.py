@@ -397,7 +397,8 @@ class DataArguments:
             ) from None
         if not (min(train, validation, test) > 0 and math.isclose(train + validation + test, 1, abs_tol=1e-6)):
             raise InputError(
-                f"--split needs three positive fractions that sum to 1, got {self.split!r}.", field="split"
+                f"--split needs three positive fractions that sum to 1, such as 0.8,0.1,0.1, got {self.split!r}.",
+                field="split",
             )
         return train, validation, test
 

@@ -330,10 +330,10 @@ def test_two_sources_are_refused():
 
 
 @pytest.mark.parametrize(
-    "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
+    "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "80,10,10", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
 )
 def test_split_must_be_three_positive_fractions_that_sum_to_one(split):
-    with refused(field="split"):
+    with refused(field="split", match=r"such as 0\.8,0\.1,0\.1"):
         DataArguments(split=split)
 
 

@@ -293,9 +293,11 @@ def in_memory(rows: Any, name: str, args: DataArguments) -> Table:
     if hasattr(rows, "__arrow_c_stream__"):  # polars, Arrow
         with suppress(pa.ArrowInvalid):  # it is a column
             return ArrowTable(pa.table(rows), name)
+    is_texts = (isinstance(rows, list) or hasattr(rows, "to_list")) and isinstance(next(iter(rows), None), str)
+    hint = " Texts and labels go together, as one argument: train((texts, labels), …)." if is_texts else ""
     raise InputError(
         f"{name}: rows must be a data set, a pandas or polars frame, an Arrow table, a list of dictionaries, a "
-        f"dictionary of columns or a pair of texts and labels; got {type(rows).__name__}.",
+        f"dictionary of columns or a pair of texts and labels; got {type(rows).__name__}.{hint}",
         field=name,
     )
 
