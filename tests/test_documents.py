@@ -362,7 +362,7 @@ def test_columns_of_one_name_are_numbered_and_none_is_taken_for_another(tmp_path
     assert {name: rows[name][:] for name in expected} == expected
     (tmp_path / "a.csv").write_text("text,text,label\na,b,y\n")
     path = str(tmp_path / "a.csv")
-    with refused(field="text", file=path, match=r"'text \(2\)'\? .*: label, text \(1\), text"):
+    with refused(field="text", file=path, match=r"2 columns .* 'text \(1\)' or 'text \(2\)'"):
         from_file(tmp_path / "a.csv")
 
 
@@ -371,13 +371,29 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         build({f"c{number:03}": ["a"] for number in range(1000)})
     with refused(field="label", match=r"'label'\. It has: review, stars\."):
         build({"review": ["a"], "stars": [1]}, text_column=["review"])
-    with refused(field="text", match=r"'texts'\? It has: label, texts\."):
+    with refused(field="text", match=r"'texts'\? It has: texts, label\."):
         build({"texts": ["a"], "label": [1]})
-    with refused(field="author", match=r"'author'\. It has: label, text\."):
+    with refused(field="author", match=r"'author'\. It has: text, label\."):
         build({"text": ["a"], "label": [1]}, group_column="author")
     (tmp_path / "b.jsonl").write_text('{"text": "a", "label": 1}\n')
-    with refused(field="autor", file=str(tmp_path / "b.jsonl")):
+    with refused(field="autor", file=str(tmp_path / "b.jsonl"), match=r"It has: text, label\."):
         from_file(tmp_path / "b.jsonl", group_column="autor")
+
+
+@pytest.mark.parametrize(
+    ("header", "is_asked"),
+    [
+        ("The boring service and its hated plot were slow,negative", True),
+        ("Slow,-1.5", True),
+        ("review,stars", False),
+        ("0.5 stars,review 1", False),
+    ],
+)
+def test_a_header_that_looks_like_data_is_asked_about(tmp_path, header, is_asked):
+    (tmp_path / "a.csv").write_text(f"{header}\nb,1\n")
+    with refused(field="text", file=str(tmp_path / "a.csv")) as error:
+        from_file(tmp_path / "a.csv")
+    assert ("--csv_columns" in str(error.value)) == is_asked
     (tmp_path / "a.jsonl").write_text('{"texts": "a", "label": 1}\n')
     with refused(field="text", file=str(tmp_path / "a.jsonl"), match="'texts'"):
         from_file(tmp_path / "a.jsonl")

@@ -774,6 +774,15 @@ def test_options_that_do_not_fit_are_said(tmp_path, options, expected):
     assert (scorer.texts, names(tmp_path)) == ([], ["in.csv"])
 
 
+@pytest.mark.parametrize("header", ["The boring service and its hated plot were slow,n", "Slow,1", "review,n"])
+def test_no_sentence_of_a_file_without_a_header_is_proposed_as_a_column(tmp_path, header):
+    (tmp_path / "in.csv").write_text(f"{header}\nb,c\n")
+    with refused(field="text", file=str(tmp_path / "in.csv")) as error:
+        score(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert ("--text-column" in str(error.value)) == (header == "review,n")
+    assert ("no header" in str(error.value)) == (header != "review,n")
+
+
 def test_an_encoding_without_csv_is_said(tmp_path):
     with refused(field="csv_encoding", file=str(tmp_path / "in.jsonl")):
         score(write_texts(tmp_path / "in.jsonl"), tmp_path / "out.csv", csv_encoding="latin-1")

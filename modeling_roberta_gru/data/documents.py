@@ -14,7 +14,7 @@ import re
 import reprlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Real
@@ -34,7 +34,7 @@ from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError, first_line, no_column
 from ..files import TABLE_ENDINGS, check_compressed_once, is_url, kind_of, location_name, redacted
 from .corpus import BUILT_IN_CORPORA
-from .dialect import BadRows, brief_list, encoding_hint, is_decoded, not_text
+from .dialect import BadRows, brief_list, encoding_hint, is_data, is_decoded, not_text
 from .tables import (
     CSV_DELIMITERS,
     UTF_8,
@@ -594,15 +594,15 @@ class Reader:
     def read(self, table: Table) -> None:
         """Read a table; see [`build_documents`]."""
         self.name = table.name
-        start, found = self.num_read, set(table.schema.names)
+        start, found = self.num_read, dict.fromkeys(table.schema.names)
         self.tables.append((table.name, start))
         self._check_columns(table.name, found)
         names = class_names(table, self.args.label_column[0]) if len(self.args.label_column) == 1 else None
         self.class_names = self.class_names or names
         bad = BadRows()
         for chunk in table.chunks(self.used):
-            if not found.issuperset(self.used):
-                found.update(chunk.names)
+            if not found.keys() >= set(self.used):
+                found |= dict.fromkeys(chunk.names)
             self._add(chunk, names, start, bad)
             self.num_read += len(chunk)
         num_rows = self.num_read - start
@@ -626,10 +626,11 @@ class Reader:
         tables = {self.split: self.tables}
         return Documents(rows, keys, self.num_read, dict(self.skipped), self.class_names, splits, tables)
 
-    def _check_columns(self, name: str, found: set[str]) -> None:
+    def _check_columns(self, name: str, found: Collection[str]) -> None:
+        hint = "Has the file no header? Name its columns by --csv_columns." if is_csv(name) and is_data(found) else ""
         for column in self.used if found else ():
             if column not in found:
-                raise no_column(name, column, sorted(found))
+                raise no_column(name, column, found, otherwise=hint)
 
     def _add(self, chunk: Chunk, names: list[str] | None, start: int, bad: BadRows) -> None:
         faults = dict(chunk.bad)
