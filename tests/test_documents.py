@@ -206,7 +206,8 @@ def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
         (tmp_path / name).write_bytes(content)
         with refused(file=str(tmp_path / name), row=1) as error:
             build_documents("train", [open_table(tmp_path / name)], DataArguments())
-        assert ("--csv_encoding cp1252" in str(error.value)) == name.endswith(".csv")
+        before, _, _ = str(error.value).partition("--on_bad_row")
+        assert ("--csv_encoding cp1252" in before) == name.endswith(".csv")
     read = build_documents(
         "train", [open_table(tmp_path / "a.csv", DataArguments(csv_encoding="cp1252"))], DataArguments()
     )

@@ -730,8 +730,9 @@ def report_bad_rows(bad: BadRows, name: str, num_rows: int, on_bad_row: str) -> 
     num_bad = bad.number
     if on_bad_row == "error":
         which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
-        message = f"{name}, {bad}. Fix {which} or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
-        message += encoding_hint(message) if is_csv(name) else ""
+        hint = encoding_hint(str(bad)) if is_csv(name) else ""
+        fix = "Otherwise fix" if hint else "Fix"
+        message = f"{name}, {bad}.{hint} {fix} {which} or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
         raise InputError(message, file=name, row=bad.first)
     logger.warning("%s: %s of %s rows left out: %s.", name, f"{num_bad:,}", f"{num_rows:,}", bad)
 

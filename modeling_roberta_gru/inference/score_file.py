@@ -439,8 +439,8 @@ def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) 
         )
     if bad.number and not options.skip_bad_rows:
         raise InputError(
-            f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
-            f"Fix them, or pass --skip-bad-rows to keep them without a prediction.{hint}",
+            f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}.{hint} "
+            f"{'Otherwise fix' if hint else 'Fix'} them, or pass --skip-bad-rows to keep them without a prediction.",
             file=table.name,
             row=bad.first,
         )
