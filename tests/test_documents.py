@@ -187,6 +187,23 @@ def test_bad_rows_are_skipped_on_request_and_counted(caplog):
     assert "reviews.csv: 6 of 7 rows left out" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("labels", "delimiter"),
+    [
+        (["a;b", "", "a", "b;c"], ";"),
+        (["a|b", None, "a", "b|c"], "|"),
+        (["a;b", "", "a"], None),
+        (["a", "", "b"], None),
+        ([["a;b"], None, ["a;b"]], None),
+    ],
+)
+def test_a_missing_label_beside_several_in_one_cell_names_the_delimiter(labels, delimiter):
+    columns = {"text": list("wxyz")[: len(labels)], "label": labels}
+    with refused(row=2, match="label is missing") as error:
+        build(columns)
+    assert [mark for mark in ";|" if f"--label_delimiter {mark!r}" in str(error.value)] == [*filter(None, [delimiter])]
+
+
 def test_what_is_kept_beside_must_be_text_that_can_be_written(tmp_path):
     (tmp_path / "a.csv").write_bytes("text,label,author\na,x,Ann\nb,y,Jos\xe9\n".encode("latin-1"))
     (tmp_path / "a.jsonl").write_text(

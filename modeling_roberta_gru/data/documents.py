@@ -672,8 +672,10 @@ class Reader:
         for at, reason in odd.items():
             faults.setdefault(at, f"the label is {reason}")
         empty_counts = self.args.label_delimiter is None  # with a delimiter, an empty cell is a text with no labels
-        for at in np.flatnonzero(_are_missing(labels, empty_counts)).tolist():
-            faults.setdefault(at, "the label is missing")
+        missing = np.flatnonzero(_are_missing(labels, empty_counts)).tolist()
+        hint = _delimiter_hint(labels) if missing and empty_counts else ""
+        for at in missing:
+            faults.setdefault(at, f"the label is missing{hint}")
         self.kind = self.kind or (labels.type if len(faults) < len(chunk) else None)
         return labels
 
@@ -917,6 +919,14 @@ def _are_missing(labels: pa.Array, empty_counts: bool) -> np.ndarray:
     if empty_counts:
         missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(labels), "").fill_null(True))
     return missing.to_numpy(zero_copy_only=False)
+
+
+def _delimiter_hint(labels: pa.Array) -> str:
+    """Name the delimiter that several of the labels hold, or "" if none does."""
+    for mark in ";|" if labels.type == ONE else "":
+        if pc.match_substring(labels, mark).true_count > 1:
+            return f" (if a text may have several labels or none, name --label_delimiter {mark!r})"
+    return ""
 
 
 def _is_missing(label: str | None) -> bool:
