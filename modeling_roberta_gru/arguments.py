@@ -1031,6 +1031,8 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
         name = str(key).replace("-", "_")
         if name not in options:
             raise unknown_name(f"key in {path}:", str(key), options, field=name, file=path)
+        if isinstance(value, dict) and options[name].is_list:
+            raise InputError(f"{key} in {path} must be a name or a list of names.", field=name, file=path)
         if isinstance(value, list):
             words[name] = [str(item) for item in value]
         elif value not in UNSET:

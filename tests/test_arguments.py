@@ -157,6 +157,7 @@ MISTAKES = [
     (["--learning", "1"], None, refused(field="learning")),
     ([], "sumary: max", refused(field="sumary", match="recipe.yaml: .* 'summary'")),
     (["--calibrate=true", "stray"], None, refused(match="argument 'stray'")),
+    ([], "train_file: {a: plain.csv}", refused(field="train_file", match="recipe.yaml must be .* list of names")),
     (["--config", "quickstart", "imdb"], None, refused(match="argument 'imdb'")),
     (["--learning_rate", "fast"], None, refused(field="learning_rate", match="must be a number")),
     (["--seed", "1.5"], None, refused(field="seed", match="whole number")),

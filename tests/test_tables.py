@@ -332,7 +332,8 @@ def test_rows_that_cannot_be_read_are_bad_and_the_others_are_read(tmp_path, name
         ("in.parquet", "text\na\n", "not a readable Parquet"),
         ("in.parquet", pa.table([["a"], ["b"]], names=["text", "text"]), "two columns are named 'text'"),
         ("in.csv.gz", "text\na\n", "cannot be decompressed"),
-        ("in.xlsx", "PK", "known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
+        ("in.xlsx", "PK", "known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet.*Save it as CSV"),
+        ("in.xls", "PK", "Save it as CSV"),
         ("in", "text\na\n", "without an ending"),
     ],
 )

@@ -32,7 +32,7 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError, first_line, no_column
-from ..files import TABLE_ENDINGS, check_compressed_once, is_url, kind_of, location_name, redacted
+from ..files import TABLE_ENDINGS, check_compressed_once, is_url, kind_of, location_name, redacted, refuse_folder
 from .corpus import BUILT_IN_CORPORA
 from .dialect import BadRows, brief_list, encoding_hint, is_data, is_decoded, not_text
 from .tables import (
@@ -254,8 +254,7 @@ def read_file(location: str | Path, args: DataArguments) -> Table:
     Raises:
         InputError: if it is missing, of another kind, empty, or not what its ending says.
     """
-    if not is_url(location) and Path(location).is_dir():
-        raise InputError(f"{location} is a folder: give it as --dataset_name.", file=str(location))
+    refuse_folder(location)
     return open_table(location, args)
 
 
