@@ -397,7 +397,8 @@ class DataArguments:
             ) from None
         if not (min(train, validation, test) > 0 and math.isclose(train + validation + test, 1, abs_tol=1e-6)):
             raise InputError(
-                f"--split needs three positive fractions that sum to 1, got {self.split!r}.", field="split"
+                f"--split needs three positive fractions that sum to 1, such as 0.8,0.1,0.1, got {self.split!r}.",
+                field="split",
             )
         return train, validation, test
 
@@ -1042,6 +1043,8 @@ def _words_of_recipe(path: str) -> dict[str, list[str]]:
         name = str(key).replace("-", "_")
         if name not in options:
             raise unknown_name(f"key in {path}:", str(key), options, field=name, file=path)
+        if isinstance(value, dict) and options[name].is_list:
+            raise InputError(f"{key} in {path} must be a name or a list of names.", field=name, file=path)
         if isinstance(value, list):
             words[name] = [str(item) for item in value]
         elif value not in UNSET:

@@ -9,6 +9,7 @@ import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from .files import (
     check_table,
     check_writable,
     kind_of,
+    refuse_folder,
     refuse_overwriting_inputs,
     without_passwords,
     write_json,
@@ -142,6 +144,8 @@ def train(context: typer.Context) -> None:
             print(help_text(full=option not in ("-h", "--help")))
             return
     options = read_options(context.args)
+    for path in chain(*options.data.files.values()):
+        refuse_folder(path)
     for path in options.data.paths:
         check_table(path)
     from .experiment import run

@@ -1,5 +1,6 @@
 """What a user got wrong, said in one line; and text of others, printed so that it stays text."""
 
+import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -48,7 +49,11 @@ def no_column(table: str, column: str, columns: Iterable[str], otherwise: str = 
     """Build the error for a table that lacks a column, naming the nearest one, or else saying what to do."""
     known = list(columns)
     near = get_close_matches(column, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else otherwise
+    same = [name for name in known if re.fullmatch(rf"{re.escape(column)} \(\d+\)", name)]  # see `column_names`
+    if len(same) > 1:
+        hint = f"{len(same)} columns are called so: choose {' or '.join(map(repr, same))}."
+    else:
+        hint = f"Did you mean {near[0]!r}?" if near else otherwise
     more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
     said = [f"{table} has no column {column!r}.", hint, f"It has: {', '.join(known[:MOST_LISTED])}{more}."]
     return InputError(" ".join(filter(None, said)), field=column, file=table)

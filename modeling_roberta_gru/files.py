@@ -33,6 +33,7 @@ CANNOT_WRITE = (
 )
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the tables that are read and written."""
+EXCEL_ENDINGS = (".xlsx", ".xls")
 COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 FILE_URL = re.compile(r"file:/+", re.IGNORECASE)
 URL = re.compile(r"^([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])", re.IGNORECASE)  # pathlib makes one slash of two
@@ -105,11 +106,24 @@ def check_ending(location: str | os.PathLike[str], verb: str) -> str:
     """
     kind, compression = endings_of(location_name(location))
     if kind not in TABLE_ENDINGS:
-        ending = f"{kind}{compression}" or "a file without an ending"
-        known = f"{', '.join(TABLE_ENDINGS)}, each also compressed ({', '.join(COMPRESSED_ENDINGS)})"
         name = redacted(location_name(location))
-        raise InputError(f"{name}: cannot {verb} {ending}; known: {known}.", file=name)
+        ending = f"{kind}{compression}" or ("a folder" if Path(name).is_dir() else "a file without an ending")
+        known = f"{', '.join(TABLE_ENDINGS)}, each also compressed ({', '.join(COMPRESSED_ENDINGS)})"
+        hint = " Save it as CSV (UTF-8) in Excel." if verb == "read" and kind in EXCEL_ENDINGS else ""
+        raise InputError(f"{name}: cannot {verb} {ending}; known: {known}.{hint}", file=name)
     return kind
+
+
+def refuse_folder(location: str | os.PathLike[str]) -> None:
+    """Refuse a folder in the place of a file of training, validation or test.
+
+    Raises:
+        InputError: naming the option that takes folders.
+    """
+    if not is_url(location) and Path(location).is_dir():
+        raise InputError(
+            f"{location} is a folder: give it as --dataset_name.", field="dataset_name", file=str(location)
+        )
 
 
 def check_table(path: str | os.PathLike[str], exists: bool = True) -> None:

@@ -159,6 +159,7 @@ MISTAKES = [
     (["--learning", "1"], None, refused(field="learning")),
     ([], "sumary: max", refused(field="sumary", match="recipe.yaml: .* 'summary'")),
     (["--calibrate=true", "stray"], None, refused(match="argument 'stray'")),
+    ([], "train_file: {a: plain.csv}", refused(field="train_file", match="recipe.yaml must be .* list of names")),
     (["--config", "quickstart", "imdb"], None, refused(match="argument 'imdb'")),
     (["--learning_rate", "fast"], None, refused(field="learning_rate", match="must be a number")),
     (["--seed", "1.5"], None, refused(field="seed", match="whole number")),
@@ -374,10 +375,10 @@ def test_two_sources_are_refused():
 
 
 @pytest.mark.parametrize(
-    "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
+    "split", ["0.8,0.2", "0.8,0.2,0", "0.8,0.1,0.2", "80,10,10", "most,some,few", "0.8,0.3,-0.1", "nan,nan,nan"]
 )
 def test_split_must_be_three_positive_fractions_that_sum_to_one(split):
-    with refused(field="split"):
+    with refused(field="split", match=r"such as 0\.8,0\.1,0\.1"):
         DataArguments(split=split)
 
 

@@ -483,3 +483,13 @@ print(json.dumps([status, [name for name in ("torch", "transformers", "pyarrow",
 def test_dashes_are_as_good_as_underscores(option, saved, reviews, roberta_gru):
     status, _, said = roberta_gru("evaluate", saved, reviews / "test.csv", option, "txt")
     assert (status, "'txt'" in said) == (2, True)
+
+
+@pytest.mark.parametrize("ending", ["", ".csv"])
+def test_a_folder_named_as_a_training_file_is_told_its_option(tmp_path, roberta_gru, ending):
+    folder = tmp_path / f"texts{ending}"
+    folder.mkdir()
+    status, _, said = roberta_gru("train", "--train_file", folder, "--output_dir", tmp_path / "run")
+    assert (status, "--dataset_name" in said) == (2, True)
+    status, _, said = roberta_gru("score", "nowhere", folder, tmp_path / "scored.csv")
+    assert (status, "folder" in said) == (2, True)

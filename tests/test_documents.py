@@ -187,6 +187,23 @@ def test_bad_rows_are_skipped_on_request_and_counted(caplog):
     assert "reviews.csv: 6 of 7 rows left out" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("labels", "delimiter"),
+    [
+        (["a;b", "", "a", "b;c"], ";"),
+        (["a|b", None, "a", "b|c"], "|"),
+        (["a;b", "", "a"], None),
+        (["a", "", "b"], None),
+        ([["a;b"], None, ["a;b"]], None),
+    ],
+)
+def test_a_missing_label_beside_several_in_one_cell_names_the_delimiter(labels, delimiter):
+    columns = {"text": list("wxyz")[: len(labels)], "label": labels}
+    with refused(row=2, match="label is missing") as error:
+        build(columns)
+    assert [mark for mark in ";|" if f"--label_delimiter {mark!r}" in str(error.value)] == [*filter(None, [delimiter])]
+
+
 def test_what_is_kept_beside_must_be_text_that_can_be_written(tmp_path):
     (tmp_path / "a.csv").write_bytes("text,label,author\na,x,Ann\nb,y,Jos\xe9\n".encode("latin-1"))
     (tmp_path / "a.jsonl").write_text(
@@ -206,7 +223,8 @@ def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
         (tmp_path / name).write_bytes(content)
         with refused(file=str(tmp_path / name), row=1) as error:
             build_documents("train", [open_table(tmp_path / name)], DataArguments())
-        assert ("--csv_encoding cp1252" in str(error.value)) == name.endswith(".csv")
+        before, _, _ = str(error.value).partition("--on_bad_row")
+        assert ("--csv_encoding cp1252" in before) == name.endswith(".csv")
     read = build_documents(
         "train", [open_table(tmp_path / "a.csv", DataArguments(csv_encoding="cp1252"))], DataArguments()
     )
@@ -362,7 +380,7 @@ def test_columns_of_one_name_are_numbered_and_none_is_taken_for_another(tmp_path
     assert {name: rows[name][:] for name in expected} == expected
     (tmp_path / "a.csv").write_text("text,text,label\na,b,y\n")
     path = str(tmp_path / "a.csv")
-    with refused(field="text", file=path, match=r"'text \(2\)'\? .*: label, text \(1\), text"):
+    with refused(field="text", file=path, match=r"2 columns .* 'text \(1\)' or 'text \(2\)'"):
         from_file(tmp_path / "a.csv")
 
 
@@ -371,13 +389,29 @@ def test_a_missing_column_names_those_there_are(tmp_path):
         build({f"c{number:03}": ["a"] for number in range(1000)})
     with refused(field="label", match=r"'label'\. It has: review, stars\."):
         build({"review": ["a"], "stars": [1]}, text_column=["review"])
-    with refused(field="text", match=r"'texts'\? It has: label, texts\."):
+    with refused(field="text", match=r"'texts'\? It has: texts, label\."):
         build({"texts": ["a"], "label": [1]})
-    with refused(field="author", match=r"'author'\. It has: label, text\."):
+    with refused(field="author", match=r"'author'\. It has: text, label\."):
         build({"text": ["a"], "label": [1]}, group_column="author")
     (tmp_path / "b.jsonl").write_text('{"text": "a", "label": 1}\n')
-    with refused(field="autor", file=str(tmp_path / "b.jsonl")):
+    with refused(field="autor", file=str(tmp_path / "b.jsonl"), match=r"It has: text, label\."):
         from_file(tmp_path / "b.jsonl", group_column="autor")
+
+
+@pytest.mark.parametrize(
+    ("header", "is_asked"),
+    [
+        ("The boring service and its hated plot were slow,negative", True),
+        ("Slow,-1.5", True),
+        ("review,stars", False),
+        ("0.5 stars,review 1", False),
+    ],
+)
+def test_a_header_that_looks_like_data_is_asked_about(tmp_path, header, is_asked):
+    (tmp_path / "a.csv").write_text(f"{header}\nb,1\n")
+    with refused(field="text", file=str(tmp_path / "a.csv")) as error:
+        from_file(tmp_path / "a.csv")
+    assert ("--csv_columns" in str(error.value)) == is_asked
     (tmp_path / "a.jsonl").write_text('{"texts": "a", "label": 1}\n')
     with refused(field="text", file=str(tmp_path / "a.jsonl"), match="'texts'"):
         from_file(tmp_path / "a.jsonl")

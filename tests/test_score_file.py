@@ -694,9 +694,9 @@ def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path, monkeyp
 
 
 def test_the_encoding_of_excel_is_named_where_rows_are_not_utf_8(tmp_path):
-    for content in (b"text\ncaf\xe9\nb\n", b"text\ncaf\xe9\n"):
-        (tmp_path / "in.csv").write_bytes(content)
-        with refused(file=str(tmp_path / "in.csv"), row=1, match="--csv_encoding cp1252"):
+    for content, said in ((b"b\n", "--csv_encoding cp1252.*--skip-bad-rows"), (b"", "--csv_encoding cp1252")):
+        (tmp_path / "in.csv").write_bytes(b"text\ncaf\xe9\n" + content)
+        with refused(file=str(tmp_path / "in.csv"), row=1, match=said):
             score(tmp_path / "in.csv", tmp_path / "out.csv")
     assert score(tmp_path / "in.csv", tmp_path / "out.csv", csv_encoding="cp1252")["rows"] == 1
 
@@ -772,6 +772,15 @@ def test_options_that_do_not_fit_are_said(tmp_path, options, expected):
     with refused(**expected):
         score(source, target, scorer, **options)
     assert (scorer.texts, names(tmp_path)) == ([], ["in.csv"])
+
+
+@pytest.mark.parametrize("header", ["The boring service and its hated plot were slow,n", "Slow,1", "review,n"])
+def test_no_sentence_of_a_file_without_a_header_is_proposed_as_a_column(tmp_path, header):
+    (tmp_path / "in.csv").write_text(f"{header}\nb,c\n")
+    with refused(field="text", file=str(tmp_path / "in.csv")) as error:
+        score(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert ("--text-column" in str(error.value)) == (header == "review,n")
+    assert ("no header" in str(error.value)) == (header != "review,n")
 
 
 def test_an_encoding_without_csv_is_said(tmp_path):

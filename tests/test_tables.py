@@ -130,6 +130,15 @@ def test_csv_is_read_in_its_encoding(tmp_path, encoding, mark):
     assert values(open_table(source, DataArguments(csv_encoding=encoding)), "text") == ["naïve"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_the_encoding_that_a_byte_order_mark_tells_is_named(tmp_path, encoding):
+    source = write(tmp_path / "in.csv", "\ufefftext\nnaïve\n".encode(encoding))
+    named = encoding[:-3]
+    with refused(field="csv_encoding", file=str(source), match=f"--csv_encoding {named}"):
+        open_table(source)
+    assert values(open_table(source, DataArguments(csv_encoding=named)), "text") == ["naïve"]
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".json"])
 def test_json_objects_stay_as_they_are_written(tmp_path, ending):
     source = write(tmp_path / f"in{ending}", "\r\n\n".join(ODD_LINES))  # the last line has no end
@@ -315,7 +324,7 @@ def test_rows_that_cannot_be_read_are_bad_and_the_others_are_read(tmp_path, name
     [
         ("in.csv", "", "is empty"),
         ("in.csv", b"t\xe9xt\na\n", "header is not UTF-8"),
-        ("in.csv", "text\na\n".encode("utf-16"), "header is not UTF-8"),
+        ("in.csv", "text\na\n".encode("utf-16"), "is UTF-16 text"),
         ("in.json", '[{"a": 1},', "not readable JSON"),
         ("in.json", '[{"a": 1} {"a": 2}]', "',' is missing"),
         ("in.json", '[{"a": 1}] x', "something follows the list"),
@@ -323,7 +332,8 @@ def test_rows_that_cannot_be_read_are_bad_and_the_others_are_read(tmp_path, name
         ("in.parquet", "text\na\n", "not a readable Parquet"),
         ("in.parquet", pa.table([["a"], ["b"]], names=["text", "text"]), "two columns are named 'text'"),
         ("in.csv.gz", "text\na\n", "cannot be decompressed"),
-        ("in.xlsx", "PK", "known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet"),
+        ("in.xlsx", "PK", "known: .csv, .tsv, .jsonl, .ndjson, .json, .parquet.*Save it as CSV"),
+        ("in.xls", "PK", "Save it as CSV"),
         ("in", "text\na\n", "without an ending"),
     ],
 )

@@ -360,6 +360,11 @@ def column_names(header: list[str]) -> list[str]:
     return names
 
 
+def is_data(header: Iterable[str]) -> bool:
+    """Tell whether a header looks like a row: a name is a number, or as long as a sentence."""
+    return any(len(name) > 40 or re.fullmatch(r"[+-]?\d+(\.\d*)?", name) for name in header)
+
+
 # Bad rows
 
 

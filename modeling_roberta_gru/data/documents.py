@@ -14,7 +14,7 @@ import re
 import reprlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from numbers import Real
@@ -32,9 +32,9 @@ from datasets.table import InMemoryTable, MemoryMappedTable
 
 from ..arguments import BUILT_IN, DataArguments
 from ..errors import InputError, first_line, no_column
-from ..files import TABLE_ENDINGS, check_compressed_once, is_url, kind_of, location_name, redacted
+from ..files import TABLE_ENDINGS, check_compressed_once, is_url, kind_of, location_name, redacted, refuse_folder
 from .corpus import BUILT_IN_CORPORA
-from .dialect import BadRows, brief_list, encoding_hint, is_decoded, not_text
+from .dialect import BadRows, brief_list, encoding_hint, is_data, is_decoded, not_text
 from .tables import (
     CSV_DELIMITERS,
     UTF_8,
@@ -254,8 +254,7 @@ def read_file(location: str | Path, args: DataArguments) -> Table:
     Raises:
         InputError: if it is missing, of another kind, empty, or not what its ending says.
     """
-    if not is_url(location) and Path(location).is_dir():
-        raise InputError(f"{location} is a folder: give it as --dataset_name.", file=str(location))
+    refuse_folder(location)
     return open_table(location, args)
 
 
@@ -293,9 +292,11 @@ def in_memory(rows: Any, name: str, args: DataArguments) -> Table:
     if hasattr(rows, "__arrow_c_stream__"):  # polars, Arrow
         with suppress(pa.ArrowInvalid):  # it is a column
             return ArrowTable(pa.table(rows), name)
+    is_texts = (isinstance(rows, list) or hasattr(rows, "to_list")) and isinstance(next(iter(rows), None), str)
+    hint = " Texts and labels go together, as one argument: train((texts, labels), …)." if is_texts else ""
     raise InputError(
         f"{name}: rows must be a data set, a pandas or polars frame, an Arrow table, a list of dictionaries, a "
-        f"dictionary of columns or a pair of texts and labels; got {type(rows).__name__}.",
+        f"dictionary of columns or a pair of texts and labels; got {type(rows).__name__}.{hint}",
         field=name,
     )
 
@@ -592,15 +593,15 @@ class Reader:
     def read(self, table: Table) -> None:
         """Read a table; see [`build_documents`]."""
         self.name = table.name
-        start, found = self.num_read, set(table.schema.names)
+        start, found = self.num_read, dict.fromkeys(table.schema.names)
         self.tables.append((table.name, start))
         self._check_columns(table.name, found)
         names = class_names(table, self.args.label_column[0]) if len(self.args.label_column) == 1 else None
         self.class_names = self.class_names or names
         bad = BadRows()
         for chunk in table.chunks(self.used):
-            if not found.issuperset(self.used):
-                found.update(chunk.names)
+            if not found.keys() >= set(self.used):
+                found |= dict.fromkeys(chunk.names)
             self._add(chunk, names, start, bad)
             self.num_read += len(chunk)
         num_rows = self.num_read - start
@@ -624,10 +625,11 @@ class Reader:
         tables = {self.split: self.tables}
         return Documents(rows, keys, self.num_read, dict(self.skipped), self.class_names, splits, tables)
 
-    def _check_columns(self, name: str, found: set[str]) -> None:
+    def _check_columns(self, name: str, found: Collection[str]) -> None:
+        hint = "Has the file no header? Name its columns by --csv_columns." if is_csv(name) and is_data(found) else ""
         for column in self.used if found else ():
             if column not in found:
-                raise no_column(name, column, sorted(found))
+                raise no_column(name, column, found, otherwise=hint)
 
     def _add(self, chunk: Chunk, names: list[str] | None, start: int, bad: BadRows) -> None:
         faults = dict(chunk.bad)
@@ -669,8 +671,10 @@ class Reader:
         for at, reason in odd.items():
             faults.setdefault(at, f"the label is {reason}")
         empty_counts = self.args.label_delimiter is None  # with a delimiter, an empty cell is a text with no labels
-        for at in np.flatnonzero(_are_missing(labels, empty_counts)).tolist():
-            faults.setdefault(at, "the label is missing")
+        missing = np.flatnonzero(_are_missing(labels, empty_counts)).tolist()
+        hint = _delimiter_hint(labels) if missing and empty_counts else ""
+        for at in missing:
+            faults.setdefault(at, f"the label is missing{hint}")
         self.kind = self.kind or (labels.type if len(faults) < len(chunk) else None)
         return labels
 
@@ -727,8 +731,9 @@ def report_bad_rows(bad: BadRows, name: str, num_rows: int, on_bad_row: str) -> 
     num_bad = bad.number
     if on_bad_row == "error":
         which = "the row" if num_bad == 1 else f"the {num_bad:,} rows"
-        message = f"{name}, {bad}. Fix {which} or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
-        message += encoding_hint(message) if is_csv(name) else ""
+        hint = encoding_hint(str(bad)) if is_csv(name) else ""
+        fix = "Otherwise fix" if hint else "Fix"
+        message = f"{name}, {bad}.{hint} {fix} {which} or pass --on_bad_row skip (to evaluate: --skip-bad-rows)."
         raise InputError(message, file=name, row=bad.first)
     logger.warning("%s: %s of %s rows left out: %s.", name, f"{num_bad:,}", f"{num_rows:,}", bad)
 
@@ -913,6 +918,14 @@ def _are_missing(labels: pa.Array, empty_counts: bool) -> np.ndarray:
     if empty_counts:
         missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(labels), "").fill_null(True))
     return missing.to_numpy(zero_copy_only=False)
+
+
+def _delimiter_hint(labels: pa.Array) -> str:
+    """Name the delimiter that several of the labels hold, or "" if none does."""
+    for mark in ";|" if labels.type == ONE else "":
+        if pc.match_substring(labels, mark).true_count > 1:
+            return f" (if a text may have several labels or none, name --label_delimiter {mark!r})"
+    return ""
 
 
 def _is_missing(label: str | None) -> bool:

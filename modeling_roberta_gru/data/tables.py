@@ -240,6 +240,13 @@ class CsvTable(Table):
             self.called = UTF_8
         with self._opened() as file:
             start = file.read(SAMPLE_BYTES)
+            if self.called == UTF_8 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                encoding = "utf-32" if start.startswith(codecs.BOM_UTF32_LE) else "utf-16"
+                raise InputError(
+                    f"{name} is {encoding.upper()} text: pass --csv_encoding {encoding}.",
+                    field="csv_encoding",
+                    file=name,
+                )
             is_cut = len(start) >= SAMPLE_BYTES
             self.dialect = find_dialect(
                 start.decode(errors="surrogateescape"),

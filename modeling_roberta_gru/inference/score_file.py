@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
 from ..arguments import DataArguments
-from ..data.dialect import NONE, BadRows, Dialect, encoding_hint, is_decoded
+from ..data.dialect import NONE, BadRows, Dialect, encoding_hint, is_data, is_decoded
 from ..data.documents import clean_html, is_null, join_columns
 from ..data.labels import MULTI_LABEL, REGRESSION, SCORE_PREFIX
 from ..data.tables import (
@@ -439,8 +439,8 @@ def _survey(table: Table, options: ScoreOptions, predictions: PredictedColumns) 
         )
     if bad.number and not options.skip_bad_rows:
         raise InputError(
-            f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}. "
-            f"Fix them, or pass --skip-bad-rows to keep them without a prediction.{hint}",
+            f"{table.name}: {bad.number:,} of {num_rows:,} rows cannot be scored: {said}.{hint} "
+            f"{'Otherwise fix' if hint else 'Fix'} them, or pass --skip-bad-rows to keep them without a prediction.",
             file=table.name,
             row=bad.first,
         )
@@ -493,9 +493,11 @@ def _check_columns(table: Table, text_columns: Sequence[str], predictions: Predi
 
 def _check_text_columns(table: Table, columns: Sequence[str]) -> None:
     names = table.schema.names
+    no_header = is_csv(table.name) and is_data(names)
     for column in columns if names else ():  # JSON Lines have none before their rows have been read
         if column not in names:
             hint = f"Name yours by --text-column {shlex.quote(names[0])}."
+            hint = "Has the file no header? Write the columns' names in its first line." if no_header else hint
             raise no_column(table.name, column, names, otherwise=hint)
         check_once([column], names, table.name)
         kind = table.schema.field(column).type
