@@ -591,7 +591,8 @@ class TrainingOptions:
         default=None,
         metadata={
             "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no "
-            "checkpoint yet, true is an error, and auto starts from the beginning."
+            "checkpoint yet, true is an error, and auto starts from the beginning. The options of model and training "
+            "must be those of the run, which may be made longer."
         },
     )
     eval_strategy: str = "epoch"

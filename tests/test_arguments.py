@@ -253,7 +253,8 @@ def test_what_only_the_trainer_knows_is_refused_too(parse, argv, refusal):
 def test_an_option_that_would_fail_or_count_for_nothing_is_refused(parse, monkeypatch, argv, field):
     monkeypatch.setattr(arguments, "find_spec", lambda name: None)
     monkeypatch.setattr(training_arguments, "get_available_reporting_integrations", lambda: ["tensorboard"])
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name in training_arguments.NUM_PROCESSES:
+        monkeypatch.delenv(name, raising=False)
     with refused(field=field):
         parse(*argv)
     assert "ACCELERATE_USE_FSDP" not in os.environ

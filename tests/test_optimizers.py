@@ -8,6 +8,7 @@ import torch
 from transformers import SchedulerType
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.arguments import ModelArguments
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.optimizers import (
@@ -19,6 +20,7 @@ from modeling_roberta_gru.training.optimizers import (
     optimizer_class_and_kwargs,
     parameter_groups,
 )
+from modeling_roberta_gru.training.record import model_lines
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
 from .refusals import refused
@@ -127,7 +129,9 @@ def test_nadam_goes_on_from_torchs_state_and_torchs_from_its():
 
 
 def test_transformers_own_optimizers_stay_reachable(arguments, model):
-    optimizer = RobertaGRUTrainer(model, arguments(optimizer="optim", optim="adafactor")).create_optimizer()
+    args = arguments(optimizer="optim", optim="adafactor")
+    assert "trained by adafactor." in model_lines(model, ModelArguments(), args, None)
+    optimizer = RobertaGRUTrainer(model, args).create_optimizer()
     assert type(optimizer).__name__ == "Adafactor"
 
 

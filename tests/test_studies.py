@@ -586,7 +586,7 @@ def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub,
         system = train(model_args, data_args, args, callbacks)
         if args.learning_rate == 0.001:
             system.validation_logits[3] = np.nan
-            system.trainer.state.log_history[0]["eval_accuracy"] = math.nan
+            system.history[0]["eval_accuracy"] = math.nan
         return system
 
     with pytest.MonkeyPatch.context() as patch:

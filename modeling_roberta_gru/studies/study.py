@@ -546,8 +546,8 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
 
 def _final_runs(plan: Plan, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the test metrics of the final runs that there are with these options, by seed, and their means."""
-    paths = (plan.output_dir / "final").glob("seed-*/metrics.json")
-    paths = [path for path in paths if path.parent.name.removeprefix("seed-").isdecimal()]  # not a copy of one
+    found = (plan.output_dir / "final").glob("seed-*/metrics.json")
+    paths = [path for path in found if path.parent.name.removeprefix("seed-").isdecimal()]  # not a copy of one
     if not paths:
         return None
     left_out = (*NO_PART_OF_STUDY, "seed")

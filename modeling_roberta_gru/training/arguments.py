@@ -21,6 +21,9 @@ from ..arguments import (
 )
 from ..errors import InputError, nearest, unknown_name
 
+NUM_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where what starts several processes, torch's or MPI's, says how many there are."""
+
 
 @dataclass
 class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
@@ -49,7 +52,7 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
             if isinstance(value, list) and len(value) == 1:  # a text, which transformers takes for a pattern
                 setattr(self, name, value[0])
         for name in ("fsdp", "ddp_backend"):  # which, once begun with, would disturb later runs of this process, too
-            if getattr(self, name) and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            if getattr(self, name) and all(os.environ.get(number, "1") == "1" for number in NUM_PROCESSES):
                 raise InputError(
                     f"--{name} is for several processes: start them by `accelerate launch --num_processes N` or "
                     "torchrun, or leave it out.",
