@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from . import __version__
 from .arguments import DataArguments, find_recipe, help_text, read_options
 from .errors import InputError, say
 from .files import (
@@ -49,6 +50,8 @@ CleanHtml = Annotated[
         help="Turn <br /> and <p> into line breaks, drop other tags. Unset: as in training.",
     ),
 ]
+RESUMED = ("adapt", "publish", "score", "sweep")
+"""Commands that resume when they are run again."""
 EPILOG = """Example (offline, a few minutes; without --no-attributions, explain needs the extra `explain`):
 
 \b
@@ -66,6 +69,21 @@ app = typer.Typer(
     epilog=EPILOG,
     context_settings={"terminal_width": 100, "token_normalize_func": lambda token: token.replace("_", "-")},
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"roberta-gru {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _read_version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def exit_status(program: Callable[[], object]) -> int:
@@ -87,12 +105,8 @@ def exit_status(program: Callable[[], object]) -> int:
             error=True,
         )
         return 2
-    except KeyboardInterrupt:
-        say(
-            "Interrupted. What was saved is whole: --resume_from_checkpoint auto resumes training from the last "
-            "checkpoint, if there is one; adapt, sweep and score resume when the same command is run again.",
-            error=True,
-        )
+    except KeyboardInterrupt as interrupt:
+        say(" ".join(["Interrupted.", *map(str, interrupt.args)]), error=True)
         return 130
     return 0
 
@@ -125,9 +139,19 @@ def raw_command(**settings: Any) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _with_status(function: Callable[..., None]) -> Callable[..., None]:
+    name = function.__name__
+
+    def program(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args or name not in RESUMED:
+                raise
+            raise KeyboardInterrupt("Run the same command again to resume.") from interrupt
+
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        status = exit_status(lambda: function(*args, **kwargs))
+        status = exit_status(lambda: program(*args, **kwargs))
         if status:
             raise typer.Exit(status)
 
@@ -144,11 +168,18 @@ def train(context: typer.Context) -> None:
     options = read_options(context.args)
     for path in options.data.paths:
         check_table(path)
+    if options.model.model_name_or_path is not None:
+        _check_model(options.model.model_name_or_path, "--model_name_or_path")
     from .experiment import run
     from .training.arguments import RobertaGRUTrainingArguments
 
     args = RobertaGRUTrainingArguments(**options.training)
-    run(options.model, options.data, args, recipe=options.recipe, command=sys.argv)
+    try:
+        run(options.model, options.data, args, recipe=options.recipe, command=sys.argv)
+    except KeyboardInterrupt as interrupt:
+        if any(Path(args.output_dir).glob("checkpoint-*")):
+            raise KeyboardInterrupt("--resume_from_checkpoint auto resumes from the last checkpoint.") from interrupt
+        raise KeyboardInterrupt("Nothing was saved yet.") from interrupt
 
 
 @command
@@ -760,10 +791,25 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _check_model(name: str) -> None:
-    """Refuse a path that leads nowhere; what may be a name on the Hub is looked for there."""
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(f"No model can be read from {name}: there is no such folder.", file=name)
+def _check_model(name: str, option: str | None = None) -> None:
+    """Refuse a table, and a path that leads nowhere; what may be a name on the Hub is looked for there.
+
+    Args:
+        name: of the model.
+        option: that it was given by; None: it is the argument MODEL.
+    """
+    path = Path(name)
+    if kind_of(name) and not path.is_dir():
+        order = "MODEL comes first." if option is None else f"{option} takes a model's folder or Hub id."
+        raise InputError(f"{name} is a table: {order}", field=option and option.removeprefix("--"), file=name)
+    is_below_a_folder = path.parent != Path() and path.parent.is_dir()
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or is_below_a_folder
+    if is_path and not path.exists():
+        raise InputError(
+            f"No model can be read from {name}: there is no such folder.",
+            field=option and option.removeprefix("--"),
+            file=name,
+        )
 
 
 def _whether_to_clean(model: str, clean_html: bool | None) -> bool:

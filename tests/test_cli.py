@@ -7,20 +7,31 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoTokenizer, TrainingArguments
 from typer.main import get_command
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli, explain, serving
+from modeling_roberta_gru import (
+    RobertaGRUForSequenceClassification,
+    RobertaGRUModel,
+    __version__,
+    cli,
+    experiment,
+    explain,
+    serving,
+)
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import InputError, visible
-from modeling_roberta_gru.inference import demo, explanation
+from modeling_roberta_gru.inference import demo, explanation, score_file
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.studies import study
+from modeling_roberta_gru.training import loading
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
+from .refusals import refused
 from .tiny import TINY_ENCODER, tiny_config, write_reviews
 
 
@@ -309,6 +320,63 @@ def test_a_name_that_the_system_refuses_is_one_line(error, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_version_is_said(roberta_gru):
+    assert roberta_gru("--version")[:2] == (0, f"roberta-gru {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+@pytest.mark.parametrize("name", ["runs/nosuch", "./nosuch", "plain.csv"])
+def test_a_model_that_can_be_no_name_on_the_hub_is_refused_at_once(command, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    write_reviews(tmp_path / "plain.csv", 9, seed=3)
+    monkeypatch.setattr(loading, "pinned", lambda *_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(experiment, "run", lambda *_, **__: pytest.fail("the model was accepted"))
+    if command == "evaluate":
+        with refused(field=None, file=name):
+            cli.evaluate.__wrapped__(name, "plain.csv")
+    else:
+        options = ["--output_dir", "out", "--train_file", "plain.csv", "--model_name_or_path", name]
+        with refused(field="model_name_or_path", file=name):
+            cli.train.__wrapped__(SimpleNamespace(args=options))
+
+
+def test_a_name_on_the_hub_is_looked_for_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nosuch", "ada/nosuch", "ada/nosuch-1.5"):
+        cli._check_model(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "saved_before", "advice"),
+    [
+        ("train", False, "Nothing was saved yet."),
+        ("train", True, "--resume_from_checkpoint auto"),
+        ("score", False, "the same command again"),
+        ("evaluate", False, "Interrupted.\n"),
+    ],
+)
+def test_an_interrupt_says_how_that_command_goes_on(
+    command, saved_before, advice, saved, reviews, tmp_path, roberta_gru, monkeypatch
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", interrupt)
+    monkeypatch.setattr(score_file, "ScoreOptions", interrupt)
+    monkeypatch.setattr(cli, "DataArguments", interrupt)
+    if saved_before:
+        (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
+    table = reviews / "test.csv"
+    words = {
+        "train": ["--output_dir", tmp_path / "run", "--dataset_name", reviews],
+        "score": [saved, table, tmp_path / "scored.csv"],
+        "evaluate": [saved, table],
+    }
+    status, _, said = roberta_gru(command, *words[command])
+    assert (status, said.count("\n"), advice in said) == (130, 1, True)
+
+
 def test_the_command_lines_options_are_frozen():
     # A changed list is a changed interface: say so in CHANGELOG.md.
     commands = get_command(cli.app).commands
@@ -453,6 +521,7 @@ USAGE_ERRORS = {
     "help": ["--help"],
     "help of training": ["train", "--help"],
     "a model": ["explain", "./nowhere", "a text"],
+    "a model to start from": ["train", "--output-dir", "unused", "--model-name-or-path", "./nowhere"],
     "a followed file": ["watch", "a", "--follow", "nowhere.log"],
     "a run": ["publish", "nowhere", "me/mine"],
     "a space": ["sweep", "--space", "optimisers"],
