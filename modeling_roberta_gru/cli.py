@@ -256,13 +256,15 @@ def evaluate(
     dataset_config_name: Annotated[str | None, typer.Option(help="Configuration of a data set on the Hub.")] = None,
     dataset_revision: Annotated[str | None, typer.Option(help="Its commit, tag or branch.")] = None,
     text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: text.")
+        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: as in training.")
     ] = None,
     label_column: Annotated[
         list[str] | None,
-        typer.Option(help="Column of the label. Repeat it for several columns of 0 and 1. Unset: label."),
+        typer.Option(help="Column of the label. Repeat it for several columns of 0 and 1. Unset: as in training."),
     ] = None,
-    label_delimiter: Annotated[str | None, typer.Option(help="Splits a label cell into several labels.")] = None,
+    label_delimiter: Annotated[
+        str | None, typer.Option(help="Splits a label cell into several labels. Unset: as in training.")
+    ] = None,
     slice_by: Annotated[
         list[str] | None,
         typer.Option(help="Also measure each value of this column separately. Repeat it for more columns."),
@@ -313,15 +315,18 @@ def evaluate(
         dataset_name=data if dataset_config_name or dataset_revision else None,
         dataset_config_name=dataset_config_name,
         dataset_revision=dataset_revision,
-        text_column=text_column or ["text"],
-        label_column=label_column or ["label"],
-        label_delimiter=label_delimiter,
         csv_columns=csv_columns,
         csv_encoding=csv_encoding,
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
-        clean_html=_whether_to_clean(model, clean_html),
+        **_as_in_training(
+            model,
+            clean_html=clean_html,
+            text_column=text_column,
+            label_column=label_column,
+            label_delimiter=label_delimiter,
+        ),
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,
     )
@@ -503,7 +508,7 @@ def score(
         ),
     ],
     text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text; give it again to join several, as in training.")
+        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: as in training.")
     ] = None,
     prefix: Annotated[
         str, typer.Option(help="Prefix of the new columns, label and score (for regression: value).")
@@ -586,14 +591,13 @@ def score(
     from .inference import score_file as scoring
 
     options = scoring.ScoreOptions(
-        text_column=text_column or ["text"],
         prefix=prefix,
         all_scores=all_scores,
         csv_encoding=csv_encoding,
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
-        clean_html=_whether_to_clean(model, clean_html),
+        **_as_in_training(model, clean_html=clean_html, text_column=text_column),
         skip_bad_rows=skip_bad_rows,
     )
     of_scorer: dict[str, Any] = {
@@ -814,14 +818,41 @@ def _check_model(name: str, option: str | None = None) -> None:
 
 def _whether_to_clean(model: str, clean_html: bool | None) -> bool:
     """Return whether texts are cleaned of HTML: as asked for, or else as in training, which is said."""
-    if clean_html is not None:
-        return clean_html
-    from .training.loading import was_cleaned
+    return _as_in_training(model, clean_html=clean_html)["clean_html"]
 
-    cleans = was_cleaned(model)
-    if cleans:
-        say("HTML is removed from the texts, as in training. To keep it: --no-clean-html.", error=True)
-    return cleans
+
+def _as_in_training(model: str, **options: Any) -> dict[str, Any]:
+    """Return how data are read: as asked for, or else as in training, which is said, or else as ever.
+
+    Args:
+        model: whose record says how its training data were read.
+        **options: some of `clean_html`, `text_column`, `label_column`, `label_delimiter`; None: not asked for.
+    """
+    recorded: dict[str, Any] = {}
+    if None in options.values():
+        from .training.loading import training_options
+
+        recorded = training_options(model)
+    if options.get("label_column") is not None:  # the delimiter belongs to the column of training
+        recorded = {**recorded, "label_delimiter": None}
+    for name, value in options.items():
+        if value is not None:
+            continue
+        trained = recorded.get(name)
+        if name == "clean_html":
+            options[name] = trained is True
+            if trained is True:
+                say("HTML is removed from the texts, as in training. To keep it: --no-clean-html.", error=True)
+        elif name == "label_delimiter":
+            options[name] = trained if isinstance(trained, str) else None
+        else:
+            is_known = isinstance(trained, list) and bool(trained) and all(isinstance(each, str) for each in trained)
+            options[name] = trained if is_known else [name.removesuffix("_column")]
+            if is_known:
+                what, option = name.removesuffix("_column"), name.replace("_", "-")
+                said = " and ".join(map(repr, trained))
+                say(f"The {what} is read from {said}, as in training. Another column: --{option}.", error=True)
+    return options
 
 
 def _check_data(name: str) -> None:

@@ -25,7 +25,7 @@ from modeling_roberta_gru import (
 )
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import InputError, visible
-from modeling_roberta_gru.inference import demo, explanation, score_file
+from modeling_roberta_gru.inference import demo, evaluation, explanation, score_file
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.studies import study
 from modeling_roberta_gru.training import loading
@@ -156,6 +156,44 @@ def test_html_is_removed_as_in_training_unless_told_otherwise(
     for marked, plain, as_it_is in (probabilities, losses):
         assert marked == pytest.approx(plain if is_cleaned else as_it_is, abs=1e-6)
         assert marked != pytest.approx(as_it_is if is_cleaned else plain, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "trained", [None, {"text_column": "title", "label_column": [], "label_delimiter": 3}, {"text_column": [1]}]
+)
+def test_columns_are_text_and_label_where_no_record_names_others(trained, saved, reviews, tmp_path, roberta_gru):
+    model = shutil.copytree(saved, tmp_path / "model")
+    (model / "run.json").write_text(json.dumps({"options": trained}))
+    assert roberta_gru("evaluate", model, reviews / "test.csv")[0] == 0
+    assert roberta_gru("score", model, reviews / "test.csv", tmp_path / "scored.csv")[0] == 0
+
+
+def test_columns_are_read_as_in_training_unless_told_otherwise(saved, tmp_path, roberta_gru):
+    model = shutil.copytree(saved, tmp_path / "model")
+    trained = {"text_column": ["title", "body"], "label_column": ["stars"], "label_delimiter": ";"}
+    (model / "run.json").write_text(json.dumps({"options": trained}))
+    (tmp_path / "two.csv").write_text("title,body,stars,text,label\nA venue,a good one,good,so so,bad\n")
+    (tmp_path / "one.csv").write_text('text,label\n"A venue\na good one",good\nso so,bad\n')
+    scores = {}
+    for name, *words in (("two",), ("one", "--text-column", "text"), ("two", "--text-column", "text")):
+        scored = tmp_path / "scored.jsonl"
+        words = (tmp_path / f"{name}.csv", scored, "--dtype", "float32", "--all-scores", *words)
+        status, _, said = roberta_gru("score", model, *words)
+        assert (status, "as in training" in said) == (0, len(words) == 5)
+        scores[name, len(words)] = [json.loads(line)["score_good"] for line in scored.read_text().splitlines()]
+    (as_trained,), both, (as_told,) = scores.values()
+    assert [as_trained, as_told] == pytest.approx(both, abs=1e-6)
+    given = []
+    for words in ((), ("--label-column", "label"), ("--text-column", "text", "--label-delimiter", "|")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluation, "evaluate_model", lambda model, data, args, *_: given.append(args))
+            patch.setattr(evaluation, "report", str)
+            assert roberta_gru("evaluate", model, tmp_path / "two.csv", *words)[0] == 0
+    assert [(args.text_column, args.label_column, args.label_delimiter) for args in given] == [
+        (["title", "body"], ["stars"], ";"),
+        (["title", "body"], ["label"], None),
+        (["text"], ["stars"], "|"),
+    ]
 
 
 def test_explain_and_serve_remove_html_as_in_training_unless_told_otherwise(saved, tmp_path, roberta_gru, monkeypatch):
