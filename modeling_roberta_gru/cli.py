@@ -504,7 +504,8 @@ def score(
         str,
         typer.Argument(
             metavar="OUT",
-            help="Output file, in any of these formats: the same rows, scored; with --engine ray, a folder.",
+            help="Output file, in any of these formats: the same rows, scored. Only an earlier result is overwritten. "
+            "With --engine ray: a folder.",
         ),
     ],
     text_column: Annotated[
