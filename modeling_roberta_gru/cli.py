@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from . import __version__
 from .arguments import DataArguments, find_recipe, help_text, read_options
 from .errors import InputError, say
 from .files import (
@@ -51,6 +52,8 @@ CleanHtml = Annotated[
         help="Turn <br /> and <p> into line breaks, drop other tags. Unset: as in training.",
     ),
 ]
+RESUMED = ("adapt", "publish", "score", "sweep")
+"""Commands that resume when they are run again."""
 EPILOG = """Example (offline, a few minutes; without --no-attributions, explain needs the extra `explain`):
 
 \b
@@ -68,6 +71,21 @@ app = typer.Typer(
     epilog=EPILOG,
     context_settings={"terminal_width": 100, "token_normalize_func": lambda token: token.replace("_", "-")},
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"roberta-gru {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _read_version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def exit_status(program: Callable[[], object]) -> int:
@@ -89,12 +107,8 @@ def exit_status(program: Callable[[], object]) -> int:
             error=True,
         )
         return 2
-    except KeyboardInterrupt:
-        say(
-            "Interrupted. What was saved is whole: --resume_from_checkpoint auto resumes training from the last "
-            "checkpoint, if there is one; adapt, sweep and score resume when the same command is run again.",
-            error=True,
-        )
+    except KeyboardInterrupt as interrupt:
+        say(" ".join(["Interrupted.", *map(str, interrupt.args)]), error=True)
         return 130
     return 0
 
@@ -127,9 +141,19 @@ def raw_command(**settings: Any) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _with_status(function: Callable[..., None]) -> Callable[..., None]:
+    name = function.__name__
+
+    def program(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args or name not in RESUMED:
+                raise
+            raise KeyboardInterrupt("Run the same command again to resume.") from interrupt
+
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        status = exit_status(lambda: function(*args, **kwargs))
+        status = exit_status(lambda: program(*args, **kwargs))
         if status:
             raise typer.Exit(status)
 
@@ -148,11 +172,18 @@ def train(context: typer.Context) -> None:
         refuse_folder(path)
     for path in options.data.paths:
         check_table(path)
+    if options.model.model_name_or_path is not None:
+        _check_model(options.model.model_name_or_path, "--model_name_or_path")
     from .experiment import run
     from .training.arguments import RobertaGRUTrainingArguments
 
     args = RobertaGRUTrainingArguments(**options.training)
-    run(options.model, options.data, args, recipe=options.recipe, command=sys.argv)
+    try:
+        run(options.model, options.data, args, recipe=options.recipe, command=sys.argv)
+    except KeyboardInterrupt as interrupt:
+        if any(Path(args.output_dir).glob("checkpoint-*")):
+            raise KeyboardInterrupt("--resume_from_checkpoint auto resumes from the last checkpoint.") from interrupt
+        raise KeyboardInterrupt("Nothing was saved yet.") from interrupt
 
 
 @command
@@ -229,13 +260,15 @@ def evaluate(
     dataset_config_name: Annotated[str | None, typer.Option(help="Configuration of a data set on the Hub.")] = None,
     dataset_revision: Annotated[str | None, typer.Option(help="Its commit, tag or branch.")] = None,
     text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: text.")
+        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: as in training.")
     ] = None,
     label_column: Annotated[
         list[str] | None,
-        typer.Option(help="Column of the label. Repeat it for several columns of 0 and 1. Unset: label."),
+        typer.Option(help="Column of the label. Repeat it for several columns of 0 and 1. Unset: as in training."),
     ] = None,
-    label_delimiter: Annotated[str | None, typer.Option(help="Splits a label cell into several labels.")] = None,
+    label_delimiter: Annotated[
+        str | None, typer.Option(help="Splits a label cell into several labels. Unset: as in training.")
+    ] = None,
     slice_by: Annotated[
         list[str] | None,
         typer.Option(help="Also measure each value of this column separately. Repeat it for more columns."),
@@ -286,15 +319,18 @@ def evaluate(
         dataset_name=data if dataset_config_name or dataset_revision else None,
         dataset_config_name=dataset_config_name,
         dataset_revision=dataset_revision,
-        text_column=text_column or ["text"],
-        label_column=label_column or ["label"],
-        label_delimiter=label_delimiter,
         csv_columns=csv_columns,
         csv_encoding=csv_encoding,
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
-        clean_html=_whether_to_clean(model, clean_html),
+        **_as_in_training(
+            model,
+            clean_html=clean_html,
+            text_column=text_column,
+            label_column=label_column,
+            label_delimiter=label_delimiter,
+        ),
         on_bad_row="skip" if skip_bad_rows else "error",
         max_length=max_length,
     )
@@ -472,11 +508,12 @@ def score(
         str,
         typer.Argument(
             metavar="OUT",
-            help="Output file, in any of these formats: the same rows, scored; with --engine ray, a folder.",
+            help="Output file, in any of these formats: the same rows, scored. Only an earlier result is overwritten. "
+            "With --engine ray: a folder.",
         ),
     ],
     text_column: Annotated[
-        list[str] | None, typer.Option(help="Column of the text; give it again to join several, as in training.")
+        list[str] | None, typer.Option(help="Column of the text. Repeat it to join several. Unset: as in training.")
     ] = None,
     prefix: Annotated[
         str, typer.Option(help="Prefix of the new columns, label and score (for regression: value).")
@@ -559,14 +596,13 @@ def score(
     from .inference import score_file as scoring
 
     options = scoring.ScoreOptions(
-        text_column=text_column or ["text"],
         prefix=prefix,
         all_scores=all_scores,
         csv_encoding=csv_encoding,
         csv_delimiter=csv_delimiter,
         csv_quoting=csv_quoting,
         csv_escape=csv_escape,
-        clean_html=_whether_to_clean(model, clean_html),
+        **_as_in_training(model, clean_html=clean_html, text_column=text_column),
         skip_bad_rows=skip_bad_rows,
     )
     of_scorer: dict[str, Any] = {
@@ -764,22 +800,64 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _check_model(name: str) -> None:
-    """Refuse a path that leads nowhere; what may be a name on the Hub is looked for there."""
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(f"No model can be read from {name}: there is no such folder.", file=name)
+def _check_model(name: str, option: str | None = None) -> None:
+    """Refuse a table, and a path that leads nowhere; what may be a name on the Hub is looked for there.
+
+    Args:
+        name: of the model.
+        option: that it was given by; None: it is the argument MODEL.
+    """
+    path = Path(name)
+    if kind_of(name) and not path.is_dir():
+        order = "MODEL comes first." if option is None else f"{option} takes a model's folder or Hub id."
+        raise InputError(f"{name} is a table: {order}", field=option and option.removeprefix("--"), file=name)
+    is_below_a_folder = path.parent != Path() and path.parent.is_dir()
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or is_below_a_folder
+    if is_path and not path.exists():
+        raise InputError(
+            f"No model can be read from {name}: there is no such folder.",
+            field=option and option.removeprefix("--"),
+            file=name,
+        )
 
 
 def _whether_to_clean(model: str, clean_html: bool | None) -> bool:
     """Return whether texts are cleaned of HTML: as asked for, or else as in training, which is said."""
-    if clean_html is not None:
-        return clean_html
-    from .training.loading import was_cleaned
+    return _as_in_training(model, clean_html=clean_html)["clean_html"]
 
-    cleans = was_cleaned(model)
-    if cleans:
-        say("HTML is removed from the texts, as in training. To keep it: --no-clean-html.", error=True)
-    return cleans
+
+def _as_in_training(model: str, **options: Any) -> dict[str, Any]:
+    """Return how data are read: as asked for, or else as in training, which is said, or else as ever.
+
+    Args:
+        model: whose record says how its training data were read.
+        **options: some of `clean_html`, `text_column`, `label_column`, `label_delimiter`; None: not asked for.
+    """
+    recorded: dict[str, Any] = {}
+    if None in options.values():
+        from .training.loading import training_options
+
+        recorded = training_options(model)
+    if options.get("label_column") is not None:  # the delimiter belongs to the column of training
+        recorded = {**recorded, "label_delimiter": None}
+    for name, value in options.items():
+        if value is not None:
+            continue
+        trained = recorded.get(name)
+        if name == "clean_html":
+            options[name] = trained is True
+            if trained is True:
+                say("HTML is removed from the texts, as in training. To keep it: --no-clean-html.", error=True)
+        elif name == "label_delimiter":
+            options[name] = trained if isinstance(trained, str) else None
+        else:
+            is_known = isinstance(trained, list) and bool(trained) and all(isinstance(each, str) for each in trained)
+            options[name] = trained if is_known else [name.removesuffix("_column")]
+            if is_known:
+                what, option = name.removesuffix("_column"), name.replace("_", "-")
+                said = " and ".join(map(repr, trained))
+                say(f"The {what} is read from {said}, as in training. Another column: --{option}.", error=True)
+    return options
 
 
 def _check_data(name: str) -> None:

@@ -199,7 +199,10 @@ def train(
     bases = (model_args.model_name_or_path, model_args.tokenizer_name, model_args.embeddings)
     check_inputs_stay(args, [*bases, data_args.dataset_name, *data_args.paths])
     set_seed(args.seed)
-    splits = load_splits(data_args) if splits is None else splits
+    if splits is None:
+        if data_args.dataset_name is None and not data_args.paths:
+            _say(args, "No data named (--train_file, --dataset_name): training on the built-in toy reviews.")
+        splits = load_splits(data_args)
     labels = splits.labels
     if resumed is not None:
         check_same_data(resumed, splits.fingerprint)
@@ -416,18 +419,19 @@ def _validation_metrics(prediction: EvalPrediction, problem_type: str) -> dict[s
 
 
 def _fit_temperature(trained: Trained) -> float | None:
-    """Return the temperature that calibrates the model, where one can."""
+    """Return the temperature that calibrates the model, where one can; 1 where the best lies beyond all allowed."""
     splits = trained.splits
     if splits.labels.problem_type != SINGLE_LABEL or not trained.architecture.has_temperature:
         return None
     temperature = fit_temperature(trained.validation_logits, splits.validation["label"][:])
     if is_bound(temperature):
         logger.warning(
-            "Probabilities may be far from calibrated: the best temperature for %s validation rows is at the "
-            "bound of %.1f. More validation rows, or longer training, would help.",
+            "Probabilities are not calibrated: the best temperature for %s validation rows is at the bound of %.1f, "
+            "so it stays at 1. More validation rows, or longer training, would help.",
             f"{len(splits.validation):,}",
             temperature,
         )
+        return 1.0
     return temperature
 
 
@@ -551,19 +555,24 @@ def closing_words(
         names_folder: whether to say what lies there.
     """
     test = metrics["test"]
+    # The one metric of several labels alone.
+    notes = {"accuracy": " (all labels of a row right)"} if "micro_f1" in test else {}
     lines = [""] + [
-        f"Test {name.replace('_', ' ')} {written(test[name])}, n = {test['n']:,}"
+        f"Test {name.replace('_', ' ')}{notes.get(name, '')} {written(test[name])}, n = {test['n']:,}"
         for name in ("accuracy", "macro_f1", "mae", "r2")
         if name in test
     ]
     if "bag_of_words" in metrics:
         lines.append(f"Bag of words on the same rows: accuracy {written(metrics['bag_of_words']['test']['accuracy'])}")
     if "calibration" in metrics:
-        calibration = metrics["calibration"]
-        lines.append(
-            f"Test calibration error {written(calibration['test']['before'])} before, "
-            f"{written(calibration['test']['after'])} after dividing logits by {calibration['temperature']:.3f}"
-        )
+        temperature, errors = metrics["calibration"]["temperature"], metrics["calibration"]["test"]
+        if temperature == 1:
+            lines.append(f"Test calibration error {written(errors['before'])}; the temperature stays at 1")
+        else:
+            lines.append(
+                f"Test calibration error {written(errors['before'])} before, {written(errors['after'])} after "
+                f"dividing logits by {temperature:.3f}"
+            )
     lines.append("In brackets: 95 % bootstrap intervals over the rows.")
     lines += [POOLED] if pooled else []
     if checked:

@@ -1,6 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from datasets import Dataset
 
+from modeling_roberta_gru import experiment
+from modeling_roberta_gru.data.labels import SINGLE_LABEL
 from modeling_roberta_gru.training.metrics import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, fit_temperature, is_bound
 
 
@@ -68,3 +73,18 @@ def test_a_temperature_at_its_bound_is_told_from_one_that_was_found():
     assert is_bound(fit_temperature(right, [0, 1] * 20))
     assert is_bound(fit_temperature(right, [1, 0] * 20))
     assert not is_bound(fit_temperature(right, [0, 1] * 15 + [1, 0] * 5))
+
+
+@pytest.mark.parametrize(("num_wrong", "is_kept"), [(0, True), (40, True), (5, False)])
+def test_the_temperature_of_a_run_stays_at_1_where_the_best_is_at_a_bound(num_wrong, is_kept, caplog):
+    labels = np.arange(40) % 2
+    logits = 4.0 * np.eye(2)[np.where(np.arange(40) < num_wrong, 1 - labels, labels)]
+    trained = SimpleNamespace(
+        splits=SimpleNamespace(
+            labels=SimpleNamespace(problem_type=SINGLE_LABEL), validation=Dataset.from_dict({"label": labels})
+        ),
+        architecture=SimpleNamespace(has_temperature=True),
+        validation_logits=logits,
+    )
+    temperature = experiment._fit_temperature(trained)
+    assert (temperature == 1, "stays at 1" in caplog.text) == (is_kept, is_kept)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from modeling_roberta_gru.hub.card import build_card, published_record
+from modeling_roberta_gru.hub.card import WIDGET_TEXTS, build_card, published_record
 
 EXPECTED = Path(__file__).with_name("expected_card.md")
 
@@ -117,7 +117,14 @@ def test_the_hub_reads_the_results_back(record, metrics, tmp_path):
     assert results["Accuracy"].dataset_type == "stanfordnlp/imdb"
     assert results["Accuracy"].dataset_split == "test"
     assert results["Macro-F1"].metric_type == "f1"
-    assert len(data.widget) == 2
+    assert data.get("widget") is None
+
+
+@pytest.mark.parametrize("built_in", [True, False])
+def test_only_a_card_of_built_in_reviews_shows_such_reviews(record, metrics, built_in):
+    record["data"]["built_in"] = built_in
+    card = build_card(record, metrics)
+    assert [example["text"] for example in card.data.get("widget") or ()] == list(WIDGET_TEXTS if built_in else ())
 
 
 def test_labels_cannot_break_the_tables_or_the_page(record, metrics):
@@ -128,6 +135,14 @@ def test_labels_cannot_break_the_tables_or_the_page(record, metrics):
     assert "| a\\|b | 100 |" in card
     assert "| &lt;b&gt;c&lt;/b&gt; d | 100 |" in card
     assert "<b>" not in card
+
+
+def test_a_card_claims_no_calibration_where_the_temperature_stays_at_1(record, metrics):
+    assert "not calibrated" not in build_card(record, metrics).content
+    metrics["calibration"]["temperature"] = 1.0
+    card = build_card(record, metrics).content
+    assert "not calibrated" in card
+    assert "which took the expected" not in card
 
 
 def test_the_card_says_when_reading_may_stop(record, metrics):

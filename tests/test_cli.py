@@ -7,20 +7,31 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoTokenizer, TrainingArguments
 from typer.main import get_command
 
-from modeling_roberta_gru import RobertaGRUForSequenceClassification, RobertaGRUModel, cli, explain, serving
+from modeling_roberta_gru import (
+    RobertaGRUForSequenceClassification,
+    RobertaGRUModel,
+    __version__,
+    cli,
+    experiment,
+    explain,
+    serving,
+)
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import InputError, visible
-from modeling_roberta_gru.inference import demo, explanation
+from modeling_roberta_gru.inference import demo, evaluation, explanation, score_file
 from modeling_roberta_gru.inference.evaluation import evaluate_model
 from modeling_roberta_gru.studies import study
+from modeling_roberta_gru.training import loading
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 
+from .refusals import refused
 from .tiny import TINY_ENCODER, tiny_config, write_reviews
 
 
@@ -145,6 +156,44 @@ def test_html_is_removed_as_in_training_unless_told_otherwise(
     for marked, plain, as_it_is in (probabilities, losses):
         assert marked == pytest.approx(plain if is_cleaned else as_it_is, abs=1e-6)
         assert marked != pytest.approx(as_it_is if is_cleaned else plain, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "trained", [None, {"text_column": "title", "label_column": [], "label_delimiter": 3}, {"text_column": [1]}]
+)
+def test_columns_are_text_and_label_where_no_record_names_others(trained, saved, reviews, tmp_path, roberta_gru):
+    model = shutil.copytree(saved, tmp_path / "model")
+    (model / "run.json").write_text(json.dumps({"options": trained}))
+    assert roberta_gru("evaluate", model, reviews / "test.csv")[0] == 0
+    assert roberta_gru("score", model, reviews / "test.csv", tmp_path / "scored.csv")[0] == 0
+
+
+def test_columns_are_read_as_in_training_unless_told_otherwise(saved, tmp_path, roberta_gru):
+    model = shutil.copytree(saved, tmp_path / "model")
+    trained = {"text_column": ["title", "body"], "label_column": ["stars"], "label_delimiter": ";"}
+    (model / "run.json").write_text(json.dumps({"options": trained}))
+    (tmp_path / "two.csv").write_text("title,body,stars,text,label\nA venue,a good one,good,so so,bad\n")
+    (tmp_path / "one.csv").write_text('text,label\n"A venue\na good one",good\nso so,bad\n')
+    scores = {}
+    for name, *words in (("two",), ("one", "--text-column", "text"), ("two", "--text-column", "text")):
+        scored = tmp_path / "scored.jsonl"
+        words = (tmp_path / f"{name}.csv", scored, "--dtype", "float32", "--all-scores", *words)
+        status, _, said = roberta_gru("score", model, *words)
+        assert (status, "as in training" in said) == (0, len(words) == 5)
+        scores[name, len(words)] = [json.loads(line)["score_good"] for line in scored.read_text().splitlines()]
+    (as_trained,), both, (as_told,) = scores.values()
+    assert [as_trained, as_told] == pytest.approx(both, abs=1e-6)
+    given = []
+    for words in ((), ("--label-column", "label"), ("--text-column", "text", "--label-delimiter", "|")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluation, "evaluate_model", lambda model, data, args, *_: given.append(args))
+            patch.setattr(evaluation, "report", str)
+            assert roberta_gru("evaluate", model, tmp_path / "two.csv", *words)[0] == 0
+    assert [(args.text_column, args.label_column, args.label_delimiter) for args in given] == [
+        (["title", "body"], ["stars"], ";"),
+        (["title", "body"], ["label"], None),
+        (["text"], ["stars"], "|"),
+    ]
 
 
 def test_explain_and_serve_remove_html_as_in_training_unless_told_otherwise(saved, tmp_path, roberta_gru, monkeypatch):
@@ -309,6 +358,63 @@ def test_a_name_that_the_system_refuses_is_one_line(error, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_version_is_said(roberta_gru):
+    assert roberta_gru("--version")[:2] == (0, f"roberta-gru {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+@pytest.mark.parametrize("name", ["runs/nosuch", "./nosuch", "plain.csv"])
+def test_a_model_that_can_be_no_name_on_the_hub_is_refused_at_once(command, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    write_reviews(tmp_path / "plain.csv", 9, seed=3)
+    monkeypatch.setattr(loading, "pinned", lambda *_: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(experiment, "run", lambda *_, **__: pytest.fail("the model was accepted"))
+    if command == "evaluate":
+        with refused(field=None, file=name):
+            cli.evaluate.__wrapped__(name, "plain.csv")
+    else:
+        options = ["--output_dir", "out", "--train_file", "plain.csv", "--model_name_or_path", name]
+        with refused(field="model_name_or_path", file=name):
+            cli.train.__wrapped__(SimpleNamespace(args=options))
+
+
+def test_a_name_on_the_hub_is_looked_for_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nosuch", "ada/nosuch", "ada/nosuch-1.5"):
+        cli._check_model(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "saved_before", "advice"),
+    [
+        ("train", False, "Nothing was saved yet."),
+        ("train", True, "--resume_from_checkpoint auto"),
+        ("score", False, "the same command again"),
+        ("evaluate", False, "Interrupted.\n"),
+    ],
+)
+def test_an_interrupt_says_how_that_command_goes_on(
+    command, saved_before, advice, saved, reviews, tmp_path, roberta_gru, monkeypatch
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "run", interrupt)
+    monkeypatch.setattr(score_file, "ScoreOptions", interrupt)
+    monkeypatch.setattr(cli, "DataArguments", interrupt)
+    if saved_before:
+        (tmp_path / "run" / "checkpoint-3").mkdir(parents=True)
+    table = reviews / "test.csv"
+    words = {
+        "train": ["--output_dir", tmp_path / "run", "--dataset_name", reviews],
+        "score": [saved, table, tmp_path / "scored.csv"],
+        "evaluate": [saved, table],
+    }
+    status, _, said = roberta_gru(command, *words[command])
+    assert (status, said.count("\n"), advice in said) == (130, 1, True)
+
+
 def test_the_command_lines_options_are_frozen():
     # A changed list is a changed interface: say so in CHANGELOG.md.
     commands = get_command(cli.app).commands
@@ -453,6 +559,7 @@ USAGE_ERRORS = {
     "help": ["--help"],
     "help of training": ["train", "--help"],
     "a model": ["explain", "./nowhere", "a text"],
+    "a model to start from": ["train", "--output-dir", "unused", "--model-name-or-path", "./nowhere"],
     "a followed file": ["watch", "a", "--follow", "nowhere.log"],
     "a run": ["publish", "nowhere", "me/mine"],
     "a space": ["sweep", "--space", "optimisers"],

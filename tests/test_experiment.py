@@ -252,7 +252,7 @@ def test_what_other_data_wrote_for_their_labels_is_forgotten(architecture, finis
 
 
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
-def test_several_labels_and_numbers_are_learned_too(kind, tmp_path, stand_in):
+def test_several_labels_and_numbers_are_learned_too(kind, tmp_path, stand_in, capsys):
     lines = []
     for row in range(60):
         label = [["dull"], ["dull", "long"], []][row % 3] if kind.startswith("multi") else row % 3 + 0.5
@@ -260,8 +260,26 @@ def test_several_labels_and_numbers_are_learned_too(kind, tmp_path, stand_in):
     (tmp_path / "data.jsonl").write_text("\n".join(lines))
     metrics = train_tiny(tmp_path / "run", "--train_file", tmp_path / "data.jsonl", "--model_name_or_path", stand_in)
     assert ("micro_f1" if kind.startswith("multi") else "mae") in metrics["test"]
+    said = capsys.readouterr().out
+    assert ("Test accuracy (all labels of a row right) " in said) == kind.startswith("multi")
+    assert ("Target: label (regression)" in said) == (kind == "regression")
+    assert "built-in" not in said
     assert read_json(tmp_path / "run" / "model" / "config.json")["problem_type"] == kind
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*LEFT, "checkpoint-3"}
+
+
+@pytest.mark.parametrize(
+    ("options", "is_said"), [([], True), (["--dataset_name", "built-in"], False), (["--train_file", "{tmp}"], False)]
+)
+def test_toy_reviews_that_nobody_asked_for_are_said(options, is_said, tmp_path, stand_in, monkeypatch, capsys):
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(experiment, "load_splits", stop)
+    options = [option.format(tmp=write_reviews(tmp_path / "train.csv", 9, seed=3)) for option in options]
+    with pytest.raises(InterruptedError):
+        train_tiny(tmp_path / "run", "--model_name_or_path", stand_in, *options)
+    assert ("training on the built-in toy reviews" in capsys.readouterr().out) == is_said
 
 
 def test_training_from_nothing_needs_no_checkpoint(tmp_path, reviews):
@@ -482,7 +500,7 @@ BAD_RUNS = {
     "other sizes": (["--config_overrides", "hidden_size=24"], "is of another size in"),
     "unknown weight": (["--class_weights", "{{bda: 1, good: 1}}"], "Did you mean 'bad'?"),
     "weights of nothing": (["--class_weights", "{{bad: 0, good: 0}}"], "gives every label weight 0"),
-    "missing weight": (["--class_weights", "{{bad: 1}}"], "gives label 'good' no weight"),
+    "missing weight": (["--class_weights", "{{bad: 1}}"], "has no weight for label 'good'"),
     "strange weights": (["--class_weights", "heavy"], "must be none, balanced or a mapping"),
     "no room": (["--max_length", "2"], "--max_length 2 leaves no room for text beside 2 special tokens"),
     "idle windows": (

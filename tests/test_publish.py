@@ -762,7 +762,7 @@ def test_whether_html_was_removed_in_training_is_asked_of_the_hub_or_said_to_be_
     cached.unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert not loading.was_cleaned("ada/cleaned")
-    assert "ada/cleaned was trained on texts without HTML is unknown" in caplog.text
+    assert "How texts were read to train ada/cleaned" in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_not_the_hubs_fault(at_home, model, monkeypatch) -> None:

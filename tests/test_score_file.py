@@ -94,6 +94,11 @@ def write_texts(path: Path, texts: Iterable[str | None] = TEXTS) -> Path:
     return write(path, [{"id": f"{number:03}", "text": text} for number, text in enumerate(texts)])
 
 
+def write_earlier(target: Path) -> bytes:
+    """Leave the result of an earlier run there, and return what is in it."""
+    return write(target, [{"predicted_label": "old"}]).read_bytes()
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     table = tables.open_table(path)
     return [record for chunk in table.chunks() for record in chunk.records]
@@ -379,10 +384,10 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_bytes(tmp_path, here, there)
     source = write_texts(tmp_path / f"in{here}", [*TEXTS[:5], "", *TEXTS[5:]])
     whole, target = tmp_path / f"whole{there}", tmp_path / f"out{there}"
     score(source, whole, skip_bad_rows=True)
-    target.write_text("old")
+    old = write_earlier(target)
     for stops_after in range(len(TEXTS)):
         interrupt(source, target, stops_after, skip_bad_rows=True)
-        assert target.read_text() == "old"
+        assert target.read_bytes() == old
         finished = stops_after // PART * PART
         assert (f".unfinished-{target.name}" in names(tmp_path)) == bool(finished)
         scorer = StubScorer()
@@ -391,7 +396,7 @@ def test_a_run_cut_off_anywhere_goes_on_to_the_same_bytes(tmp_path, here, there)
         assert result["texts_scored_before"] == finished
         assert target.read_bytes() == whole.read_bytes()
         assert names(tmp_path) == sorted([source.name, whole.name, target.name])
-        target.write_text("old")
+        old = write_earlier(target)
 
 
 def test_a_run_may_be_cut_off_twice(tmp_path):
@@ -411,13 +416,13 @@ def test_a_run_may_be_cut_off_twice(tmp_path):
 def test_a_killed_run_goes_on(tmp_path):
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
     score(source, tmp_path / "whole.csv")
-    target.write_text("old")
+    old = write_earlier(target)
     killed = StubScorer(stops_after=7, stop=lambda: os.kill(os.getpid(), signal.SIGKILL))
     process = multiprocessing.get_context("fork").Process(target=score, args=(source, target, killed))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert target.read_text() == "old"
+    assert target.read_bytes() == old
     scorer = StubScorer()
     score(source, target, scorer)
     assert scorer.texts == TEXTS[6:]
@@ -634,12 +639,12 @@ def fail_after(calls: int, function: Callable[..., Any], error: BaseException) -
 def test_a_full_disk_is_said_and_what_is_scored_is_kept(tmp_path, monkeypatch, place, name, calls, scored, code):
     source, target = write_texts(tmp_path / "in.csv"), tmp_path / "out.csv"
     score(source, tmp_path / "whole.csv")
-    target.write_text("old")
+    old = write_earlier(target)
     with monkeypatch.context() as patch:
         patch.setattr(place, name, fail_after(calls, getattr(place, name), OSError(code, "full")))
         with refused(file=str(target), match=r"full\. .*/\.unfinished-out\.csv: make room"):
             score(source, target)
-    assert target.read_text() == "old"
+    assert target.read_bytes() == old
     folder = tmp_path / ".unfinished-out.csv"
     assert not folder.exists() or {name.partition("-")[0] for name in names(folder)} == {"run.json", "part"}
     scorer = StubScorer()
@@ -863,6 +868,25 @@ def test_an_output_that_cannot_be_is_said(tmp_path):
     with pytest.raises(InputError, match="No file"):
         score(tmp_path / "missing.csv", tmp_path / "out.csv")
     assert names(tmp_path) == ["folder.csv", "in.csv", "link.csv"]
+
+
+@pytest.mark.parametrize("ending", KINDS)
+def test_only_an_earlier_result_is_overwritten(tmp_path, ending):
+    source, target = write_texts(tmp_path / "in.csv"), tmp_path / f"out{ending}"
+    target.touch()
+    for options in ({}, {"all_scores": True}, {}):
+        score(source, target, **options)
+    scored = target.read_bytes()
+    with refused(field="other_label", file=str(target)):
+        score(source, target, prefix="other_")
+    assert target.read_bytes() == scored
+    for precious in (write_texts(target).read_bytes(), b"\xff precious"):
+        target.write_bytes(precious)
+        with refused(field="predicted_label", file=str(target)):
+            score(source, target)
+        assert target.read_bytes() == precious
+    target.unlink()
+    score(source, target)
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path, monkeypatch):

@@ -411,6 +411,7 @@ def test_the_type_is_the_fastest_that_the_processor_has(model, monkeypatch, inst
     chosen = engine.prepare(model, device="cpu")
     assert chosen.dtype == expected
     assert chosen.description.startswith(expected)
+    assert "1 threads" not in chosen.description
     assert ("OpenVINO" in chosen.description) == (installed and expected != "float32")
 
 

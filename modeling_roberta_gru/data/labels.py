@@ -576,5 +576,6 @@ def _weight(label: str, text: Any) -> float:
     except (TypeError, ValueError):
         weight = -1.0
     if not 0 <= weight < float("inf"):
-        raise InputError(f"--class_weights gives label {label!r} no weight of at least 0.", field="class_weights")
+        fault = f"no weight for label {label!r}" if text is None else f"{text!r} as the weight of label {label!r}"
+        raise InputError(f"--class_weights has {fault}: give it a number of at least 0.", field="class_weights")
     return weight

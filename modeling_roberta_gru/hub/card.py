@@ -48,6 +48,7 @@ WIDGET_TEXTS = (
     "I had hoped for more, but from the second half on it won me over completely.",
     "Everyone around me loved it; I counted the minutes until it was over.",
 )
+"""What the Hub's widget proposes for a model of the built-in reviews."""
 
 
 def write_card(folder: str | os.PathLike[str], record: dict[str, Any], metrics: dict[str, Any]) -> None:
@@ -147,5 +148,5 @@ def _metadata(record: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
         metrics=list(dict.fromkeys(metric for name, metric, _ in REPORTED if name in test)),
         eval_results=results,
         model_name=_name(record),
-        widget=[{"text": text} for text in WIDGET_TEXTS],
+        widget=[{"text": text} for text in WIDGET_TEXTS] if data["built_in"] else None,
     )

@@ -89,7 +89,7 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
         whole = model if stays and model.dtype == torch.float32 else copy.deepcopy(model).to(place, torch.float32)
         encoder = OpenVINOEncoder(whole.roberta, dtype)
         fast = _with_parts(whole, roberta=encoder, gru=OpenVINORecurrence(whole.gru))
-        what = f"{dtype}, OpenVINO {version('openvino')}, {encoder.num_requests} threads"
+        what = f"{dtype}, OpenVINO {version('openvino')}, {_threads(encoder.num_requests)}"
         return Engine(fast, place, dtype, what, encoder.num_requests, tokens_per_batch=2048)
     kind = getattr(torch, dtype)
     fast = model if stays and model.dtype == kind else copy.deepcopy(model).to(place, kind)
@@ -97,7 +97,7 @@ def prepare(model: PreTrainedModel, dtype: str = AUTO, device: str | None = None
     if place.type == "cpu":
         # A batch a thread: torch's threads wait for each other after every operation.
         num_threads = torch.get_num_threads()
-        return Engine(fast, place, dtype, f"{what}, {num_threads} threads", num_threads, 256, survives_fork=True)
+        return Engine(fast, place, dtype, f"{what}, {_threads(num_threads)}", num_threads, 256, survives_fork=True)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
     return Engine(fast, place, dtype, f"{what}, {name}", num_workers=1, tokens_per_batch=65536)
 
@@ -176,6 +176,10 @@ class OpenVINOFunction:
             return [torch.from_numpy(output) for output in request.infer([part.numpy() for part in inputs]).values()]
         finally:
             self.requests.put(request)
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' if number != 1 else ''}"
 
 
 class OpenVINOEncoder(nn.Module):

@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from io import BytesIO
@@ -158,7 +158,7 @@ def score_file(
     excel_safe: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Score the texts of a file, and write its rows with the predictions; what stood at `target` is replaced then.
+    """Score the texts of a file, and write its rows with the predictions; an earlier result at `target` is replaced.
 
     Args:
         scorer: the model.
@@ -175,13 +175,14 @@ def score_file(
         `seconds`, `rows_per_second` of scoring, the `columns` added, `dtype` and `description` of the scorer.
 
     Raises:
-        InputError: if file, columns, rows or an unfinished run stand in the way, or the disk is full. What is scored
-            is kept, and the same call resumes.
+        InputError: if file, columns, rows, an unfinished run or another file at `target` stand in the way, or the
+            disk is full. What is scored is kept, and the same call resumes.
     """
     source, target = location_name(source), Path(target)
     started = perf_counter()
     predictions = PredictedColumns(scorer.labels, scorer.problem_type, options.prefix, options.all_scores)
     _check_target(source, target)
+    _check_earlier_result(target, predictions.schema.names[0])
     if excel_safe and not is_csv(target):
         raise InputError(
             f"--excel-safe takes effect only with CSV or TSV output: leave it out for {target}.",
@@ -333,6 +334,26 @@ def _check_target(source: str, target: Path) -> None:
     check_ending(target, "write")
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise InputError(f"{target} is the input itself: name another file for the output.", file=str(target))
+
+
+def _check_earlier_result(target: Path, column: str) -> None:
+    """Refuse to replace a file that holds anything but the result of an earlier run: it lacks the column.
+
+    Only the file's beginning is read.
+    """
+    if not target.exists() or target.stat().st_size == 0:
+        return
+    names: list[str] = []
+    with suppress(InputError):  # of a file that is not what its ending says
+        table = open_table(target)
+        names = table.schema.names or [name for chunk in islice(table.chunks(), 1) for name in chunk.names]
+    if column not in names:
+        raise InputError(
+            f"{target} exists and has no column {column!r}, so it is not an earlier result: name another file for the "
+            "output, or delete this one.",
+            field=column,
+            file=str(target),
+        )
 
 
 def _identity(path: Path) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def model_folder(name: str) -> str:
     return name
 
 
-def was_cleaned(name: str) -> bool:
-    """Return whether a model was trained with `clean_html`, by the record beside it; False where nothing says so.
+def training_options(name: str) -> dict[str, Any]:
+    """Return the options that a model was trained with, other than the defaults; {} where nothing says them.
 
     Args:
         name: a run's folder, one of its checkpoints, a saved model's folder or a Hub id.
@@ -63,7 +63,7 @@ def was_cleaned(name: str) -> bool:
         name = model_folder(name)
         revision = pinned(name)
     except InputError:  # whoever loads the model says what is wrong with it
-        return False
+        return {}
     folder, unknown = Path(name), None
     try:
         record = find_file(str(folder.parent) if folder.name.startswith("checkpoint-") else name, "run.json", revision)
@@ -73,9 +73,18 @@ def was_cleaned(name: str) -> bool:
     except InputError as error:
         fields, unknown = None, str(error)
     if unknown:
-        logger.warning("Whether %s was trained on texts without HTML is unknown: %s", name, unknown)
+        logger.warning(
+            "How texts were read to train %s, whether without HTML and from which columns, is unknown: %s",
+            name,
+            unknown,
+        )
     options = fields.get("options") if isinstance(fields, dict) else None
-    return isinstance(options, dict) and options.get("clean_html") is True
+    return options if isinstance(options, dict) else {}
+
+
+def was_cleaned(name: str) -> bool:
+    """Return whether a model was trained with `clean_html`, as [`training_options`] says."""
+    return training_options(name).get("clean_html") is True
 
 
 def load_classifier(

@@ -270,6 +270,7 @@ def rows_line(rows: dict[str, int]) -> str:
 def data_lines(splits: Splits) -> str:
     """Say what the data are, as a run begins."""
     counts, names = splits.counts, splits.labels.names
+    what = "Target" if splits.labels.problem_type == REGRESSION else "Labels"
     repeats, duplicates, rows = counts["removed_repeats"], counts["removed_duplicates"], counts["rows"]
     removed = {
         "rows before splitting that repeat another text or whose equal texts have different labels": repeats,
@@ -281,7 +282,7 @@ def data_lines(splits: Splits) -> str:
         rows_line(rows),
         f"Data: {splits.source}: {counts['train']:,} training, {counts['validation']:,} validation, "
         f"{counts['test']:,} test rows.",
-        f"Labels: {', '.join(names[:10])}{f' and {len(names) - 10:,} more' if len(names) > 10 else ''} "
+        f"{what}: {', '.join(names[:10])}{f' and {len(names) - 10:,} more' if len(names) > 10 else ''} "
         f"({splits.labels.problem_type.replace('_', ' ')}){f'; {splits.note}' if splits.note else ''}.",
     ]
     if any(removed.values()):
@@ -330,7 +331,7 @@ def model_lines(
     if has_attention_dropout and args.device.type == "cpu" and not args.freeze_encoder:
         lines.append(f"{SLOW_ATTENTION}: attention_probs_dropout_prob=0 in --config_overrides.")
     if max_length is not None:
-        lines.append(f"Texts are cut to {max_length:,} tokens.")
+        lines.append(f"Texts are cut to {max_length:,} token{'s' if max_length != 1 else ''}.")
     return "\n".join(lines)
 
 

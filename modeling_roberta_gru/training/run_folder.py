@@ -11,7 +11,7 @@ from ..files import check_writable, delete, location_name, replacing
 from .arguments import RobertaGRUTrainingArguments
 
 RUN_FILES = {
-    "model": "the model: loads anywhere by the Auto classes",
+    "model": "the model; load it with AutoModelForSequenceClassification",
     "adapter": "the LoRA adapter alone, which model/ holds merged: its README.md says how to load it",
     "metrics.json": "every metric with its 95 % interval, for validation and test",
     "predictions.parquet": "each test row's label, prediction and probabilities",
