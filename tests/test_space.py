@@ -347,7 +347,7 @@ def test_the_demo_says_that_a_port_is_taken(saved):
             demo(str(saved), port=port)
 
 
-def test_the_demo_serves_a_run_where_it_is_told_to(space, saved, monkeypatch):
+def test_the_demo_serves_a_run_where_it_is_told_to(space, saved, monkeypatch, capsys):
     made, served = [], {}
     monkeypatch.setattr(demo_module, "load_space", lambda: space)
     monkeypatch.setattr(space, "page", lambda classifier, texts: made.append(texts))  # Gradio leaves loops open
@@ -355,7 +355,8 @@ def test_the_demo_serves_a_run_where_it_is_told_to(space, saved, monkeypatch):
     port = free_port()
     demo(str(saved.parent), host="127.0.0.1", port=port, open_browser=False)
     assert made == [WIDGET]
-    assert served == {"server_name": "127.0.0.1", "server_port": port, "inbrowser": False}
+    assert served == {"server_name": "127.0.0.1", "server_port": port, "inbrowser": False, "quiet": True}
+    assert f"http://127.0.0.1:{port}." in capsys.readouterr().out
 
 
 def test_an_unnamed_model_ends_the_program(space, monkeypatch):

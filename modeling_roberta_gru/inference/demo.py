@@ -6,7 +6,7 @@ from types import ModuleType
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, say
 from ..files import carried_module
 from ..training.loading import load_classifier
 
@@ -36,7 +36,8 @@ def demo(name: str, host: str = HOST, port: int = PORT, open_browser: bool = Tru
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     space = load_space()
     page = space.page(space.Classifier(model, tokenizer), space.examples(model.name_or_path))
-    space.serve(page, server_name=host, server_port=port, inbrowser=open_browser)
+    say(f"The page is at http://{f'[{host}]' if ':' in host else host}:{port}. Ctrl-C ends it.")
+    space.serve(page, server_name=host, server_port=port, inbrowser=open_browser, quiet=True)
 
 
 def check_port(host: str, port: int) -> None:
