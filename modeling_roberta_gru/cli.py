@@ -851,12 +851,12 @@ def _as_in_training(model: str, **options: Any) -> dict[str, Any]:
         elif name == "label_delimiter":
             options[name] = trained if isinstance(trained, str) else None
         else:
-            is_known = isinstance(trained, list) and bool(trained) and all(isinstance(each, str) for each in trained)
-            options[name] = trained if is_known else [name.removesuffix("_column")]
-            if is_known:
-                what, option = name.removesuffix("_column"), name.replace("_", "-")
-                said = " and ".join(map(repr, trained))
-                say(f"The {what} is read from {said}, as in training. Another column: --{option}.", error=True)
+            what = name.removesuffix("_column")
+            options[name] = [what]
+            if isinstance(trained, list) and trained and all(isinstance(column, str) for column in trained):
+                options[name] = trained
+                columns, option = " and ".join(map(repr, trained)), name.replace("_", "-")
+                say(f"The {what} is read from {columns}, as in training. Another column: --{option}.", error=True)
     return options
 
 

@@ -75,3 +75,10 @@ def test_attention_dropout_is_called_slow_where_the_encoder_trains_with_it(p, fr
     args = RobertaGRUTrainingArguments(output_dir=str(tmp_path), use_cpu=True, freeze_encoder=freezes)
     said = model_lines(model, ModelArguments(), args, None)
     assert (SLOW_ATTENTION in said) == (p > 0 and not freezes)
+
+
+@pytest.mark.parametrize(("max_length", "said"), [(1, "cut to 1 token."), (1024, "cut to 1,024 tokens.")])
+def test_one_token_is_no_plural(max_length, said, tmp_path) -> None:
+    model = RobertaGRUForSequenceClassification(tiny_config())
+    args = RobertaGRUTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert model_lines(model, ModelArguments(), args, max_length).endswith(said)

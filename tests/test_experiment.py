@@ -262,7 +262,7 @@ def test_several_labels_and_numbers_are_learned_too(kind, tmp_path, stand_in, ca
     assert ("micro_f1" if kind.startswith("multi") else "mae") in metrics["test"]
     said = capsys.readouterr().out
     assert ("Test accuracy (all labels of a row right) " in said) == kind.startswith("multi")
-    assert ("Target: label (regression)" in said) == (kind == "regression")
+    assert ("\nTarget: " in said, "\nLabels: " in said) == (kind == "regression", kind != "regression")
     assert "built-in" not in said
     assert read_json(tmp_path / "run" / "model" / "config.json")["problem_type"] == kind
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*LEFT, "checkpoint-3"}
