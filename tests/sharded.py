@@ -4,6 +4,7 @@ As a script (`python -m tests.sharded FOLDER`) it forks two ranks, prints their 
 saves the whole model, from the first rank, in FOLDER.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch.distributed.fsdp import fully_shard
 from transformers import set_seed
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification, modeling_roberta_gru
+from modeling_roberta_gru.training.adapter import count_parameters
 from modeling_roberta_gru.training.sharding import whole_model
+from modeling_roberta_gru.training.trainer import is_finite
 from tests.tiny import tiny_config
 from tests.trajectory import WITHOUT_DROPOUT, say_and_end
 
@@ -44,6 +47,8 @@ def train(
     set_seed(0)
     fields = {**WITHOUT_DROPOUT, "problem_type": "single_label_classification", "windows_per_chunk": 2, **CASES[name]}
     model = RobertaGRUForSequenceClassification(tiny_config(num_labels=3, **fields)).double()
+    if name == "frozen":
+        model.roberta.embeddings.requires_grad_(False)
     if name == "checkpointing":
         model.activation_checkpointing_enable()
     if shard:
@@ -84,18 +89,24 @@ def run_rank(rank: int, folder: str) -> None:
     said = {}
     for name in CASES:
         model, trained = train(name, [rank], shard=True)
-        found: list[Any] = [None] * NUM_RANKS
-        torch.distributed.all_gather_object(found, trained)
-        said[name] = found
         whole = whole_model(model)
         if rank == 0:
             whole.save_pretrained(f"{folder}/{name}")
+        trained |= {"num_trained": count_parameters(whole)[1], "is_finite": is_finite(model)}
+        if rank == 1:
+            with torch.no_grad():
+                next(model.parameters()).to_local().fill_(math.nan)
+        trained["is_finite_with_nan_on_one"] = is_finite(model)
+        found: list[Any] = [None] * NUM_RANKS
+        torch.distributed.all_gather_object(found, trained)
+        said[name] = found
     say_and_end(said)
 
 
 CASES: dict[str, dict[str, Any]] = {
     "one_way": {},
     "checkpointing": {},
+    "frozen": {},
     "both_ways": {"gru_bidirectional": True, "summary": "mean"},
 }
 

@@ -13,6 +13,7 @@ from modeling_roberta_gru import RobertaGRUForSequenceClassification
 from modeling_roberta_gru.arguments import DataArguments, ModelArguments
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training import sharding
+from modeling_roberta_gru.training.adapter import count_parameters
 from modeling_roberta_gru.training.architectures import check_options
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.sharding import check_sharding, is_sharded, whole_model
@@ -37,6 +38,9 @@ def test_two_ranks_that_hold_it_in_shards_train_as_one_process(tmp_path):
         model, alone = train(name, [0, 1])
         losses = sum(torch.tensor(rank["losses"], dtype=torch.float64) for rank in said[name])
         torch.testing.assert_close(losses, torch.tensor(alone["losses"], dtype=torch.float64), atol=1e-10, rtol=0)
+        assert [rank["is_finite"] for rank in said[name]] == [True, True]
+        assert [rank["is_finite_with_nan_on_one"] for rank in said[name]] == [False, False]
+        assert said[name][0]["num_trained"] == count_parameters(model)[1]
         first, other = (rank["num_calls"] for rank in said[name])
         assert first == other
         assert first[::2] == [1] * len(LENGTHS)  # with gradients

@@ -63,4 +63,11 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     original = next(kind for kind in kinds if not issubclass(kind, FSDPModule))
     whole: PreTrainedModel = original(model.config).to(model.dtype)
     whole.load_state_dict(state)
+    frozen = {
+        name.replace("_checkpoint_wrapped_module.", "")
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+    }
+    for name, parameter in whole.named_parameters():
+        parameter.requires_grad = name not in frozen
     return whole.eval()

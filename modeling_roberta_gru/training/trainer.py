@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 
 class ResumingTrainer(Trainer):
-    """The Trainer, which a resumed run leaves as an undisturbed one would have left it.
+    """The Trainer, made to resume exactly: a resumed run ends as an uninterrupted one would.
 
     Resumed from the checkpoint at the end of a training, it trains no step more: transformers' own trains one, where
     that end lies within an epoch. Each checkpoint says which files it has, so that one that was half deleted when the
     process died is not taken for whole.
 
     Attributes:
-        train_sampler, train_collator: are told each epoch, by their `set_epoch`, if they have that method.
+        train_sampler, train_collator: `set_epoch` is called on them at each epoch, where they have it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -460,8 +460,8 @@ def _check_adapter(model: Any) -> None:
     ]
     if untrained:
         raise InputError(
-            f"The adapter leaves {', '.join(untrained)} of the model untrained: name what was not trained before in "
-            f"LoraConfig(modules_to_save={untrained})."
+            f"The adapter leaves {', '.join(untrained)} of the model untrained. Pass modules_to_save={untrained} to "
+            "LoraConfig."
         )
 
 
@@ -501,8 +501,18 @@ class CheckpointFiles(TrainerCallback, ExportableState):
 
 
 def is_finite(model: nn.Module) -> bool:
-    """Tell whether all weights are numbers."""
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    """Tell whether all weights are numbers, on every rank: each may hold another part; all ranks must call it."""
+    finite = all(bool(torch.isfinite(_local(parameter)).all()) for parameter in model.parameters())
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return finite
+    least = torch.tensor(int(finite), device=next(model.parameters()).device)
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+    return bool(least)
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    """Return what this rank holds of a parameter."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
 class _FiniteCallback(TrainerCallback):
