@@ -22,6 +22,8 @@ from ..files import carried, write_text
 from ..markdown import cell
 
 ALL_LINEAR = "all-linear"
+POOLER = "pooler"
+"""A part of some encoders that some checkpoints lack, and that is trained wherever the head is."""
 
 README = """\
 ---
@@ -146,8 +148,8 @@ def _target_modules(model: PreTrainedModel, wanted: Sequence[str] | None) -> lis
 def whole_modules(model: PreTrainedModel) -> list[str]:
     """Name what is trained and saved wholly: all that has weights beside the encoder, and an encoder's pooler."""
     parts = [(name, part) for name, part in model.named_children() if name != model.base_model_prefix]
-    # Some checkpoints have no pooler: a fresh one must be trained, and found again in the adapter.
-    parts += [("pooler", part) for name, part in model.base_model.named_children() if name == "pooler"]
+    # A fresh pooler must be trained, and found again in the adapter.
+    parts += [(name, part) for name, part in model.base_model.named_children() if name == POOLER]
     return [name for name, part in parts if any(True for _ in part.parameters())]
 
 
@@ -177,7 +179,7 @@ def write_adapter(adapted: Any, license_name: str, folder: Path) -> None:
     The tokenizer is to be saved there, too.
 
     Args:
-        adapted: what [`adapt`] returned.
+        adapted: what [`add_lora`] returned.
         license_name: the adapter's licence, as the Hub calls it.
         folder: made if need be.
     """

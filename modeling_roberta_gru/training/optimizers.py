@@ -6,15 +6,16 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, SchedulerType, get_scheduler
+from transformers import PreTrainedModel, SchedulerType, Trainer, get_scheduler
 
 from ..errors import InputError, first_line, unknown_name
-from .adapter import base_of
+from .adapter import POOLER, base_of
 from .arguments import RobertaGRUTrainingArguments
 
 
@@ -42,6 +43,8 @@ class NAdam(torch.optim.AdamW):
         weight_decay: float = 0.0,
         momentum_decay: float = 4e-3,
     ) -> None:
+        if momentum_decay < 0:
+            raise ValueError(f"Invalid momentum_decay value: {momentum_decay}")
         super().__init__(params, lr, betas, eps, weight_decay, fused=True)
         self.defaults["momentum_decay"] = momentum_decay
         for group in self.param_groups:
@@ -123,14 +126,15 @@ def optimizer_class_and_kwargs(
     """
     optimizer_class = OPTIMIZERS[args.optimizer]
     kwargs: dict[str, Any] = {"lr": args.learning_rate}
-    known = inspect.signature(optimizer_class).parameters
+    known = inspect.signature(optimizer_class).parameters.keys() - {"params", *OWN_OPTIONS}
     if optimizer_class is NAdam and args.device.type != "cpu":
         optimizer_class = torch.optim.NAdam
         # Capturable, the state lies on the GPU and no step waits for it to be read, after a resume neither.
         kwargs |= {"decoupled_weight_decay": True, "foreach": True, "capturable": args.device.type == "cuda"}
     if "betas" in known:
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-    for assignment in (args.optim_args or "").split(",") if args.optim_args else []:
+    # Not at the commas within brackets.
+    for assignment in re.split(r",(?![^(\[]*[)\]])", args.optim_args) if args.optim_args else []:
         name, _, text = assignment.strip().partition("=")
         if name in OWN_OPTIONS:
             raise InputError(f"--optim_args: {name} has an option of its own, --{OWN_OPTIONS[name]}.")
@@ -147,8 +151,10 @@ def check_optimizer(args: RobertaGRUTrainingArguments) -> None:
     """Build optimizer and schedule of nothing, so that a value which they refuse is known before a run begins.
 
     Raises:
-        InputError: in the words of torch or transformers.
+        InputError: in the words of torch or transformers; also if the optimizer needs a package that is missing.
     """
+    if args.optimizer == "optim":
+        _check_optim(args)
     parameters = [nn.Parameter(torch.zeros(1))]
     try:
         if args.optimizer in OPTIMIZERS:
@@ -163,6 +169,18 @@ def check_optimizer(args: RobertaGRUTrainingArguments) -> None:
         raise
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"The optimizer or its schedule cannot be built: {first_line(error)}") from error
+
+
+def _check_optim(args: RobertaGRUTrainingArguments) -> None:
+    """Have transformers look for the optimizer that `args.optim` names."""
+    probed = copy(args)
+    if args.optim_target_modules:  # no names of the probe's, whose one layer stands for whatever they are
+        probed.optim_target_modules = "all-linear"
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(probed, nn.Sequential(nn.Linear(1, 1)))
+    except (ImportError, ValueError, TypeError, RuntimeError) as error:
+        name = getattr(args.optim, "value", args.optim)
+        raise InputError(f"--optim {name} cannot be used: {first_line(error)}.", field="optim") from error
 
 
 def parameter_groups(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> list[dict[str, Any]]:
@@ -213,6 +231,8 @@ def _check_layers(model: PreTrainedModel, option: str) -> None:
 def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
     """Take the whole encoder, dropout and all, or its embeddings and `freeze_layers` lowest layers, out of training.
 
+    A pooler is trained: it may be fresh.
+
     Raises:
         InputError: if the encoder has fewer layers.
     """
@@ -224,6 +244,8 @@ def freeze(model: PreTrainedModel, args: RobertaGRUTrainingArguments) -> None:
     if args.freeze_layers:
         _check_layers(model, "--freeze_layers")
     for name, parameter in model.base_model.named_parameters():
+        if name.startswith(f"{POOLER}."):
+            continue
         if args.freeze_encoder or _height(f".{name}", num_layers) <= args.freeze_layers:
             parameter.requires_grad = False
     if args.freeze_encoder:
