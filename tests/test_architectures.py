@@ -38,6 +38,7 @@ from modeling_roberta_gru.training.loading import load_classifier, longest_read
 from modeling_roberta_gru.training.optimizers import freeze, parameter_groups
 from modeling_roberta_gru.training.run_folder import RUN_FILES
 
+from .refusals import refused
 from .test_experiment import read_json, train_tiny
 from .tiny import TINY_ENCODER
 
@@ -301,6 +302,42 @@ def test_what_another_option_says_is_no_field_to_override(architecture, reviews,
         train_tiny(tmp_path, *options, "--config_overrides", f"{field}={value}")
 
 
+@pytest.mark.parametrize("architecture", ["roberta-gru", "gru", "transformer"])
+@pytest.mark.parametrize("field", ["vocab_size", "bos_token_id"])
+def test_what_the_tokenizer_says_is_no_field_to_override(architecture, field, reviews, stand_in, tmp_path):
+    if (architecture, field) == ("gru", "bos_token_id"):
+        pytest.skip("it has none")
+    options = ["--architecture", architecture, "--dataset_name", reviews, "--tokenizer_name", stand_in, *NOT_OURS]
+    with refused(field="config_overrides"):
+        train_tiny(tmp_path, *options, "--config_overrides", f"{field}=5")
+
+
+@pytest.mark.parametrize("architecture", ["roberta-gru", "gru", "transformer"])
+def test_a_tokenizer_without_padding_is_refused(architecture, stand_in, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(stand_in)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with refused(match="has no padding token"):
+        ARCHITECTURES[architecture].load_tokenizer(ModelArguments(architecture, tokenizer_name=str(tmp_path)), ["a"])
+
+
+@pytest.mark.parametrize("encoder", ["bert", "electra"], indirect=True)
+@pytest.mark.parametrize("options", [{"freeze_encoder": True}, {"freeze_layers": 2}], ids=str)
+def test_a_pooler_is_trained_above_a_frozen_encoder(encoder, options, tmp_path):
+    config = AutoModelForSequenceClassification.from_pretrained(encoder).config
+    model = AutoModelForSequenceClassification.from_config(config)
+    freeze(model, RobertaGRUTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options))
+    trained = {name for name, parameter in model.base_model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in model.base_model.named_parameters() if name.startswith("pooler.")}
+
+
+@pytest.mark.parametrize("option", ["do_train", "do_eval", "do_predict"])
+def test_what_other_scripts_ask_to_be_done_is_refused(option, tmp_path):
+    without = {"eval_strategy": "no", "load_best_model_at_end": False, "output_dir": str(tmp_path)}
+    with refused(field=option):
+        check_options(ModelArguments(), DataArguments(), RobertaGRUTrainingArguments(**without, **{option: True}))
+
+
 def test_a_folder_has_no_revision(stand_in, tmp_path):
     options = ["--model_name_or_path", stand_in, "--model_revision", "main", "--dataset_name", "nowhere"]
     with pytest.raises(InputError) as caught:
@@ -313,6 +350,7 @@ def test_a_folder_has_no_revision(stand_in, tmp_path):
     ("options", "field"),
     [
         ({"gru_dropout": 0.2}, "gru_dropout"),
+        ({"config_overrides": "gru_dropout=0.2"}, "gru_dropout"),
         ({"gru_dropout": 0.2, "num_gru_layers": 2}, None),
         ({"attention_horizons": [0, 9], "summary": "max"}, "attention_horizons"),
         ({"attention_horizons": [0, 9], "summary": "attention"}, None),
@@ -322,7 +360,7 @@ def test_a_folder_has_no_revision(stand_in, tmp_path):
 def test_options_without_effect_in_the_head_that_they_make_are_refused(options, field, is_pretrained, stand_in):
     small = "hidden_size=12,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
     encoder = {"model_name_or_path": str(stand_in)} if is_pretrained else {"config_overrides": small}
-    args = ModelArguments(gru_hidden_size=6, head_hidden_size=6, **encoder, **options)
+    args = ModelArguments(**{"gru_hidden_size": 6, "head_hidden_size": 6, **encoder, **options})
     tokenizer, labels = AutoTokenizer.from_pretrained(stand_in), LabelSpace(SINGLE_LABEL, ("bad", "good"))
     load = ARCHITECTURES["roberta-gru"].load_model
     if field is None:

@@ -4,7 +4,8 @@ Everything else of a run is shared, so that what two architectures differ in is 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -125,8 +126,15 @@ class Architecture:
             InputError: also if one of them is set by something else.
         """
         fields = args.config_fields(config)
-        for name in fields.keys() & self.set_elsewhere.keys():
-            raise InputError(f"--config_overrides {name}: it is set by {self.set_elsewhere[name]}. Leave it out.")
+        elsewhere = dict(self.set_elsewhere)
+        if args.model_name_or_path is None:
+            elsewhere |= dict.fromkeys(("bos_token_id", "eos_token_id"), "the tokenizer")
+            if args.tokenizer_name is not None:
+                elsewhere["vocab_size"] = "--tokenizer_name"
+        for name in fields.keys() & elsewhere.keys():
+            raise InputError(
+                f"--config_overrides {name}: it is set by {elsewhere[name]}. Leave it out.", field="config_overrides"
+            )
         return fields
 
     def loss_function(
@@ -173,13 +181,14 @@ class RobertaGRU(Architecture):
         A checkpoint of a bare encoder gets a fresh GRU and head, with [`ON_AN_ENCODER`] unless another is
         asked for; one of RoBERTa-GRU keeps its own, and a fresh head where the labels are others.
         """
+        given = self.config_fields(args, RobertaGRUConfig())
         loss_fields = {"class_weights": class_weights, "label_smoothing": label_smoothing}
-        fields = {**self.config_fields(args, RobertaGRUConfig()), **labels.config_fields(), **loss_fields}
+        fields = {**given, **labels.config_fields(), **loss_fields}
         name = args.model_name_or_path
-        try:
+        with _usable(name):
             if name is None:
                 config = RobertaGRUConfig(**{**fields, **_vocabulary_fields(tokenizer)})
-                _check_head(args, config)
+                _check_head(given, config)
                 return RobertaGRUForSequenceClassification(config)
             with quiet():
                 config = RobertaGRUConfig.from_pretrained(name, revision=args.model_revision)
@@ -188,26 +197,33 @@ class RobertaGRU(Architecture):
             _set_fields(config, fields | LOGITS_ALONE)
             config.calibration_temperature = 1.0
             config.check()
-            _check_head(args, config)
+            _check_head(given, config)
             check_token_ids(tokenizer, config.vocab_size)
             model, report = read_weights(RobertaGRUForSequenceClassification, args, config)
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:
-            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
         check_encoder_came_whole(name, report, "roberta.", "head.out_proj.")
         return model
 
 
-def _check_head(args: ModelArguments, config: RobertaGRUConfig) -> None:
-    """Raise InputError if an option of the GRU or the head has no effect in the model that they make together."""
-    if args.gru_dropout and config.num_gru_layers == 1:
+@contextmanager
+def _usable(name: str | None) -> Iterator[None]:
+    """Turn what transformers says of a model that cannot be read or built into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
+
+
+def _check_head(given: Mapping[str, Any], config: RobertaGRUConfig) -> None:
+    """Raise InputError if a field that was given has no effect in the model that they make together."""
+    if given.get("gru_dropout") and config.num_gru_layers == 1:
         raise InputError(
             "--gru_dropout has no effect with one GRU layer, since it is dropout between layers: leave it out, or set "
             "--num_gru_layers.",
             field="gru_dropout",
         )
-    if any(args.attention_horizons or ()) and config.summary != "attention":
+    if any(given.get("attention_horizons") or ()) and config.summary != "attention":
         raise InputError(
             f"--attention_horizons has no effect with --summary {config.summary}: leave it out, or set --summary "
             "attention.",
@@ -245,7 +261,7 @@ class Transformer(Architecture):
         weights in RoBERTa-GRU's geometry. Weights and smoothing have no place in it: see [`loss_function`].
         """
         name = args.model_name_or_path
-        try:
+        with _usable(name):
             if name is None:
                 fields = self.config_fields(args, RobertaConfig())
                 return AutoModelForSequenceClassification.from_config(_random_config(fields, tokenizer, labels))
@@ -256,10 +272,6 @@ class Transformer(Architecture):
             _set_fields(config, {**self.config_fields(args, config), **labels.config_fields(), **LOGITS_ALONE})
             check_token_ids(tokenizer, config.vocab_size)
             model, report = read_weights(AutoModelForSequenceClassification, args, config)
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:
-            raise InputError(f"The model {name or 'to be built'} is not usable: {first_line(error)}.") from error
         check_encoder_came_whole(name, report, f"{model.base_model_prefix}.", last_linear_name(model))
         return model
 
@@ -321,7 +333,9 @@ class RecurrentNet(Architecture):
         if args.tokenizer_name is None:
             config = RecurrentConfig(**self.config_fields(args, RecurrentConfig()))
             return train_word_tokenizer(texts, config.vocab_size)
-        return read_tokenizer(args.tokenizer_name, tokenizer_class=PreTrainedTokenizerFast)
+        tokenizer = read_tokenizer(args.tokenizer_name, tokenizer_class=PreTrainedTokenizerFast)
+        check_padding(tokenizer, args.tokenizer_name)
+        return tokenizer
 
     def load_model(
         self,
@@ -348,10 +362,8 @@ class RecurrentNet(Architecture):
                     f"--config_overrides embedding_size={fields['embedding_size']} does not fit --embeddings "
                     f"{args.embeddings}, whose vectors have {width} numbers: leave embedding_size out."
                 )
-        try:
+        with _usable(None):
             model = RecurrentForSequenceClassification(RecurrentConfig(**fields))
-        except ValueError as error:
-            raise InputError(f"The model to be built is not usable: {first_line(error)}.") from error
         check_token_ids(tokenizer, model.config.vocab_size)
         if vectors is not None:
             _start_from(model, tokenizer, vectors, args)
@@ -396,8 +408,11 @@ SET_BY_RUN = {
     "batch_eval_metrics": False,
     "bf16_full_eval": False,
     "fp16_full_eval": False,
+    "do_train": False,
+    "do_predict": False,
 }
-"""Options of the Trainer without which a run has no predictions to measure, or saves weights of another precision."""
+"""Options of the Trainer without which a run has no predictions to measure, or saves weights of another precision; and
+those that other scripts have to choose what is done."""
 
 
 def check_options(
@@ -416,7 +431,8 @@ def check_options(
                 f"--{name} has no effect with --architecture {architecture.name}: leave it out (--{name} null, "
                 "where a recipe names it)."
             )
-    for name, value in SET_BY_RUN.items():
+    evaluates = {"do_eval": args.eval_strategy != "no"}  # as transformers sets it
+    for name, value in {**SET_BY_RUN, **evaluates}.items():
         if getattr(args, name) != value:
             hint = " Class names are --class_names." if name == "label_names" else ""
             raise InputError(f"--{name} is set by the run itself: leave it out.{hint}", field=name)
