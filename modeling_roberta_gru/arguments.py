@@ -552,7 +552,8 @@ class TrainingOptions:
         default=None,
         metadata={
             "help": "Resume: true (last checkpoint), auto (if there is one) or a path. If the run has no "
-            "checkpoint yet, true is an error, and auto starts from the beginning."
+            "checkpoint yet, true is an error, and auto starts from the beginning. The options of model and training "
+            "must be those of the run, which may be made longer."
         },
     )
     eval_strategy: str = "epoch"
@@ -703,6 +704,10 @@ def check_training_options(args: Any) -> None:
         raise InputError(
             f"--label_smoothing_factor must be at least 0 and below 1, got {args.label_smoothing_factor}."
         )
+    for name in ("eval_accumulation_steps", "dataloader_prefetch_factor"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}.", field=name)
     for name in ("weight_decay", "dataloader_num_workers"):
         if not 0 <= getattr(args, name) < math.inf:
             raise InputError(f"--{name} must be at least 0, got {getattr(args, name)}.", field=name)
@@ -728,11 +733,19 @@ def check_training_options(args: Any) -> None:
         )
     if args.deepspeed and find_spec("deepspeed") is None:
         raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed, or leave the option out.")
+    if args.use_liger_kernel and find_spec("liger_kernel") is None:
+        raise InputError(
+            "--use_liger_kernel needs the package liger-kernel: pip install liger-kernel, or leave the option out.",
+            field="use_liger_kernel",
+        )
+    for name, default in {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}.items():
+        if args.optimizer in ("sgd", "rmsprop") and getattr(args, name) != default:
+            raise InputError(f"--{name} has no effect with --optimizer {args.optimizer}: leave it out.", field=name)
     if not 0 < args.layer_decay <= 1:
         raise InputError(f"--layer_decay must be above 0 and at most 1, got {args.layer_decay}.")
     is_less_better = is_loss(args.metric_for_best_model or "loss")
     if args.greater_is_better is is_less_better:
-        word, metric = "less" if is_less_better else "more", args.metric_for_best_model or "loss"
+        word, metric = "lower" if is_less_better else "higher", args.metric_for_best_model or "loss"
         raise InputError(
             f"--greater_is_better {str(args.greater_is_better).lower()}: {word} {metric} is better. Leave it out.",
             field="greater_is_better",

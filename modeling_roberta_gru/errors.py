@@ -31,11 +31,15 @@ def first_line(error: BaseException) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Build the error for a name that is none of `known`, naming the nearest one, or all if they are few."""
+    return InputError(f"Unknown {kind} {name!r}. {nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which of `known` is most like a name, or which there are if they are few."""
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     listed = f"Known: {', '.join(known)}." if len(known) <= MOST_LISTED else f"None of {len(known)} is like it."
-    hint = f"Did you mean {near[0]!r}?" if near else listed
-    return InputError(f"Unknown {kind} {name!r}. {hint}")
+    return f"Did you mean {near[0]!r}?" if near else listed
 
 
 def no_column(table: str, column: str, columns: Iterable[str], otherwise: str = "") -> InputError:

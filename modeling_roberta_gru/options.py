@@ -137,6 +137,8 @@ def _read_hint(hint: Any) -> tuple[type, tuple[str, ...], bool]:
         return str, tuple(item.value for item in listed[0]), False
     if bool in parts:
         return bool, (), False
+    if any(get_origin(part) is list and get_args(part) == (str,) for part in parts):  # or one text alone
+        return str, (), True
     if str in parts:  # what else the value may be, its owner reads from the text
         return str, (), False
     origin = get_origin(parts[0]) or parts[0]

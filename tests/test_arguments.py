@@ -1,6 +1,7 @@
 """Options: the same from command line, recipe and call, and nothing misspelt passes."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from modeling_roberta_gru import RobertaGRUConfig
+from modeling_roberta_gru import RobertaGRUConfig, arguments
 from modeling_roberta_gru.arguments import (
     GRU_OPTIONS,
     LOSSES,
@@ -24,8 +25,11 @@ from modeling_roberta_gru.arguments import (
 )
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.options import options_of, trainer_options
+from modeling_roberta_gru.training import arguments as training_arguments
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments, parse_run
 from modeling_roberta_gru.training.record import changed_options
+
+from .refusals import refused
 
 
 @pytest.fixture
@@ -239,6 +243,49 @@ def test_what_only_the_trainer_knows_is_refused_too(parse, argv, message):
     with pytest.raises(InputError) as error:
         parse(*argv)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "field"),
+    [
+        (["--eval_accumulation_steps", "0"], "eval_accumulation_steps"),
+        (["--dataloader_num_workers", "1", "--dataloader_prefetch_factor", "0"], "dataloader_prefetch_factor"),
+        (["--optimizer", "sgd", "--adam_beta1", "0.8"], "adam_beta1"),
+        (["--optimizer", "rmsprop", "--adam_epsilon", "1e-6"], "adam_epsilon"),
+        (["--use_liger_kernel", "true"], "use_liger_kernel"),
+        (["--optim_target_modules", "all-linear"], "optim_target_modules"),
+        (["--report_to", "tensorboard", "wandb"], "report_to"),
+        (["--fsdp", "full_shard"], "fsdp"),
+        (["--ddp_backend", "gloo"], "ddp_backend"),
+        (["--lr_scheduler_kwargs", "{bad"], "lr_scheduler_kwargs"),
+        (["--accelerator_config", '{"split_batches": tru}'], "accelerator_config"),
+    ],
+)
+def test_an_option_that_would_fail_or_count_for_nothing_is_refused(parse, monkeypatch, argv, field):
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
+    monkeypatch.setattr(training_arguments, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    for name in training_arguments.NUM_PROCESSES:
+        monkeypatch.delenv(name, raising=False)
+    with refused(field=field):
+        parse(*argv)
+    assert "ACCELERATE_USE_FSDP" not in os.environ
+
+
+@pytest.mark.parametrize("argv", [["--accelerator_config", '{"foo": 1}'], ["--log_level", "foo"]])
+def test_a_value_that_transformers_does_not_know_is_named(parse, argv):
+    with refused(match="foo"):
+        parse(*argv)
+
+
+def test_one_text_or_several_are_given_where_transformers_takes_both(parse, monkeypatch):
+    monkeypatch.setattr(training_arguments, "get_available_reporting_integrations", lambda: ["tensorboard", "wandb"])
+    assert parse("--report_to", "tensorboard", "wandb")[2].report_to == ["tensorboard", "wandb"]
+    assert parse(recipe="report_to: [tensorboard, wandb]")[2].report_to == ["tensorboard", "wandb"]
+    assert parse("--report_to", "tensorboard")[2].report_to == ["tensorboard"]
+    assert parse("--report_to", "none")[2].report_to == []
+    optim = ["--optimizer", "optim", "--optim_target_modules"]
+    assert parse(*optim, "all-linear")[2].optim_target_modules == "all-linear"
+    assert parse(*optim, "query", "value")[2].optim_target_modules == ["query", "value"]
 
 
 def test_mistakes_are_found_without_importing_torch_or_transformers():

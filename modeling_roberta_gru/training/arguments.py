@@ -1,12 +1,15 @@
 """The options that the Trainer takes: all of transformers' and ours."""
 
+import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from transformers import TrainingArguments, trainer_pt_utils
 from transformers.integrations import get_available_reporting_integrations
+from transformers.utils import logging
 
 from ..arguments import (
     DataArguments,
@@ -16,7 +19,10 @@ from ..arguments import (
     is_loss,
     read_options,
 )
-from ..errors import InputError, unknown_name
+from ..errors import InputError, nearest, unknown_name
+
+NUM_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where what starts several processes, torch's or MPI's, says how many there are."""
 
 
 @dataclass
@@ -39,8 +45,24 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
 
     def __post_init__(self) -> None:
         check_training_options(self)
-        if self.optim is not None and self.optimizer != "optim" and self.optim != _default("optim"):
-            raise InputError(f"--optim {self.optim} takes effect only with --optimizer optim.")
+        for name in ("optim", "optim_target_modules"):
+            value = getattr(self, name)
+            if value is not None and self.optimizer != "optim" and value != _default(name):
+                raise InputError(f"--{name} {value} takes effect only with --optimizer optim.", field=name)
+            if isinstance(value, list) and len(value) == 1:  # a text, which transformers takes for a pattern
+                setattr(self, name, value[0])
+        for name in ("fsdp", "ddp_backend"):  # which, once begun with, would disturb later runs of this process, too
+            if getattr(self, name) and all(os.environ.get(number, "1") == "1" for number in NUM_PROCESSES):
+                raise InputError(
+                    f"--{name} is for several processes: start them by `accelerate launch --num_processes N` or "
+                    "torchrun, or leave it out.",
+                    field=name,
+                )
+        _check_json(self)
+        levels = ("passive", *logging.get_log_levels_dict())
+        for name in ("log_level", "log_level_replica"):
+            if getattr(self, name) not in levels:
+                raise unknown_name(f"--{name}", getattr(self, name), levels)
         if self.train_sampling_strategy == "batch_rebalance" and not hasattr(
             trainer_pt_utils, "BatchRebalanceSampler"
         ):
@@ -48,7 +70,10 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
         trackers = ("none", "all", *get_available_reporting_integrations())
         for name in [self.report_to] if isinstance(self.report_to, str) else self.report_to or []:
             if name not in trackers:
-                raise unknown_name("tracker (or one that is not installed) in --report_to", name, trackers)
+                raise InputError(
+                    f"--report_to {name}: no such tracker is installed. {nearest(name, trackers)}",
+                    field="report_to",
+                )
         for name in ("hub_strategy", "hub_always_push"):
             if getattr(self, name) != _default(name):
                 raise InputError(f"--{name} has no effect: a run publishes once, at its end. Leave it out.")
@@ -65,7 +90,7 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
             self.greater_is_better = False
         try:
             super().__post_init__()
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError, TypeError) as error:
             raise InputError(str(error)) from error
         if self.load_best_model_at_end and self.save_strategy == "steps" and self.save_steps != self.eval_steps:
             raise InputError(
@@ -85,6 +110,19 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
     def order_seed(self) -> int:
         """The seed of the order in which documents are read."""
         return self.seed if self.data_seed is None else self.data_seed
+
+
+def _check_json(args: TrainingArguments) -> None:
+    """Check the options that are written as JSON."""
+    for each in fields(args):
+        value = getattr(args, each.name)
+        is_json = isinstance(value, str) and value.startswith("{")
+        if not (is_json and (each.name.endswith(("_kwargs", "_config")) or each.name == "deepspeed")):
+            continue
+        try:
+            json.loads(value)
+        except ValueError as error:
+            raise InputError(f"--{each.name} is not JSON: {error}.", field=each.name) from error
 
 
 def parse_run(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, RobertaGRUTrainingArguments, str | None]:
