@@ -8,6 +8,7 @@ import torch
 from transformers import SchedulerType
 
 from modeling_roberta_gru import RobertaGRUForSequenceClassification
+from modeling_roberta_gru.arguments import ModelArguments
 from modeling_roberta_gru.errors import InputError
 from modeling_roberta_gru.training.arguments import RobertaGRUTrainingArguments
 from modeling_roberta_gru.training.optimizers import (
@@ -19,8 +20,10 @@ from modeling_roberta_gru.training.optimizers import (
     optimizer_class_and_kwargs,
     parameter_groups,
 )
+from modeling_roberta_gru.training.record import model_lines
 from modeling_roberta_gru.training.trainer import RobertaGRUTrainer
 
+from .refusals import refused
 from .tiny import tiny_config
 
 
@@ -126,7 +129,9 @@ def test_nadam_goes_on_from_torchs_state_and_torchs_from_its():
 
 
 def test_transformers_own_optimizers_stay_reachable(arguments, model):
-    optimizer = RobertaGRUTrainer(model, arguments(optimizer="optim", optim="adafactor")).create_optimizer()
+    args = arguments(optimizer="optim", optim="adafactor")
+    assert "trained by adafactor." in model_lines(model, ModelArguments(), args, None)
+    optimizer = RobertaGRUTrainer(model, args).create_optimizer()
     assert type(optimizer).__name__ == "Adafactor"
 
 
@@ -141,6 +146,31 @@ def test_optimizer_arguments_reach_the_optimizer(arguments):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="lr=5"))
     with pytest.raises(InputError, match="momentum has no value that can be read"):
         optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="momentum=lots"))
+    _, kwargs = optimizer_class_and_kwargs(arguments(optim_args="betas=(0.8, 0.99), momentum_decay=0.1"))
+    assert (kwargs["betas"], kwargs["momentum_decay"]) == ((0.8, 0.99), 0.1)
+
+
+def test_arguments_that_are_listed_are_taken(arguments):
+    with refused() as caught:
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args="zzz=1"))
+    listed = str(caught.value).partition("Known: ")[2].rstrip(".").split(", ")
+    assert "momentum" in listed
+    for name in listed:
+        optimizer_class_and_kwargs(arguments(optimizer="sgd", optim_args=f"{name}=1"))
+
+
+def test_a_momentum_that_grows_is_refused_on_every_device(arguments):
+    for optimizer_class in (NAdam, torch.optim.NAdam):
+        with pytest.raises(ValueError, match="momentum_decay"):
+            optimizer_class([torch.nn.Parameter(torch.zeros(1))], momentum_decay=-0.1)
+
+
+@pytest.mark.parametrize(
+    "name", ["adamw_8bit", "galore_adamw", "lomo", "schedule_free_adamw", "adamw_torch_npu_fused"]
+)
+def test_an_optimizer_whose_package_is_missing_is_refused_before_a_run_begins(arguments, name):
+    with refused(field="optim"):
+        check_optimizer(arguments(optimizer="optim", optim=name, optim_target_modules=["query"]))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def test_curves_hold_the_logged_points(tmp_path, drawn):
     training, validation = (line.get_xydata().tolist() for line in losses.lines)
     assert training == [[10, 0.69], [20, 0.40], [30, 0.20]]
     assert validation == [[20, 0.45], [40, 0.30]]
+    assert losses.get_ylabel() == "loss"  # of several labels a document, each counts
     assert scores.lines[0].get_xydata().tolist() == [[20, 0.81], [40, 0.92]]
     assert [text.get_text() for text in scores.texts] == ["saved: 92.0% at step 40"]
     assert_is_small_picture(tmp_path / "curves.png")

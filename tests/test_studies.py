@@ -108,9 +108,8 @@ class Stub:
                 callback.on_evaluate(args, SimpleNamespace(global_step=step, max_steps=3), control, metrics=evaluated)
         self.trained.append((args.optimizer, args.learning_rate))
         self.num_evaluations.append(len(history))
-        state = SimpleNamespace(log_history=history, best_global_step=2)
-        trainer = SimpleNamespace(state=state, args=SimpleNamespace(load_best_model_at_end=True))
-        return SimpleNamespace(splits=splits, trainer=trainer, validation_logits=logits, training_seconds=41.6)
+        course = {"history": history, "best_step": 2, "training_seconds": 41.6}
+        return SimpleNamespace(splits=splits, validation_logits=logits, **course)
 
 
 platform, parsed = cache(describe_platform), cache(parse_run)
@@ -585,7 +584,7 @@ def test_a_diverged_training_is_shown_as_failed_and_not_repeated(tmp_path, stub,
         system = train(model_args, data_args, args, callbacks)
         if args.learning_rate == 0.001:
             system.validation_logits[3] = np.nan
-            system.trainer.state.log_history[0]["eval_accuracy"] = math.nan
+            system.history[0]["eval_accuracy"] = math.nan
         return system
 
     with pytest.MonkeyPatch.context() as patch:
@@ -890,6 +889,13 @@ def test_the_best_options_are_trained_again_once_a_seed(tmp_path, grid, study_of
     record = study_of_grid(num_final_seeds=3)
     assert finals == [7, 8, 9]
     assert study_of_grid()["final"] == record["final"] == read(tmp_path / "study")["final"]
+
+
+def test_folders_beside_the_final_runs_do_not_count(tmp_path, study_of_grid, finals):
+    record = study_of_grid(num_final_seeds=1)
+    final = tmp_path / "study" / "final"
+    copytree(final / "seed-7", final / "seed-7-old")
+    assert study_of_grid()["final"] == record["final"]
 
 
 def test_final_runs_of_other_options_do_not_count(tmp_path, study_of_grid, finals):

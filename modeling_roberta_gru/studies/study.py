@@ -391,9 +391,8 @@ def _objective(trial: "optuna.Trial", plan: Plan) -> float:
 
 def _result(system: Any, metric: str) -> dict[str, Any]:
     """Return validation metrics, how training came to them, and how long it took; of a diverged model no metrics."""
-    labels, trainer = system.splits.labels, getattr(system, "trainer", None)
-    history = trainer.state.log_history if trainer else []
-    points = [[row["epoch"], row[f"eval_{metric}"]] for row in history if f"eval_{metric}" in row]
+    labels = system.splits.labels
+    points = [[row["epoch"], row[f"eval_{metric}"]] for row in system.history if f"eval_{metric}" in row]
     figures = None
     if np.isfinite(system.validation_logits).all():
         probabilities = to_probabilities(system.validation_logits, labels.problem_type)
@@ -403,7 +402,7 @@ def _result(system: Any, metric: str) -> dict[str, Any]:
     return {
         "metrics": figures,
         "curve": [point for point in points if math.isfinite(point[1])],
-        "best_step": trainer.state.best_global_step if trainer and trainer.args.load_best_model_at_end else None,
+        "best_step": system.best_step,
         "seconds": round(system.training_seconds, 1),
     }
 
@@ -537,7 +536,8 @@ def train_best(study: "optuna.Study", plan: Plan, num_seeds: int) -> dict[str, A
 
 def _final_runs(plan: Plan, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the test metrics of the final runs that there are with these options, by seed, and their means."""
-    paths = list((plan.output_dir / "final").glob("seed-*/metrics.json"))
+    found = (plan.output_dir / "final").glob("seed-*/metrics.json")
+    paths = [path for path in found if path.parent.name.removeprefix("seed-").isdecimal()]  # not a copy of one
     if not paths:
         return None
     left_out = (*NO_PART_OF_STUDY, "seed")

@@ -8,7 +8,7 @@ Shapes: n documents, C classes, r resamples. Predictions are probabilities (n, C
 sigmoid for several) or, for regression, values (n,). References are class ids (n,), zeros and ones (n, C), or for
 regression values (n,).
 
-A ratio whose denominator is 0 is 0: the precision of a class never predicted. The figures of a class without documents
+A ratio whose denominator is 0 is 0: the precision of a class never predicted. Metrics of a class without documents
 are 0, too, but resamples that happen to have none of it do not count in its interval.
 """
 

@@ -78,7 +78,7 @@ def draw_curves(
     losses, scores = figure.subplots(1, 2, sharex=True)
     _plot_curve(losses, history, "loss", label="training", color=BLUE)
     _plot_curve(losses, history, "eval_loss", label="validation", color=ORANGE, marker="o", markersize=4)
-    losses.set(title="Loss", xlabel="step", ylabel="loss per document")
+    losses.set(title="Loss", xlabel="step", ylabel="loss")
     if losses.lines:
         losses.legend(frameon=False)
     is_regression = any("eval_mae" in row for row in history)

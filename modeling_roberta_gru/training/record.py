@@ -42,7 +42,9 @@ def describe_times(started: float, training_seconds: float | None) -> dict[str, 
     }
 
 
-def describe_training(trainer: Trainer, started: float, training_seconds: float | None) -> dict[str, Any]:
+def describe_training(
+    trainer: Trainer, started: float, training_seconds: float | None, best_step: int | None
+) -> dict[str, Any]:
     """Return what [`describe_times`] does, and how much was read; tokens are not counted in a curriculum."""
     state = trainer.state
     epochs = state.epoch or 0.0
@@ -50,7 +52,7 @@ def describe_training(trainer: Trainer, started: float, training_seconds: float 
         **describe_times(started, training_seconds),
         "steps": state.global_step,
         "epochs": round(epochs, 3),
-        "best_step": state.best_global_step if trainer.args.load_best_model_at_end else None,
+        "best_step": best_step,
         "tokens_seen": None
         if trainer.args.length_curriculum
         else round(document_lengths(trainer.train_dataset).sum().item() * epochs),
@@ -113,7 +115,7 @@ def describe_hyperparameters(
     label_smoothing: float,
 ) -> dict[str, Any]:
     """Return what the weights depend on, as it truly was; `batch_size` is that of a process."""
-    optimizer = args.optimizer if args.optimizer != "optim" else str(getattr(args.optim, "value", args.optim))
+    optimizer = _optimizer_name(args)
     return {
         "optimizer": optimizer,
         "optimizer_arguments": args.optim_args,
@@ -145,6 +147,10 @@ def describe_hyperparameters(
         "train_sampling_strategy": args.train_sampling_strategy,
         "seed": args.seed,
     }
+
+
+def _optimizer_name(args: RobertaGRUTrainingArguments) -> str:
+    return args.optimizer if args.optimizer != "optim" else str(getattr(args.optim, "value", args.optim))
 
 
 WITHOUT_EFFECT = (
@@ -287,7 +293,7 @@ def data_lines(splits: Splits) -> str:
         never = [names[index] for index in np.flatnonzero(np.logical_not(are_seen)).tolist()]
         if never:
             said = ", ".join(map(repr, never[:10]))
-            lines.append(f"No training row has the label {said}, so it is never predicted: label more rows.")
+            lines.append(f"No training row has the label {said}, so the model cannot learn it; add labelled rows.")
     if "oversampled" in counts:
         added = ", ".join(f"{number:,} of {label}" for label, number in counts["oversampled"]["added"].items())
         lines.append(f"Over-sampled by {counts['oversampled']['method']}: {added or 'none'}.")
@@ -312,7 +318,7 @@ def model_lines(
     start = model_args.model_name_or_path or "random weights" + embeddings
     lines = [
         f"Model: {model_args.architecture} from {start}; {total:,} parameters, {trainable:,} of them trained by "
-        f"{args.optimizer}."
+        f"{_optimizer_name(args)}."
     ]
     is_transformer = model_args.architecture in ("roberta-gru", "transformer")
     if is_transformer and model_args.model_name_or_path is None and total > FEW_PARAMETERS:

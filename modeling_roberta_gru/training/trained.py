@@ -1,6 +1,7 @@
 """What training leaves, before the test split is read: a model that predicts it, describes itself and is written."""
 
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ class TrainedModel(Trained):
         # The state says what was found; where nothing was searched for, after a resume, what was before.
         found = self.trainer.state.train_batch_size if args.auto_find_batch_size else None
         return {
-            **describe_training(self.trainer, started, self.training_seconds),
+            **describe_training(self.trainer, started, self.training_seconds, self.best_step),
             "model": describe_model(
                 self.trainer.model,
                 replace(model_args, model_revision=self.base_revision),
@@ -143,8 +144,14 @@ class TrainedModel(Trained):
             model = model.merge_and_unload()
         model.save_pretrained(folder / "model", max_shard_size="5GB")  # as the Hub advises
         tokenizer.save_pretrained(folder / "model")
-        write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.history))
+        lines = [json.dumps({name: _in_json(value) for name, value in row.items()}) + "\n" for row in self.history]
+        write_text(folder / "history.jsonl", "".join(lines))
         draw_curves(self.history, folder / "curves.png", self.best_step)
+
+
+def _in_json(value: Any) -> Any:
+    """Return a value that was logged, or None for a number that JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(kw_only=True)
