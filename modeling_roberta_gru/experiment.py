@@ -205,6 +205,7 @@ def train(
         check_same_data(resumed, splits.fingerprint)
     args.data_fingerprint = splits.fingerprint
     _check_metric(args, labels.problem_type)
+    _check_batches(args, len(splits.train))
     weights = class_weights(args.class_weights, labels, label_array(splits.train))
     _say(args, data_lines(splits))
     if isinstance(architecture, WordCounts):
@@ -282,6 +283,16 @@ def _check_metric(args: RobertaGRUTrainingArguments, problem_type: str) -> None:
         raise unknown_name("metric in --metric_for_best_model", metric, known)
     if args.label_smoothing_factor and problem_type == REGRESSION:
         raise InputError("--label_smoothing_factor needs classes; regression targets have none.")
+
+
+def _check_batches(args: RobertaGRUTrainingArguments, num_rows: int) -> None:
+    batch = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and num_rows < batch:
+        raise InputError(
+            f"--dataloader_drop_last leaves nothing to train on: {num_rows:,} training rows do not fill a batch of "
+            f"{batch:,}. Leave it out, or lower --per_device_train_batch_size.",
+            field="dataloader_drop_last",
+        )
 
 
 def _build_model(

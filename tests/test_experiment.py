@@ -500,7 +500,10 @@ BAD_RUNS = {
         "was trained with --optimizer nadam, not adamw",
     ),
     "another seed's splits": (
-        ["--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--split_seed", "9", "--max_steps", "6"],
+        [
+            *("--output_dir", "{finished}", "--resume_from_checkpoint", "true", "--split_seed", "9"),
+            *("--max_steps", "6", "--tokenizer_name", "null"),
+        ],
         "was trained on other rows, or other splits of them",
     ),
     "another model": (
@@ -517,7 +520,7 @@ BAD_RUNS = {
         "was trained with --gru_hidden_size 5, not 6",
     ),
     "another run's checkpoint": (
-        ["--output_dir", "{finished}", "--resume_from_checkpoint", "{elsewhere}"],
+        ["--output_dir", "{finished}", "--resume_from_checkpoint", "{elsewhere}", "--tokenizer_name", "null"],
         "holds another run",
     ),
     "a file for a folder": (["--output_dir", "{tmp}/one.csv"], "not a folder that can be written to"),

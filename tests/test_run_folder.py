@@ -88,6 +88,26 @@ def test_a_checkpoint_that_does_not_say_its_options_is_resumed(begun, tmp_path):
     assert _resume(options) == str(checkpoint)
 
 
+def test_a_batch_that_the_rows_do_not_fill_is_refused_before_an_earlier_run_is_touched(begun):
+    before = sorted(begun["output_dir"].rglob("*"))
+    options = {**begun, "overwrite_output_dir": True, "dataloader_drop_last": True, "per_device_train_batch_size": 999}
+    with refused(field="dataloader_drop_last"):
+        experiment.train(*_parsed(options))
+    with refused(field="optim"):
+        experiment.train(*_parsed({**begun, "overwrite_output_dir": True, "optimizer": "optim", "optim": "lomo"}))
+    assert sorted(begun["output_dir"].rglob("*")) == before
+
+
+def test_numbers_that_json_does_not_have_are_null_in_the_history(begun, tmp_path):
+    trained = experiment.train(*_parsed({**begun, "output_dir": tmp_path / "run", "max_steps": 1}))
+    trained.trainer.state.log_history += [{"loss": float("nan"), "grad_norm": float("inf"), "step": 9}]
+    folder = tmp_path / "written"
+    folder.mkdir()
+    trained.write(folder)
+    (*_, last) = (folder / "history.jsonl").read_text().splitlines()
+    assert json.loads(last, parse_constant=pytest.fail) == {"grad_norm": None, "loss": None, "step": 9}
+
+
 def test_a_resumed_run_records_the_batch_size_that_it_trains_with(begun):
     smaller = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "num_train_epochs": 3}
     model_args, data_args, args = _parsed({**begun, **smaller, "resume_from_checkpoint": "true"})

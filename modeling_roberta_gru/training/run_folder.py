@@ -107,12 +107,15 @@ def _wanted_checkpoint(args: RobertaGRUTrainingArguments) -> str | None:
         if not _is_whole(Path(wanted)):
             raise InputError(
                 f"--resume_from_checkpoint {wanted} holds no whole checkpoint: trainer_state.json or a file that it "
-                "lists is missing."
+                "lists is missing. Name a folder checkpoint-N of a run that has them all, or leave the option out."
             )
         return str(wanted)
     last = last_checkpoint(Path(args.output_dir))
     if last is None and word != AUTO:
-        raise InputError(f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet.")
+        raise InputError(
+            f"--resume_from_checkpoint true: {args.output_dir} holds no whole checkpoint yet. Give auto, which "
+            "begins a new run there, or another --output_dir."
+        )
     return last
 
 
