@@ -235,10 +235,10 @@ def can_draw(text: str) -> bool:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG of 64 colours, a third of the full-colour file."""
+    """Write a PNG of 16 colours, a quarter of the full-colour file."""
     figure.set_dpi(DOTS_PER_INCH)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     with replacing(path) as unfinished:
-        pixels.quantize(64).save(unfinished, format="png", optimize=True)
+        pixels.quantize(16).save(unfinished, format="png", optimize=True)
