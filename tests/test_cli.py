@@ -187,7 +187,7 @@ def test_columns_are_read_as_in_training_unless_told_otherwise(saved, tmp_path, 
     for words in ((), ("--label-column", "label"), ("--text-column", "text", "--label-delimiter", "|")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluation, "evaluate_model", lambda model, data, args, *_: given.append(args))
-            patch.setattr(evaluation, "report", str)
+            patch.setattr(evaluation, "describe_metrics", str)
             assert roberta_gru("evaluate", model, tmp_path / "two.csv", *words)[0] == 0
     assert [(args.text_column, args.label_column, args.label_delimiter) for args in given] == [
         (["title", "body"], ["stars"], ";"),
