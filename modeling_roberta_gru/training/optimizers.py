@@ -133,8 +133,7 @@ def optimizer_class_and_kwargs(
         kwargs |= {"decoupled_weight_decay": True, "foreach": True, "capturable": args.device.type == "cuda"}
     if "betas" in known:
         kwargs |= {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-    # Not at the commas within brackets.
-    for assignment in re.split(r",(?![^(\[]*[)\]])", args.optim_args) if args.optim_args else []:
+    for assignment in re.findall(r"(?:\([^()]*\)|[^,])+", args.optim_args or ""):  # not at the commas within brackets
         name, _, text = assignment.strip().partition("=")
         if name in OWN_OPTIONS:
             raise InputError(
