@@ -88,8 +88,13 @@ def _read_version(
     pass
 
 
-def exit_status(program: Callable[[], object]) -> int:
-    """Run a program; a user's mistake is one line on standard error and status 2, an interrupt status 130."""
+def exit_status(program: Callable[[], object], way_on: str = "") -> int:
+    """Run a program; a user's mistake is one line on standard error and status 2, an interrupt status 130.
+
+    Args:
+        program: what is run.
+        way_on: what to do after an interrupt, where that does not say so itself.
+    """
     _accept_any_character()
     try:
         program()
@@ -108,7 +113,7 @@ def exit_status(program: Callable[[], object]) -> int:
         )
         return 2
     except KeyboardInterrupt as interrupt:
-        say(" ".join(["Interrupted.", *map(str, interrupt.args)]), error=True)
+        say(f"Interrupted. {str(interrupt) or way_on}".rstrip(), error=True)
         return 130
     return 0
 
@@ -141,19 +146,11 @@ def raw_command(**settings: Any) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _with_status(function: Callable[..., None]) -> Callable[..., None]:
-    name = function.__name__
-
-    def program(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except KeyboardInterrupt as interrupt:
-            if interrupt.args or name not in RESUMED:
-                raise
-            raise KeyboardInterrupt("Run the same command again to resume.") from interrupt
+    way_on = "Run the same command again to resume." if function.__name__ in RESUMED else ""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        status = exit_status(lambda: program(*args, **kwargs))
+        status = exit_status(lambda: function(*args, **kwargs), way_on)
         if status:
             raise typer.Exit(status)
 
@@ -173,7 +170,7 @@ def train(context: typer.Context) -> None:
     for path in options.data.paths:
         check_table(path)
     if options.model.model_name_or_path is not None:
-        _check_model(options.model.model_name_or_path, "--model_name_or_path")
+        _check_model(options.model.model_name_or_path, "model_name_or_path")
     from .experiment import run
     from .training.arguments import RobertaGRUTrainingArguments
 
@@ -800,25 +797,21 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _check_model(name: str, option: str | None = None) -> None:
+def _check_model(name: str, field: str | None = None) -> None:
     """Refuse a table, and a path that leads nowhere; what may be a name on the Hub is looked for there.
 
     Args:
         name: of the model.
-        option: that it was given by; None: it is the argument MODEL.
+        field: the option that it was given by; None: it is the argument MODEL.
     """
     path = Path(name)
     if kind_of(name) and not path.is_dir():
-        order = "MODEL comes first." if option is None else f"{option} takes a model's folder or Hub id."
-        raise InputError(f"{name} is a table: {order}", field=option and option.removeprefix("--"), file=name)
+        order = "MODEL comes first." if field is None else f"--{field} takes a model's folder or Hub id."
+        raise InputError(f"{name} is a table: {order}", field=field, file=name)
     is_below_a_folder = path.parent != Path() and path.parent.is_dir()
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or is_below_a_folder
     if is_path and not path.exists():
-        raise InputError(
-            f"No model can be read from {name}: there is no such folder.",
-            field=option and option.removeprefix("--"),
-            file=name,
-        )
+        raise InputError(f"No model can be read from {name}: there is no such folder.", field=field, file=name)
 
 
 def _whether_to_clean(model: str, clean_html: bool | None) -> bool:

@@ -39,7 +39,7 @@ from .hub.publish import check_rights, publish
 from .inference.stopping import can_stop, fit_model
 from .training.adapter import add_lora
 from .training.architectures import Architecture, WordCounts, check_options
-from .training.arguments import RobertaGRUTrainingArguments
+from .training.arguments import RobertaGRUTrainingArguments, effective_batch_size
 from .training.bag_of_words import measure_bag_of_words
 from .training.loading import longest_read, model_folder
 from .training.metrics import (
@@ -371,8 +371,7 @@ def _bound_windows(
 
 def _warn_of_short_training(args: RobertaGRUTrainingArguments, num_rows: int) -> None:
     """Say so where `--max_steps` ends training before the longest documents are read."""
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    growing = args.length_curriculum * math.ceil(num_rows / batch)
+    growing = args.length_curriculum * math.ceil(num_rows / effective_batch_size(args))
     if 0 < args.max_steps <= growing:
         logger.warning(
             "The longest documents are not trained on: --length_curriculum %d takes %s steps, and --max_steps is %s.",

@@ -117,6 +117,11 @@ class RobertaGRUTrainingArguments(TrainingOptions, TrainingArguments):
         return self.seed if self.data_seed is None else self.data_seed
 
 
+def effective_batch_size(args: TrainingArguments) -> int:
+    """Return how many texts a step is made of, over all processes and accumulated batches."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def _check_json(args: TrainingArguments) -> None:
     """Check the options that are written as JSON."""
     for each in fields(args):

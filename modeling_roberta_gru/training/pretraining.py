@@ -42,7 +42,7 @@ from ..data.tokenization import check_token_ids, lift_limits
 from ..errors import InputError, first_line, say, unknown_name
 from ..files import alone, delete, redacted, staging, write_json, writing_to
 from ..trust import check_checkpoint, describe_remote_code, pinned, remove_foreign_code
-from .arguments import RobertaGRUTrainingArguments
+from .arguments import RobertaGRUTrainingArguments, effective_batch_size
 from .dropout import SLOW_ATTENTION, use_cpu_dropout
 from .loading import check_padding, quiet, read_tokenizer
 from .run_folder import last_checkpoint
@@ -624,8 +624,8 @@ class _Trainer(ResumingTrainer):
     """The Trainer, with windows of like length in a batch, in an order that a resumed run shares."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        self.train_sampler = EpochSampler(GroupedSampler(self.train_dataset.lengths, batch_size), self.args.seed)
+        sampler = GroupedSampler(self.train_dataset.lengths, effective_batch_size(self.args))
+        self.train_sampler = EpochSampler(sampler, self.args.seed)
         return self.train_sampler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:

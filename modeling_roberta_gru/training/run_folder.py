@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import check_writable, delete, location_name, replacing
-from .arguments import RobertaGRUTrainingArguments
+from .arguments import RobertaGRUTrainingArguments, effective_batch_size
 
 RUN_FILES = {
     "model": "the model; load it with AutoModelForSequenceClassification",
@@ -63,7 +63,7 @@ def _check_same_run(checkpoint: str, args: RobertaGRUTrainingArguments) -> None:
                 field=name,
                 file=checkpoint,
             )
-    batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    batch_size = effective_batch_size(args)
     if not args.auto_find_batch_size and noted.get("batch_size") not in (None, batch_size):
         raise InputError(
             f"{checkpoint} was trained on batches of {noted['batch_size']} texts, not {batch_size}: resume with "

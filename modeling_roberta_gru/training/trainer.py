@@ -30,7 +30,7 @@ from ..data.splits import origins
 from ..errors import InputError
 from ..files import delete, why_not_written
 from .adapter import base_of, is_adapted, whole_modules
-from .arguments import RobertaGRUTrainingArguments
+from .arguments import RobertaGRUTrainingArguments, effective_batch_size
 from .dropout import use_cpu_dropout
 from .optimizers import check_optimizer_state, optimizer_class_and_kwargs, parameter_groups
 
@@ -253,15 +253,13 @@ class RobertaGRUTrainer(ResumingTrainer):
             lengths = document_lengths(self.train_dataset, args.length_column_name)
         if strategy == "group_by_length":
             # Of the effective batch, so that the order is the same however that is cut.
-            sampler = GroupedSampler(
-                lengths, args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            )
+            sampler = GroupedSampler(lengths, effective_batch_size(args))
         elif strategy == "batch_rebalance":
             from transformers.trainer_pt_utils import BatchRebalanceSampler  # the arguments see that it is there
 
             self.train_sampler = BatchRebalanceSampler(
                 lengths.tolist(),
-                args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+                effective_batch_size(args),
                 dp_size=args.world_size,
                 grad_accum=args.gradient_accumulation_steps,
                 seed=args.order_seed,
@@ -487,13 +485,12 @@ class CheckpointFiles(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.folder, self.run = Path(args.output_dir), state
-        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         self.noted = {
             "seed": args.seed,
             "data_seed": getattr(args, "order_seed", args.seed),
             "data": getattr(args, "data_fingerprint", None),
             "options": getattr(args, "shared_options", None),
-            "batch_size": None if args.auto_find_batch_size else batch_size,
+            "batch_size": None if args.auto_find_batch_size else effective_batch_size(args),
             "num_train_epochs": args.num_train_epochs if args.max_steps < 0 else None,
             "max_steps": state.max_steps,
         }

@@ -291,7 +291,7 @@ def test_evaluate_loads_the_commit_whose_code_it_names(monkeypatch, capsys) -> N
     monkeypatch.setattr(evaluation, "describe_remote_code", lambda name, revision=None: f"{name} at {revision}")
     loaded: list = []
     monkeypatch.setattr(evaluation, "load_classifier", lambda *args: loaded.append(args) or (None, None))
-    with pytest.raises(AttributeError):  # there is no model to go on with
+    with pytest.raises(AttributeError):  # evaluation ends here: None was loaded in place of a model
         evaluate_model("ada/model", "unread.csv", DataArguments(), trust_remote_code=True)
     assert loaded == [("ada/model", True, "first")]
     assert "ada/model at first" in capsys.readouterr().out
